@@ -1,0 +1,92 @@
+//! What a monitor is told when it is started and when it creates its container.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Written by runtimed as `monitor.json` in the run directory before it starts the monitor as `davit-monitor RUN_DIR`.
+///
+/// Files in the run directory (all of them the monitor's, but for `monitor.json` and `bundle/config.json`):
+///
+/// ```text
+/// monitor.json          this
+/// monitor.sock          the monitor's socket, mode 0600
+/// monitor.pid           "PID START_TIME\n", written (rename) after the socket listens
+/// bundle/config.json    the OCI config, written by runtimed before Request::Create
+/// bundle/rootfs/        where the monitor mounts the root, in its own mount namespace
+/// runtime/              --root of the OCI runtime
+/// exit.json             the ExitRecord
+/// exec/                 pid files and process files of exec sessions
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorConfig {
+    /// 64 hex digits.
+    pub container_id: String,
+    /// Make a network namespace and live in it (bridge networks and `none`); false: stay in the host's or join `netns`.
+    pub new_netns: bool,
+    /// Join this network namespace (`container:` mode): a /proc/PID/ns/net path.
+    pub netns: Option<PathBuf>,
+    /// Where a second copy of the exit record goes, in durable state: `<dir>/exit.json`.
+    pub state_dir: PathBuf,
+    /// A pseudo-terminal is wanted.
+    pub tty: bool,
+    /// Keep stdin open; otherwise it is /dev/null.
+    pub open_stdin: bool,
+    /// Close stdin when the first client that sent input leaves.
+    pub stdin_once: bool,
+    /// Where output goes.
+    pub log: LogSink,
+    /// The OCI runtime.
+    pub runtime: RuntimeCommand,
+}
+
+/// An OCI runtime's command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeCommand {
+    /// Absolute path of the binary.
+    pub path: PathBuf,
+    /// Arguments before the subcommand.
+    pub args: Vec<String>,
+}
+
+/// Where the monitor writes the program's output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "driver", deny_unknown_fields)]
+pub enum LogSink {
+    /// Nowhere.
+    #[default]
+    None,
+    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","time":"RFC 3339 with nanoseconds"}.
+    JsonFile {
+        /// The current file; older ones get .1, .2, ...
+        path: PathBuf,
+        /// Rotate at this size; 0: never.
+        max_size: u64,
+        /// How many files are kept, the current one included; at least 1.
+        max_files: u32,
+    },
+}
+
+/// What [`crate::Request::Create`] carries: known only after storage and network have answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateSpec {
+    /// Mounted in order in the monitor's mount namespace; targets are relative to `bundle/rootfs`.
+    pub mounts: Vec<Mount>,
+}
+
+/// A mount description in containerd's shape.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mount {
+    /// `overlay`, `bind`, ...
+    pub r#type: String,
+    /// Device or directory.
+    pub source: String,
+    /// Options; for overlay one `lowerdir+=` each, topmost first.
+    pub options: Vec<String>,
+    /// Relative to the root file system; empty: the root itself.
+    pub target: String,
+}

@@ -1,0 +1,9 @@
+//! The kernel behind one fence: the only crate of davit that may use `unsafe`.
+//!
+//! Functions take and return [`std::os::fd::OwnedFd`] and [`std::os::fd::BorrowedFd`], never numbers. Errors name the operation and
+//! what it was done to. Each file is one topic of the kernel's interface and cites the man page it follows.
+
+#![allow(unsafe_code)]
+
+pub mod process;
+pub mod socket;

@@ -1,0 +1,142 @@
+//! Processes named so that a recycled pid is never mistaken for the old one: pid plus start time, or a pidfd.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// A process as a record that outlives it may name it.
+///
+/// The start time is field 22 of /proc/PID/stat (clock ticks since boot, proc(5)): two processes never share pid and
+/// start time within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProcessRef {
+    /// The pid in our pid namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat.
+    pub start_time: u64,
+}
+
+/// Why a process could not be named or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// There is no such process.
+    #[error("process {0} does not exist")]
+    Gone(i32),
+    /// The pid now belongs to another process.
+    #[error("process {pid} is not the one meant: its start time is {found}, not {expected}")]
+    Recycled {
+        /// Which pid.
+        pid: i32,
+        /// From the record.
+        expected: u64,
+        /// From /proc.
+        found: u64,
+    },
+    /// A file below /proc could not be read.
+    #[error("cannot read {path}")]
+    Proc {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ProcessRef {
+    /// Names a running process.
+    pub fn of(pid: i32) -> Result<Self, ProcessError> {
+        Ok(Self { pid, start_time: stat(pid)?.start_time })
+    }
+
+    /// Names the calling process.
+    pub fn this() -> Result<Self, ProcessError> {
+        Self::of(std::process::id() as i32)
+    }
+
+    /// Whether this very process still exists and is no zombie.
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_ok_and(|s| s.start_time == self.start_time && !matches!(s.state, b'Z' | b'X'))
+    }
+
+    /// Opens a pidfd (pidfd_open(2), Linux 5.3) and checks after it that the pid had not been recycled before.
+    pub fn pidfd(&self) -> Result<OwnedFd, ProcessError> {
+        let pid = rustix::process::Pid::from_raw(self.pid).ok_or(ProcessError::Gone(self.pid))?;
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|_| ProcessError::Gone(self.pid))?;
+        self.check()?;
+        Ok(fd)
+    }
+
+    /// Opens one of its namespaces (`net`, `mnt`, `pid`, ...), with the start time checked after the open.
+    pub fn namespace(&self, kind: &str) -> Result<OwnedFd, ProcessError> {
+        let path = PathBuf::from(format!("/proc/{}/ns/{kind}", self.pid));
+        let file = fs::File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ProcessError::Gone(self.pid),
+            _ => ProcessError::Proc { path, source },
+        })?;
+        self.check()?;
+        Ok(file.into())
+    }
+
+    fn check(&self) -> Result<(), ProcessError> {
+        let found = stat(self.pid)?.start_time;
+        if found == self.start_time {
+            Ok(())
+        } else {
+            Err(ProcessError::Recycled { pid: self.pid, expected: self.start_time, found })
+        }
+    }
+}
+
+struct Stat {
+    state: u8,
+    start_time: u64,
+}
+
+fn stat(pid: i32) -> Result<Stat, ProcessError> {
+    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ProcessError::Gone(pid),
+        _ if source.raw_os_error() == Some(libc::ESRCH) => ProcessError::Gone(pid),
+        _ => ProcessError::Proc { path, source },
+    })?;
+    parse_stat(&text).ok_or(ProcessError::Gone(pid))
+}
+
+/// The program's name (field 2) may hold anything, also ") ": fields are counted from its last closing bracket.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let rest = &text[text.rfind(')')? + 2..];
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.bytes().next()?;
+    // `state` is field 3, so the start time (22) is 18 further after it.
+    let start_time = fields.nth(18)?.trim().parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_confuse_the_fields() {
+        let mut text = String::from("7 (a) R (b) S");
+        for n in 4..=52 {
+            text.push_str(&format!(" {n}"));
+        }
+        let s = parse_stat(&text).unwrap();
+        assert_eq!((s.state, s.start_time), (b'S', 22));
+    }
+
+    #[test]
+    fn this_process_is_alive_and_another_start_time_is_not() {
+        let me = ProcessRef::this().unwrap();
+        assert!(me.is_alive());
+        me.pidfd().unwrap();
+        me.namespace("net").unwrap();
+        let other = ProcessRef { start_time: me.start_time + 1, ..me };
+        assert!(!other.is_alive());
+        assert!(matches!(other.pidfd(), Err(ProcessError::Recycled { .. })));
+    }
+}

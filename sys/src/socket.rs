@@ -1,0 +1,1 @@
+//! Unix sockets: descriptors handed over by a supervisor, readiness, peers.
