@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 pub struct MonitorConfig {
     /// 64 hex digits.
     pub container_id: String,
-    /// Make a network namespace and live in it (bridge networks and `none`); false: stay in the host's or join `netns`.
+    /// Make a network namespace, bring its loopback up and live in it (bridge networks and `none`, which netd never hears of);
+    /// false: stay in the host's or join `netns`.
     pub new_netns: bool,
     /// Join this network namespace (`container:` mode): a /proc/PID/ns/net path.
     pub netns: Option<PathBuf>,

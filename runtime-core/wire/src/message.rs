@@ -151,7 +151,11 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Mount the root and run the OCI runtime's `create`. Reply: [`Reply::Created`].
+    /// Mount the root (and what else `mounts` holds) below `bundle/rootfs` and nothing more, so that runtimed can read the image's
+    /// user database through /proc/MONITOR/root while the network is still being wired. Legal once, in [`Phase::Ready`]; the
+    /// `Create` that follows carries no mounts. Reply: [`Reply::Mounted`].
+    Mount(Box<CreateSpec>),
+    /// Mount the root, unless [`Request::Mount`] did, and run the OCI runtime's `create`. Reply: [`Reply::Created`].
     Create(Box<CreateSpec>),
     /// Run the program now, or (hold) as soon as a client has attached. Reply: [`Reply::Started`], for hold at once with pid 0... the event follows.
     Start {
@@ -184,6 +188,11 @@ pub enum Request {
 pub enum Reply {
     /// Nothing more to say.
     Done,
+    /// The mounts are there.
+    Mounted {
+        /// Microseconds that it took.
+        us: u32,
+    },
     /// The container exists; its first process waits.
     Created {
         /// That process.
