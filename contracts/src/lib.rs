@@ -7,6 +7,7 @@
 pub mod client;
 pub mod error;
 pub mod id;
+pub mod layout;
 pub mod version;
 
 pub use error::{Error, Kind};
