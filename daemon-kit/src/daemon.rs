@@ -83,7 +83,11 @@ impl Listener {
             move |source| ListenError::Io { operation, path, source }
         };
         if let Some(parent) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(io("create the directory of"))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
+                .map_err(io("create the directory of"))?;
         }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse { path: path.to_owned() });
@@ -175,7 +179,8 @@ impl Daemon {
         listener.inner.set_nonblocking(true).map_err(ServeError::Socket)?;
         let socket = UnixListener::from_std(listener.inner).map_err(ServeError::Socket)?;
         let rootless = listener.rootless;
-        let incoming = UnixListenerStream::new(socket).filter(move |c| c.as_ref().map_or(true, |c| allowed(c, rootless)));
+        let incoming = UnixListenerStream::new(socket)
+            .filter(move |c| c.as_ref().map_or(true, |c| allowed(c, rootless)));
 
         watch_signals(self.stop.clone()).map_err(ServeError::Socket)?;
         let plugin = PluginService {

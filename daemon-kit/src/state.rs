@@ -16,13 +16,17 @@ use rustix::fs::{FlockOperation, flock};
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Another daemon owns it.
-    #[error("another daemon is running on {path}: stop it first (davit down), or choose another state directory")]
+    #[error(
+        "another daemon is running on {path}: stop it first (davit down), or choose another state directory"
+    )]
     Locked {
         /// Which directory.
         path: PathBuf,
     },
     /// It was written by a newer davit.
-    #[error("{path} has format {found}, but this version of davit knows only {known}: run the davit that wrote it, or a newer one")]
+    #[error(
+        "{path} has format {found}, but this version of davit knows only {known}: run the davit that wrote it, or a newer one"
+    )]
     Newer {
         /// Which directory.
         path: PathBuf,
