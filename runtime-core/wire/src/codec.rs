@@ -84,7 +84,8 @@ fn raw(kind: u8, data: &[u8], out: &mut Vec<u8>) {
 fn json<T: Serialize>(kind: u8, value: &T, out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0, 0, 0, 0, kind]);
-    serde_json::to_writer(&mut *out, value).expect("messages are plain structs; writing to a Vec cannot fail");
+    serde_json::to_writer(&mut *out, value)
+        .expect("messages are plain structs; writing to a Vec cannot fail");
     let length = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }

@@ -30,11 +30,14 @@ pub struct MonitorConfig {
     pub netns: Option<PathBuf>,
     /// Where a second copy of the exit record goes, in durable state: `<dir>/exit.json`.
     pub state_dir: PathBuf,
+    /// Removed as soon as it ends (`--rm`): the exit record is written to the run directory only, without fsync.
+    pub ephemeral: bool,
     /// A pseudo-terminal is wanted.
     pub tty: bool,
     /// Keep stdin open; otherwise it is /dev/null.
     pub open_stdin: bool,
-    /// Close stdin when the first client that sent input leaves.
+    /// Close stdin when the first client that attached with `stdin` says [`crate::Frame::StdinEof`] or leaves without
+    /// [`crate::Frame::Detach`]. False: only the program itself ends its input.
     pub stdin_once: bool,
     /// Where output goes.
     pub log: LogSink,

@@ -127,8 +127,23 @@ pub struct MonitorState {
     pub started_unix_ns: i64,
     /// Set once it ended.
     pub exit: Option<ExitRecord>,
-    /// Running exec sessions.
+    /// Running exec sessions, held ones included.
     pub execs: Vec<String>,
+    /// The last exec sessions that ended (at most 64), oldest first: for a runtimed that was away when they did.
+    #[serde(default)]
+    pub exec_exits: Vec<ExecExit>,
+    /// Bytes of output that could not be written to the log (full disk).
+    #[serde(default)]
+    pub log_dropped_bytes: u64,
+}
+
+/// How an exec session ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecExit {
+    /// Which.
+    pub exec_id: String,
+    /// How.
+    pub record: ExitRecord,
 }
 
 /// Phases of a monitor, in order.
