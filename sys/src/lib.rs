@@ -5,5 +5,12 @@
 
 #![allow(unsafe_code)]
 
+pub mod beneath;
+pub mod mount;
 pub mod process;
+pub mod pty;
+pub mod resident;
+pub mod service;
 pub mod socket;
+pub mod userns;
+pub mod xattr;
