@@ -1,0 +1,121 @@
+//! What a command said and how it ended, with the assertions that tests make about it.
+
+use std::fmt;
+
+/// A command that has ended.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// As a person would type it.
+    pub line: String,
+    /// 128+n when a signal ended it.
+    pub code: i32,
+    /// Standard output, lossily decoded.
+    pub stdout: String,
+    /// Standard error, lossily decoded.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Asserts success.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.code == 0, "expected success of {self}");
+        self
+    }
+
+    /// Asserts the exit code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert!(self.code == code, "expected exit code {code} of {self}");
+        self
+    }
+
+    /// Asserts that standard output is `expected`, but for white space at its ends.
+    #[track_caller]
+    pub fn prints(self, expected: &str) -> Self {
+        assert!(self.stdout.trim() == expected.trim(), "expected {expected:?} from {self}");
+        self
+    }
+
+    /// Asserts that standard output contains `part`.
+    #[track_caller]
+    pub fn says(self, part: &str) -> Self {
+        assert!(self.stdout.contains(part), "expected {part:?} on stdout of {self}");
+        self
+    }
+
+    /// Asserts that standard output does not contain `part`.
+    #[track_caller]
+    pub fn says_not(self, part: &str) -> Self {
+        assert!(!self.stdout.contains(part), "expected no {part:?} on stdout of {self}");
+        self
+    }
+
+    /// Asserts a refusal that a person can use: non-zero, nothing on stdout, exactly one line on stderr that contains
+    /// every one of `words` (in any case).
+    #[track_caller]
+    pub fn refused(self, words: &[&str]) -> Self {
+        assert!(self.code != 0, "expected a refusal of {self}");
+        let lines: Vec<&str> = self.stderr.lines().filter(|l| !l.trim().is_empty()).collect();
+        assert!(lines.len() == 1, "expected one clear line on stderr of {self}");
+        assert!(!lines[0].contains("panicked"), "a panic: {self}");
+        for word in words {
+            let found = lines[0].to_lowercase().contains(&word.to_lowercase());
+            assert!(found, "expected {word:?} in the error of {self}");
+        }
+        self
+    }
+
+    /// Standard output without white space at its ends.
+    pub fn text(&self) -> &str {
+        self.stdout.trim()
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("no JSON ({e}) from {self}"))
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}`\n--- exit code {}\n--- stdout\n{}\n--- stderr\n{}\n---",
+            self.line, self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// Joins arguments as a person would type them, quoting where a shell would need it.
+pub fn typed<S: AsRef<str>>(words: &[S]) -> String {
+    words.iter().map(|w| quoted(w.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_only_what_a_shell_would_split() {
+        assert_eq!(typed(&["run", "-p", "8080:80", "sh", "-c", "it's $X"]), r"run -p 8080:80 sh -c 'it'\''s $X'");
+        assert_eq!(typed(&[""]), "''");
+    }
+
+    #[test]
+    #[should_panic(expected = "one clear line")]
+    fn two_lines_are_no_clear_error() {
+        let ran = Ran { line: String::new(), code: 1, stdout: String::new(), stderr: "a\nb\n".into() };
+        ran.refused(&[]);
+    }
+}
