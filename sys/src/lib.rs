@@ -7,6 +7,7 @@
 
 pub mod beneath;
 pub mod mount;
+pub mod netns;
 pub mod process;
 pub mod pty;
 pub mod resident;

@@ -1,0 +1,116 @@
+//! Mount options as text: which are the mount's own attributes and which go to the file system.
+
+use rustix::mount::MountAttrFlags;
+
+/// Options sorted by who takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Attributes of the mount point (`ro`, `nosuid`, ...).
+    pub attributes: MountAttrFlags,
+    /// `bind` or `rbind` was among them.
+    pub bind: bool,
+    /// `rbind` was among them.
+    pub recursive: bool,
+    /// The file system's own, in order: key and, unless it is a flag, value.
+    pub filesystem: Vec<(String, Option<String>)>,
+}
+
+impl Options {
+    /// Sorts options. Every string parses: what is no attribute is the file system's, and the kernel judges it.
+    pub fn parse(options: &[String]) -> Self {
+        let mut parsed = Self {
+            attributes: MountAttrFlags::empty(),
+            bind: false,
+            recursive: false,
+            filesystem: Vec::new(),
+        };
+        for option in options.iter().filter(|o| !o.is_empty()) {
+            if !parsed.take_attribute(option) {
+                let (key, value) = match option.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (option.clone(), None),
+                };
+                parsed.filesystem.push((key, value));
+            }
+        }
+        parsed
+    }
+
+    fn take_attribute(&mut self, option: &str) -> bool {
+        match option {
+            "bind" => self.bind = true,
+            "rbind" => (self.bind, self.recursive) = (true, true),
+            "ro" => self.attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
+            "rw" => self.attributes -= MountAttrFlags::MOUNT_ATTR_RDONLY,
+            "nosuid" => self.attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID,
+            "nodev" => self.attributes |= MountAttrFlags::MOUNT_ATTR_NODEV,
+            "noexec" => self.attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            "noatime" => self.attributes |= MountAttrFlags::MOUNT_ATTR_NOATIME,
+            // The kernel's default for new mounts, and what userland means by nothing at all.
+            "relatime" | "suid" | "dev" | "exec" | "defaults" => {}
+            _ => return false,
+        }
+        true
+    }
+
+    /// The file system's options as mount(2) takes them for overlay: `lowerdir+` options joined to one, colons in paths escaped.
+    pub fn overlay_data(&self) -> String {
+        let mut lower = Vec::new();
+        let mut rest = Vec::new();
+        for (key, value) in &self.filesystem {
+            match (key.as_str(), value) {
+                ("lowerdir+", Some(path)) => lower.push(escape(path, &['\\', ':', ','])),
+                (_, Some(value)) => rest.push(format!("{key}={}", escape(value, &['\\', ',']))),
+                (_, None) => rest.push(key.clone()),
+            }
+        }
+        rest.insert(0, format!("lowerdir={}", lower.join(":")));
+        rest.join(",")
+    }
+}
+
+fn escape(text: &str, special: &[char]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if special.contains(&c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Options {
+        Options::parse(&options.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn attributes_and_file_system_options_are_told_apart() {
+        let o = parse(&["rbind", "ro", "nosuid", "index=off", "userxattr", "lowerdir+=/a=b"]);
+        assert!(o.bind && o.recursive);
+        assert_eq!(o.attributes, MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID);
+        assert_eq!(
+            o.filesystem,
+            [
+                ("index".to_owned(), Some("off".to_owned())),
+                ("userxattr".to_owned(), None),
+                ("lowerdir+".to_owned(), Some("/a=b".to_owned())),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_of_ro_and_rw_wins() {
+        assert_eq!(parse(&["ro", "rw"]).attributes, MountAttrFlags::empty());
+    }
+
+    #[test]
+    fn old_kernels_get_one_lowerdir_topmost_first() {
+        let o = parse(&["lowerdir+=/top", "lowerdir+=/a:b", "upperdir=/u", "workdir=/w", "volatile"]);
+        assert_eq!(o.overlay_data(), r"lowerdir=/top:/a\:b,upperdir=/u,workdir=/w,volatile");
+    }
+}

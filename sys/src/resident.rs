@@ -1,0 +1,57 @@
+//! What a process that lives as long as a container does to stay small and unharmed: no inherited descriptors, an allocator that
+//! gives memory back, any signal number to a child.
+
+use std::io;
+
+/// Closes every descriptor above standard error (close_range(2), Linux 5.9). For the first line of `main`, before anything was opened:
+/// a descriptor that some later value owns would be closed under it.
+pub fn close_inherited_descriptors() {
+    // SAFETY: the caller runs it before any descriptor above 2 has an owner in this process; the call touches no memory.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+}
+
+/// Tells glibc's allocator (mallopt(3)) to keep one arena, to map big blocks apart, and to return the heap's top early.
+pub fn keep_heap_small() {
+    #[cfg(target_env = "gnu")]
+    for (option, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_TRIM_THRESHOLD, 16 << 10),
+        (libc::M_TOP_PAD, 4 << 10),
+        (libc::M_MMAP_THRESHOLD, 32 << 10),
+    ] {
+        // SAFETY: mallopt takes two integers; the process has one thread and the options are documented ones.
+        unsafe { libc::mallopt(option, value) };
+    }
+}
+
+/// Gives free heap pages back to the kernel (malloc_trim(3)).
+pub fn release_free_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only looks at the allocator's own lists.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Sends any signal number, real-time ones included, to a child that has not been waited for: until then its pid is its own.
+pub fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 1 {
+        // 0 and negative numbers mean groups, 1 is never our child.
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: kill takes two integers.
+    if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_and_pid_1_are_never_signalled() {
+        for pid in [-1, 0, 1] {
+            assert_eq!(signal_child(pid, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        }
+        signal_child(std::process::id() as i32, 0).unwrap();
+    }
+}
