@@ -6,11 +6,16 @@
 #![allow(unsafe_code)]
 
 pub mod beneath;
+pub mod caps;
+pub mod cgroup;
+pub mod fork;
 pub mod mount;
 pub mod netns;
 pub mod process;
 pub mod pty;
 pub mod resident;
+pub mod rootfs;
+pub mod seccomp;
 pub mod service;
 pub mod socket;
 pub mod userns;
