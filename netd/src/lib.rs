@@ -1,1 +1,5 @@
-//! Placeholder.
+//! x
+pub mod netlink;
+pub mod firewall;
+pub mod network;
+pub mod ipam;

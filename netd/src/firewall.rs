@@ -1,0 +1,123 @@
+//! The host's packet rules: what must be true, as data; [`nftables`] makes the kernel agree.
+//!
+//! Owned by the engine. Written, never read back: the whole table can be made again from these values in one
+//! transaction, and a port is added or removed as elements of maps, so that neither costs more when there are many.
+
+pub mod nftables;
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
+
+/// What rules need to know of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Its bridge.
+    pub bridge: String,
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// No way in or out.
+    pub internal: bool,
+    /// Sources are hidden behind the host's address on the way out.
+    pub masquerade: bool,
+}
+
+/// A transport protocol that ports can be published for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// Its number in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// `tcp` or `udp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// One published port: what arrives for `host` goes to `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The host's address; unspecified for all of its addresses.
+    pub host: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+}
+
+/// Everything that the table must say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Networks that have endpoints.
+    pub segments: Vec<Segment>,
+    /// Published ports.
+    pub forwards: Vec<Forward>,
+}
+
+/// The table of this instance in the namespace that netd runs in.
+#[derive(Debug)]
+pub struct Firewall {
+    socket: Socket,
+    table: String,
+}
+
+impl Firewall {
+    /// Opens the socket; changes nothing.
+    pub fn open(table: String) -> Result<Self, NetlinkError> {
+        Ok(Self { socket: Socket::open(Netlink::Netfilter)?, table })
+    }
+
+    /// Replaces whatever the table says, in one transaction.
+    pub fn apply(&self, rules: &Rules) -> Result<(), NetlinkError> {
+        self.commit(nftables::host::whole(&self.table, rules))
+    }
+
+    /// Adds published ports.
+    pub fn publish(&self, forwards: &[Forward]) -> Result<(), NetlinkError> {
+        self.commit(nftables::host::publish(&self.table, forwards))
+    }
+
+    /// Removes published ports.
+    pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), NetlinkError> {
+        self.commit(nftables::host::withdraw(&self.table, forwards))
+    }
+
+    /// Removes the table, also when there is none.
+    pub fn remove(&self) -> Result<(), NetlinkError> {
+        self.commit(nftables::host::removal(&self.table))
+    }
+
+    fn commit(&self, transaction: nftables::Transaction) -> Result<(), NetlinkError> {
+        let batch = transaction.finish();
+        self.socket.run_transaction(&batch, 1)
+    }
+}
+
+/// Redirects 127.0.0.11:53 of the calling thread's namespace to the ports that our sockets there have.
+///
+/// # Errors
+/// The kernel lacks nf_tables NAT, or refused.
+pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), NetlinkError> {
+    let socket = Socket::open(Netlink::Netfilter)?;
+    let batch = nftables::sandbox::redirect(resolver, udp, tcp).finish();
+    socket.run_transaction(&batch, 1)
+}

@@ -1,0 +1,231 @@
+//! The table `inet davit` of the host.
+//!
+//! ```text
+//! raw          prerouting -300   containers may not reach the host's 127/8 (route_localnet is on for bridges)
+//! prerouting   nat -100          for this host? -> ports        (never for 127/8: that would open it to neighbours)
+//! output       nat -100          for this host? -> ports
+//! ports        (jumped to)       (address, transport, port) or (transport, port) -> address and port, by map
+//! forward      filter 0          established, same bridge, published: yes; other bridge or internal: no; out: yes
+//! postrouting  nat 100           127/8 and hairpin sources, and what leaves a masqueraded network
+//! ```
+//! Rules do not grow with ports nor with containers; `postrouting` alone has two for each network, and only the first
+//! packet of a connection walks it.
+
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::expr::{Rule, Version, ifname, octets};
+use super::{Base, Datatype, Element, Family, Hook, Set, Transaction};
+use crate::firewall::{Forward, Rules, Segment};
+
+const BRIDGES: Set = Set { name: "bridges", key: &[Datatype::Ifname], data: &[] };
+const INTERNAL: Set = Set { name: "internal", key: &[Datatype::Ifname], data: &[] };
+const SAME: Set = Set { name: "same", key: &[Datatype::Ifname, Datatype::Ifname], data: &[] };
+const PORTS4: Set = Set {
+    name: "ports4",
+    key: &[Datatype::Proto, Datatype::Service],
+    data: &[Datatype::Ipv4, Datatype::Service],
+};
+const PORTS6: Set = Set {
+    name: "ports6",
+    key: &[Datatype::Proto, Datatype::Service],
+    data: &[Datatype::Ipv6, Datatype::Service],
+};
+const ADDR_PORTS4: Set = Set {
+    name: "addr_ports4",
+    key: &[Datatype::Ipv4, Datatype::Proto, Datatype::Service],
+    data: &[Datatype::Ipv4, Datatype::Service],
+};
+const ADDR_PORTS6: Set = Set {
+    name: "addr_ports6",
+    key: &[Datatype::Ipv6, Datatype::Proto, Datatype::Service],
+    data: &[Datatype::Ipv6, Datatype::Service],
+};
+const SETS: [&Set; 7] = [&BRIDGES, &INTERNAL, &SAME, &PORTS4, &PORTS6, &ADDR_PORTS4, &ADDR_PORTS6];
+
+const CHAINS: [(&str, Option<Base>); 6] = [
+    ("ports", None),
+    ("raw", Some(Base { kind: "filter", hook: Hook::Prerouting, priority: -300 })),
+    ("prerouting", Some(Base { kind: "nat", hook: Hook::Prerouting, priority: -100 })),
+    ("output", Some(Base { kind: "nat", hook: Hook::Output, priority: -100 })),
+    ("forward", Some(Base { kind: "filter", hook: Hook::Forward, priority: 0 })),
+    ("postrouting", Some(Base { kind: "nat", hook: Hook::Postrouting, priority: 100 })),
+];
+
+fn loopback() -> IpNet {
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into()
+}
+
+/// The whole table, in place of what is there.
+pub fn whole(table: &str, rules: &Rules) -> Transaction {
+    let mut t = Transaction::new(Family::Inet, table);
+    t.fresh_table();
+    for (name, base) in CHAINS {
+        t.chain(name, base);
+    }
+    for set in SETS {
+        t.set(set);
+    }
+    constant_rules(&mut t);
+    for segment in &rules.segments {
+        segment_rules(&mut t, segment);
+    }
+    let name = |s: &Segment| Element { key: ifname(&s.bridge), value: Vec::new() };
+    let pair = |s: &Segment| Element { key: ifname(&s.bridge).repeat(2), value: Vec::new() };
+    t.add(&BRIDGES, &rules.segments.iter().map(name).collect::<Vec<_>>());
+    t.add(&INTERNAL, &rules.segments.iter().filter(|s| s.internal).map(name).collect::<Vec<_>>());
+    t.add(&SAME, &rules.segments.iter().map(pair).collect::<Vec<_>>());
+    for (set, elements) in by_map(&rules.forwards) {
+        t.add(set, &elements);
+    }
+    t
+}
+
+/// Adds published ports to the maps.
+pub fn publish(table: &str, forwards: &[Forward]) -> Transaction {
+    let mut t = Transaction::new(Family::Inet, table);
+    for (set, elements) in by_map(forwards) {
+        t.add(set, &elements);
+    }
+    t
+}
+
+/// Takes published ports out of the maps.
+pub fn withdraw(table: &str, forwards: &[Forward]) -> Transaction {
+    let mut t = Transaction::new(Family::Inet, table);
+    for (set, elements) in by_map(forwards) {
+        // A key is enough to remove by.
+        let keys: Vec<_> = elements.into_iter().map(|e| Element { value: Vec::new(), ..e }).collect();
+        t.remove(set, &keys);
+    }
+    t
+}
+
+/// Removes the table, whether it is there or not.
+pub fn removal(table: &str) -> Transaction {
+    let mut t = Transaction::new(Family::Inet, table);
+    t.table();
+    t.delete_table();
+    t
+}
+
+fn constant_rules(t: &mut Transaction) {
+    let raw = Rule::new("containers do not reach the host's loopback");
+    t.rule("raw", &raw.version(Version::V4).in_set(BRIDGES.name).destination(loopback()).drop());
+
+    let shield = Rule::new("neighbours do not reach ports of the loopback");
+    t.rule("prerouting", &shield.version(Version::V4).destination(loopback()).leave());
+    for chain in ["prerouting", "output"] {
+        t.rule(chain, &Rule::new("to this host").for_this_host().jump("ports"));
+    }
+    for (version, with_address, any) in
+        [(Version::V4, ADDR_PORTS4.name, PORTS4.name), (Version::V6, ADDR_PORTS6.name, PORTS6.name)]
+    {
+        let rule = Rule::new("ports of one address").version(version);
+        t.rule("ports", &rule.dnat_by(version, with_address, true));
+        let rule = Rule::new("ports of all addresses").version(version);
+        t.rule("ports", &rule.dnat_by(version, any, false));
+    }
+
+    t.rule("forward", &Rule::new("answers").established().accept());
+    t.rule("forward", &Rule::new("within a network").in_out_set(SAME.name).accept());
+    t.rule("forward", &Rule::new("internal: no way out").in_set(INTERNAL.name).drop());
+    t.rule("forward", &Rule::new("internal: no way in").out_set(INTERNAL.name).drop());
+    t.rule("forward", &Rule::new("published").out_set(BRIDGES.name).translated().accept());
+    t.rule("forward", &Rule::new("networks are apart").out_set(BRIDGES.name).drop());
+    t.rule("forward", &Rule::new("out").in_set(BRIDGES.name).accept());
+
+    let local = Rule::new("from the host's loopback").version(Version::V4).out_set(BRIDGES.name);
+    t.rule("postrouting", &local.source(loopback()).masquerade());
+}
+
+fn segment_rules(t: &mut Transaction, segment: &Segment) {
+    for subnet in &segment.subnets {
+        let version = Version::of(subnet.addr());
+        let hairpin = Rule::new("back into the same network through a published port").version(version);
+        t.rule(
+            "postrouting",
+            &hairpin.out(&segment.bridge, true).source(*subnet).translated().masquerade(),
+        );
+        if segment.masquerade && !segment.internal {
+            let out = Rule::new("out").version(version).out(&segment.bridge, false);
+            t.rule("postrouting", &out.source(*subnet).masquerade());
+        }
+    }
+}
+
+/// Sorts published ports into the four maps.
+fn by_map(forwards: &[Forward]) -> Vec<(&'static Set, Vec<Element>)> {
+    let mut maps: [(&'static Set, Vec<Element>); 4] =
+        [(&PORTS4, vec![]), (&PORTS6, vec![]), (&ADDR_PORTS4, vec![]), (&ADDR_PORTS6, vec![])];
+    for forward in forwards {
+        let any = forward.host.ip().is_unspecified();
+        let mut key = if any { Vec::new() } else { octets(forward.host.ip()) };
+        key.extend_from_slice(&[forward.transport.number(), 0, 0, 0]);
+        key.extend(word(forward.host.port()));
+        let mut value = octets(forward.to.ip());
+        value.extend(word(forward.to.port()));
+        let index = usize::from(forward.to.is_ipv6()) + if any { 0 } else { 2 };
+        maps[index].1.push(Element { key, value });
+    }
+    maps.into_iter().filter(|(_, elements)| !elements.is_empty()).collect()
+}
+
+fn word(port: u16) -> [u8; 4] {
+    let [a, b] = port.to_be_bytes();
+    [a, b, 0, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::Transport;
+
+    #[test]
+    fn publishing_a_port_is_one_element_byte_for_byte() {
+        let forward = Forward {
+            transport: Transport::Tcp,
+            host: "0.0.0.0:8080".parse().unwrap(),
+            to: "172.17.0.2:80".parse().unwrap(),
+        };
+        let batch = publish("davit", &[forward]).finish();
+        #[rustfmt::skip]
+        let expected: Vec<u8> = [
+            // NFNL_MSG_BATCH_BEGIN for subsystem 10
+            &[20, 0, 0, 0, 0x10, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10][..],
+            // NFT_MSG_NEWSETELEM, create + ack, family inet
+            &[100, 0, 0, 0, 12, 10, 5, 4, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+            &[10, 0, 1, 0], b"davit\0\0\0",
+            &[11, 0, 2, 0], b"ports4\0\0",
+            &[56, 0, 3, 0x80, 52, 0, 1, 0x80],
+            &[16, 0, 1, 0x80, 12, 0, 1, 0, 6, 0, 0, 0, 0x1f, 0x90, 0, 0],
+            &[16, 0, 2, 0x80, 12, 0, 1, 0, 172, 17, 0, 2, 0, 80, 0, 0],
+            // NFNL_MSG_BATCH_END
+            &[20, 0, 0, 0, 0x11, 0, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
+        ].concat();
+        let mut expected = expected;
+        // Lengths follow from the content; they are checked here rather than counted by hand above.
+        let body = expected.len() - 40;
+        expected[20] = body as u8;
+        expected[64] = (body - 44) as u8;
+        expected[68] = (body - 48) as u8;
+        assert_eq!(batch.bytes(), expected);
+    }
+
+    #[test]
+    fn an_address_sorts_a_port_into_another_map() {
+        let forward = |host: &str, to: &str| Forward {
+            transport: Transport::Udp,
+            host: host.parse().unwrap(),
+            to: to.parse().unwrap(),
+        };
+        let sorted = by_map(&[
+            forward("0.0.0.0:1", "10.0.0.2:1"),
+            forward("127.0.0.1:1", "10.0.0.2:1"),
+            forward("[::]:1", "[fd00::2]:1"),
+        ]);
+        let shape: Vec<_> = sorted.iter().map(|(s, e)| (s.name, e[0].key.len(), e[0].value.len())).collect();
+        assert_eq!(shape, [("ports4", 8, 8), ("ports6", 8, 20), ("addr_ports4", 12, 8)]);
+    }
+}

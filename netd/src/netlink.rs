@@ -1,0 +1,19 @@
+//! Netlink, spoken by hand: an encoder of messages and attributes, blocking sockets, and the rtnetlink messages that
+//! netd needs.
+//!
+//! The kernel works a netlink request off inside send(2), so an exchange is two system calls and never waits; async
+//! I/O would buy nothing here. Several requests go in one send, which is what keeps an attach short. A socket speaks
+//! for the namespace that it was opened in, see [`davit_sys::netns`].
+//!
+//! ```text
+//! message   encode headers and nested attributes, walk those that come back   netlink(7)
+//! socket    send a batch, read the acknowledgements, name the request that failed
+//! route     links, addresses, routes                                          rtnetlink(7)
+//! ```
+
+pub mod message;
+pub mod route;
+pub mod socket;
+
+pub use message::{Attrs, Batch, Flags};
+pub use socket::{NetlinkError, Protocol, Socket};

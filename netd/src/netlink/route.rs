@@ -1,0 +1,388 @@
+//! The rtnetlink messages that netd sends and the answers that it reads (rtnetlink(7), linux/if_link.h).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::message::{Batch, Flags, attributes};
+use super::socket::{NetlinkError, Socket};
+
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const GETLINK: u16 = 18;
+const SETLINK: u16 = 19;
+const NEWADDR: u16 = 20;
+const GETADDR: u16 = 22;
+const NEWROUTE: u16 = 24;
+const DELROUTE: u16 = 25;
+const GETROUTE: u16 = 26;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_GROUP: u16 = 27;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+
+const IFF_UP: u32 = 1;
+const IFA_F_NODAD: u8 = 2;
+const AF_UNSPEC: u8 = 0;
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const AF_INET6: u8 = 10;
+const TABLE_MAIN: u8 = 254;
+const PROTO_STATIC: u8 = 4;
+const TYPE_UNICAST: u8 = 1;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Mac {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || format!("'{s}' is not an Ethernet address such as 02:42:ac:11:00:02");
+        let mut bytes = [0; 6];
+        let mut parts = s.split([':', '-']);
+        for b in &mut bytes {
+            let part = parts.next().filter(|p| (1..=2).contains(&p.len())).ok_or_else(bad)?;
+            *b = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        // The low bit of the first byte marks groups; no interface may have such an address.
+        if parts.next().is_some() || bytes[0] & 1 == 1 || bytes == [0; 6] {
+            return Err(bad());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(m: Mac) -> String {
+        m.to_string()
+    }
+}
+
+/// A veth pair: one end on a bridge here, the other in a sandbox with its final name.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    /// Our end.
+    pub host: &'a str,
+    /// The sandbox's end.
+    pub inside: &'a str,
+    /// Address of the sandbox's end.
+    pub mac: Mac,
+    /// Of both ends.
+    pub mtu: u32,
+    /// The bridge's index.
+    pub bridge: u32,
+    /// Interface group that marks it as ours.
+    pub group: u32,
+    /// The sandbox's namespace.
+    pub netns: BorrowedFd<'a>,
+}
+
+fn link_head(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut head = [0; 16];
+    head[0] = family;
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[8..12].copy_from_slice(&flags.to_ne_bytes());
+    head[12..16].copy_from_slice(&change.to_ne_bytes());
+    head
+}
+
+/// Makes a bridge that is up, with a fixed mac: a bridge without one changes its address with its ports, and every
+/// neighbour cache would go stale.
+pub fn add_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32, group: u32) {
+    let head = link_head(AF_UNSPEC, 0, IFF_UP, IFF_UP);
+    batch.push(format!("make bridge {name}"), NEWLINK, Flags::CREATE_NEW, &head, |a| {
+        a.text(IFLA_IFNAME, name);
+        a.bytes(IFLA_ADDRESS, &mac.0);
+        a.number(IFLA_MTU, mtu);
+        a.number(IFLA_GROUP, group);
+        a.nested(IFLA_LINKINFO, |a| a.text(IFLA_INFO_KIND, "bridge"));
+    });
+}
+
+/// Makes a veth pair in one message: our end up and on the bridge, the peer born inside the sandbox.
+pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
+    let head = link_head(AF_UNSPEC, 0, IFF_UP, IFF_UP);
+    let label = format!("make veth pair {} - {}", veth.host, veth.inside);
+    batch.push(label, NEWLINK, Flags::CREATE_NEW, &head, |a| {
+        a.text(IFLA_IFNAME, veth.host);
+        a.number(IFLA_MTU, veth.mtu);
+        a.number(IFLA_GROUP, veth.group);
+        a.number(IFLA_MASTER, veth.bridge);
+        a.nested(IFLA_LINKINFO, |a| {
+            a.text(IFLA_INFO_KIND, "veth");
+            a.nested(IFLA_INFO_DATA, |a| {
+                a.group(VETH_INFO_PEER, &link_head(AF_UNSPEC, 0, 0, 0), |a| {
+                    a.text(IFLA_IFNAME, veth.inside);
+                    a.bytes(IFLA_ADDRESS, &veth.mac.0);
+                    a.number(IFLA_MTU, veth.mtu);
+                    a.number(IFLA_NET_NS_FD, veth.netns.as_raw_fd() as u32);
+                });
+            });
+        });
+    });
+}
+
+/// Keeps a bridge port from reaching other isolated ports (`bridge link set isolated on`).
+pub fn isolate_port(batch: &mut Batch, index: u32) {
+    let head = link_head(AF_BRIDGE, index, 0, 0);
+    batch.push(format!("isolate bridge port {index}"), SETLINK, Flags::ACK, &head, |a| {
+        a.nested(IFLA_PROTINFO, |a| a.byte(IFLA_BRPORT_ISOLATED, 1));
+    });
+}
+
+/// Removes a link by name.
+pub fn delete_link(batch: &mut Batch, name: &str) {
+    let head = link_head(AF_UNSPEC, 0, 0, 0);
+    batch.push(format!("delete interface {name}"), DELLINK, Flags::ACK, &head, |a| a.text(IFLA_IFNAME, name));
+}
+
+/// Sets a link up.
+pub fn set_up(batch: &mut Batch, index: u32) {
+    let head = link_head(AF_UNSPEC, index, IFF_UP, IFF_UP);
+    batch.push(format!("set interface {index} up"), NEWLINK, Flags::ACK, &head, |_| {});
+}
+
+/// Adds an address. IPv6 addresses are chosen by us, so duplicate detection would only delay their use.
+pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
+    let (family, flags) = if address.addr().is_ipv4() { (AF_INET, 0) } else { (AF_INET6, IFA_F_NODAD) };
+    let mut head = [family, address.prefix_len(), flags, 0, 0, 0, 0, 0];
+    head[4..].copy_from_slice(&index.to_ne_bytes());
+    batch.push(format!("add address {address}"), NEWADDR, Flags::CREATE, &head, |a| {
+        a.ip(IFA_LOCAL, address.addr());
+        a.ip(IFA_ADDRESS, address.addr());
+        if let IpNet::V4(v4) = address {
+            a.ip(IFA_BROADCAST, v4.broadcast().into());
+        }
+    });
+}
+
+fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, gateway: IpAddr, index: u32) {
+    let family = if gateway.is_ipv4() { AF_INET } else { AF_INET6 };
+    let head = [family, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, 0, TYPE_UNICAST, 0, 0, 0, 0];
+    batch.push(format!("{what} default route via {gateway}"), kind, flags, &head, |a| {
+        a.ip(RTA_GATEWAY, gateway);
+        a.number(RTA_OIF, index);
+    });
+}
+
+/// Adds a default route.
+pub fn add_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
+    default_route(batch, "add", NEWROUTE, Flags::CREATE, gateway, index);
+}
+
+/// Removes a default route.
+pub fn delete_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
+    default_route(batch, "remove", DELROUTE, Flags::ACK, gateway, index);
+}
+
+/// A link as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its group; ours is the instance's mark.
+    pub group: u32,
+    /// `bridge`, `veth`, ...; empty for hardware.
+    pub kind: String,
+}
+
+fn number(value: &[u8]) -> u32 {
+    value.try_into().map_or(0, u32::from_ne_bytes)
+}
+
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+fn parse_link(payload: &[u8]) -> Option<Link> {
+    let index = number(payload.get(4..8)?);
+    let mut link = Link { index, name: String::new(), mtu: 0, group: 0, kind: String::new() };
+    for (kind, value) in attributes(payload.get(16..)?) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => link.mtu = number(value),
+            IFLA_GROUP => link.group = number(value),
+            IFLA_LINKINFO => {
+                for (inner, value) in attributes(value) {
+                    if inner == IFLA_INFO_KIND {
+                        link.kind = text(value);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Looks a link up by name.
+pub fn link(socket: &Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
+    let mut batch = Batch::new();
+    let head = link_head(AF_UNSPEC, 0, 0, 0);
+    batch.push(format!("look up interface {name}"), GETLINK, Flags::REQUEST, &head, |a| {
+        a.text(IFLA_IFNAME, name);
+    });
+    Ok(socket.get(&batch, NEWLINK)?.as_deref().and_then(parse_link))
+}
+
+/// All links.
+pub fn links(socket: &Socket) -> Result<Vec<Link>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.push("list interfaces", GETLINK, Flags::DUMP, &link_head(AF_UNSPEC, 0, 0, 0), |_| {});
+    Ok(socket.dump(&batch, NEWLINK)?.iter().filter_map(|p| parse_link(p)).collect())
+}
+
+fn parse_ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(|b| Ipv4Addr::from(b).into()),
+        16 => <[u8; 16]>::try_from(value).ok().map(|b| Ipv6Addr::from(b).into()),
+        _ => None,
+    }
+}
+
+/// An address or a route of the host: which network, and through which interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// What is reached; a default route has prefix length 0.
+    pub net: IpNet,
+    /// The interface's index.
+    pub index: u32,
+}
+
+/// The networks of all addresses.
+pub fn addresses(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.push("list addresses", GETADDR, Flags::DUMP, &[0; 8], |_| {});
+    let parse = |payload: &Vec<u8>| {
+        let (prefix, index) = (*payload.get(1)?, number(payload.get(4..8)?));
+        let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == IFA_ADDRESS)?;
+        Some(Reach { net: IpNet::new(parse_ip(value)?, prefix).ok()?.trunc(), index })
+    };
+    Ok(socket.dump(&batch, NEWADDR)?.iter().filter_map(parse).collect())
+}
+
+/// The unicast routes of the main table.
+pub fn routes(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.push("list routes", GETROUTE, Flags::DUMP, &[0; 12], |_| {});
+    Ok(socket.dump(&batch, NEWROUTE)?.iter().filter_map(|p| parse_route(p)).collect())
+}
+
+fn parse_route(payload: &[u8]) -> Option<Reach> {
+    let head = payload.get(..12)?;
+    if head[4] != TABLE_MAIN || head[7] != TYPE_UNICAST {
+        return None;
+    }
+    let mut ip: IpAddr = match head[0] {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let mut index = 0;
+    for (kind, value) in attributes(&payload[12..]) {
+        match kind {
+            RTA_DST => ip = parse_ip(value)?,
+            RTA_OIF => index = number(value),
+            _ => {}
+        }
+    }
+    Some(Reach { net: IpNet::new(ip, head[1]).ok()?, index })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_mac_is_parsed_and_a_group_address_is_refused() {
+        assert_eq!("02:da:0A:0-:00:01".parse::<Mac>().ok(), None);
+        assert_eq!("02:da:0A:00:00:01".parse::<Mac>().unwrap().to_string(), "02:da:0a:00:00:01");
+        for bad in ["", "01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00", "02:00:00:00:00:00:00"] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_veth_message_names_the_peer_and_its_namespace() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let mut batch = Batch::new();
+        let veth = Veth {
+            host: "dvh1",
+            inside: "eth0",
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            bridge: 7,
+            group: 9,
+            netns: null.as_fd(),
+        };
+        add_veth(&mut batch, &veth);
+        let body = &batch.bytes()[32..];
+        let find = |bytes: &[u8], wanted: u16| {
+            attributes(bytes).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec()).unwrap()
+        };
+        assert_eq!(find(body, IFLA_IFNAME), b"dvh1\0");
+        assert_eq!(find(body, IFLA_MASTER), 7u32.to_ne_bytes());
+        let info = find(body, IFLA_LINKINFO);
+        assert_eq!(find(&info, IFLA_INFO_KIND), b"veth\0");
+        let peer = find(&find(&info, IFLA_INFO_DATA), VETH_INFO_PEER);
+        assert_eq!(find(&peer[16..], IFLA_IFNAME), b"eth0\0");
+        assert_eq!(find(&peer[16..], IFLA_ADDRESS), [2, 0, 0, 0, 0, 1]);
+        assert_eq!(find(&peer[16..], IFLA_NET_NS_FD), (null.as_raw_fd() as u32).to_ne_bytes());
+    }
+
+    #[test]
+    fn a_default_route_has_prefix_length_zero_and_other_tables_are_left_out() {
+        let head = [AF_INET, 0, 0, 0, TABLE_MAIN, 0, 0, TYPE_UNICAST, 0, 0, 0, 0];
+        assert_eq!(parse_route(&head).unwrap().net, "0.0.0.0/0".parse::<IpNet>().unwrap());
+        let mut local = head;
+        local[4] = 255;
+        assert_eq!(parse_route(&local), None);
+    }
+}

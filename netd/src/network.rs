@@ -1,0 +1,181 @@
+//! Networks: what one is, how a request becomes one, where its addresses come from, and where it is kept.
+//!
+//! ```text
+//! options  docker's driver options, checked, unknown ones refused with the nearest known
+//! pools    a free subnet, and what a wanted one overlaps
+//! spec     a request checked into a Network
+//! store    redb, durable
+//! ```
+
+pub mod options;
+pub mod pools;
+pub mod spec;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use davit_contracts::id::NetworkId;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use options::BridgeOptions;
+
+/// What makes a network work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// A bridge of its own on the host.
+    Bridge,
+    /// The host's own network.
+    Host,
+    /// Loopback only.
+    None,
+}
+
+impl Driver {
+    /// Its word in requests and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Addresses of a network, of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The whole.
+    pub subnet: IpNet,
+    /// The bridge's address; the way out for containers.
+    pub gateway: IpAddr,
+    /// Addresses are chosen from this part; the whole when absent.
+    pub ip_range: Option<IpNet>,
+    /// Addresses that others have, by name.
+    pub aux: BTreeMap<String, IpAddr>,
+}
+
+/// A network as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its id.
+    pub id: NetworkId,
+    /// Its name, unique.
+    pub name: String,
+    /// How it works.
+    pub driver: Driver,
+    /// When it was made.
+    pub created_unix_ns: i64,
+    /// Whether IPv6 was asked for.
+    pub ipv6: bool,
+    /// No way in or out.
+    pub internal: bool,
+    /// Kept for docker's clients.
+    pub attachable: bool,
+    /// One for IPv4, then one for IPv6 when asked for.
+    pub subnets: Vec<Subnet>,
+    /// As given.
+    pub options: BTreeMap<String, String>,
+    /// As given.
+    pub labels: BTreeMap<String, String>,
+    /// The bridge.
+    pub interface: String,
+    /// `bridge`, `host`, `none`.
+    pub predefined: bool,
+    /// Whether names resolve on it.
+    pub dns: bool,
+    /// `options`, understood.
+    pub bridge: BridgeOptions,
+}
+
+impl Network {
+    /// The subnet of a family.
+    pub fn subnet(&self, ipv4: bool) -> Option<&Subnet> {
+        self.subnets.iter().find(|s| s.subnet.addr().is_ipv4() == ipv4)
+    }
+}
+
+/// Why a network cannot be as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] davit_contracts::id::InvalidId),
+    /// A driver that is not here.
+    #[error("unknown network driver '{0}'")]
+    Driver(String),
+    /// A driver that exists once, predefined.
+    #[error("only one network with the driver '{0}' is allowed, and it is there already")]
+    Predefined(String),
+    /// An option that is not known.
+    #[error("unknown network option '{name}'")]
+    Option {
+        /// As given.
+        name: String,
+        /// The known one that looks most like it.
+        nearest: &'static str,
+    },
+    /// A known option with a senseless value.
+    #[error("network option {name} cannot be '{value}': {expected} is expected")]
+    Value {
+        /// Which.
+        name: String,
+        /// As given.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A text that is no CIDR or address.
+    #[error("'{value}' is not {expected}")]
+    Parse {
+        /// As given.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// An address outside of its subnet.
+    #[error("{what} {address} is not inside the subnet {subnet}")]
+    Outside {
+        /// "gateway", "ip range", ...
+        what: String,
+        /// Which.
+        address: String,
+        /// Of what.
+        subnet: IpNet,
+    },
+    /// Too small to hold a gateway and a container.
+    #[error("the subnet {0} is too small: it needs room for a gateway and a container")]
+    TooSmall(IpNet),
+    /// Several subnets of one family, or IPv6 only.
+    #[error("{0}")]
+    Families(&'static str),
+}
+
+#[cfg(test)]
+pub(crate) fn example(name: &str, subnet: &str) -> Network {
+    let subnet: IpNet = subnet.parse().unwrap();
+    let id = NetworkId::from_random(rand::random());
+    Network {
+        interface: format!("dv-{}", id.short()),
+        id,
+        name: name.into(),
+        driver: Driver::Bridge,
+        created_unix_ns: 0,
+        ipv6: false,
+        internal: false,
+        attachable: false,
+        subnets: vec![Subnet {
+            gateway: subnet.hosts().next().unwrap(),
+            subnet,
+            ip_range: None,
+            aux: BTreeMap::new(),
+        }],
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        predefined: false,
+        dns: true,
+        bridge: BridgeOptions::default(),
+    }
+}
