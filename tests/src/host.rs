@@ -15,6 +15,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, ensure};
 use rustix::fs::FlockOperation;
@@ -29,11 +30,21 @@ use cgroups::Cgroups;
 /// The uid and gid of the plain user that every private host has: `sailor`.
 pub const SAILOR: u32 = 4242;
 
-/// Where davit's binaries are: `DAVIT_BIN_DIR`, else the cargo profile directory that the caller runs from.
+/// Set by [`use_binaries`].
+static BINARIES: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on takes davit's binaries from this directory.
+pub fn use_binaries(dir: &Path) {
+    BINARIES.set(dir.to_owned()).expect("called once, before any host is made");
+}
+
+/// Where davit's binaries are: what [`use_binaries`] said, `DAVIT_BIN_DIR`, else the cargo profile directory that the caller
+/// runs from.
 ///
 /// Panics when they have not been built, naming the command.
 pub fn binaries() -> PathBuf {
-    let dir = std::env::var_os("DAVIT_BIN_DIR").map_or_else(
+    let chosen = BINARIES.get().map(|dir| dir.clone().into_os_string());
+    let dir = chosen.or_else(|| std::env::var_os("DAVIT_BIN_DIR")).map_or_else(
         || {
             let exe = std::env::current_exe().expect("/proc is mounted");
             let dir = exe.parent().expect("an executable has a directory");

@@ -23,7 +23,7 @@ fn a_host_is_alone() {
 fn what_stays_behind_is_noticed() {
     let host = bare();
     let before = host.inventory();
-    host.sh("sleep 4321 & mkdir /sys/fs/cgroup/*/left; ip link add left type bridge; mount -t tmpfs left /mnt").ok();
+    host.sh("sleep 4321 > /dev/null 2>&1 & mkdir /sys/fs/cgroup/*/left; ip link add left type bridge; mount -t tmpfs left /mnt").ok();
     host.sh("nft add table ip left; ip netns add left").ok();
     let left = host.inventory().beyond(&before).join("\n");
     for thing in ["sleep 4321", "/left", "link left", "mount /mnt tmpfs", "table ip left", "netns /run/netns/left"] {

@@ -1,2 +1,41 @@
-//! Placeholder.
-fn main() {}
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`.
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod cargo;
+mod check;
+mod demo;
+mod packages;
+mod test;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Commands for people who work on davit")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the suite at work, as the commands that a person would type
+    Demo(demo::Options),
+    /// Installs what the tests need, then checks, builds and tests everything
+    Test,
+    /// Formatting, lints, dependency edges, file lengths
+    Check,
+    /// Measures davit against the engines that are installed
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test => test::run(),
+        Command::Check => check::run(),
+        Command::Bench { what } => bench::run(&what),
+    }
+}

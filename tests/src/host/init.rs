@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -36,9 +36,8 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
         for stream in listener.incoming().flatten() {
             let waiting = Arc::clone(&waiting);
             std::thread::spawn(move || {
-                if let Err(error) = serve(&stream, &waiting) {
-                    eprintln!("davit-test-init: {error:#}");
-                }
+                // An error means that the test dropped the connection, and with it its interest.
+                let _ = serve(&stream, &waiting);
             });
         }
     });
@@ -92,6 +91,8 @@ fn mount_cgroups() -> anyhow::Result<()> {
         let words = options.split(',').filter(|o| !matches!(*o, "rw" | "ro") && !o.contains("delegate"));
         let data = words.collect::<Vec<_>>().join(",");
         let data = if fstype == "cgroup2" { None } else { Some(data.as_str()) };
+        // The same file system is refused on top of itself.
+        umount2(target.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {target}"))?;
         mount(Some("cgroup"), target.as_str(), Some(fstype.as_str()), MsFlags::empty(), data)
             .with_context(|| format!("cannot mount {fstype} at {target}"))?;
         // A whole v2 tree refuses controllers for children while its root has processes: move to a leaf, as init systems do.

@@ -1,0 +1,65 @@
+//! `cargo xtask bench`: davit against the engines that are installed, in turn, on private hosts.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use crate::cargo;
+
+mod measure;
+mod memory;
+mod peers;
+mod report;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// `davit run --rm IMG true`, with and without network, and what the daemons and monitors hold in memory
+    Run(Options),
+}
+
+/// How to measure.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// How often each command runs
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// How many containers share the memory measurement
+    #[arg(long, default_value_t = 20)]
+    containers: usize,
+    /// Only these: davit, podman, docker, ctr, crun, runc
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Keep every engine's state on a tmpfs instead of on the disk
+    #[arg(long)]
+    tmpfs: bool,
+    /// Use the debug build (for trying the benchmark itself)
+    #[arg(long)]
+    debug: bool,
+    /// Where run.json and run.md go
+    #[arg(long, default_value = "docs/benchmarks")]
+    out: PathBuf,
+}
+
+/// Runs one benchmark and writes its report.
+pub fn run(what: &What) -> anyhow::Result<()> {
+    let What::Run(options) = what;
+    let binaries = cargo::build(!options.debug)?;
+    davit_tests::host::use_binaries(&binaries);
+    let mut peers = peers::set_up(options)?;
+    let samples = measure::interleaved(&peers, options.rounds)?;
+    let stages = measure::stages(&peers);
+    let memory = memory::measure(&mut peers, options.containers);
+    let report = report::Report::new(options, &peers, samples, stages, memory);
+    let out = cargo::root().join(&options.out);
+    fs::create_dir_all(&out)?;
+    let table = report.markdown();
+    println!("\n{table}");
+    fs::write(out.join("run.md"), &table)?;
+    fs::write(out.join("run.json"), serde_json::to_string_pretty(&report)? + "\n")
+        .with_context(|| format!("cannot write {}", out.display()))?;
+    println!("written to {}", out.display());
+    Ok(())
+}
