@@ -38,6 +38,9 @@ pub struct Options {
     /// Use the debug build (for trying the benchmark itself)
     #[arg(long)]
     debug: bool,
+    /// Use the programs in this directory and build nothing
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
     /// Where run.json and run.md go
     #[arg(long, default_value = "docs/benchmarks")]
     out: PathBuf,
@@ -46,7 +49,10 @@ pub struct Options {
 /// Runs one benchmark and writes its report.
 pub fn run(what: &What) -> anyhow::Result<()> {
     let What::Run(options) = what;
-    let binaries = cargo::build(!options.debug)?;
+    let binaries = match &options.bin_dir {
+        Some(dir) => dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?,
+        None => cargo::build(!options.debug)?,
+    };
     davit_tests::host::use_binaries(&binaries);
     let mut peers = peers::set_up(options)?;
     let samples = measure::interleaved(&peers, options.rounds)?;
