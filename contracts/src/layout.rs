@@ -66,7 +66,7 @@ impl Layout {
     /// The same, with directories from a command line going first.
     pub fn with_overrides(overrides: Overrides) -> Result<Self, PathError> {
         let uid = effective_uid()?;
-        Self::resolve(overrides, uid, |key| env::var_os(key), Path::is_dir)
+        Self::resolve(overrides, uid, env::var_os::<&str>, Path::is_dir)
     }
 
     /// The pure half: `var` reads the environment, `is_dir` asks the file system.
@@ -173,7 +173,7 @@ impl Layout {
     /// One of davit's own programs: in DAVIT_BIN_DIR, beside the running one, in `../libexec/davit` of it, or in PATH.
     pub fn binary(name: &str) -> Option<PathBuf> {
         let exe = env::current_exe().ok();
-        candidates(name, exe.as_deref(), |key| env::var_os(key)).into_iter().find(|path| is_executable(path))
+        candidates(name, exe.as_deref(), env::var_os::<&str>).into_iter().find(|path| is_executable(path))
     }
 }
 

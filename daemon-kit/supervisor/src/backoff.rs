@@ -29,7 +29,7 @@ impl Backoff {
     }
 
     /// Deaths in a row so far.
-    pub fn deaths(&self) -> u32 {
+    pub fn deaths(self) -> u32 {
         self.deaths
     }
 

@@ -321,7 +321,9 @@ impl Fleet {
             text.push('\n');
         }
         for limit in &self.space.limits {
-            text.push_str(&format!("limit\t{limit}\n"));
+            text.push_str("limit\t");
+            text.push_str(limit);
+            text.push('\n');
         }
         text
     }

@@ -88,10 +88,9 @@ fn wait(
 
 fn take_signals(fleet: &mut Fleet, signals: &SignalFd) {
     while let Ok(Some(info)) = signals.read_signal() {
-        match Signal::try_from(info.ssi_signo as i32) {
-            Ok(Signal::SIGTERM | Signal::SIGINT) => fleet.end(),
-            // SIGHUP comes from a terminal's end, which is none of our business.
-            _ => {}
+        // SIGHUP comes from a terminal's end, which is none of our business.
+        if let Ok(Signal::SIGTERM | Signal::SIGINT) = Signal::try_from(info.ssi_signo as i32) {
+            fleet.end();
         }
     }
     reap(fleet);
@@ -101,7 +100,7 @@ fn reap(fleet: &mut Fleet) {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) => {
-                fleet.child_ended(pid.as_raw(), &format!("exit status {code}"))
+                fleet.child_ended(pid.as_raw(), &format!("exit status {code}"));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
                 fleet.child_ended(pid.as_raw(), &format!("killed by {signal}"));

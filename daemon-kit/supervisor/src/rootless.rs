@@ -54,24 +54,23 @@ fn record(layout: &Layout) -> PathBuf {
 pub fn enter(layout: &Layout) -> Result<Space> {
     let mut limits = Vec::new();
     let path = record(layout);
-    let holder = match read_process(&path).filter(ProcessRef::is_alive) {
-        Some(holder) => holder,
-        None => {
-            let holder =
-                userns::spawn_holder().context("cannot make the namespaces of a rootless instance")?;
-            if let Err(e) = map_ids(holder, &mut limits).and_then(|()| write_process(&path, holder)) {
-                end(holder);
-                return Err(e);
-            }
-            holder
-        }
-    };
+    let kept = read_process(&path).filter(ProcessRef::is_alive);
+    let holder = kept.map_or_else(|| make_holder(&path, &mut limits), Ok)?;
     if limits.is_empty() && !whole_map(holder) {
         limits.push(SINGLE.to_owned());
     }
     let netns = holder.namespace("net").context("cannot open the holder's network namespace")?;
     userns::join(holder).context("cannot join the holder's namespaces")?;
     Ok(Space { netns: Some(netns), limits, holder: Some(holder) })
+}
+
+fn make_holder(record: &Path, limits: &mut Vec<String>) -> Result<ProcessRef> {
+    let holder = userns::spawn_holder().context("cannot make the namespaces of a rootless instance")?;
+    let made = map_ids(holder, limits).and_then(|()| write_process(record, holder));
+    if made.is_err() {
+        end(holder);
+    }
+    made.map(|()| holder)
 }
 
 const SINGLE: &str = "only your own user id is mapped: programs in containers run as root only, and images whose files have other owners \
