@@ -9,6 +9,7 @@ pub mod beneath;
 pub mod caps;
 pub mod cgroup;
 pub mod fork;
+pub mod loopback;
 pub mod mount;
 pub mod netns;
 pub mod process;

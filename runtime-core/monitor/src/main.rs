@@ -1,2 +1,51 @@
-//! Placeholder.
-fn main() {}
+//! davit-monitor: one small process a container. It owns the container's mounts, streams, log and exit record, and outlives every daemon.
+//!
+//! Started by runtimed as `davit-monitor RUN_DIR`; what it speaks is in docs/semantics/monitor-protocol.md. One thread, one epoll loop, no
+//! blocking call but those that the kernel answers at once (and one fsync at the very end).
+
+mod clock;
+mod conn;
+mod log;
+mod monitor;
+mod oom;
+mod reactor;
+mod ring;
+mod rules;
+mod runtime;
+mod session;
+mod startup;
+mod stdio;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    davit_sys::resident::close_inherited_descriptors();
+    davit_sys::resident::keep_heap_small();
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(run_dir), None) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: davit-monitor RUN_DIR (started by davit-runtimed; RUN_DIR holds monitor.json)");
+        return ExitCode::from(2);
+    };
+    match run(run_dir.into()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let mut text = e.to_string();
+            let mut cause = e.source();
+            while let Some(c) = cause {
+                text = format!("{text}: {c}");
+                cause = c.source();
+            }
+            eprintln!("davit-monitor: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(run_dir: PathBuf) -> Result<(), Box<dyn Error>> {
+    let run_dir = std::path::absolute(run_dir)?;
+    let prepared = startup::prepare(&run_dir)?;
+    monitor::Monitor::new(prepared)?.run()?;
+    Ok(())
+}

@@ -74,6 +74,12 @@ pub fn encode_output(stdout: bool, data: &[u8], out: &mut Vec<u8>) {
     raw(if stdout { kind::STDOUT } else { kind::STDERR }, data, out);
 }
 
+/// The bytes that go before `length` bytes of output, for writing both without a copy. `stdout` false means stderr.
+pub fn output_header(stdout: bool, length: usize) -> [u8; 5] {
+    let [a, b, c, d] = (length as u32 + 1).to_le_bytes();
+    [a, b, c, d, if stdout { kind::STDOUT } else { kind::STDERR }]
+}
+
 fn raw(kind: u8, data: &[u8], out: &mut Vec<u8>) {
     out.reserve(HEADER + data.len());
     out.extend_from_slice(&(data.len() as u32 + 1).to_le_bytes());

@@ -1,0 +1,83 @@
+//! One line of docker's json-file format, byte for byte as its daemon writes it.
+
+use crate::clock;
+
+/// Appends `{"log":"...","stream":"stdout","time":"..."}` and a newline.
+pub fn write_line(line: &[u8], stdout: bool, unix_ns: i64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"log\":\"");
+    for chunk in line.utf8_chunks() {
+        escape(chunk.valid(), out);
+        // Like Go's decoder, one replacement a bad byte.
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+    out.extend_from_slice(b"\",\"stream\":\"");
+    out.extend_from_slice(if stdout { b"stdout" } else { b"stderr" });
+    out.extend_from_slice(b"\",\"time\":\"");
+    clock::write_rfc3339(unix_ns, out);
+    out.extend_from_slice(b"\"}\n");
+}
+
+fn escape(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let plain = match byte {
+            b'"' | b'\\' | b'<' | b'>' | b'&' | 0..=0x1f => false,
+            // U+2028 and U+2029 are e2 80 a8 and e2 80 a9.
+            0xe2 => !matches!(bytes[at..], [_, 0x80, 0xa8 | 0xa9, ..]),
+            _ => true,
+        };
+        if plain || at < start {
+            continue;
+        }
+        out.extend_from_slice(&bytes[start..at]);
+        start = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            0xe2 => {
+                out.extend_from_slice(if bytes[at + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+                start = at + 3;
+            }
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(line: &[u8]) -> String {
+        let mut out = Vec::new();
+        write_line(line, false, 1_500_000_000, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_docker_s() {
+        assert_eq!(
+            text(b"a \"q\" \\ \t<b>&\r\n"),
+            "{\"log\":\"a \\\"q\\\" \\\\ \\u0009\\u003cb\\u003e\\u0026\\r\\n\",\"stream\":\"stderr\",\
+             \"time\":\"1970-01-01T00:00:01.5Z\"}\n"
+        );
+    }
+
+    #[test]
+    fn any_text_comes_back_and_bad_bytes_are_replaced() {
+        let original = "é \u{2028}x\u{2029} 日本 \u{7f}\u{0}end";
+        let v: serde_json::Value = serde_json::from_str(&text(original.as_bytes())).unwrap();
+        assert_eq!(v["log"], original);
+        assert!(text(original.as_bytes()).contains("\\u2028x\\u2029"));
+        let v: serde_json::Value = serde_json::from_str(&text(b"a\xff\xfeb")).unwrap();
+        assert_eq!(v["log"], "a\u{fffd}\u{fffd}b");
+    }
+}

@@ -1,0 +1,321 @@
+//! What runtimed asks for, up to the point where a runtime call is under way.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Instant;
+
+use davit_sys::mount::{mount_at, open_target, unmount};
+use davit_wire::config::CreateSpec;
+use davit_wire::{ExecSpec, Failure, FailureKind, Frame, Phase, Reply, Request};
+use rustix::fs::{Mode, OFlags};
+
+use super::calls::{Asker, ExecFiles, Purpose};
+use super::{MAIN, Monitor};
+use crate::clock;
+use crate::rules;
+use crate::runtime::{ProgramEnds, option};
+use crate::session::{Session, Stage};
+use crate::stdio::{self, Pending};
+
+/// More sessions than any program needs; a bound for a client gone wild.
+const MOST_EXECS: usize = 1024;
+
+/// The longest path that a unix socket can have (unix(7): 108 bytes with the terminating zero).
+const LONGEST_SOCKET: usize = 107;
+
+impl Monitor {
+    pub(super) fn request(&mut self, conn: u32, number: u64, request: Request) {
+        let asker = Asker { conn, number };
+        let under_way = self.hold || self.shutdown.is_some() || self.calls.iter().any(|(_, p)| p.moves());
+        let result = rules::check(&request, self.phase, under_way).and_then(|()| match request {
+            Request::Mount(spec) => self.mount(&spec, asker),
+            Request::Create(spec) => self.create(&spec, asker),
+            Request::Start { hold_for_attach } => {
+                self.start(hold_for_attach, asker);
+                Ok(())
+            }
+            Request::Kill { signal, all } => self.kill(signal, all, asker),
+            Request::Pause => self.call_simple("pause", Phase::Paused, asker),
+            Request::Resume => self.call_simple("resume", Phase::Running, asker),
+            Request::Exec(spec) => self.exec(spec, asker),
+            Request::State => {
+                let state = Box::new(self.state());
+                self.answer(asker, Ok(Reply::State(state)));
+                Ok(())
+            }
+            Request::Shutdown => {
+                self.begin_shutdown(asker);
+                Ok(())
+            }
+        });
+        if let Err(failure) = result {
+            self.answer(asker, Err(failure));
+        }
+    }
+
+    pub(super) fn answer(&mut self, to: Asker, result: Result<Reply, Failure>) {
+        if let Some(conn) = self.conn(to.conn) {
+            let id = to.number;
+            conn.send(&match result {
+                Ok(reply) => Frame::Reply { id, reply },
+                Err(failure) => Frame::Failed { id, failure },
+            });
+        }
+    }
+
+    fn mount(&mut self, spec: &CreateSpec, asker: Asker) -> Result<(), Failure> {
+        if !self.mounts.is_empty() {
+            return Err(rules::wrong_state("the root is mounted already".into()));
+        }
+        let since = Instant::now();
+        if let Err(failure) = self.mount_all(spec, &self.run_dir.join("bundle/rootfs")) {
+            self.unmount_all();
+            return Err(failure);
+        }
+        let us = since.elapsed().as_micros() as u32;
+        self.answer(asker, Ok(Reply::Mounted { us }));
+        Ok(())
+    }
+
+    fn create(&mut self, spec: &CreateSpec, asker: Asker) -> Result<(), Failure> {
+        let since = Instant::now();
+        let bundle = self.run_dir.join("bundle");
+        if let Err(failure) = self.mount_all(spec, &bundle.join("rootfs")) {
+            self.unmount_all();
+            return Err(failure);
+        }
+        let mount_us = since.elapsed().as_micros() as u32;
+        let pid_file = self.run_dir.join("container.pid");
+        let _ = fs::remove_file(&pid_file);
+        let mut options = Vec::new();
+        options.extend(option("--bundle", &bundle));
+        options.extend(option("--pid-file", &pid_file));
+        let socket = self.run_dir.join("console.sock");
+        let made = make_stdio(self.config.tty, self.config.open_stdin, &socket);
+        let called = made.and_then(|(pending, ends)| {
+            if self.config.tty {
+                options.extend(option("--console-socket", &socket));
+            }
+            Ok((self.runtime.call("create", &options, &[], ends)?, pending))
+        });
+        let (call, pending) = match called {
+            Ok(both) => both,
+            Err(failure) => {
+                self.unmount_all();
+                return Err(failure);
+            }
+        };
+        self.created = true;
+        self.calls.push((call, Purpose::Create { asker, pending, mount_us, since: Instant::now(), pid_file }));
+        Ok(())
+    }
+
+    fn mount_all(&mut self, spec: &CreateSpec, rootfs: &Path) -> Result<(), Failure> {
+        let failed = |e: &dyn std::error::Error| {
+            let cause = e.source().map(|c| format!(": {c}")).unwrap_or_default();
+            internal(format!("{e}{cause}"))
+        };
+        if spec.mounts.is_empty() {
+            return Ok(());
+        }
+        fs::create_dir_all(rootfs).map_err(|e| failed(&e))?;
+        for mount in &spec.mounts {
+            // Opened anew each time: the first mount usually is the root itself.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root =
+                rustix::fs::open(rootfs, flags, Mode::empty()).map_err(|e| failed(&io::Error::from(e)))?;
+            let target = open_target(root.as_fd(), Path::new(&mount.target)).map_err(|e| failed(&e))?;
+            mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd())
+                .map_err(|e| failed(&e))?;
+            self.mounts.push(rootfs.join(mount.target.trim_start_matches('/')));
+        }
+        Ok(())
+    }
+
+    /// The innermost first; what cannot be unmounted goes with the namespace.
+    pub(super) fn unmount_all(&mut self) {
+        while let Some(path) = self.mounts.pop() {
+            // A target may have led through a symbolic link of the image: only what is really there is touched.
+            let outside = path.canonicalize().is_ok_and(|real| real != path);
+            if outside {
+                continue;
+            }
+            if let Err(e) = unmount(&path) {
+                let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
+                eprintln!("davit-monitor: {e}: {cause}");
+            }
+        }
+    }
+
+    fn start(&mut self, hold: bool, asker: Asker) {
+        let waiting = self.conns.iter().any(|c| c.wants_streams_of(MAIN));
+        if !hold {
+            self.begin_start(Some(asker));
+            return;
+        }
+        self.answer(asker, Ok(Reply::Started { pid: 0 }));
+        if waiting {
+            self.begin_start(None);
+        } else {
+            self.hold = true;
+        }
+    }
+
+    /// Runs the runtime's `start`. Without an asker the program was held, and events tell what comes of it.
+    pub(super) fn begin_start(&mut self, asker: Option<Asker>) {
+        let main = self.main();
+        main.apply_size();
+        main.started_ns = clock::unix_ns();
+        // From now on it may write, and fill its pipe before the runtime call has ended.
+        main.stage = Stage::Running;
+        match self.runtime.call("start", &[], &[], ProgramEnds::default()) {
+            Ok(call) => self.calls.push((call, Purpose::Start { asker })),
+            Err(failure) => self.start_failed(asker, failure),
+        }
+    }
+
+    fn kill(&mut self, signal: i32, all: bool, asker: Asker) -> Result<(), Failure> {
+        if !(1..=64).contains(&signal) {
+            return Err(invalid(format!("there is no signal {signal}")));
+        }
+        let paused = self.phase == Phase::Paused;
+        let main = self.main();
+        if main.pid == 0 || main.status.is_some() {
+            return Err(rules::wrong_state("the program has ended".into()));
+        }
+        if all {
+            let number = signal.to_string();
+            let call = self.runtime.call("kill", &["--all".into()], &[&number], ProgramEnds::default())?;
+            self.calls.push((call, Purpose::Simple { asker: Some(asker), then: None }));
+            return Ok(());
+        }
+        davit_sys::resident::signal_child(main.pid, signal)
+            .map_err(|e| internal(format!("cannot send signal {signal} to process {}: {e}", main.pid)))?;
+        self.answer(asker, Ok(Reply::Done));
+        if paused && signal == 9 {
+            self.thaw();
+        }
+        Ok(())
+    }
+
+    /// A frozen process (freezer of cgroup v1) dies only when it is thawed.
+    pub(super) fn thaw(&mut self) {
+        if let Ok(call) = self.runtime.call("resume", &[], &[], ProgramEnds::default()) {
+            self.calls.push((call, Purpose::Simple { asker: None, then: Some(Phase::Running) }));
+        }
+    }
+
+    fn call_simple(&mut self, verb: &str, then: Phase, asker: Asker) -> Result<(), Failure> {
+        let call = self.runtime.call(verb, &[], &[], ProgramEnds::default())?;
+        self.calls.push((call, Purpose::Simple { asker: Some(asker), then: Some(then) }));
+        Ok(())
+    }
+
+    fn exec(&mut self, spec: Box<ExecSpec>, asker: Asker) -> Result<(), Failure> {
+        let id = &spec.exec_id;
+        let usable = !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !usable {
+            return Err(invalid(format!("{id:?} is no exec id")));
+        }
+        if self.sessions.iter().any(|s| s.exec_id.as_ref() == Some(id)) {
+            return Err(invalid(format!("exec session {id} exists already")));
+        }
+        if self.sessions.len() > MOST_EXECS {
+            return Err(internal(format!("{MOST_EXECS} exec sessions are running")));
+        }
+        let number = self.sessions_made;
+        self.sessions_made += 1;
+        let hold = spec.hold_for_attach;
+        let stage = if hold { Stage::Held } else { Stage::Starting };
+        let mut session = Session::new(number, Some(id.clone()), spec.tty, true, stage);
+        session.spec = Some(spec);
+        self.sessions.push(session);
+        if hold {
+            self.answer(asker, Ok(Reply::Started { pid: 0 }));
+        } else {
+            self.begin_exec(number, Some(asker));
+        }
+        Ok(())
+    }
+
+    /// Runs the runtime's `exec` for a session whose spec is there.
+    pub(super) fn begin_exec(&mut self, session: u32, asker: Option<Asker>) {
+        if let Err(failure) = self.call_exec(session, asker) {
+            self.exec_failed(session, asker, failure);
+        }
+    }
+
+    fn call_exec(&mut self, number: u32, asker: Option<Asker>) -> Result<(), Failure> {
+        let dir = self.run_dir.join("exec");
+        if self.phase != Phase::Running {
+            return Err(rules::wrong_state("the container is not running any more".into()));
+        }
+        let Some(session) = self.session(number) else { return Ok(()) };
+        let Some(spec) = session.spec.take() else { return Ok(()) };
+        session.stage = Stage::Starting;
+        let files = ExecFiles {
+            process: dir.join(format!("{number}.json")),
+            pid: dir.join(format!("{number}.pid")),
+            console: dir.join(format!("{number}.sock")),
+        };
+        let process = with_size(&spec.process, session.size.filter(|_| spec.tty))?;
+        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&files.process, process));
+        written.map_err(|e| internal(format!("cannot write {}: {e}", files.process.display())))?;
+        let mut options = Vec::new();
+        options.extend(option("--process", &files.process));
+        options.extend(option("--pid-file", &files.pid));
+        options.push("--detach".into());
+        if spec.tty {
+            options.extend(option("--console-socket", &files.console));
+        }
+        let called = make_stdio(spec.tty, spec.stdin, &files.console)
+            .and_then(|(pending, ends)| Ok((self.runtime.call("exec", &options, &[], ends)?, pending)));
+        match called {
+            Ok((call, pending)) => {
+                let started_ns = clock::unix_ns();
+                let stdin = spec.stdin;
+                let purpose = Purpose::Exec { session: number, asker, pending, files, started_ns, stdin };
+                self.calls.push((call, purpose));
+                Ok(())
+            }
+            Err(failure) => {
+                files.remove();
+                Err(failure)
+            }
+        }
+    }
+}
+
+fn make_stdio(tty: bool, stdin: bool, socket: &Path) -> Result<(Pending, ProgramEnds), Failure> {
+    if tty {
+        if socket.as_os_str().len() > LONGEST_SOCKET {
+            let path = socket.display();
+            return Err(internal(format!("{path} is too long for a socket: use a shorter run directory")));
+        }
+        let listener = stdio::console(socket)
+            .map_err(|e| internal(format!("cannot listen on {}: {e}", socket.display())))?;
+        return Ok((Pending::Console(listener), ProgramEnds::default()));
+    }
+    let (ours, theirs) = stdio::pipes(stdin).map_err(|e| internal(format!("cannot make pipes: {e}")))?;
+    Ok((Pending::Pipes(ours), theirs))
+}
+
+/// Puts the client's terminal size into the `process` object, so that the program finds it from its first moment.
+fn with_size(process: &str, size: Option<(u16, u16)>) -> Result<Vec<u8>, Failure> {
+    let mut value: serde_json::Value = serde_json::from_str(process)
+        .map_err(|e| invalid(format!("the process to run is no OCI process object: {e}")))?;
+    if let (Some((rows, cols)), Some(object)) = (size, value.as_object_mut()) {
+        object.insert("consoleSize".into(), serde_json::json!({ "height": rows, "width": cols }));
+    }
+    Ok(value.to_string().into_bytes())
+}
+
+pub(super) fn internal(message: String) -> Failure {
+    Failure { kind: FailureKind::Internal, message }
+}
+
+fn invalid(message: String) -> Failure {
+    Failure { kind: FailureKind::InvalidArgument, message }
+}
