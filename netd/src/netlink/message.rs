@@ -18,6 +18,8 @@ impl Flags {
     pub const ACK: Self = Self(0x1 | 0x4);
     /// Acknowledged, creates what is missing.
     pub const CREATE: Self = Self(0x1 | 0x4 | 0x400);
+    /// Acknowledged, creates what is missing and replaces what is there.
+    pub const REPLACE: Self = Self(0x1 | 0x4 | 0x400 | 0x100);
     /// Acknowledged, creates, fails when it exists.
     pub const CREATE_NEW: Self = Self(0x1 | 0x4 | 0x400 | 0x200);
     /// Creates without an acknowledgement (inside an nftables batch).

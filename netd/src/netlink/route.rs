@@ -188,7 +188,7 @@ pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
     let (family, flags) = if address.addr().is_ipv4() { (AF_INET, 0) } else { (AF_INET6, IFA_F_NODAD) };
     let mut head = [family, address.prefix_len(), flags, 0, 0, 0, 0, 0];
     head[4..].copy_from_slice(&index.to_ne_bytes());
-    batch.push(format!("add address {address}"), NEWADDR, Flags::CREATE, &head, |a| {
+    batch.push(format!("add address {address}"), NEWADDR, Flags::REPLACE, &head, |a| {
         a.ip(IFA_LOCAL, address.addr());
         a.ip(IFA_ADDRESS, address.addr());
         if let IpNet::V4(v4) = address {

@@ -1,0 +1,133 @@
+//! What is set up inside a sandbox: one visit of a thread to its namespace, which brings back the DNS sockets.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::BorrowedFd;
+
+use davit_sys::netns::{self, NetnsError};
+use ipnet::IpNet;
+
+use crate::firewall;
+use crate::netlink::{Batch, NetlinkError, Protocol, Socket, route};
+use crate::sysctl;
+
+/// Where containers ask for names.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// The loopback's index: it is the first interface of every namespace.
+const LOOPBACK: u32 = 1;
+
+/// An interface to configure.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    /// Its name inside.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What a visit is to do.
+#[derive(Debug, Clone, Default)]
+pub struct Visit {
+    /// Interfaces to configure and set up.
+    pub interfaces: Vec<Interface>,
+    /// Default routes to remove, with the interface they lead through.
+    pub routes_out: Vec<(IpAddr, String)>,
+    /// Default routes to add, with the interface they lead through.
+    pub routes_in: Vec<(IpAddr, String)>,
+    /// Whether to open the resolver, and the ports that it had before.
+    pub resolver: Option<Option<(u16, u16)>>,
+}
+
+/// The resolver's sockets, opened inside.
+#[derive(Debug)]
+pub struct Resolver {
+    /// UDP.
+    pub udp: UdpSocket,
+    /// TCP.
+    pub tcp: TcpListener,
+    /// Their ports.
+    pub ports: (u16, u16),
+}
+
+/// Why a sandbox could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InsideError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// An interface that we made is not there.
+    #[error("the sandbox has no interface {0}")]
+    Missing(String),
+    /// A resolver's socket.
+    #[error("cannot open the resolver's socket in the sandbox")]
+    Resolver(#[source] io::Error),
+}
+
+/// Visits a sandbox.
+pub fn visit(sandbox: BorrowedFd<'_>, visit: &Visit) -> Result<Option<Resolver>, InsideError> {
+    netns::visit(sandbox, || work(visit))?
+}
+
+fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
+    let socket = Socket::open(Protocol::Route)?;
+    let mut batch = Batch::new();
+    route::set_up(&mut batch, LOOPBACK);
+    for interface in &visit.interfaces {
+        let index = index_of(&socket, &interface.name)?;
+        // Announces the addresses to neighbours when the interface comes up. A kernel that cannot loses little:
+        // the mac follows from the address unless a person chose it.
+        let _ = sysctl::set(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
+        for address in &interface.addresses {
+            route::add_address(&mut batch, index, *address);
+        }
+        route::set_up(&mut batch, index);
+    }
+    for (gateway, name) in &visit.routes_in {
+        let index = index_of(&socket, name)?;
+        route::add_default_route(&mut batch, *gateway, index);
+    }
+    remove_routes(&socket, &visit.routes_out)?;
+    socket.run(&batch)?;
+    visit.resolver.map(open_resolver).transpose()
+}
+
+fn index_of(socket: &Socket, name: &str) -> Result<u32, InsideError> {
+    route::link(socket, name)?.map(|l| l.index).ok_or_else(|| InsideError::Missing(name.to_owned()))
+}
+
+/// A route may have gone with its interface, or by the container's own hand.
+fn remove_routes(socket: &Socket, routes: &[(IpAddr, String)]) -> Result<(), InsideError> {
+    for (gateway, name) in routes {
+        let Some(link) = route::link(socket, name)? else { continue };
+        let mut batch = Batch::new();
+        route::delete_default_route(&mut batch, *gateway, link.index);
+        match socket.run(&batch) {
+            Err(e) if !e.is_missing() => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens the sockets, on the former ports when they are free, so that connections of clients go on; the redirection
+/// is written when the ports are new.
+fn open_resolver(former: Option<(u16, u16)>) -> Result<Resolver, InsideError> {
+    let at = |port| SocketAddr::new(RESOLVER.into(), port);
+    let open = |(udp, tcp): (u16, u16)| -> io::Result<Resolver> {
+        let (udp, tcp) = (UdpSocket::bind(at(udp))?, TcpListener::bind(at(tcp))?);
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let ports = (udp.local_addr()?.port(), tcp.local_addr()?.port());
+        Ok(Resolver { udp, tcp, ports })
+    };
+    let again = former.and_then(|ports| open(ports).ok());
+    if let Some(resolver) = again {
+        return Ok(resolver);
+    }
+    let resolver = open((0, 0)).map_err(InsideError::Resolver)?;
+    firewall::redirect_dns(RESOLVER.into(), resolver.ports.0, resolver.ports.1)?;
+    Ok(resolver)
+}

@@ -1,0 +1,97 @@
+//! The records of sandboxes: one file each in run/network/sandboxes, replaced by rename.
+//!
+//! They need to survive a killed daemon, not a power cut that ends the sandboxes too, so nothing is synced: a write
+//! costs microseconds. A record is written before the kernel objects that it names are made, and removed after they
+//! are gone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Sandbox;
+
+/// Why records could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file system refused.
+    #[error("cannot {operation} {path}")]
+    File {
+        /// "write", "read", "remove".
+        operation: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The folder of records.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+}
+
+fn failed<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> JournalError + 'a {
+    move |source| JournalError::File { operation, path: path.to_path_buf(), source }
+}
+
+impl Journal {
+    /// Opens or makes the folder.
+    pub fn open(folder: PathBuf) -> Result<Self, JournalError> {
+        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        Ok(Self { folder })
+    }
+
+    /// Ids come from outside: they are names of files only when they cannot be anything else.
+    pub fn acceptable(id: &str) -> bool {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        (1..=128).contains(&id.len()) && id.bytes().all(legal) && !id.starts_with('.')
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+
+    /// Writes a record in place of an earlier one.
+    pub fn write(&self, sandbox: &Sandbox) -> Result<(), JournalError> {
+        let path = self.path(&sandbox.id);
+        let draft = self.folder.join(format!(".{}", sandbox.id));
+        let bytes = serde_json::to_vec(sandbox).expect("a sandbox has only string keys");
+        fs::write(&draft, bytes).map_err(failed("write", &draft))?;
+        fs::rename(&draft, &path).map_err(failed("write", &path))
+    }
+
+    /// Removes a record; fine when there is none.
+    pub fn remove(&self, id: &str) -> Result<(), JournalError> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// All records, in the order of attachment. Drafts are removed; a damaged record is set aside as `.damaged`.
+    pub fn all(&self) -> Result<Vec<Sandbox>, JournalError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed("read", &self.folder))? {
+            let path = entry.map_err(failed("read", &self.folder))?.path();
+            if path.extension().is_none_or(|e| e != "json") {
+                if path.extension().is_none_or(|e| e != "damaged") {
+                    let _ = fs::remove_file(&path);
+                }
+                continue;
+            }
+            let bytes = fs::read(&path).map_err(failed("read", &path))?;
+            match serde_json::from_slice::<Sandbox>(&bytes) {
+                Ok(sandbox) => found.push(sandbox),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a sandbox's record is damaged; set aside");
+                    let _ = fs::rename(&path, path.with_extension("damaged"));
+                }
+            }
+        }
+        found.sort_by_key(|s| s.sequence);
+        Ok(found)
+    }
+}

@@ -1,0 +1,259 @@
+//! Published ports: which host ports are ours, and that nobody else takes them.
+//!
+//! A published port is held by a socket bound to it for as long as it is published: a TCP socket that never listens,
+//! a UDP socket that is never read (packets are redirected before they would reach it). So a conflict shows before
+//! anything is changed, in both directions, and the kernel's choice of a random port is as good as a reservation.
+
+pub mod occupant;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
+};
+
+use crate::endpoint::Mapping;
+use crate::firewall::Transport;
+
+/// A port as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The host's address; unspecified for all.
+    pub host_ip: IpAddr,
+    /// Lowest acceptable host port; 0: any.
+    pub first: u16,
+    /// Highest acceptable host port.
+    pub last: u16,
+    /// In the sandbox.
+    pub container_port: u16,
+}
+
+/// Why a port cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// One of our containers has it.
+    #[error("port {host}/{} is in use by container {by}", transport.name())]
+    Ours {
+        /// Where.
+        host: SocketAddr,
+        /// TCP or UDP.
+        transport: Transport,
+        /// The container's name.
+        by: String,
+    },
+    /// A program of the host has it.
+    #[error("port {host}/{} is in use by {by}", transport.name())]
+    Host {
+        /// Where.
+        host: SocketAddr,
+        /// TCP or UDP.
+        transport: Transport,
+        /// What is known of the program.
+        by: String,
+    },
+    /// Every port of a range is in use.
+    #[error("no port of {first}-{last}/{} is free on {ip}", transport.name())]
+    Range {
+        /// The host's address.
+        ip: IpAddr,
+        /// Lowest.
+        first: u16,
+        /// Highest.
+        last: u16,
+        /// TCP or UDP.
+        transport: Transport,
+    },
+    /// bind(2) failed otherwise, for example since the host has no such address.
+    #[error("cannot publish on {host}/{}", transport.name())]
+    Bind {
+        /// Where.
+        host: SocketAddr,
+        /// TCP or UDP.
+        transport: Transport,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+#[derive(Debug)]
+struct Reservation {
+    sandbox: String,
+    name: String,
+    /// Absent when another program took the port while no netd was running.
+    _socket: Option<OwnedFd>,
+}
+
+/// All host ports that are published.
+#[derive(Debug, Default)]
+pub struct Ports {
+    held: BTreeMap<(Transport, u16, IpAddr), Reservation>,
+}
+
+impl Ports {
+    /// Reserves a port.
+    pub fn reserve(&mut self, sandbox: &str, name: &str, wanted: Wanted) -> Result<Mapping, PublishError> {
+        let Wanted { transport, host_ip: ip, first, last, container_port } = wanted;
+        let mut failure = None;
+        for port in first..=last.max(first) {
+            let host = SocketAddr::new(ip, port);
+            match self.bind_free(transport, host) {
+                Ok((host, fd)) => {
+                    self.hold(sandbox, name, transport, host, Some(fd));
+                    return Ok(Mapping { transport, host, container_port });
+                }
+                Err(e @ PublishError::Bind { .. }) => return Err(e),
+                Err(e) => failure = Some(e),
+            }
+        }
+        match failure {
+            Some(e) if first >= last => Err(e),
+            _ => Err(PublishError::Range { ip, first, last, transport }),
+        }
+    }
+
+    /// Reserves again what a record says is published. A port that a program took meanwhile stays published: the
+    /// redirection comes first.
+    pub fn restore(&mut self, sandbox: &str, name: &str, mapping: &Mapping) -> Result<(), PublishError> {
+        let bound = bind_port(mapping.transport, mapping.host);
+        let (fd, outcome) = match bound {
+            Ok((_, fd)) => (Some(fd), Ok(())),
+            Err(source) => {
+                let Mapping { transport, host, .. } = *mapping;
+                (None, Err(PublishError::Bind { host, transport, source }))
+            }
+        };
+        self.hold(sandbox, name, mapping.transport, mapping.host, fd);
+        outcome
+    }
+
+    /// Gives back all ports of a sandbox.
+    pub fn release(&mut self, sandbox: &str) {
+        self.held.retain(|_, r| r.sandbox != sandbox);
+    }
+
+    fn hold(&mut self, sandbox: &str, name: &str, transport: Transport, host: SocketAddr, fd: Option<OwnedFd>) {
+        let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), _socket: fd };
+        self.held.insert((transport, host.port(), host.ip()), reservation);
+    }
+
+    fn bind_free(&self, transport: Transport, host: SocketAddr) -> Result<(SocketAddr, OwnedFd), PublishError> {
+        if let Some(by) = self.holder(transport, host) {
+            return Err(PublishError::Ours { host, transport, by: by.to_owned() });
+        }
+        bind_port(transport, host).map_err(|source| match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => {
+                PublishError::Host { host, transport, by: occupant::describe(transport, host) }
+            }
+            _ => PublishError::Bind { host, transport, source },
+        })
+    }
+
+    /// Which container has the port on an address that meets this one.
+    fn holder(&self, transport: Transport, host: SocketAddr) -> Option<&str> {
+        if host.port() == 0 {
+            return None;
+        }
+        let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.held
+            .range((transport, host.port(), lowest)..)
+            .take_while(|((t, port, _), _)| *t == transport && *port == host.port())
+            .find(|((_, _, ip), _)| {
+                ip.is_ipv4() == host.is_ipv4()
+                    && (*ip == host.ip() || ip.is_unspecified() || host.ip().is_unspecified())
+            })
+            .map(|(_, r)| r.name.as_str())
+    }
+}
+
+/// Binds without listening and answers the port that it became.
+fn bind_port(transport: Transport, host: SocketAddr) -> io::Result<(SocketAddr, OwnedFd)> {
+    match attempt(transport, host, false) {
+        // Connections in TIME-WAIT also say "in use", but let a socket with SO_REUSEADDR in; one that is listened
+        // on, or bound by somebody who does not share, refuses again.
+        Err(Errno::EADDRINUSE) if transport == Transport::Tcp => attempt(transport, host, true),
+        other => other,
+    }
+    .map_err(Into::into)
+}
+
+fn attempt(transport: Transport, host: SocketAddr, reuse: bool) -> Result<(SocketAddr, OwnedFd), Errno> {
+    let family = if host.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let kind = match transport {
+        Transport::Tcp => SockType::Stream,
+        Transport::Udp => SockType::Datagram,
+    };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if host.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    if reuse {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    if transport == Transport::Udp {
+        // What arrives in spite of the redirection is not read; let it take no memory.
+        setsockopt(&fd, sockopt::RcvBuf, &0)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(host))?;
+    let bound: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+    let port = match host {
+        SocketAddr::V4(_) => bound.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port),
+        SocketAddr::V6(_) => bound.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port),
+    };
+    Ok((SocketAddr::new(host.ip(), port.unwrap_or(host.port())), fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+
+    fn wanted(transport: Transport, port: u16) -> Wanted {
+        Wanted { transport, host_ip: Ipv4Addr::LOCALHOST.into(), first: port, last: port, container_port: 80 }
+    }
+
+    #[test]
+    fn a_port_of_another_container_names_it_until_released() {
+        let mut ports = Ports::default();
+        let got = ports.reserve("a", "web", wanted(Transport::Tcp, 0)).unwrap();
+        let again = wanted(Transport::Tcp, got.host.port());
+        let e = ports.reserve("b", "other", again).unwrap_err();
+        assert!(matches!(&e, PublishError::Ours { by, .. } if by == "web"), "{e}");
+        // The same number of the other transport is another port.
+        ports.release("a");
+        ports.reserve("b", "other", again).unwrap();
+    }
+
+    #[test]
+    fn a_port_of_a_program_is_in_use_and_a_held_port_cannot_be_taken_by_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ports = Ports::default();
+        let e = ports.reserve("a", "web", wanted(Transport::Tcp, listener.local_addr().unwrap().port()));
+        let text = e.unwrap_err().to_string();
+        assert!(text.contains("in use by") && text.contains(&std::process::id().to_string()), "{text}");
+
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let host = ports.reserve("a", "web", wanted(transport, 0)).unwrap().host;
+            match transport {
+                // std sets SO_REUSEADDR, as servers do.
+                Transport::Tcp => assert!(TcpListener::bind(host).is_err()),
+                Transport::Udp => assert!(UdpSocket::bind(host).is_err()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_gives_its_first_free_port() {
+        let mut ports = Ports::default();
+        let first = ports.reserve("a", "web", wanted(Transport::Udp, 0)).unwrap().host.port();
+        let range = Wanted { last: first.saturating_add(20), ..wanted(Transport::Udp, first) };
+        let second = ports.reserve("a", "web", range).unwrap().host.port();
+        assert!(second > first && second <= range.last);
+    }
+}
