@@ -16,7 +16,7 @@ pub mod resolvconf;
 pub mod serve;
 pub mod zone;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use davit_contracts::id::NetworkId;
@@ -58,16 +58,16 @@ impl Names {
     }
 
     /// Makes a sandbox's endpoints resolvable as its record says now, in place of what was known of it.
-    pub fn publish(&mut self, sandbox: &Sandbox, networks: &dyn Fn(&NetworkId) -> Option<Network>) {
+    pub fn publish(&mut self, sandbox: &Sandbox, networks: &BTreeMap<NetworkId, Network>) {
         self.change(|next| {
             next.forget(&sandbox.id);
             for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                let Some(network) = networks(&endpoint.network) else { continue };
+                let Some(network) = networks.get(&endpoint.network) else { continue };
                 if network.dns {
-                    zone_of(next, &network).add(&sandbox.id, endpoint);
+                    zone_of(next, network).add(&sandbox.id, endpoint);
                 }
             }
-            let view = View::of(sandbox, |e: &Endpoint| networks(&e.network));
+            let view = View::of(sandbox, |e: &Endpoint| networks.get(&e.network));
             next.views.insert(Arc::from(sandbox.id.as_str()), Arc::new(view));
         });
     }

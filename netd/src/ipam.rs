@@ -108,6 +108,9 @@ impl Pool {
 
     /// Takes an address that a record says was given out, and goes on after it.
     pub fn restore(&mut self, ip: IpAddr) {
+        if !self.subnet.contains(&ip) {
+            return;
+        }
         let n = number(ip);
         self.used.insert(n);
         if (self.first..=self.last).contains(&n) {
@@ -115,9 +118,11 @@ impl Pool {
         }
     }
 
-    /// Gives an address back.
+    /// Gives an address back; nothing when it is not of this subnet.
     pub fn release(&mut self, ip: IpAddr) {
-        self.used.remove(&number(ip));
+        if self.subnet.contains(&ip) {
+            self.used.remove(&number(ip));
+        }
     }
 
     fn net(&self, n: u128) -> IpNet {
@@ -152,7 +157,8 @@ mod tests {
         subnet.ip_range = Some("10.0.0.128/30".parse().unwrap());
         subnet.aux.insert("router".into(), "10.0.0.129".parse().unwrap());
         let mut p = Pool::new(&subnet);
-        let chosen: Vec<_> = std::iter::from_fn(|| p.take_next().ok()).map(|n| n.addr().to_string()).collect();
+        let chosen: Vec<_> =
+            std::iter::from_fn(|| p.take_next().ok()).map(|n| n.addr().to_string()).collect();
         assert_eq!(chosen, ["10.0.0.128", "10.0.0.130", "10.0.0.131"]);
         assert!(p.take("10.0.0.9".parse().unwrap()).is_ok());
         assert!(matches!(p.take("10.0.0.9".parse().unwrap()), Err(IpamError::Taken(_))));

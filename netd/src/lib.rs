@@ -1,6 +1,27 @@
-//! x
-pub mod netlink;
+//! davit-netd: networks, endpoints, names and published ports (the contract davit.network.v1).
+//!
+//! ```text
+//! server     gRPC: requests to the engine, errors to statuses
+//! engine     one thread that owns all state and makes all changes
+//! network    what a network is, pools, options, the durable store
+//! ipam       addresses of a subnet
+//! endpoint   sandboxes and endpoints, their records
+//! driver     bridges and veth pairs here, interfaces and sockets inside a sandbox
+//! publish    reservations of host ports
+//! firewall   rules as data, nf_tables by netlink
+//! dns        the resolver inside every container
+//! netlink    messages and sockets
+//! sysctl     kernel settings, and how they were before
+//! ```
+
+pub mod dns;
+pub mod driver;
+pub mod endpoint;
+pub mod engine;
 pub mod firewall;
-pub mod network;
 pub mod ipam;
-pub mod endpoint;pub mod publish;pub mod sysctl;pub mod driver;pub mod dns;
+pub mod netlink;
+pub mod network;
+pub mod publish;
+pub mod server;
+pub mod sysctl;

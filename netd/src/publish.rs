@@ -138,12 +138,23 @@ impl Ports {
         self.held.retain(|_, r| r.sandbox != sandbox);
     }
 
-    fn hold(&mut self, sandbox: &str, name: &str, transport: Transport, host: SocketAddr, fd: Option<OwnedFd>) {
+    fn hold(
+        &mut self,
+        sandbox: &str,
+        name: &str,
+        transport: Transport,
+        host: SocketAddr,
+        fd: Option<OwnedFd>,
+    ) {
         let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), _socket: fd };
         self.held.insert((transport, host.port(), host.ip()), reservation);
     }
 
-    fn bind_free(&self, transport: Transport, host: SocketAddr) -> Result<(SocketAddr, OwnedFd), PublishError> {
+    fn bind_free(
+        &self,
+        transport: Transport,
+        host: SocketAddr,
+    ) -> Result<(SocketAddr, OwnedFd), PublishError> {
         if let Some(by) = self.holder(transport, host) {
             return Err(PublishError::Ours { host, transport, by: by.to_owned() });
         }

@@ -1,2 +1,47 @@
-//! Placeholder.
-fn main() {}
+//! davit-netd: see the library.
+
+use std::sync::Arc;
+
+use davit_contracts::version::NETWORK;
+use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
+use davit_daemon_kit::paths::Layout;
+use davit_daemon_kit::state::StateDir;
+use davit_netd::engine::{Client, Engine, Instance};
+use davit_netd::server;
+
+/// Of what is in state/network.
+const FORMAT: u32 = 1;
+
+fn main() -> anyhow::Result<()> {
+    init_tracing("netd");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(2)
+        .thread_stack_size(512 << 10)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
+    let layout = Layout::from_env()?;
+    let state = StateDir::open(&layout.network_state(), FORMAT)?;
+    let instance = Instance::new(layout.network_state(), layout.network_run());
+    let table = instance.table.clone();
+    let engine = Engine::open(instance, tokio::runtime::Handle::current())?;
+    let client = Client::start(engine)?;
+    let listener = Listener::bind(&layout, "netd")?;
+    let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])
+        .with_capability("driver:bridge")
+        .with_capability("driver:host")
+        .with_capability("driver:none")
+        .with_capability("firewall:nftables")
+        .with_capability("dns")
+        .with_detail("firewall", format!("nftables, table inet {table}"))
+        .with_detail("format", FORMAT.to_string())
+        .with_state_dir(state.path());
+    daemon.serve(listener, server::routes(client.clone()), Arc::new(())).await?;
+    // What nobody uses goes; what containers use stays.
+    client.call(|engine| Ok(engine.clear_idle())).await?;
+    Ok(())
+}

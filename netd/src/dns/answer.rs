@@ -72,7 +72,12 @@ pub fn answer(query: &[u8], snapshot: &Snapshot, sandbox: &str, way: Way) -> Out
 }
 
 /// What we know ourselves of a name; `None` when it is not ours.
-fn own(snapshot: &Snapshot, view: &View, name: &Name, kind: RecordType) -> Option<(ResponseCode, Vec<Record>)> {
+fn own(
+    snapshot: &Snapshot,
+    view: &View,
+    name: &Name,
+    kind: RecordType,
+) -> Option<(ResponseCode, Vec<Record>)> {
     if kind == RecordType::PTR
         && let Ok(net) = name.parse_arpa_name()
         && net.prefix_len() == net.max_prefix_len()

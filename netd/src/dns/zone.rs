@@ -109,9 +109,10 @@ pub struct View {
 
 impl View {
     /// The view of a sandbox.
-    pub fn of(sandbox: &Sandbox, network: impl Fn(&Endpoint) -> Option<Network>) -> Self {
+    pub fn of<'a>(sandbox: &Sandbox, network: impl Fn(&Endpoint) -> Option<&'a Network>) -> Self {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let link = |(alias, name): (&String, &String)| (alias.to_ascii_lowercase(), name.to_ascii_lowercase());
+        let link =
+            |(alias, name): (&String, &String)| (alias.to_ascii_lowercase(), name.to_ascii_lowercase());
         Self {
             networks: wired.iter().map(|e| e.network.clone()).collect(),
             links: wired.iter().flat_map(|e| e.links.iter().map(link)).collect(),

@@ -105,7 +105,8 @@ pub fn complete(socket: &Socket, network: &Network, bridge: Bridge) -> Result<()
     }
     let mut batch = Batch::new();
     for subnet in &network.subnets {
-        let address = IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).expect("the subnet's own prefix");
+        let address =
+            IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).expect("the subnet's own prefix");
         route::add_address(&mut batch, bridge.index, address);
     }
     if !batch.is_empty() {

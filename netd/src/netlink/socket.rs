@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 
 use super::message::{Batch, messages};
@@ -87,7 +87,8 @@ impl Socket {
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
         };
         let failed = |e: Errno| NetlinkError::Open { protocol, source: e.into() };
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, number).map_err(failed)?;
+        let fd =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, number).map_err(failed)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
         if protocol == Protocol::Netfilter {
             // Without the privilege the default (some 200 kB) stays, which is enough for a thousand ports.
@@ -179,7 +180,12 @@ impl Socket {
     }
 
     /// `None` when nothing waits (only with `MSG_DONTWAIT`).
-    fn receive(&self, batch: &Batch, buffer: &mut [u8], flags: MsgFlags) -> Result<Option<usize>, NetlinkError> {
+    fn receive(
+        &self,
+        batch: &Batch,
+        buffer: &mut [u8],
+        flags: MsgFlags,
+    ) -> Result<Option<usize>, NetlinkError> {
         loop {
             match recv(self.fd.as_raw_fd(), buffer, flags) {
                 Ok(n) => return Ok(Some(n)),

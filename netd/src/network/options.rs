@@ -109,7 +109,9 @@ mod tests {
     #[test]
     fn an_unknown_option_names_the_nearest() {
         for (given, wanted) in [("com.docker.network.driver.mtuu", MTU), ("mtu", MTU), ("enable_ic", ICC)] {
-            let Err(SpecError::Option { nearest, .. }) = parse(given, "1") else { panic!("{given} was taken") };
+            let Err(SpecError::Option { nearest, .. }) = parse(given, "1") else {
+                panic!("{given} was taken")
+            };
             assert_eq!(nearest, wanted);
         }
     }
@@ -118,7 +120,8 @@ mod tests {
     fn values_are_checked() {
         assert_eq!(parse(MTU, "1400").unwrap().mtu, Some(1400));
         assert!(!parse(ICC, "false").unwrap().icc);
-        for (name, value) in [(MTU, "67"), (MTU, "x"), (ICC, "no"), (NAME, "a/b"), (NAME, "sixteen-letters-")] {
+        for (name, value) in [(MTU, "67"), (MTU, "x"), (ICC, "no"), (NAME, "a/b"), (NAME, "sixteen-letters-")]
+        {
             assert!(parse(name, value).is_err(), "{name}={value}");
         }
     }

@@ -143,7 +143,11 @@ mod tests {
         let mut two = request("10.1.0.0/24", "", "");
         two.subnets.push(two.subnets[0].clone());
         assert!(matches!(check(&two), Err(SpecError::Families(_))));
-        let driver = |d: &str| proto::CreateNetworkRequest { name: "n".into(), driver: d.into(), ..Default::default() };
+        let driver = |d: &str| proto::CreateNetworkRequest {
+            name: "n".into(),
+            driver: d.into(),
+            ..Default::default()
+        };
         assert!(matches!(check(&driver("macvlan")), Err(SpecError::Driver(_))));
         assert!(matches!(check(&driver("host")), Err(SpecError::Predefined(_))));
     }

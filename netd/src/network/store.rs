@@ -59,8 +59,11 @@ impl Store {
     pub fn all(&self) -> Result<Vec<Network>, StoreError> {
         let mut networks = Vec::new();
         for (id, bytes) in self.rows().map_err(|e| failed("read", &self.path, e))? {
-            let network = serde_json::from_slice(&bytes)
-                .map_err(|source| StoreError::Record { id, path: self.path.clone(), source })?;
+            let network = serde_json::from_slice(&bytes).map_err(|source| StoreError::Record {
+                id,
+                path: self.path.clone(),
+                source,
+            })?;
             networks.push(network);
         }
         Ok(networks)

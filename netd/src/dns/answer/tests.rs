@@ -40,7 +40,12 @@ fn world() -> Snapshot {
     let mut world = Snapshot::default();
     let view = |networks: &[&Network], outside| {
         let networks = networks.iter().map(|n| n.id.clone()).collect();
-        Arc::new(View { networks, outside, links: [("linked".into(), "web".into())].into(), ..View::default() })
+        Arc::new(View {
+            networks,
+            outside,
+            links: [("linked".into(), "web".into())].into(),
+            ..View::default()
+        })
     };
     world.views.insert("me".into(), view(&[&front], true));
     world.views.insert("both".into(), view(&[&front, &back], false));
@@ -79,9 +84,15 @@ fn names_aliases_links_and_the_networks_name_resolve_in_any_case() {
 
 #[test]
 fn a_name_of_another_network_is_not_seen() {
-    assert!(matches!(answer(&query("db.", RecordType::A), &world(), "me", Way::Udp), Outcome::Forward { .. }));
+    assert!(matches!(
+        answer(&query("db.", RecordType::A), &world(), "me", Way::Udp),
+        Outcome::Forward { .. }
+    ));
     // Nothing leaves a sandbox that has only internal networks.
-    assert_eq!(reply("both", "example.org.", RecordType::A, Way::Udp).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(
+        reply("both", "example.org.", RecordType::A, Way::Udp).metadata.response_code,
+        ResponseCode::NXDomain
+    );
 }
 
 #[test]
@@ -116,7 +127,9 @@ fn a_forgotten_sandbox_has_no_names_left() {
     let back = world.views["both"].networks[1].clone();
     world.views.insert("d1".into(), Arc::new(View { networks: vec![back], ..View::default() }));
     world.forget("d1");
-    let Outcome::Reply(bytes) = answer(&query("db.", RecordType::A), &world, "both", Way::Udp) else { panic!() };
+    let Outcome::Reply(bytes) = answer(&query("db.", RecordType::A), &world, "both", Way::Udp) else {
+        panic!()
+    };
     assert_eq!(Message::from_vec(&bytes).unwrap().answers.len(), 1);
 }
 

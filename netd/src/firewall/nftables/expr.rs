@@ -114,19 +114,13 @@ impl Rule {
     /// Came in through an interface in `set`.
     #[must_use]
     pub fn in_set(self, set: &'static str) -> Self {
-        self.with([
-            Expression::Meta(Meta::InName, KEY),
-            Expression::Lookup { set, key: KEY, answer: None },
-        ])
+        self.with([Expression::Meta(Meta::InName, KEY), Expression::Lookup { set, key: KEY, answer: None }])
     }
 
     /// Goes out through an interface in `set`.
     #[must_use]
     pub fn out_set(self, set: &'static str) -> Self {
-        self.with([
-            Expression::Meta(Meta::OutName, KEY),
-            Expression::Lookup { set, key: KEY, answer: None },
-        ])
+        self.with([Expression::Meta(Meta::OutName, KEY), Expression::Lookup { set, key: KEY, answer: None }])
     }
 
     /// The pair of both interfaces is in `set`.

@@ -144,10 +144,7 @@ fn segment_rules(t: &mut Transaction, segment: &Segment) {
     for subnet in &segment.subnets {
         let version = Version::of(subnet.addr());
         let hairpin = Rule::new("back into the same network through a published port").version(version);
-        t.rule(
-            "postrouting",
-            &hairpin.out(&segment.bridge, true).source(*subnet).translated().masquerade(),
-        );
+        t.rule("postrouting", &hairpin.out(&segment.bridge, true).source(*subnet).translated().masquerade());
         if segment.masquerade && !segment.internal {
             let out = Rule::new("out").version(version).out(&segment.bridge, false);
             t.rule("postrouting", &out.source(*subnet).masquerade());

@@ -1,0 +1,195 @@
+//! The engine: one thread that owns all state and makes all changes, one after another.
+//!
+//! Requests come as closures over a channel, so a change never meets another half way, and nothing here needs a lock.
+//! The kernel takes network changes one at a time too (the rtnl lock): more threads would only wait elsewhere. DNS is
+//! not here; it reads snapshots that the engine publishes.
+//!
+//! ```text
+//! server --closure--> engine thread --> store (redb), journal (files)      truth
+//!                                   --> bridges, veths, sandboxes, rules   kernel
+//!                                   --> names                              snapshot for DNS
+//! ```
+
+mod attach;
+mod connect;
+mod detach;
+pub mod error;
+mod networks;
+mod plan;
+mod reconcile;
+mod stages;
+mod wiring;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use davit_contracts::id::NetworkId;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::dns::Names;
+use crate::driver::bridge::Bridge;
+use crate::endpoint::Sandbox;
+use crate::endpoint::journal::Journal;
+use crate::firewall::Firewall;
+use crate::ipam::Pool;
+use crate::netlink::{Protocol, Socket};
+use crate::network::Network;
+use crate::network::store::Store;
+use crate::publish::Ports;
+use crate::sysctl::Sysctls;
+
+pub use attach::{AttachSpec, Attached, EndpointSpec};
+pub use error::EngineError;
+pub use networks::Listed;
+
+/// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Where this instance keeps its state, and the mark of its kernel objects.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Durable state: state/network.
+    pub state: PathBuf,
+    /// State that ends with the machine: run/network.
+    pub run: PathBuf,
+    /// The nftables table.
+    pub table: String,
+    /// The interface group of our interfaces.
+    pub group: u32,
+}
+
+impl Instance {
+    /// The instance with this state. Two instances in one network namespace leave each other alone: their marks follow
+    /// from where their state is.
+    pub fn new(state: PathBuf, run: PathBuf) -> Self {
+        let hash = fnv(state.as_os_str().as_encoded_bytes());
+        let table = match state.to_str() {
+            Some("/var/lib/davit/network") => "davit".to_owned(),
+            _ => format!("davit-{hash:06x}"),
+        };
+        Self { state, run, table, group: 0x0a00_0000 | hash }
+    }
+}
+
+/// FNV-1a, folded to 24 bits.
+fn fnv(bytes: &[u8]) -> u32 {
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+    (hash >> 24) ^ (hash & 0x00ff_ffff)
+}
+
+/// All state of netd; see the module's docs for who may touch it.
+#[derive(Debug)]
+pub struct Engine {
+    instance: Instance,
+    store: Store,
+    journal: Journal,
+    socket: Socket,
+    firewall: Firewall,
+    sysctls: Sysctls,
+    names: Names,
+    ports: Ports,
+    networks: BTreeMap<NetworkId, Network>,
+    sandboxes: HashMap<String, Sandbox>,
+    /// By network: IPv4, then IPv6 when it has it.
+    pools: HashMap<NetworkId, Vec<Pool>>,
+    /// Bridges that were seen.
+    bridges: HashMap<NetworkId, Bridge>,
+    /// Networks that the firewall's table knows.
+    walled: BTreeSet<NetworkId>,
+    /// Whether there is a table, or may be one.
+    table: bool,
+    sequence: u64,
+    /// Since when nothing is attached though something is still there for it.
+    idle: Option<Instant>,
+}
+
+impl Engine {
+    /// Opens state and kernel, and brings both in line with one another.
+    pub fn open(instance: Instance, runtime: Handle) -> Result<Self, EngineError> {
+        let mut me = Self {
+            store: Store::open(&instance.state.join("networks.redb"))?,
+            journal: Journal::open(instance.run.join("sandboxes"))?,
+            socket: Socket::open(Protocol::Route)?,
+            firewall: Firewall::open(instance.table.clone())?,
+            sysctls: Sysctls::open(instance.run.join("sysctls.json")),
+            names: Names::new(runtime),
+            ports: Ports::default(),
+            networks: BTreeMap::new(),
+            sandboxes: HashMap::new(),
+            pools: HashMap::new(),
+            bridges: HashMap::new(),
+            walled: BTreeSet::new(),
+            table: false,
+            sequence: 0,
+            idle: None,
+            instance,
+        };
+        me.reconcile()?;
+        Ok(me)
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// Sends requests to the engine's thread. Cheap to clone; the thread ends when the last one is gone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Client {
+    /// Starts the thread.
+    pub fn start(engine: Engine) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        thread::Builder::new()
+            .name("netd-engine".into())
+            .stack_size(512 << 10)
+            .spawn(move || run(engine, &queue))?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `work` on the engine's thread and waits for it.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |engine| {
+            // A caller that went away does not undo what it asked for.
+            let _ = answer.send(work(engine));
+        });
+        self.jobs.send(job).map_err(|_| EngineError::Stopped)?;
+        answered.await.map_err(|_| EngineError::Stopped)?
+    }
+}
+
+fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {
+    loop {
+        let job = match engine.idle {
+            None => queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            Some(since) => queue.recv_timeout(LINGER.saturating_sub(since.elapsed())),
+        };
+        match job {
+            Ok(job) => job(&mut engine),
+            Err(mpsc::RecvTimeoutError::Timeout) => engine.clear_idle(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_differ_by_where_their_state_is() {
+        let of = |p: &str| Instance::new(p.into(), "/run".into());
+        assert_eq!(of("/var/lib/davit/network").table, "davit");
+        assert_ne!(of("/tmp/a").table, of("/tmp/b").table);
+        assert_ne!(of("/tmp/a").group, of("/tmp/b").group);
+    }
+}

@@ -1,0 +1,290 @@
+//! Attach: a sandbox wired to its networks, all or nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::stat::fstat;
+
+use super::stages::Stages;
+use super::{Engine, EngineError};
+use crate::dns::resolvconf::ResolvConf;
+use crate::driver::bridge;
+use crate::driver::inside::{self, RESOLVER, Visit};
+use crate::endpoint::{Endpoint, Holder, Phase, Sandbox};
+use crate::network::Driver;
+use crate::publish::Wanted;
+
+/// A connection as it was asked for; empty texts mean "choose".
+#[derive(Debug, Clone, Default)]
+pub struct EndpointSpec {
+    /// Network: name or id.
+    pub network: String,
+    /// More names.
+    pub aliases: Vec<String>,
+    /// IPv4 address.
+    pub ip: String,
+    /// IPv6 address.
+    pub ip6: String,
+    /// Ethernet address.
+    pub mac: String,
+    /// Name inside.
+    pub interface: String,
+    /// The largest has the default route.
+    pub gateway_priority: i32,
+    /// `container:alias`.
+    pub links: Vec<String>,
+}
+
+/// A sandbox as it was asked for.
+#[derive(Debug, Clone)]
+pub struct AttachSpec {
+    /// Container or pod id.
+    pub id: String,
+    /// Who holds its namespace.
+    pub holder: Holder,
+    /// Container name.
+    pub name: String,
+    /// Its hostname.
+    pub hostname: String,
+    /// Its connections.
+    pub endpoints: Vec<EndpointSpec>,
+    /// Its published ports.
+    pub ports: Vec<Wanted>,
+    /// Upstreams in place of the host's.
+    pub dns_servers: Vec<IpAddr>,
+    /// Search domains in place of the host's.
+    pub dns_search: Vec<String>,
+    /// Resolver options.
+    pub dns_options: Vec<String>,
+    /// Kept.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An attached sandbox.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// Its record.
+    pub sandbox: Sandbox,
+    /// Names of its networks, in the order of its endpoints.
+    pub networks: Vec<String>,
+    /// What its resolv.conf is to say.
+    pub resolv: ResolvConf,
+    /// Microseconds a stage.
+    pub stages: BTreeMap<&'static str, u32>,
+}
+
+impl Engine {
+    /// Wires a sandbox. Repeating an acknowledged call answers the same; another holder replaces the first.
+    pub fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, EngineError> {
+        let mut stages = Stages::start();
+        if let Some(present) = self.sandboxes.get(&spec.id) {
+            if present.holder == spec.holder {
+                return Ok(self.attached(present.clone(), stages));
+            }
+            self.detach(&spec.id)?;
+        }
+        self.sequence += 1;
+        let mut sandbox = new_sandbox(spec, self.sequence);
+        let result = self.attach_steps(&mut sandbox, spec, &mut stages);
+        match result {
+            Ok(()) => Ok(self.attached(sandbox, stages)),
+            Err(e) => {
+                for error in self.tear_down(&sandbox) {
+                    tracing::warn!(container.id = %sandbox.id, %error, "undoing a failed attach");
+                }
+                self.note_idle();
+                Err(e)
+            }
+        }
+    }
+
+    fn attach_steps(
+        &mut self,
+        sandbox: &mut Sandbox,
+        spec: &AttachSpec,
+        stages: &mut Stages,
+    ) -> Result<(), EngineError> {
+        self.plan(sandbox, spec)?;
+        stages.end("plan");
+        let on_host = sandbox.endpoints.iter().any(|e| self.networks[&e.network].driver == Driver::Host);
+        let netns = if on_host { None } else { Some(open_namespace(sandbox)?) };
+        self.journal.write(sandbox)?;
+        self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
+        stages.end("record");
+        if let Some(netns) = &netns {
+            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
+                self.plug(&sandbox.name, endpoint, netns.as_fd(), stages)?;
+            }
+            self.enter(sandbox, netns.as_fd(), stages)?;
+        }
+        self.open_ports(sandbox)?;
+        stages.end("ports");
+        sandbox.phase = Phase::Ready;
+        self.keep(sandbox)?;
+        self.idle = None;
+        stages.end("record");
+        Ok(())
+    }
+
+    /// Records a sandbox as it is now and makes its names known.
+    pub(super) fn keep(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {
+        self.journal.write(sandbox)?;
+        self.names.publish(sandbox, &self.networks);
+        self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
+        Ok(())
+    }
+
+    /// Bridge, rules and veth pair of one endpoint.
+    pub(super) fn plug(
+        &mut self,
+        container: &str,
+        endpoint: &Endpoint,
+        netns: BorrowedFd<'_>,
+        stages: &mut Stages,
+    ) -> Result<(), EngineError> {
+        for attempt in 0..2 {
+            let bridge = self.ensure_bridge(&endpoint.network)?;
+            stages.end("bridge");
+            self.wall(&endpoint.network)?;
+            stages.end("rules");
+            let network = &self.networks[&endpoint.network];
+            match bridge::plug(&self.socket, bridge, network, endpoint, netns, self.instance.group) {
+                Ok(()) => break,
+                // Somebody removed the bridge since we last looked: make it again, once.
+                Err(e) if attempt == 0 && e.is_missing() => {
+                    self.bridges.remove(&endpoint.network);
+                }
+                Err(source) => {
+                    let (container, network) = (container.to_owned(), network.name.clone());
+                    return Err(EngineError::Wire { container, network, source });
+                }
+            }
+        }
+        stages.end("veth");
+        Ok(())
+    }
+
+    /// Everything inside the sandbox, in one visit: addresses, routes, the resolver.
+    fn enter(
+        &mut self,
+        sandbox: &mut Sandbox,
+        netns: BorrowedFd<'_>,
+        stages: &mut Stages,
+    ) -> Result<(), EngineError> {
+        let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
+        let interfaces = wired.iter().map(|e| interface_of(e)).collect();
+        let routes_in = sandbox.gateway_endpoint().map(routes_of).unwrap_or_default();
+        let resolver = (!wired.is_empty()).then_some(sandbox.resolver);
+        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, resolver };
+        self.visit(sandbox, netns, &visit)?;
+        stages.end("inside");
+        Ok(())
+    }
+
+    /// Visits a sandbox and serves the resolver that was opened there.
+    pub(super) fn visit(
+        &mut self,
+        sandbox: &mut Sandbox,
+        netns: BorrowedFd<'_>,
+        visit: &Visit,
+    ) -> Result<(), EngineError> {
+        let container = || sandbox.name.clone();
+        let resolver = inside::visit(netns, visit)
+            .map_err(|source| EngineError::Inside { container: container(), source })?;
+        if let Some(resolver) = resolver {
+            let ports = resolver.ports;
+            self.names
+                .serve(&sandbox.id, resolver)
+                .map_err(|source| EngineError::Names { container: container(), source })?;
+            sandbox.resolver = Some(ports);
+        }
+        Ok(())
+    }
+
+    fn attached(&self, sandbox: Sandbox, stages: Stages) -> Attached {
+        let networks = sandbox
+            .endpoints
+            .iter()
+            .map(|e| self.networks.get(&e.network).map_or_else(String::new, |n| n.name.clone()));
+        Attached {
+            networks: networks.collect(),
+            resolv: self.resolv_conf(&sandbox),
+            stages: stages.finish(),
+            sandbox,
+        }
+    }
+
+    /// Names come from us on a network of one's own, from the host's servers otherwise.
+    fn resolv_conf(&self, sandbox: &Sandbox) -> ResolvConf {
+        let host = self.names.host();
+        let or = |own: &[String], host: &[String]| if own.is_empty() { host.to_vec() } else { own.to_vec() };
+        let ours = sandbox.resolver.is_some();
+        let servers = if ours {
+            vec![RESOLVER.into()]
+        } else if sandbox.dns_servers.is_empty() {
+            host.servers.clone()
+        } else {
+            sandbox.dns_servers.clone()
+        };
+        let mut options = or(&sandbox.dns_options, if ours { &[] } else { &host.options });
+        if ours && !options.iter().any(|o| o.starts_with("ndots:")) {
+            // Names of containers have no dots and must be tried as they are first.
+            options.push("ndots:0".to_owned());
+        }
+        ResolvConf { servers, search: or(&sandbox.dns_search, &host.search), options }
+    }
+
+    /// The whole answer for a sandbox that is there.
+    pub fn list_sandboxes(&self) -> Vec<Attached> {
+        let mut all: Vec<_> = self.sandboxes.values().cloned().collect();
+        all.sort_by_key(|s| s.sequence);
+        all.into_iter().map(|s| self.attached(s, Stages::start())).collect()
+    }
+}
+
+fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
+    Sandbox {
+        id: spec.id.clone(),
+        name: spec.name.clone(),
+        hostname: spec.hostname.clone(),
+        holder: spec.holder,
+        phase: Phase::Preparing,
+        sequence,
+        endpoints: Vec::new(),
+        ports: Vec::new(),
+        dns_servers: spec.dns_servers.clone(),
+        dns_search: spec.dns_search.clone(),
+        dns_options: spec.dns_options.clone(),
+        labels: spec.labels.clone(),
+        resolver: None,
+    }
+}
+
+/// Opens a sandbox's namespace, which must not be the host's: its interfaces would be made there.
+pub(super) fn open_namespace(sandbox: &Sandbox) -> Result<OwnedFd, EngineError> {
+    let gone = |source| EngineError::HolderGone { container: sandbox.name.clone(), source };
+    let netns = sandbox.holder.process().namespace("net").map_err(gone)?;
+    let same = davit_sys::netns::own()
+        .ok()
+        .and_then(|own| Some((fstat(&own).ok()?, fstat(&netns).ok()?)))
+        .is_some_and(|(own, theirs)| (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino));
+    if same {
+        return Err(EngineError::HostNamespace { container: sandbox.name.clone(), pid: sandbox.holder.pid });
+    }
+    Ok(netns)
+}
+
+/// How an endpoint's interface is set up.
+pub(super) fn interface_of(endpoint: &Endpoint) -> inside::Interface {
+    inside::Interface { name: endpoint.interface.clone(), addresses: endpoint.addresses().collect() }
+}
+
+/// The default routes through an endpoint.
+pub(super) fn routes_of(endpoint: &Endpoint) -> Vec<(IpAddr, String)> {
+    [endpoint.gateway, endpoint.gateway6]
+        .into_iter()
+        .flatten()
+        .map(|ip| (ip, endpoint.interface.clone()))
+        .collect()
+}

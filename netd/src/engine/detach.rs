@@ -1,0 +1,43 @@
+//! Detach: everything of a sandbox removed, going on after errors.
+
+use super::{Engine, EngineError};
+use crate::driver::bridge;
+use crate::endpoint::Sandbox;
+
+impl Engine {
+    /// Removes a sandbox; fine when it is unknown. On errors the record stays, so that a repetition tries again.
+    pub fn detach(&mut self, id: &str) -> Result<(), EngineError> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let errors = self.tear_down(&sandbox);
+        self.note_idle();
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let errors = errors.iter().map(ToString::to_string).collect();
+        Err(EngineError::Teardown { what: sandbox.name, errors })
+    }
+
+    /// Undoes what an attach did, however far it came. The record goes last, and only when all else is gone.
+    pub(super) fn tear_down(&mut self, sandbox: &Sandbox) -> Vec<EngineError> {
+        let mut errors = Vec::new();
+        self.names.withdraw(&sandbox.id);
+        // Out of the map first: rules that are written again while ports are withdrawn must not name it.
+        let recorded = self.sandboxes.remove(&sandbox.id).is_some();
+        if recorded {
+            errors.extend(self.close_ports(sandbox).err());
+            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
+                errors.extend(bridge::remove(&self.socket, &endpoint.host_interface).err().map(Into::into));
+            }
+        }
+        if errors.is_empty() {
+            self.ports.release(&sandbox.id);
+            for endpoint in &sandbox.endpoints {
+                self.release_addresses(endpoint);
+            }
+            errors.extend(self.journal.remove(&sandbox.id).err().map(Into::into));
+        } else {
+            self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
+        }
+        errors
+    }
+}

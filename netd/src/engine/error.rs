@@ -1,0 +1,193 @@
+//! What can go wrong in the engine, and what kind of failure it is to a caller.
+
+use std::net::IpAddr;
+
+use davit_contracts::Kind;
+use davit_sys::process::ProcessError;
+use ipnet::IpNet;
+
+use crate::driver::bridge::BridgeError;
+use crate::driver::inside::InsideError;
+use crate::endpoint::journal::JournalError;
+use crate::ipam::IpamError;
+use crate::netlink::NetlinkError;
+use crate::network::SpecError;
+use crate::network::store::StoreError;
+use crate::publish::PublishError;
+use crate::sysctl::SysctlError;
+
+/// A request that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says what it is")]
+pub enum EngineError {
+    #[error("no network '{name}'")]
+    UnknownNetwork { name: String, nearest: Option<String> },
+    #[error("'{0}' is the beginning of several networks' ids")]
+    AmbiguousNetwork(String),
+    #[error("a network named '{0}' exists already")]
+    NetworkExists(String),
+    #[error("network '{name}' has endpoints: {}", by.join(", "))]
+    NetworkInUse { name: String, by: Vec<String> },
+    #[error("network '{0}' is predefined and cannot be removed")]
+    Predefined(String),
+    #[error("subnet {subnet} overlaps {by}")]
+    Overlap { subnet: IpNet, by: String },
+    #[error("no free subnet is left in the address pools")]
+    PoolsExhausted,
+    #[error("the bridge name '{interface}' is in use by {by}")]
+    BridgeName { interface: String, by: String },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("cannot give '{container}' an address on network '{network}'")]
+    Address { container: String, network: String, holder: Option<String>, source: IpamError },
+    #[error("mac {mac} is in use by '{holder}' on network '{network}'")]
+    MacTaken { mac: String, holder: String, network: String },
+    #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
+    Endpoint { container: String, what: &'static str, value: String, expected: String },
+    #[error("'{container}' cannot have IPv6 address {ip} on network '{network}', which has no IPv6")]
+    NoIpv6 { container: String, network: String, ip: IpAddr },
+    #[error("'{0}' cannot publish ports: none of its networks leads out")]
+    NoWayIn(String),
+    #[error("'{0}' is given to network '{1}' twice")]
+    Twice(String, String),
+    #[error("network 'host' cannot be combined with others")]
+    HostWithOthers,
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("the process that holds the network namespace of '{container}' is gone")]
+    HolderGone { container: String, source: ProcessError },
+    #[error("process {pid} of '{container}' has no network namespace of its own")]
+    HostNamespace { container: String, pid: i32 },
+    #[error("no sandbox '{0}' is attached")]
+    UnknownSandbox(String),
+    #[error("'{sandbox}' is connected to network '{network}' already")]
+    Connected { sandbox: String, network: String },
+    #[error("'{sandbox}' is not connected to network '{network}'")]
+    NotConnected { sandbox: String, network: String },
+    #[error("network '{network}' is not usable")]
+    Bridge { network: String, source: BridgeError },
+    #[error("cannot wire '{container}' to network '{network}'")]
+    Wire { container: String, network: String, source: NetlinkError },
+    #[error("cannot set up the network inside '{container}'")]
+    Inside { container: String, source: InsideError },
+    #[error("cannot serve names to '{container}'")]
+    Names { container: String, source: std::io::Error },
+    #[error("cannot change the firewall")]
+    Firewall(#[source] NetlinkError),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error("not everything of '{what}' could be removed: {}", errors.join("; "))]
+    Teardown { what: String, errors: Vec<String> },
+    #[error("netd is stopping")]
+    Stopped,
+}
+
+impl EngineError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownNetwork { .. } | Self::UnknownSandbox(_) | Self::NotConnected { .. } => {
+                Kind::NotFound
+            }
+            Self::NetworkExists(_) | Self::Connected { .. } => Kind::AlreadyExists,
+            Self::NetworkInUse { .. }
+            | Self::Overlap { .. }
+            | Self::BridgeName { .. }
+            | Self::MacTaken { .. }
+            | Self::Address { source: IpamError::Taken(_), .. }
+            | Self::Bridge { source: BridgeError::Foreign(_), .. } => Kind::InUse,
+            Self::PoolsExhausted | Self::Address { source: IpamError::Full(_), .. } => Kind::NoSpace,
+            Self::Publish(PublishError::Bind { source, .. }) => match source.raw_os_error() {
+                Some(libc::EACCES | libc::EPERM) => Kind::PermissionDenied,
+                _ => Kind::InvalidArgument,
+            },
+            Self::Publish(_) => Kind::InUse,
+            Self::AmbiguousNetwork(_)
+            | Self::Predefined(_)
+            | Self::Spec(_)
+            | Self::Address { .. }
+            | Self::Endpoint { .. }
+            | Self::NoIpv6 { .. }
+            | Self::NoWayIn(_)
+            | Self::Twice(..)
+            | Self::HostWithOthers => Kind::InvalidArgument,
+            Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
+            Self::Stopped => Kind::Unavailable,
+            Self::Firewall(e) | Self::Netlink(e) | Self::Wire { source: e, .. } => of_netlink(e),
+            Self::Bridge { source: BridgeError::Netlink(e), .. }
+            | Self::Inside { source: InsideError::Netlink(e), .. } => of_netlink(e),
+            Self::Bridge { .. }
+            | Self::Inside { .. }
+            | Self::Names { .. }
+            | Self::Store(_)
+            | Self::Journal(_)
+            | Self::Sysctl(_)
+            | Self::Teardown { .. } => Kind::Internal,
+        }
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::UnknownNetwork { name, .. }
+            | Self::NetworkInUse { name, .. }
+            | Self::NetworkExists(name)
+            | Self::Predefined(name)
+            | Self::AmbiguousNetwork(name)
+            | Self::UnknownSandbox(name) => name.clone(),
+            Self::Overlap { subnet, .. } => subnet.to_string(),
+            Self::Address { container, .. } | Self::HolderGone { container, .. } => container.clone(),
+            Self::Spec(SpecError::Option { name, .. } | SpecError::Value { name, .. }) => name.clone(),
+            Self::Publish(
+                PublishError::Ours { host, .. }
+                | PublishError::Host { host, .. }
+                | PublishError::Bind { host, .. },
+            ) => host.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnknownNetwork { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::UnknownNetwork { .. } => "'davit net ls' lists the networks".into(),
+            Self::AmbiguousNetwork(_) => "give more of the id, or the name".into(),
+            Self::NetworkExists(_) => "choose another name, or remove that network first".into(),
+            Self::NetworkInUse { .. } => "disconnect or remove these containers first, or use --force".into(),
+            Self::Overlap { .. } => "choose another subnet, or none to have a free one chosen".into(),
+            Self::PoolsExhausted => "give a subnet, or remove networks that are not needed".into(),
+            Self::Spec(SpecError::Option { nearest, .. }) => format!("did you mean {nearest}?"),
+            Self::Spec(SpecError::Driver(_)) => "the drivers here are bridge, host and none".into(),
+            Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
+                "choose another host port, or let one be chosen".into()
+            }
+            Self::Publish(PublishError::Bind { source, .. })
+                if source.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
+            {
+                "the host has no such address".into()
+            }
+            Self::Address { holder: Some(holder), .. } => format!("'{holder}' has it"),
+            Self::Address { source: IpamError::Full(_), .. } => {
+                "use a network with a larger subnet, or remove containers".into()
+            }
+            Self::NoIpv6 { .. } => "create the network with --ipv6".into(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// A refusal for lack of privilege or of a kernel feature is worth telling apart.
+fn of_netlink(error: &NetlinkError) -> Kind {
+    match error.errno() {
+        Some(nix::errno::Errno::EPERM) => Kind::PermissionDenied,
+        Some(nix::errno::Errno::EOPNOTSUPP) => Kind::Unsupported,
+        _ => Kind::Internal,
+    }
+}

@@ -1,0 +1,295 @@
+//! Networks made, found, listed and removed.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use davit_contracts::id::NetworkId;
+use davit_contracts::network as proto;
+
+use super::{Engine, EngineError};
+use crate::driver::bridge;
+use crate::endpoint::{Endpoint, Sandbox};
+use crate::ipam::Pool;
+use crate::netlink::route;
+use crate::network::options::{distance, nearest};
+use crate::network::pools::{self, Taken};
+use crate::network::spec::{self, PREDEFINED};
+use crate::network::{BridgeOptions, Driver, Network, Subnet};
+
+/// A network with what is connected to it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The network.
+    pub network: Network,
+    /// Its MTU, as far as it is known.
+    pub mtu: u32,
+    /// Its endpoints and whose they are.
+    pub endpoints: Vec<(Sandbox, Endpoint)>,
+}
+
+impl Engine {
+    /// Makes a user network: chosen or checked subnets, a durable record, the bridge.
+    pub fn create_network(&mut self, request: &proto::CreateNetworkRequest) -> Result<Listed, EngineError> {
+        let spec = spec::check(request)?;
+        if self.networks.values().any(|n| n.name == spec.name) {
+            return Err(EngineError::NetworkExists(spec.name));
+        }
+        let subnets = self.choose_subnets(&spec.subnets, spec.ipv6)?;
+        let id = NetworkId::from_random(rand::random());
+        let interface = spec.bridge.name.clone().unwrap_or_else(|| format!("dv-{}", id.short()));
+        self.check_bridge_name(&interface)?;
+        let network = Network {
+            id,
+            name: spec.name,
+            driver: Driver::Bridge,
+            created_unix_ns: unix_ns(),
+            ipv6: spec.ipv6,
+            internal: request.internal,
+            attachable: request.attachable,
+            subnets,
+            options: request.options.clone().into_iter().collect(),
+            labels: request.labels.clone().into_iter().collect(),
+            interface,
+            predefined: false,
+            dns: !request.disable_dns,
+            bridge: spec.bridge,
+        };
+        self.store.put(&[&network])?;
+        self.know(network.clone());
+        if let Err(e) = self.ensure_bridge(&network.id) {
+            self.forget(&network);
+            return Err(e);
+        }
+        Ok(self.listed(&network, false))
+    }
+
+    /// Takes a network into memory.
+    pub(super) fn know(&mut self, network: Network) {
+        let pools = network.subnets.iter().map(Pool::new).collect();
+        self.pools.insert(network.id.clone(), pools);
+        self.networks.insert(network.id.clone(), network);
+    }
+
+    /// Removes a network that has no endpoints: the bridge, then the record.
+    fn forget(&mut self, network: &Network) {
+        if let Err(error) = bridge::remove(&self.socket, &network.interface) {
+            tracing::warn!(network = %network.name, %error, "its bridge could not be removed");
+        }
+        if let Err(error) = self.store.remove(&network.id) {
+            tracing::warn!(network = %network.name, %error, "its record could not be removed");
+        }
+        self.drop_network(&network.id);
+    }
+
+    fn drop_network(&mut self, id: &NetworkId) {
+        self.networks.remove(id);
+        self.pools.remove(id);
+        self.bridges.remove(id);
+        self.names.forget_network(id);
+    }
+
+    fn check_bridge_name(&self, interface: &str) -> Result<(), EngineError> {
+        let in_use = |by: String| EngineError::BridgeName { interface: interface.to_owned(), by };
+        if let Some(other) = self.networks.values().find(|n| n.interface == interface) {
+            return Err(in_use(format!("network '{}'", other.name)));
+        }
+        match route::link(&self.socket, interface)? {
+            Some(_) => Err(in_use("an interface of the host".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn choose_subnets(&self, given: &[Subnet], ipv6: bool) -> Result<Vec<Subnet>, EngineError> {
+        let taken = self.taken(None)?;
+        for subnet in given {
+            if let Some(t) = pools::conflict(&subnet.subnet, &taken) {
+                return Err(EngineError::Overlap { subnet: subnet.subnet, by: t.by.clone() });
+            }
+        }
+        let of = |v4: bool| given.iter().find(|s| s.subnet.addr().is_ipv4() == v4).cloned();
+        let chosen = |net: Option<ipnet::IpNet>| net.map(spec::chosen).ok_or(EngineError::PoolsExhausted);
+        let mut subnets = vec![match of(true) {
+            Some(subnet) => subnet,
+            None => chosen(pools::free_ipv4(&taken))?,
+        }];
+        if ipv6 {
+            subnets.push(match of(false) {
+                Some(subnet) => subnet,
+                None => chosen(pools::free_ipv6(&taken))?,
+            });
+        }
+        Ok(subnets)
+    }
+
+    /// Every network that is in use: ours (but for `except`), the host's addresses and routes.
+    pub(super) fn taken(&self, except: Option<&NetworkId>) -> Result<Vec<Taken>, EngineError> {
+        let mut taken = Vec::new();
+        for network in self.networks.values().filter(|n| Some(&n.id) != except) {
+            let by = format!("network '{}'", network.name);
+            taken.extend(network.subnets.iter().map(|s| Taken { net: s.subnet, by: by.clone() }));
+        }
+        let links = route::links(&self.socket)?;
+        let ours = |name: &str| self.networks.values().any(|n| n.interface == name);
+        let mut reaches = route::addresses(&self.socket)?;
+        reaches.extend(route::routes(&self.socket)?);
+        for reach in reaches {
+            let name = links.iter().find(|l| l.index == reach.index).map_or("", |l| l.name.as_str());
+            if reach.net.prefix_len() > 0 && !ours(name) {
+                taken.push(Taken {
+                    net: reach.net,
+                    by: format!("{} of the host's interface {name}", reach.net),
+                });
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The default network's subnet when it has none yet, or when the host has come to use it meanwhile.
+    pub(super) fn choose_default_subnet(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        let taken = self.taken(Some(id))?;
+        let Some(network) = self.networks.get(id) else { return Ok(()) };
+        if network.subnets.iter().all(|s| pools::conflict(&s.subnet, &taken).is_none())
+            && !network.subnets.is_empty()
+        {
+            return Ok(());
+        }
+        let subnet = pools::free_ipv4(&taken).ok_or(EngineError::PoolsExhausted)?;
+        let network = Network { subnets: vec![spec::chosen(subnet)], ..network.clone() };
+        self.store.put(&[&network])?;
+        self.know(network);
+        Ok(())
+    }
+
+    /// Makes the predefined networks that are not there.
+    pub(super) fn predefine(&mut self) -> Result<(), EngineError> {
+        let mut made = Vec::new();
+        for (name, driver) in PREDEFINED {
+            if self.networks.values().any(|n| n.name == name) {
+                continue;
+            }
+            let id = NetworkId::from_random(rand::random());
+            let bridge = driver == Driver::Bridge;
+            made.push(Network {
+                interface: if bridge { format!("dv-{}", id.short()) } else { String::new() },
+                id,
+                name: name.to_owned(),
+                driver,
+                created_unix_ns: unix_ns(),
+                ipv6: false,
+                internal: false,
+                attachable: false,
+                subnets: Vec::new(),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                predefined: true,
+                dns: bridge,
+                bridge: BridgeOptions::default(),
+            });
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        if let Some(bridge) = made.iter_mut().find(|n| n.driver == Driver::Bridge) {
+            // Without a free pool the daemon starts all the same; the first attach says so.
+            bridge.subnets = pools::free_ipv4(&self.taken(None)?).map(spec::chosen).into_iter().collect();
+        }
+        self.store.put(&made.iter().collect::<Vec<_>>())?;
+        made.into_iter().for_each(|n| self.know(n));
+        Ok(())
+    }
+
+    /// Finds a network by name, id, or the beginning of an id. `default` is docker's word for `bridge`.
+    pub fn find_network(&self, name: &str) -> Result<&Network, EngineError> {
+        let wanted = if name == "default" { "bridge" } else { name };
+        if let Some(network) = self.networks.values().find(|n| n.name == wanted || n.id.as_str() == wanted) {
+            return Ok(network);
+        }
+        let hex = !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut matches = self.networks.values().filter(|n| hex && n.id.as_str().starts_with(name));
+        match (matches.next(), matches.next()) {
+            (Some(network), None) => Ok(network),
+            (Some(_), Some(_)) => Err(EngineError::AmbiguousNetwork(name.to_owned())),
+            (None, _) => {
+                let nearest = nearest(name, self.networks.values().map(|n| n.name.as_str()));
+                let close = distance(name, nearest) <= name.len().max(3) / 2;
+                let nearest = close.then(|| nearest.to_owned());
+                Err(EngineError::UnknownNetwork { name: name.to_owned(), nearest })
+            }
+        }
+    }
+
+    /// One network with its endpoints.
+    pub fn inspect_network(&self, name: &str) -> Result<Listed, EngineError> {
+        Ok(self.listed(self.find_network(name)?, true))
+    }
+
+    /// All networks, the predefined first, then by age.
+    pub fn list_networks(&self) -> Vec<Listed> {
+        let mut all: Vec<_> = self.networks.values().collect();
+        all.sort_by_key(|n| (!n.predefined, n.created_unix_ns, n.name.clone()));
+        all.into_iter().map(|n| self.listed(n, false)).collect()
+    }
+
+    fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
+        let known = self.bridges.get(&network.id).map(|b| b.mtu);
+        let mtu = known.or(network.bridge.mtu).unwrap_or(bridge::DEFAULT_MTU);
+        let mut endpoints = Vec::new();
+        if with_endpoints {
+            for (sandbox, endpoint) in self.endpoints_of(&network.id) {
+                endpoints.push((sandbox.clone(), endpoint.clone()));
+            }
+            endpoints.sort_by_key(|(s, _)| s.sequence);
+        }
+        Listed { network: network.clone(), mtu, endpoints }
+    }
+
+    pub(super) fn endpoints_of<'a>(
+        &'a self,
+        id: &'a NetworkId,
+    ) -> impl Iterator<Item = (&'a Sandbox, &'a Endpoint)> {
+        self.sandboxes
+            .values()
+            .flat_map(move |s| s.endpoints.iter().filter(|e| e.network == *id).map(move |e| (s, e)))
+    }
+
+    /// Removes a user network. With `force`, its endpoints are disconnected first.
+    pub fn remove_network(&mut self, name: &str, force: bool) -> Result<Network, EngineError> {
+        let network = self.find_network(name)?.clone();
+        if network.predefined {
+            return Err(EngineError::Predefined(network.name));
+        }
+        let connected: Vec<_> =
+            self.endpoints_of(&network.id).map(|(s, _)| (s.id.clone(), s.name.clone())).collect();
+        if !connected.is_empty() && !force {
+            let by = connected.into_iter().map(|(_, name)| name).collect();
+            return Err(EngineError::NetworkInUse { name: network.name, by });
+        }
+        for (sandbox, _) in connected {
+            self.disconnect(&sandbox, &network.name)?;
+        }
+        bridge::remove(&self.socket, &network.interface)?;
+        self.store.remove(&network.id)?;
+        self.drop_network(&network.id);
+        self.wall_in()?;
+        Ok(network)
+    }
+
+    /// Removes user networks without endpoints that `wanted` chooses.
+    pub fn prune_networks(&mut self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>, EngineError> {
+        let unused: Vec<_> = self
+            .networks
+            .values()
+            .filter(|n| !n.predefined && self.endpoints_of(&n.id).next().is_none() && wanted(n))
+            .map(|n| n.name.clone())
+            .collect();
+        for name in &unused {
+            self.remove_network(name, false)?;
+        }
+        Ok(unused)
+    }
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,172 @@
+//! Bridges and rules: present for as long as something needs them.
+
+use davit_contracts::id::NetworkId;
+
+use super::{Engine, EngineError};
+use crate::driver::bridge::{self, Bridge};
+use crate::endpoint::Sandbox;
+use crate::firewall::{Forward, Rules, Segment};
+use crate::network::{Driver, Network, pools};
+
+impl Engine {
+    /// The bridge of a network, made when it is not there.
+    pub(super) fn ensure_bridge(&mut self, id: &NetworkId) -> Result<Bridge, EngineError> {
+        if let Some(bridge) = self.bridges.get(id) {
+            return Ok(*bridge);
+        }
+        let network = self.networks[id].clone();
+        let group = self.instance.group;
+        let failed = |source| EngineError::Bridge { network: network.name.clone(), source };
+        let bridge = match bridge::find(&self.socket, &network, group).map_err(failed)? {
+            Some(bridge) => {
+                // A killed netd may have made it without going on.
+                bridge::complete(&self.socket, &network, bridge).map_err(failed)?;
+                bridge
+            }
+            None => {
+                self.check_still_free(&network)?;
+                bridge::make(&self.socket, &network, group).map_err(failed)?
+            }
+        };
+        self.bridges.insert(id.clone(), bridge);
+        Ok(bridge)
+    }
+
+    /// The host may have come to use a network's subnet while it had no bridge.
+    fn check_still_free(&self, network: &Network) -> Result<(), EngineError> {
+        let taken = self.taken(Some(&network.id))?;
+        for subnet in &network.subnets {
+            if let Some(t) = pools::conflict(&subnet.subnet, &taken) {
+                return Err(EngineError::Overlap { subnet: subnet.subnet, by: t.by.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the firewall must know now.
+    fn rules(&self) -> Rules {
+        let segment = |n: &Network| Segment {
+            bridge: n.interface.clone(),
+            subnets: n.subnets.iter().map(|s| s.subnet).collect(),
+            internal: n.internal,
+            masquerade: n.bridge.masquerade,
+        };
+        Rules {
+            segments: self.walled.iter().filter_map(|id| self.networks.get(id)).map(segment).collect(),
+            forwards: self.sandboxes.values().flat_map(forwards).collect(),
+        }
+    }
+
+    /// Brings the firewall's table in line with which networks have endpoints; nothing when it is.
+    pub(super) fn wall_in(&mut self) -> Result<(), EngineError> {
+        let mut wanted = self.walled.clone();
+        wanted.retain(|id| self.networks.contains_key(id));
+        for endpoint in self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_wired()) {
+            wanted.insert(endpoint.network.clone());
+        }
+        if wanted == self.walled && self.table {
+            return Ok(());
+        }
+        self.walled = wanted;
+        if !self.sandboxes.is_empty() || self.table {
+            self.apply_rules()?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the table knows this network, before the first sandbox on it is wired.
+    pub(super) fn wall(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        if self.table && self.walled.contains(id) {
+            return Ok(());
+        }
+        self.walled.insert(id.clone());
+        self.apply_rules()
+    }
+
+    /// Writes the whole table.
+    pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
+        let rules = self.rules();
+        if !rules.segments.iter().all(|s| s.internal) {
+            self.sysctls.ensure("net/ipv4/ip_forward", "1")?;
+            if rules.segments.iter().any(|s| !s.internal && s.subnets.iter().any(|n| n.addr().is_ipv6())) {
+                self.sysctls.ensure("net/ipv6/conf/all/forwarding", "1")?;
+            }
+        }
+        self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
+        self.table = true;
+        Ok(())
+    }
+
+    /// Publishes a sandbox's ports. Elements only; when they cannot be added, since somebody flushed the rules, all
+    /// rules are written again.
+    pub(super) fn open_ports(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {
+        let wanted = forwards(sandbox);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        match self.firewall.publish(&wanted) {
+            Err(e) if e.is_missing() => {
+                self.apply_rules()?;
+                self.firewall.publish(&wanted).map_err(EngineError::Firewall)
+            }
+            other => other.map_err(EngineError::Firewall),
+        }
+    }
+
+    /// Withdraws ports; fine when somebody flushed the rules.
+    pub(super) fn close_ports(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {
+        let published = forwards(sandbox);
+        if published.is_empty() || !self.table {
+            return Ok(());
+        }
+        match self.firewall.withdraw(&published) {
+            Err(e) if !e.is_missing() => Err(EngineError::Firewall(e)),
+            Err(_) => self.apply_rules(),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Starts the time after which what nobody uses is removed, when the last endpoint is gone.
+    pub(super) fn note_idle(&mut self) {
+        let wired =
+            self.sandboxes.values().any(|s| s.endpoints.iter().any(crate::endpoint::Endpoint::is_wired));
+        self.idle = (!wired).then(std::time::Instant::now);
+    }
+
+    /// Removes the default bridge, the rules, and the host's changed settings. Bridges of user networks stay.
+    pub fn clear_idle(&mut self) {
+        if self.idle.take().is_none() {
+            return;
+        }
+        let warn = |what: &str, error: &dyn std::fmt::Display| tracing::warn!(%error, "cannot remove {what}");
+        let default = self.networks.values().find(|n| n.predefined && n.driver == Driver::Bridge).cloned();
+        if let Some(network) = default {
+            self.bridges.remove(&network.id);
+            // Only what is ours: the name may be somebody else's by now.
+            if let Ok(Some(_)) = bridge::find(&self.socket, &network, self.instance.group)
+                && let Err(error) = bridge::remove(&self.socket, &network.interface)
+            {
+                warn("the default bridge", &error);
+            }
+        }
+        self.walled.clear();
+        match self.firewall.remove() {
+            Ok(()) => self.table = false,
+            Err(error) => warn("the firewall table", &error),
+        }
+        if let Err(error) = self.sysctls.restore() {
+            warn("changed kernel settings", &error);
+        }
+    }
+}
+
+/// The redirections that a sandbox's published ports need.
+pub(super) fn forwards(sandbox: &Sandbox) -> Vec<Forward> {
+    let Some(endpoint) = sandbox.gateway_endpoint() else { return Vec::new() };
+    let forward = |m: &crate::endpoint::Mapping| {
+        let ip = if m.host.is_ipv4() { endpoint.ip } else { endpoint.ip6 }?;
+        let to = std::net::SocketAddr::new(ip.addr(), m.container_port);
+        Some(Forward { transport: m.transport, host: m.host, to })
+    };
+    sandbox.ports.iter().filter_map(forward).collect()
+}

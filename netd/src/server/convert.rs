@@ -1,0 +1,208 @@
+//! Between messages and the engine's types. Texts from outside are checked here when they have one form only.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use davit_contracts::network as proto;
+use davit_contracts::{Error, Kind};
+use tonic::Status;
+
+use crate::endpoint::journal::Journal;
+use crate::endpoint::{Endpoint, Holder, Mapping, Sandbox};
+use crate::engine::{AttachSpec, Attached, EndpointSpec, Listed};
+use crate::firewall::Transport;
+use crate::network::Network;
+use crate::network::options::nearest;
+use crate::publish::Wanted;
+
+fn invalid(message: String) -> Status {
+    Error::new(Kind::InvalidArgument, message).into()
+}
+
+/// An attach request, checked.
+pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, Status> {
+    if !Journal::acceptable(&request.sandbox_id) {
+        return Err(invalid(format!("'{}' is not a sandbox id", request.sandbox_id)));
+    }
+    let holder = request.holder.ok_or_else(|| invalid("the sandbox's holder is missing".into()))?;
+    let servers = request
+        .dns_servers
+        .iter()
+        .map(|text| text.parse().map_err(|_| invalid(format!("DNS server '{text}' is not an address"))));
+    Ok(AttachSpec {
+        holder: Holder { pid: holder.pid, start_time: holder.start_time },
+        endpoints: request.endpoints.into_iter().map(endpoint_spec).collect(),
+        ports: request.ports.iter().map(port).collect::<Result<_, _>>()?,
+        dns_servers: servers.collect::<Result<_, _>>()?,
+        dns_search: request.dns_search,
+        dns_options: request.dns_options,
+        labels: request.labels.into_iter().collect(),
+        name: if request.name.is_empty() { request.sandbox_id.clone() } else { request.name },
+        id: request.sandbox_id,
+        hostname: request.hostname,
+    })
+}
+
+/// A wanted connection.
+pub(super) fn endpoint_spec(spec: proto::EndpointSpec) -> EndpointSpec {
+    EndpointSpec {
+        network: spec.network,
+        aliases: spec.aliases,
+        ip: spec.ip,
+        ip6: spec.ip6,
+        mac: spec.mac,
+        interface: spec.interface,
+        gateway_priority: spec.gateway_priority,
+        links: spec.links,
+    }
+}
+
+fn port(mapping: &proto::PortMapping) -> Result<Wanted, Status> {
+    let number =
+        |n: u32| u16::try_from(n).map_err(|_| invalid(format!("{n} is not a port: 65535 is the highest")));
+    let transport = match mapping.protocol.as_str() {
+        "" | "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        "sctp" => {
+            return Err(Error::new(Kind::Unsupported, "publishing sctp ports is not supported yet").into());
+        }
+        other => return Err(invalid(format!("unknown protocol '{other}': tcp or udp is expected"))),
+    };
+    let host_ip: IpAddr = match mapping.host_ip.as_str() {
+        "" => Ipv4Addr::UNSPECIFIED.into(),
+        text => text.parse().map_err(|_| invalid(format!("host address '{text}' is not an IP address")))?,
+    };
+    let (first, last) = (number(mapping.host_port)?, number(mapping.host_port_end)?);
+    let container_port = number(mapping.container_port)?;
+    if container_port == 0 {
+        return Err(invalid("a published port needs a container port from 1 to 65535".into()));
+    }
+    if last != 0 && (first == 0 || last < first) {
+        return Err(invalid(format!("{first}-{last} is not a range of ports")));
+    }
+    Ok(Wanted { transport, host_ip, first, last: last.max(first), container_port })
+}
+
+fn mapping(m: &Mapping) -> proto::PortMapping {
+    proto::PortMapping {
+        host_ip: m.host.ip().to_string(),
+        host_port: m.host.port().into(),
+        container_port: m.container_port.into(),
+        protocol: m.transport.name().to_owned(),
+        host_port_end: 0,
+    }
+}
+
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|v| v.to_string()).unwrap_or_default()
+}
+
+/// An endpoint, as answers show it.
+pub(super) fn endpoint(sandbox: &Sandbox, e: &Endpoint, network: &str) -> proto::Endpoint {
+    proto::Endpoint {
+        id: e.id.to_string(),
+        network_id: e.network.to_string(),
+        network: network.to_owned(),
+        sandbox_id: sandbox.id.clone(),
+        name: sandbox.name.clone(),
+        interface: e.interface.clone(),
+        host_interface: e.host_interface.clone(),
+        mac: text(e.mac),
+        ip: text(e.ip),
+        gateway: text(e.gateway),
+        ip6: text(e.ip6),
+        gateway6: text(e.gateway6),
+        names: e.names.clone(),
+    }
+}
+
+fn endpoints(attached: &Attached) -> Vec<proto::Endpoint> {
+    let both = attached.sandbox.endpoints.iter().zip(&attached.networks);
+    both.map(|(e, network)| endpoint(&attached.sandbox, e, network)).collect()
+}
+
+/// The answer to an attach.
+pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
+    proto::AttachResponse {
+        endpoints: endpoints(a),
+        ports: a.sandbox.ports.iter().map(mapping).collect(),
+        resolv_conf: Some(proto::ResolvConf {
+            nameservers: a.resolv.servers.iter().map(ToString::to_string).collect(),
+            search: a.resolv.search.clone(),
+            options: a.resolv.options.clone(),
+        }),
+        stage_us: a.stages.iter().map(|(stage, us)| ((*stage).to_owned(), *us)).collect(),
+    }
+}
+
+/// A sandbox in a list.
+pub(super) fn sandbox(a: &Attached) -> proto::Sandbox {
+    let holder = a.sandbox.holder;
+    proto::Sandbox {
+        id: a.sandbox.id.clone(),
+        name: a.sandbox.name.clone(),
+        holder: Some(proto::Holder { pid: holder.pid, start_time: holder.start_time }),
+        endpoints: endpoints(a),
+        ports: a.sandbox.ports.iter().map(mapping).collect(),
+    }
+}
+
+/// A network, as answers show it.
+pub(super) fn network(listed: &Listed) -> proto::Network {
+    let n = &listed.network;
+    let subnet = |s: &crate::network::Subnet| proto::Subnet {
+        subnet: s.subnet.to_string(),
+        gateway: s.gateway.to_string(),
+        ip_range: text(s.ip_range),
+        aux_addresses: s.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
+    };
+    proto::Network {
+        id: n.id.to_string(),
+        name: n.name.clone(),
+        driver: n.driver.name().to_owned(),
+        scope: "local".to_owned(),
+        created_unix_ns: n.created_unix_ns,
+        ipv6: n.ipv6,
+        internal: n.internal,
+        attachable: n.attachable,
+        subnets: n.subnets.iter().map(subnet).collect(),
+        options: n.options.clone().into_iter().collect(),
+        labels: n.labels.clone().into_iter().collect(),
+        interface: n.interface.clone(),
+        predefined: n.predefined,
+        endpoints: listed.endpoints.iter().map(|(s, e)| endpoint(s, e, &n.name)).collect(),
+        dns: n.dns,
+        mtu: listed.mtu,
+    }
+}
+
+const FILTERS: [&str; 4] = ["name", "id", "driver", "label"];
+
+/// Filters of a list, as docker's: part of a name, beginning of an id, `key` or `key=value` of a label.
+#[derive(Debug, Clone)]
+pub(super) struct Filters(HashMap<String, String>);
+
+impl Filters {
+    pub(super) fn parse(filters: &HashMap<String, String>) -> Result<Self, Status> {
+        for key in filters.keys() {
+            if !FILTERS.contains(&key.as_str()) {
+                let nearest = nearest(key, FILTERS);
+                let error = Error::new(Kind::InvalidArgument, format!("unknown filter '{key}'"));
+                return Err(error.with_hint(format!("did you mean '{nearest}'?")).into());
+            }
+        }
+        Ok(Self(filters.clone()))
+    }
+
+    pub(super) fn match_network(&self, network: &Network) -> bool {
+        self.0.iter().all(|(key, value)| match key.as_str() {
+            "name" => network.name.contains(value.as_str()),
+            "id" => network.id.as_str().starts_with(value.as_str()),
+            "driver" => network.driver.name() == value,
+            _ => match value.split_once('=') {
+                Some((label, wanted)) => network.labels.get(label).is_some_and(|v| v == wanted),
+                None => network.labels.contains_key(value),
+            },
+        })
+    }
+}

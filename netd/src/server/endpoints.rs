@@ -1,0 +1,59 @@
+//! `davit.network.v1.Endpoints`.
+
+use davit_contracts::network as proto;
+use davit_contracts::network::endpoints_server::Endpoints;
+use tonic::{Request, Response, Status};
+
+use super::{Service, convert, status};
+
+#[tonic::async_trait]
+impl Endpoints for Service {
+    async fn attach(
+        &self,
+        request: Request<proto::AttachRequest>,
+    ) -> Result<Response<proto::AttachResponse>, Status> {
+        let spec = convert::attach_spec(request.into_inner())?;
+        let attached = self.engine.call(move |e| e.attach(&spec)).await.map_err(|e| status(&e))?;
+        tracing::debug!(container.id = %attached.sandbox.id, stages = ?attached.stages, "attached");
+        Ok(Response::new(convert::attached(&attached)))
+    }
+
+    async fn detach(
+        &self,
+        request: Request<proto::DetachRequest>,
+    ) -> Result<Response<proto::DetachResponse>, Status> {
+        let id = request.into_inner().sandbox_id;
+        self.engine.call(move |e| e.detach(&id)).await.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::DetachResponse {}))
+    }
+
+    async fn connect(
+        &self,
+        request: Request<proto::ConnectRequest>,
+    ) -> Result<Response<proto::Endpoint>, Status> {
+        let proto::ConnectRequest { sandbox_id, endpoint } = request.into_inner();
+        let spec = convert::endpoint_spec(endpoint.unwrap_or_default());
+        let connect = move |e: &mut crate::engine::Engine| e.connect(&sandbox_id, &spec);
+        let (sandbox, endpoint, network) = self.engine.call(connect).await.map_err(|e| status(&e))?;
+        Ok(Response::new(convert::endpoint(&sandbox, &endpoint, &network)))
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<proto::DisconnectRequest>,
+    ) -> Result<Response<proto::DisconnectResponse>, Status> {
+        let proto::DisconnectRequest { sandbox_id, network, .. } = request.into_inner();
+        let disconnect = move |e: &mut crate::engine::Engine| e.disconnect(&sandbox_id, &network);
+        self.engine.call(disconnect).await.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::DisconnectResponse {}))
+    }
+
+    async fn list(
+        &self,
+        _: Request<proto::ListSandboxesRequest>,
+    ) -> Result<Response<proto::ListSandboxesResponse>, Status> {
+        let all = self.engine.call(|e| Ok(e.list_sandboxes())).await.map_err(|e| status(&e))?;
+        let sandboxes = all.iter().map(convert::sandbox).collect();
+        Ok(Response::new(proto::ListSandboxesResponse { sandboxes }))
+    }
+}

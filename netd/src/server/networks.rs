@@ -1,0 +1,61 @@
+//! `davit.network.v1.Networks`.
+
+use davit_contracts::network as proto;
+use davit_contracts::network::networks_server::Networks;
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, Filters};
+use super::{Service, status};
+
+#[tonic::async_trait]
+impl Networks for Service {
+    async fn create(
+        &self,
+        request: Request<proto::CreateNetworkRequest>,
+    ) -> Result<Response<proto::Network>, Status> {
+        let request = request.into_inner();
+        let made = self.engine.call(move |e| e.create_network(&request)).await.map_err(|e| status(&e))?;
+        tracing::info!(network.id = %made.network.id, network = %made.network.name, "network created");
+        Ok(Response::new(convert::network(&made)))
+    }
+
+    async fn list(
+        &self,
+        request: Request<proto::ListNetworksRequest>,
+    ) -> Result<Response<proto::ListNetworksResponse>, Status> {
+        let filters = Filters::parse(&request.into_inner().filters)?;
+        let mut all = self.engine.call(|e| Ok(e.list_networks())).await.map_err(|e| status(&e))?;
+        all.retain(|l| filters.match_network(&l.network));
+        let networks = all.iter().map(convert::network).collect();
+        Ok(Response::new(proto::ListNetworksResponse { networks }))
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<proto::InspectNetworkRequest>,
+    ) -> Result<Response<proto::Network>, Status> {
+        let name = request.into_inner().name;
+        let found = self.engine.call(move |e| e.inspect_network(&name)).await.map_err(|e| status(&e))?;
+        Ok(Response::new(convert::network(&found)))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<proto::RemoveNetworkRequest>,
+    ) -> Result<Response<proto::RemoveNetworkResponse>, Status> {
+        let proto::RemoveNetworkRequest { name, force } = request.into_inner();
+        let gone = self.engine.call(move |e| e.remove_network(&name, force)).await.map_err(|e| status(&e))?;
+        tracing::info!(network.id = %gone.id, network = %gone.name, "network removed");
+        Ok(Response::new(proto::RemoveNetworkResponse { id: gone.id.to_string(), name: gone.name }))
+    }
+
+    async fn prune(
+        &self,
+        request: Request<proto::PruneNetworksRequest>,
+    ) -> Result<Response<proto::PruneNetworksResponse>, Status> {
+        let filters = Filters::parse(&request.into_inner().filters)?;
+        let prune = move |e: &mut crate::engine::Engine| e.prune_networks(|n| filters.match_network(n));
+        let removed = self.engine.call(prune).await.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::PruneNetworksResponse { removed }))
+    }
+}
