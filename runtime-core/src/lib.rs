@@ -1,1 +1,53 @@
-//! Placeholder.
+//! runtimed: containers, execs, logs and events of davit, one task a container.
+//!
+//! ```text
+//! server (davit.runtime.v1) ── engine ── registry: names and ids
+//!                                 │
+//!                                 ├── container::task, one each ── monitor::link ── davit-monitor ── program
+//!                                 └── peers: storaged (snapshots, volumes), netd (endpoints)
+//! ```
+//!
+//! Nothing here cannot be rebuilt: records are in the state directory, living containers are found again by their monitors' sockets.
+
+mod clock;
+pub mod config;
+mod container;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod logs;
+mod monitor;
+mod nearest;
+mod peers;
+mod server;
+mod signal;
+mod spec;
+mod top;
+
+use std::sync::Arc;
+
+use davit_daemon_kit::daemon::HealthSource;
+use davit_daemon_kit::paths::Layout;
+use tonic::service::Routes;
+
+pub use config::Config;
+pub use error::RuntimeError;
+
+/// The format of the state directory that this build writes.
+pub const STATE_FORMAT: u32 = 1;
+
+/// A runtimed that has taken its containers over and is ready to serve.
+pub struct Runtimed {
+    /// The contract's services.
+    pub routes: Routes,
+    /// What it depends on.
+    pub health: Arc<dyn HealthSource>,
+}
+
+/// Builds the domain and adopts what runs. Must be called inside a tokio runtime, with the state directory locked.
+pub async fn build(layout: &Layout, config: Config) -> Result<Runtimed, RuntimeError> {
+    let engine = engine::Engine::open(layout, config)?;
+    engine.boot().await;
+    Ok(Runtimed { routes: server::routes(&engine), health: Arc::new(server::Health(engine)) })
+}

@@ -1,2 +1,35 @@
-//! Placeholder.
-fn main() {}
+//! The container daemon.
+
+use anyhow::Context as _;
+use davit_contracts::version::{PLUGIN, RUNTIME};
+use davit_daemon_kit::config;
+use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
+use davit_daemon_kit::paths::Layout;
+use davit_daemon_kit::state::StateDir;
+use davit_runtime_core::{Config, STATE_FORMAT, build};
+
+fn main() -> anyhow::Result<()> {
+    init_tracing("runtimed");
+    let layout = Layout::from_env()?;
+    let config: Config = config::load(&layout.config_file("runtimed"))?;
+    let state = StateDir::open(&layout.runtime_state(), STATE_FORMAT)?;
+    let listener = Listener::bind(&layout, "runtimed")?;
+    // One thread: everything here waits for others, and what blocks goes to tokio's blocking pool.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_stack_size(256 << 10)
+        .build()
+        .context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        let runtimed = build(&layout, config).await?;
+        let daemon = Daemon::new("davit-runtimed", "runtimed", &[RUNTIME, PLUGIN])
+            .with_state_dir(state.path())
+            .with_capability("log:json-file")
+            .with_detail("state-format", STATE_FORMAT.to_string());
+        daemon.serve(listener, runtimed.routes, runtimed.health).await?;
+        anyhow::Ok(())
+    })?;
+    // Monitors and containers go on without us; nothing has to wait for the blocking pool.
+    runtime.shutdown_background();
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! `runtimed.toml`: which OCI runtimes there are, and defaults for logs.
+//!
+//! ```toml
+//! default_runtime = "davit-runner"
+//!
+//! [runtimes.crun-debug]
+//! path = "/usr/bin/crun"
+//! args = ["--debug"]
+//!
+//! [log]
+//! max_size = 10485760
+//! max_files = 3
+//! ```
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use davit_daemon_kit::paths::Layout;
+use davit_wire::config::RuntimeCommand;
+use serde::Deserialize;
+
+use crate::error::RuntimeError;
+use crate::nearest::nearest;
+
+/// The runtime that is part of davit.
+pub const BUILT_IN_RUNTIME: &str = "davit-runner";
+
+/// Runtimes that are found in PATH by their names without any configuration.
+const WELL_KNOWN: &[&str] = &[BUILT_IN_RUNTIME, "crun", "runc", "youki"];
+
+/// The content of `runtimed.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of the runtime that a container gets when it asks for none; davit-runner when empty.
+    pub default_runtime: String,
+    /// OCI runtimes by name.
+    pub runtimes: BTreeMap<String, RuntimeEntry>,
+    /// Log defaults.
+    pub log: LogDefaults,
+}
+
+/// One OCI runtime.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeEntry {
+    /// Absolute path of its binary.
+    pub path: PathBuf,
+    /// Arguments before the subcommand.
+    pub args: Vec<String>,
+}
+
+/// How json-file logs rotate unless a container says otherwise.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogDefaults {
+    /// Bytes of one file; 0: never rotated (docker's default).
+    pub max_size: u64,
+    /// Files kept, the current one included.
+    pub max_files: u32,
+}
+
+impl Default for LogDefaults {
+    fn default() -> Self {
+        Self { max_size: 0, max_files: 1 }
+    }
+}
+
+impl Config {
+    /// The name that a container's `runtime` means, and the command behind it; the binary exists and is executable.
+    pub fn runtime(&self, asked: &str) -> Result<(String, RuntimeCommand), RuntimeError> {
+        let name = match (asked, self.default_runtime.as_str()) {
+            ("", "") => BUILT_IN_RUNTIME,
+            ("", default) => default,
+            (asked, _) => asked,
+        };
+        let command = if let Some(entry) = self.runtimes.get(name) {
+            RuntimeCommand { path: entry.path.clone(), args: entry.args.clone() }
+        } else if name.starts_with('/') {
+            RuntimeCommand { path: name.into(), args: Vec::new() }
+        } else if WELL_KNOWN.contains(&name) {
+            let path = Layout::binary(name).ok_or_else(|| RuntimeError::NoRuntime {
+                name: name.to_owned(),
+                why: "no such program beside davit-runtimed nor in PATH".to_owned(),
+                nearest: None,
+            })?;
+            RuntimeCommand { path, args: Vec::new() }
+        } else {
+            let known = self.runtimes.keys().map(String::as_str).chain(WELL_KNOWN.iter().copied());
+            return Err(RuntimeError::NoRuntime {
+                name: name.to_owned(),
+                why: "runtimed.toml names none like it".to_owned(),
+                nearest: nearest(name, known).into_iter().next(),
+            });
+        };
+        check_executable(name, &command.path)?;
+        Ok((name.to_owned(), command))
+    }
+}
+
+fn check_executable(name: &str, path: &Path) -> Result<(), RuntimeError> {
+    let why = match std::fs::metadata(path) {
+        Ok(m) if m.is_file() && m.permissions().mode() & 0o111 != 0 => return Ok(()),
+        Ok(_) => "it is no executable file".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    Err(RuntimeError::NoRuntime {
+        name: name.to_owned(),
+        why: format!("{}: {why}", path.display()),
+        nearest: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_are_found_by_name_path_and_default() {
+        let config: Config =
+            toml::from_str("default_runtime = \"a\"\n[runtimes.a]\npath = \"/bin/sh\"\nargs = [\"-x\"]").unwrap();
+        let (name, command) = config.runtime("").unwrap();
+        assert_eq!((name.as_str(), command.args.len()), ("a", 1));
+        assert_eq!(config.runtime("/bin/sh").unwrap().1.path, Path::new("/bin/sh"));
+    }
+
+    #[test]
+    fn a_missing_binary_and_an_unknown_name_are_told_apart() {
+        let config: Config = toml::from_str("[runtimes.crum]\npath = \"/nonexistent/crum\"").unwrap();
+        let e = config.runtime("crum").unwrap_err().to_string();
+        assert!(e.contains("/nonexistent/crum"), "{e}");
+        let e = config.runtime("crux").unwrap_err();
+        assert!(matches!(e, RuntimeError::NoRuntime { nearest: Some(_), .. }));
+        assert!(toml::from_str::<Config>("runtime = 1").is_err());
+    }
+}

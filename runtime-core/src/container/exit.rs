@@ -1,0 +1,334 @@
+//! What a container's task does when something happened to the program, and with the short commands.
+
+use std::fs;
+
+use davit_contracts::network::EndpointSpec;
+use davit_wire::{Event, ExitRecord, Failure, FailureKind, Phase, Request};
+
+use super::leftovers::Leftovers;
+use super::network;
+use super::record::{ProcessRecord, read_exit};
+use super::remove::{MARKER, Removing, recorded_monitor};
+use super::state::{Ask, Status, judge};
+use super::task::{Flow, Task};
+use crate::clock::unix_ns;
+use crate::error::{RuntimeError, io_error};
+use crate::monitor::link::connect;
+use crate::signal;
+use crate::spec::check::{self, Network};
+
+impl Task {
+    /// Takes an event of the monitor.
+    pub(super) async fn happened(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Started { pid, unix_ns } => {
+                if !self.status().is_alive() {
+                    self.running(pid, unix_ns);
+                    self.emit("start", &[]);
+                    self.publish();
+                }
+                Flow::On
+            }
+            Event::StartFailed(failure) => {
+                let exit = failed_start(&failure);
+                self.ended(&exit).await
+            }
+            Event::Exited(exit) => self.ended(&exit).await,
+            Event::ExecStarted { exec_id, pid } => {
+                self.engine.execs.started(&exec_id, pid);
+                self.emit("exec_start", &[("execID", exec_id)]);
+                Flow::On
+            }
+            Event::ExecExited { exec_id, record } => {
+                self.engine.execs.ended(&exec_id, record.code);
+                self.emit("exec_die", &[("execID", exec_id), ("exitCode", record.code.to_string())]);
+                Flow::On
+            }
+        }
+    }
+
+    /// Enters that the program runs.
+    pub(super) fn running(&mut self, pid: i32, started_unix_ns: i64) {
+        self.record.held = false;
+        if pid > 0 {
+            self.record.process = ProcessRecord::of(pid);
+        }
+        let pid = if pid > 0 { pid } else { self.record.process.map_or(0, |p| p.pid) };
+        let state = self.record.state_mut();
+        "running".clone_into(&mut state.status);
+        state.pid = pid;
+        state.exit_code = 0;
+        state.error.clear();
+        state.oom_killed = false;
+        state.started_unix_ns = if started_unix_ns > 0 { started_unix_ns } else { unix_ns() };
+        state.finished_unix_ns = 0;
+    }
+
+    /// The program has ended (or never began): publish first, then let go of everything.
+    pub(super) async fn ended(&mut self, exit: &ExitRecord) -> Flow {
+        self.engine.execs.container_ended(self.record.id());
+        self.record.ended(exit);
+        self.emit("die", &[("exitCode", exit.code.to_string())]);
+        if let Some(monitor) = self.monitor.take() {
+            self.teardown.monitor = Some(monitor);
+        }
+        self.teardown.detach |= self.record.attached;
+        self.teardown.run_dir = true;
+        if self.record.auto_remove() {
+            self.publish_exit();
+            match self.remove(true).await {
+                Ok(()) => return Flow::End,
+                Err(e) => {
+                    tracing::error!(container.id = self.record.short(), error = e.line(), "automatic removal failed");
+                }
+            }
+        }
+        self.publish_exit();
+        Flow::On
+    }
+
+    /// The monitor's connection ended without an exit.
+    pub(super) async fn monitor_died(&mut self) -> Flow {
+        let run = self.engine.dirs.run_dir(self.record.id());
+        if let Some(process) = self.monitor.as_ref().map(|m| m.process)
+            && process.as_ref().is_alive()
+            && let Ok(Ok(connected)) = tokio::time::timeout(std::time::Duration::from_secs(2), connect(&run.socket())).await
+        {
+            // Only the connection broke.
+            let state = connected.welcome.state.clone();
+            self.monitor = Some(connected.into());
+            return match state.exit {
+                Some(exit) if state.phase == Phase::Exited => self.ended(&exit).await,
+                _ => Flow::On,
+            };
+        }
+        self.monitor = None;
+        let exit = read_exit(&run.exit()).unwrap_or_else(|| self.lost());
+        self.teardown.leftovers = Some(self.leftovers());
+        self.ended(&exit).await
+    }
+
+    /// The record of a program whose end nobody saw.
+    fn lost(&self) -> ExitRecord {
+        ExitRecord {
+            code: 137,
+            signal: Some(signal::KILL),
+            oom_killed: false,
+            started_unix_ns: self.record.state().started_unix_ns,
+            finished_unix_ns: unix_ns(),
+            error: "the container's monitor died; its processes were killed".to_owned(),
+        }
+    }
+
+    fn leftovers(&self) -> Leftovers {
+        let run = self.engine.dirs.run_dir(self.record.id());
+        let runtime = self.engine.config.runtime(&self.record.container.runtime).ok();
+        Leftovers {
+            id: self.record.id().to_owned(),
+            process: self.record.process,
+            monitor: recorded_monitor(&run).or(self.record.monitor),
+            runtime: runtime.map(|(_, command)| (command, run.runtime_root())),
+            cgroup_parent: self.record.container.spec.as_ref().map(|s| s.cgroup_parent.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Takes a container over from a runtimed before us. Network and storage are not asked here: they may not be there yet.
+    pub async fn adopt(&mut self) -> Flow {
+        let run = self.engine.dirs.run_dir(self.record.id());
+        let was_alive = self.status().is_alive() || self.record.held;
+        if !run.path().exists() {
+            if !was_alive {
+                return Flow::On;
+            }
+            let state_exit = read_exit(&self.directory().join("exit.json"));
+            let exit = state_exit.filter(|e| e.finished_unix_ns >= self.record.state().started_unix_ns);
+            let exit = exit.unwrap_or_else(|| self.lost());
+            self.teardown.leftovers = Some(self.leftovers());
+            return self.ended(&exit).await;
+        }
+        self.teardown.detach = self.record.attached;
+        let connected = match connect(&run.socket()).await {
+            Ok(c) if c.welcome.state.container_id == self.record.id() => c,
+            _ if was_alive => {
+                self.teardown.detach = true;
+                return self.monitor_died().await;
+            }
+            _ => {
+                self.teardown.leftovers = Some(self.leftovers());
+                self.teardown.detach = true;
+                self.teardown.run_dir = true;
+                return Flow::On;
+            }
+        };
+        let state = connected.welcome.state.clone();
+        self.record.monitor =
+            Some(ProcessRecord { pid: state.monitor_pid, start_time: state.monitor_start_time });
+        match state.phase {
+            Phase::Running | Phase::Paused => {
+                self.monitor = Some(connected.into());
+                self.teardown.detach = false;
+                self.record.attached = true;
+                self.running(state.pid, state.started_unix_ns);
+                if state.phase == Phase::Paused {
+                    "paused".clone_into(&mut self.record.state_mut().status);
+                }
+                self.engine.execs.adopt(self.record.id(), &state.execs);
+                self.publish();
+                Flow::On
+            }
+            Phase::Created if self.record.held => {
+                self.teardown.detach = false;
+                self.monitor = Some(connected.into());
+                Flow::On
+            }
+            Phase::Exited => {
+                self.monitor = Some(connected.into());
+                self.record.attached = true;
+                let exit = state.exit.unwrap_or_else(|| self.lost());
+                self.ended(&exit).await
+            }
+            // A start that nobody was told of.
+            Phase::Ready | Phase::Created => {
+                self.teardown.monitor = Some(connected.into());
+                self.teardown.detach = true;
+                self.teardown.run_dir = true;
+                Flow::On
+            }
+        }
+    }
+
+    /// Sends a signal.
+    pub(super) async fn signal(&mut self, signal: i32, action: &'static str) -> Result<(), RuntimeError> {
+        let status = if self.record.held { Status::Running } else { self.status() };
+        judge(Ask::Kill, status, &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        self.request(Request::Kill { signal, all: false }).await?;
+        if status == Status::Paused {
+            // A frozen program takes its signal when it thaws.
+            self.freeze(false).await?;
+        }
+        self.emit(action, &[("signal", signal.to_string())]);
+        Ok(())
+    }
+
+    /// Freezes or thaws.
+    pub(super) async fn freeze(&mut self, freeze: bool) -> Result<(), RuntimeError> {
+        let (ask, request, word, action) = if freeze {
+            (Ask::Pause, Request::Pause, "paused", "pause")
+        } else {
+            (Ask::Unpause, Request::Resume, "running", "unpause")
+        };
+        judge(ask, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        self.request(request).await?;
+        word.clone_into(&mut self.record.state_mut().status);
+        self.publish();
+        self.emit(action, &[]);
+        Ok(())
+    }
+
+    /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
+    pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
+        judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        let directory = self.directory();
+        let trashed = self.engine.dirs.trashed(self.record.id());
+        let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
+        fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
+        fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
+        self.engine.registry.remove(self.record.id());
+        self.publish_gone();
+        self.emit("destroy", &[]);
+        if let Some(monitor) = self.monitor.take() {
+            self.teardown.monitor = Some(monitor);
+        }
+        self.teardown.detach |= self.record.attached;
+        self.teardown.run_dir = true;
+        self.teardown.release = self.record.volumes.then_some(volumes);
+        self.teardown.snapshot = true;
+        self.teardown.directory = Some(trashed);
+        Ok(())
+    }
+
+    /// Another name; netd's names of a running container stay until it is started again.
+    pub(super) fn rename(&mut self, name: &str) -> Result<(), RuntimeError> {
+        judge(Ask::Rename, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        let old = self.record.container.name.clone();
+        if name.strip_prefix('/').unwrap_or(name) == old {
+            return Err(RuntimeError::Invalid("renaming a container with the same name as its current name".into()));
+        }
+        self.record.container.name = self.engine.registry.rename(self.record.id(), name)?;
+        self.save();
+        self.publish();
+        self.emit("rename", &[("oldName", old)]);
+        Ok(())
+    }
+
+    /// One more network, now and at every start.
+    pub(super) async fn connect(&mut self, endpoint: EndpointSpec) -> Result<(), RuntimeError> {
+        let name = self.record.container.name.clone();
+        judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
+        let spec = self.record.container.spec.get_or_insert_default();
+        let Network::Endpoints(mut list) = check::network(spec)? else {
+            return Err(RuntimeError::Invalid(format!(
+                "container {name} has no network of its own (host, none or container mode): it cannot be connected"
+            )));
+        };
+        let (id, network) = network::lookup(&self.engine.peers, &endpoint.network).await?;
+        if list.iter().any(|e| e.network == network || e.network == id) {
+            return Err(RuntimeError::Peer(Box::new(davit_contracts::Error::new(
+                davit_contracts::Kind::AlreadyExists,
+                format!("endpoint with name {name} already exists in network {network}"),
+            ))));
+        }
+        if self.status().is_alive() {
+            let made = network::connect(&self.engine.peers, self.record.id(), &endpoint).await?;
+            self.record.container.endpoints.push(made);
+        }
+        list.push(EndpointSpec { network, ..endpoint });
+        self.set_endpoints(list);
+        Ok(())
+    }
+
+    /// One network less, now and at every start.
+    pub(super) async fn disconnect(&mut self, network: &str, force: bool) -> Result<(), RuntimeError> {
+        let name = self.record.container.name.clone();
+        judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
+        let not_there = || RuntimeError::Invalid(format!("container {name} is not connected to network {network}"));
+        let Network::Endpoints(mut list) = check::network(&self.record.container.spec.clone().unwrap_or_default())?
+        else {
+            return Err(not_there());
+        };
+        let (id, canonical) = network::lookup(&self.engine.peers, network).await?;
+        let before = list.len();
+        list.retain(|e| e.network != id && e.network != canonical);
+        if list.len() == before {
+            return Err(not_there());
+        }
+        if self.status().is_alive() {
+            network::disconnect(&self.engine.peers, self.record.id(), &id, force).await?;
+        }
+        self.record.container.endpoints.retain(|e| e.network_id != id);
+        self.set_endpoints(list);
+        Ok(())
+    }
+
+    fn set_endpoints(&mut self, list: Vec<EndpointSpec>) {
+        let network = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
+        network.mode = list.first().map_or_else(|| "none".to_owned(), |e| e.network.clone());
+        network.endpoints = list;
+        self.publish();
+    }
+}
+
+/// docker's codes for programs that never ran.
+pub fn failed_start(failure: &Failure) -> ExitRecord {
+    let code = match failure.kind {
+        FailureKind::CommandNotFound => 127,
+        FailureKind::CommandNotRunnable => 126,
+        _ => 128,
+    };
+    ExitRecord {
+        code,
+        finished_unix_ns: unix_ns(),
+        error: failure.message.clone(),
+        ..ExitRecord::default()
+    }
+}

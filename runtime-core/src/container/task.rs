@@ -1,0 +1,345 @@
+//! The task that owns a container.
+
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use davit_contracts::network::EndpointSpec;
+use davit_contracts::runtime::ContainerSpec;
+use davit_wire::{Event, ExecSpec, Reply, Request};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::record::{ProcessRecord, Record};
+use super::remove::{self, Teardown};
+use super::start::Started;
+use super::state::Status;
+use crate::engine::Engine;
+use crate::error::RuntimeError;
+use crate::monitor::link::{Connected, Link};
+
+/// Where an answer goes.
+pub type Answer<T> = oneshot::Sender<Result<T, RuntimeError>>;
+
+/// What may be asked of a container's task.
+#[derive(Debug)]
+pub enum Command {
+    /// Start the program.
+    Start { hold: bool, answer: Answer<Started> },
+    /// Send a signal to the program.
+    Signal { signal: i32, action: &'static str, answer: Answer<()> },
+    /// Freeze.
+    Pause { answer: Answer<()> },
+    /// Thaw.
+    Unpause { answer: Answer<()> },
+    /// Journal the removal; the task ends.
+    Remove { volumes: bool, answer: Answer<()> },
+    /// Another name.
+    Rename { name: String, answer: Answer<()> },
+    /// One more network.
+    Connect { endpoint: Box<EndpointSpec>, answer: Answer<()> },
+    /// One network less.
+    Disconnect { network: String, force: bool, answer: Answer<()> },
+    /// One more program inside.
+    Exec { spec: Box<ExecSpec>, answer: Answer<i32> },
+}
+
+/// What everybody may see of a container.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// As last published.
+    pub record: Arc<Record>,
+    /// How many times its program has ended since this runtimed started.
+    pub exits: u64,
+    /// Its removal is journaled.
+    pub gone: bool,
+}
+
+impl View {
+    /// The state as the table knows it.
+    pub fn status(&self) -> Status {
+        if self.gone { Status::Removing } else { Status::parse(self.record.status()) }
+    }
+}
+
+/// A container as the rest of runtimed holds it.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// 64 hex.
+    pub id: String,
+    queue: mpsc::Sender<Command>,
+    view: watch::Receiver<View>,
+}
+
+impl Handle {
+    /// What it is now.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// To wait for changes.
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Asks the task and waits for its answer.
+    pub async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, RuntimeError> {
+        let (tx, rx) = oneshot::channel();
+        let gone = || RuntimeError::Removing(self.view.borrow().record.container.name.clone());
+        self.queue.send(command(tx)).await.map_err(|_| gone())?;
+        rx.await.map_err(|_| gone())?
+    }
+
+    /// A handle without a task, for tests of what only looks at ids.
+    #[cfg(test)]
+    pub fn detached(id: &str) -> Self {
+        let (queue, _) = mpsc::channel(1);
+        let (_, view) = watch::channel(View { record: Arc::default(), exits: 0, gone: false });
+        Self { id: id.to_owned(), queue, view }
+    }
+}
+
+/// A living monitor.
+#[derive(Debug)]
+pub struct Monitor {
+    /// For requests.
+    pub link: Link,
+    /// What happens.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// Its process.
+    pub process: ProcessRecord,
+}
+
+impl From<Connected> for Monitor {
+    fn from(c: Connected) -> Self {
+        let state = &c.welcome.state;
+        let process = ProcessRecord { pid: state.monitor_pid, start_time: state.monitor_start_time };
+        Self { link: c.link, events: c.events, process }
+    }
+}
+
+/// Whether the task goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// With the next command or event.
+    On,
+    /// The container is gone; only teardown remains.
+    End,
+}
+
+/// The owner.
+#[derive(Debug)]
+pub struct Task {
+    /// Shared half.
+    pub(super) engine: Arc<Engine>,
+    /// Owned state.
+    pub(super) record: Record,
+    /// While there is one.
+    pub(super) monitor: Option<Monitor>,
+    /// What a past run left to undo.
+    pub(super) teardown: Teardown,
+    /// When it is tried again.
+    retry: Option<(Instant, Duration)>,
+    /// The record differs from its file.
+    pub(super) dirty: bool,
+    exits: u64,
+    view: watch::Sender<View>,
+    queue: mpsc::Receiver<Command>,
+}
+
+impl Task {
+    /// A task that does not run yet, and the handle to it.
+    pub fn new(engine: Arc<Engine>, record: Record) -> (Self, Handle) {
+        let id = record.id().to_owned();
+        let (queue_tx, queue) = mpsc::channel(32);
+        let (view, view_rx) = watch::channel(View { record: Arc::new(record.clone()), exits: 0, gone: false });
+        let teardown = Teardown { id: id.clone(), ..Teardown::default() };
+        let task =
+            Self { engine, record, monitor: None, teardown, retry: None, dirty: false, exits: 0, view, queue };
+        (task, Handle { id, queue: queue_tx, view: view_rx })
+    }
+
+    /// Serves until the container is gone.
+    pub async fn run(mut self) {
+        loop {
+            if self.dirty {
+                self.save();
+            }
+            if !self.teardown.is_done() && self.retry.is_none() {
+                self.retry = Some((Instant::now(), Duration::from_millis(100)));
+            }
+            let flow = tokio::select! {
+                biased;
+                event = next_event(self.monitor.as_mut()) => match event {
+                    Some(event) => self.happened(event).await,
+                    None => self.monitor_died().await,
+                },
+                () = due(self.retry) => { self.try_teardown().await; Flow::On }
+                command = self.queue.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    // The registry let go of us: runtimed ends, and the container goes on without it.
+                    None => return,
+                },
+            };
+            if flow == Flow::End {
+                break;
+            }
+        }
+        let Self { engine, teardown, record, .. } = self;
+        teardown.to_end(&engine).await;
+        tracing::debug!(container.id = record.short(), "nothing is left of it");
+    }
+
+    /// Undoes what is left of a container that nobody sees any more.
+    pub async fn into_teardown(self) {
+        let Self { engine, teardown, .. } = self;
+        teardown.to_end(&engine).await;
+    }
+
+    /// What was asked for.
+    pub fn spec_of(&self) -> ContainerSpec {
+        self.record.container.spec.clone().unwrap_or_default()
+    }
+
+    /// Tells everybody of a new container.
+    pub fn announce_created(&mut self) {
+        self.emit("create", &[]);
+        self.publish();
+    }
+
+    async fn obey(&mut self, command: Command) -> Flow {
+        match command {
+            Command::Start { hold, answer } => {
+                let started = self.start(hold).await;
+                let _ = answer.send(started);
+                return self.after_failed_start().await;
+            }
+            Command::Signal { signal, action, answer } => {
+                let _ = answer.send(self.signal(signal, action).await);
+            }
+            Command::Pause { answer } => {
+                let _ = answer.send(self.freeze(true).await);
+            }
+            Command::Unpause { answer } => {
+                let _ = answer.send(self.freeze(false).await);
+            }
+            Command::Remove { volumes, answer } => {
+                let removed = self.remove(volumes).await;
+                let flow = if removed.is_ok() { Flow::End } else { Flow::On };
+                let _ = answer.send(removed);
+                return flow;
+            }
+            Command::Rename { name, answer } => {
+                let _ = answer.send(self.rename(&name));
+            }
+            Command::Connect { endpoint, answer } => {
+                let _ = answer.send(self.connect(*endpoint).await);
+            }
+            Command::Disconnect { network, force, answer } => {
+                let _ = answer.send(self.disconnect(&network, force).await);
+            }
+            Command::Exec { spec, answer } => {
+                let pid = match self.request(Request::Exec(spec)).await {
+                    Ok(Reply::Started { pid }) => Ok(pid),
+                    Ok(_) => Ok(0),
+                    Err(e) => Err(e),
+                };
+                let _ = answer.send(pid);
+            }
+        }
+        Flow::On
+    }
+
+    /// Asks the monitor.
+    pub(super) async fn request(&self, request: Request) -> Result<Reply, RuntimeError> {
+        let name = &self.record.container.name;
+        let Some(monitor) = &self.monitor else {
+            return Err(RuntimeError::WrongState(format!("container {name} is not running")));
+        };
+        match monitor.link.request(request).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(failure)) => Err(RuntimeError::Monitor { kind: failure.kind, message: failure.message }),
+            Err(source) => Err(RuntimeError::Link { id: self.record.short().to_owned(), source }),
+        }
+    }
+
+    /// Tries to undo what a past run left.
+    pub(super) async fn try_teardown(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        let errors = self.teardown.attempt(&engine).await;
+        if self.teardown.is_done() {
+            self.retry = None;
+            self.record.attached = false;
+            self.record.monitor = None;
+            self.publish();
+        } else {
+            remove::log(&self.teardown.id, &errors);
+            let wait = self.retry.map_or(Duration::from_millis(100), |(_, wait)| wait);
+            self.retry = Some((Instant::now() + wait, (wait * 2).min(Duration::from_secs(30))));
+        }
+    }
+
+    /// Shows the record to everybody; it is saved before the next command.
+    pub(super) fn publish(&mut self) {
+        self.dirty = true;
+        let record = Arc::new(self.record.clone());
+        let exits = self.exits;
+        self.view.send_modify(|v| *v = View { record, exits, gone: v.gone });
+    }
+
+    /// The same after the program has ended.
+    pub(super) fn publish_exit(&mut self) {
+        self.exits += 1;
+        self.publish();
+    }
+
+    /// The same after the removal was journaled.
+    pub(super) fn publish_gone(&mut self) {
+        self.publish();
+        self.dirty = false;
+        self.view.send_modify(|v| v.gone = true);
+    }
+
+    /// Writes the record; a failure is an operator's business and tried again with the next change.
+    pub(super) fn save(&mut self) {
+        self.dirty = false;
+        if let Err(e) = self.record.save(&self.directory()) {
+            tracing::error!(container.id = self.record.short(), error = e.line(), "the record cannot be saved");
+        }
+    }
+
+    /// Its durable directory.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.engine.dirs.container(self.record.id())
+    }
+
+    /// The state as the table knows it.
+    pub(super) fn status(&self) -> Status {
+        Status::parse(self.record.status())
+    }
+
+    /// Records an event with docker's attributes.
+    pub(super) fn emit(&self, action: &str, extra: &[(&str, String)]) {
+        let c = &self.record.container;
+        let mut attributes = c.spec.as_ref().map(|s| s.labels.clone()).unwrap_or_default();
+        attributes.insert("name".into(), c.name.clone());
+        attributes.insert("image".into(), c.image.clone());
+        attributes.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        self.engine.events.emit("container", action, self.record.id(), attributes);
+    }
+}
+
+async fn next_event(monitor: Option<&mut Monitor>) -> Option<Event> {
+    match monitor {
+        Some(monitor) => monitor.events.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn due(retry: Option<(Instant, Duration)>) {
+    match retry {
+        Some((at, _)) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}

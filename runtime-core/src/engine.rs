@@ -1,0 +1,81 @@
+//! What all containers share: configuration, directories, peers, events, and the index of containers by id and name.
+
+pub mod boot;
+pub mod create;
+pub mod list;
+pub mod lifecycle;
+pub mod names;
+pub mod registry;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use davit_daemon_kit::paths::Layout;
+
+use crate::config::Config;
+use crate::container::dirs::Dirs;
+use crate::error::{RuntimeError, io_error};
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::peers::{Peer, Peers};
+use crate::spec::host::Host;
+use registry::Registry;
+
+/// The shared half of runtimed.
+#[derive(Debug)]
+pub struct Engine {
+    /// `runtimed.toml`.
+    pub config: Config,
+    /// Where files are.
+    pub dirs: Dirs,
+    /// What this host allows.
+    pub host: Host,
+    /// storaged and netd.
+    pub peers: Peers,
+    /// What happened.
+    pub events: Events,
+    /// Containers.
+    pub registry: Registry,
+    /// Exec sessions.
+    pub execs: Execs,
+}
+
+impl Engine {
+    /// Makes the directories; must be called inside a tokio runtime. Nothing is adopted yet.
+    pub fn open(layout: &Layout, config: Config) -> Result<Arc<Self>, RuntimeError> {
+        let dirs = Dirs { state: layout.runtime_state(), run: layout.runtime_run() };
+        for dir in [dirs.containers(), dirs.trash(), dirs.run.clone()] {
+            make_private_dir(&dir)?;
+        }
+        let peers = Peers {
+            storage: Peer::new("storaged", &layout.socket("storaged")),
+            network: Peer::new("netd", &layout.socket("netd")),
+        };
+        let events = Events::open(&dirs.state.join("events.jsonl"));
+        let host = Host::read(layout.rootless);
+        Ok(Arc::new(Self {
+            config,
+            dirs,
+            host,
+            peers,
+            events,
+            registry: Registry::default(),
+            execs: Execs::default(),
+        }))
+    }
+
+    /// The monitor's program.
+    pub fn monitor_program(&self) -> Result<PathBuf, RuntimeError> {
+        Layout::binary("davit-monitor").ok_or_else(|| RuntimeError::NoRuntime {
+            name: "davit-monitor".to_owned(),
+            why: "no such program beside davit-runtimed nor in PATH".to_owned(),
+            nearest: None,
+        })
+    }
+}
+
+/// A directory for us only.
+pub fn make_private_dir(path: &std::path::Path) -> Result<(), RuntimeError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))
+}

@@ -1,0 +1,205 @@
+//! Finding everything again after a start: containers, journaled removals, and what nobody owns.
+//!
+//! Containers are adopted side by side before the daemon says that it is ready; nothing in that waits for storaged or netd. Removals and
+//! orphans are finished behind it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use davit_contracts::network::ListSandboxesRequest;
+use davit_contracts::storage::ListSnapshotsRequest;
+use davit_sys::process::ProcessRef;
+use davit_wire::MonitorConfig;
+use tokio::task::JoinSet;
+
+use super::Engine;
+use crate::container::dirs::RunDir;
+use crate::container::leftovers::Leftovers;
+use crate::container::record::Record;
+use crate::container::remove::{MARKER, Removing, Teardown, recorded_monitor, remove_snapshot};
+use crate::container::task::{Flow, Task};
+use crate::container::{network, record};
+use crate::error::RuntimeError;
+use crate::monitor::link::connect;
+use crate::peers::{endpoints, snapshots};
+
+impl Engine {
+    /// Adopts every container on record, and leaves removals and orphans to tasks behind it.
+    pub async fn boot(self: &Arc<Self>) {
+        let mut removals = Vec::new();
+        let mut adopted = JoinSet::new();
+        for dir in directories(&self.dirs.containers()) {
+            match Record::load(&dir) {
+                Ok(record) if !dir.join(MARKER).exists() => self.adopt(record, &mut adopted),
+                Ok(_) => removals.push(dir),
+                Err(e) => {
+                    tracing::warn!(error = e.line(), "a directory without a whole record is removed");
+                    removals.push(dir);
+                }
+            }
+        }
+        while adopted.join_next().await.is_some() {}
+        removals.extend(directories(&self.dirs.trash()));
+        for dir in removals {
+            let engine = Arc::clone(self);
+            tokio::spawn(async move { engine.finish_removal(dir).await });
+        }
+        let engine = Arc::clone(self);
+        tokio::spawn(async move { engine.clear_orphans().await });
+        tracing::info!(containers = self.registry.all().len(), "containers found again");
+    }
+
+    fn adopt(self: &Arc<Self>, record: Record, adopted: &mut JoinSet<()>) {
+        let id = record.id().to_owned();
+        // Two records with one name can only come from a crash in the middle of a rename; the second gets a new one.
+        let name = self.registry.reserve(&record.container.name, &id).or_else(|_| self.registry.reserve("", &id));
+        let mut record = record;
+        match name {
+            Ok(name) => record.container.name = name,
+            Err(e) => {
+                tracing::error!(container.id = id, error = e.line(), "cannot take a container back");
+                return;
+            }
+        }
+        let (mut task, handle) = Task::new(Arc::clone(self), record);
+        self.registry.insert(handle);
+        adopted.spawn(async move {
+            if task.adopt().await == Flow::On {
+                tokio::spawn(task.run());
+            } else {
+                tokio::spawn(task.into_teardown());
+            }
+        });
+    }
+
+    /// Finishes a removal that was journaled before we started.
+    async fn finish_removal(&self, dir: PathBuf) {
+        let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let marker: Removing =
+            fs::read(dir.join(MARKER)).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+        let old = Record::load(&dir).ok();
+        let mut teardown = self.teardown_of(&id, old.as_ref()).await;
+        teardown.release = Some(marker.volumes);
+        teardown.directory = Some(dir);
+        teardown.to_end(self).await;
+    }
+
+    /// Everything that a container may have outside of its durable directory.
+    async fn teardown_of(&self, id: &str, old: Option<&Record>) -> Teardown {
+        let run = self.dirs.run_dir(id);
+        let mut teardown = Teardown {
+            id: id.to_owned(),
+            detach: true,
+            snapshot: true,
+            run_dir: run.path().exists(),
+            ..Teardown::default()
+        };
+        if teardown.run_dir || old.is_some_and(|r| r.process.is_some()) {
+            match connect(&run.socket()).await {
+                Ok(connected) => teardown.monitor = Some(connected.into()),
+                Err(_) => teardown.leftovers = Some(self.leftovers_of(id, &run, old)),
+            }
+        }
+        teardown
+    }
+
+    fn leftovers_of(&self, id: &str, run: &RunDir, old: Option<&Record>) -> Leftovers {
+        let config = monitor_config(run);
+        let spec = old.and_then(|r| r.container.spec.as_ref());
+        Leftovers {
+            id: id.to_owned(),
+            process: old.and_then(|r| r.process),
+            monitor: recorded_monitor(run).or(old.and_then(|r| r.monitor)),
+            runtime: config.map(|c| (c.runtime, run.runtime_root())),
+            cgroup_parent: spec.map(|s| s.cgroup_parent.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Ends monitors, detaches sandboxes and removes snapshots that no container names.
+    async fn clear_orphans(&self) {
+        for dir in directories(&self.dirs.run) {
+            let run = RunDir(dir);
+            let id = monitor_config(&run).map(|c| c.container_id).unwrap_or_default();
+            if id.is_empty() {
+                // Made, but not even a monitor's configuration was written.
+                let known = self.registry.all().iter().any(|h| self.dirs.run_dir(&h.id) == run);
+                let own = run.path().file_name().is_some_and(|n| n.len() == 16);
+                if !known && own {
+                    let _ = crate::container::remove::remove_run_dir(&run);
+                }
+            } else if !self.registry.knows(&id) && !self.dirs.trashed(&id).exists() {
+                tracing::info!(container.id = id, "removing a container that was never finished");
+                let mut teardown = self.teardown_of(&id, None).await;
+                teardown.release = Some(true);
+                teardown.to_end(self).await;
+            }
+        }
+        let mut wait = Duration::from_secs(1);
+        while let Err(e) = self.clear_peers().await {
+            tracing::debug!(error = e.line(), "orphans are looked for again");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(60));
+        }
+    }
+
+    async fn clear_peers(&self) -> Result<(), RuntimeError> {
+        // Lists first, the registry after: what is made meanwhile has its name reserved before it is prepared.
+        let list = |channel| async move { snapshots(channel).list(ListSnapshotsRequest {}).await };
+        let found = self.peers.storage.call(list).await?.snapshots;
+        let ours = |s: &davit_contracts::storage::Snapshot| {
+            s.labels.get("davit.owner").is_some_and(|owner| owner == "runtimed")
+        };
+        for snapshot in found.iter().filter(|s| ours(s) && !self.owns(&s.key)) {
+            tracing::info!(snapshot.key = snapshot.key, "removing a snapshot that no container names");
+            remove_snapshot(self, &snapshot.key).await?;
+        }
+        let list = |channel| async move { endpoints(channel).list(ListSandboxesRequest {}).await };
+        let found = self.peers.network.call(list).await?.sandboxes;
+        for sandbox in found.iter().filter(|s| is_id(&s.id) && !self.owns(&s.id)) {
+            // Others may attach sandboxes too; only those whose holder is dead are nobody's.
+            let holder = sandbox.holder.unwrap_or_default();
+            let alive = ProcessRef { pid: holder.pid, start_time: holder.start_time }.is_alive();
+            if !alive {
+                tracing::info!(sandbox.id = sandbox.id, "detaching a sandbox that no container names");
+                network::detach(&self.peers, &sandbox.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a container, also one being removed, answers for this id.
+    fn owns(&self, id: &str) -> bool {
+        self.registry.knows(id) || self.dirs.trashed(id).exists()
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    davit_contracts::id::ContainerId::parse(text).is_ok()
+}
+
+fn monitor_config(run: &RunDir) -> Option<MonitorConfig> {
+    serde_json::from_slice(&fs::read(run.monitor_config()).ok()?).ok()
+}
+
+fn directories(path: &std::path::Path) -> BTreeSet<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return BTreeSet::new() };
+    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        fs::write(dir.path().join("b"), "").unwrap();
+        assert_eq!(directories(dir.path()).len(), 1);
+        assert!(directories(&dir.path().join("missing")).is_empty());
+        assert!(record::Record::load(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! Making containers.
+
+use std::sync::Arc;
+
+use davit_contracts::id::ContainerId;
+use davit_contracts::runtime::{Container, ContainerSpec, State};
+use tokio::task::JoinHandle;
+
+use super::Engine;
+use crate::clock::unix_ns;
+use crate::container::network;
+use crate::container::record::Record;
+use crate::container::start::{Started, endpoints_of};
+use crate::container::task::{Handle, Task};
+use crate::error::RuntimeError;
+use crate::spec::check::{self, Network};
+
+/// A container that was made.
+#[derive(Debug)]
+pub struct Created {
+    /// 64 hex.
+    pub id: String,
+    /// Asked for or generated.
+    pub name: String,
+    /// For the person who asked.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Makes a container that does not run.
+    pub async fn create(self: &Arc<Self>, spec: ContainerSpec) -> Result<Created, RuntimeError> {
+        let engine = Arc::clone(self);
+        finish(tokio::spawn(async move {
+            let (mut task, handle, created) = engine.begin(spec)?;
+            let made = async {
+                for endpoint in endpoints_of(&task.spec_of())? {
+                    network::lookup(&engine.peers, &endpoint.network).await?;
+                }
+                task.create().await
+            };
+            if let Err(e) = made.await {
+                engine.throw_away(task, handle, &e).await;
+                return Err(e);
+            }
+            task.announce_created();
+            engine.registry.insert(handle);
+            tokio::spawn(task.run());
+            Ok(created)
+        }))
+        .await
+    }
+
+    /// Makes a container and starts it.
+    pub async fn run(
+        self: &Arc<Self>,
+        spec: ContainerSpec,
+        hold: bool,
+    ) -> Result<(Created, Started), RuntimeError> {
+        let engine = Arc::clone(self);
+        finish(tokio::spawn(async move {
+            let (mut task, handle, mut created) = engine.begin(spec)?;
+            match task.run_fresh(hold).await {
+                Ok(mut started) => {
+                    created.warnings.append(&mut started.warnings);
+                    task.announce_created();
+                    engine.registry.insert(handle);
+                    tokio::spawn(task.run());
+                    Ok((created, started))
+                }
+                Err(e) => {
+                    engine.throw_away(task, handle, &e).await;
+                    Err(e)
+                }
+            }
+        }))
+        .await
+    }
+
+    /// Everything that needs no other daemon: checks, id, name, record.
+    fn begin(self: &Arc<Self>, spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
+        let warnings = check::spec(&spec, &self.host)?;
+        let (runtime, _) = self.config.runtime(&spec.runtime)?;
+        self.monitor_program()?;
+        let id = ContainerId::from_random(rand::random()).to_string();
+        let hostname = self.hostname(&spec, &id)?;
+        let name = self.registry.reserve(&spec.name, &id)?;
+        let container = Container {
+            id: id.clone(),
+            name: name.clone(),
+            image: spec.image.clone(),
+            created_unix_ns: unix_ns(),
+            state: Some(State { status: "created".into(), ..State::default() }),
+            log_path: self.dirs.log(&id).display().to_string(),
+            runtime,
+            hostname,
+            spec: Some(spec),
+            ..Container::default()
+        };
+        let (task, handle) = Task::new(Arc::clone(self), Record { container, ..Record::default() });
+        Ok((task, handle, Created { id, name, warnings }))
+    }
+
+    fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
+        let shares_uts = spec.namespaces.as_ref().is_some_and(|n| n.uts == "host");
+        Ok(match check::network(spec)? {
+            _ if shares_uts => self.host.hostname.clone(),
+            _ if !spec.hostname.is_empty() => spec.hostname.clone(),
+            Network::Host => self.host.hostname.clone(),
+            Network::Container(other) => self.registry.find(&other)?.view().record.container.hostname.clone(),
+            _ => id[..12].to_owned(),
+        })
+    }
+
+    /// Undoes a container that failed before anybody saw it; one whose command could not be run stays, exited, as docker leaves it.
+    async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
+        if task.discard(error).await {
+            task.announce_created();
+            self.registry.insert(handle);
+            tokio::spawn(task.run());
+            return;
+        }
+        // The name is free at once; what could not be undone is tried again behind it.
+        self.registry.remove(&handle.id);
+        tokio::spawn(task.into_teardown());
+    }
+}
+
+/// Waits for work that goes on also when the client that asked for it has gone.
+async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+    work.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}

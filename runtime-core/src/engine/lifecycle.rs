@@ -1,0 +1,118 @@
+//! Requests that take several steps of a container's task: stop, restart, forced removal, waiting.
+
+use std::time::Duration;
+
+use davit_contracts::runtime::wait_request::Condition;
+use tokio::sync::watch;
+
+use super::Engine;
+use crate::container::start::Started;
+use crate::container::state::{Ask, Verdict, judge};
+use crate::container::task::{Command, Handle, View};
+use crate::error::RuntimeError;
+use crate::signal;
+
+/// docker's patience with a program that was asked to stop.
+const STOP_TIMEOUT_S: u32 = 10;
+/// A killed program that does not go is stuck in the kernel.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Stop signal, patience, SIGKILL.
+    pub async fn stop(&self, handle: &Handle, timeout_s: Option<u32>, asked: &str) -> Result<(), RuntimeError> {
+        let view = handle.view();
+        let name = view.record.container.name.clone();
+        if judge(Ask::Stop, effective(&view), &name).map_err(RuntimeError::WrongState)? == Verdict::Already {
+            return Ok(());
+        }
+        let spec = view.record.container.spec.clone().unwrap_or_default();
+        let text = [asked, &spec.stop_signal, &view.record.image.stop_signal];
+        let text = text.into_iter().find(|t| !t.is_empty()).unwrap_or("TERM");
+        let number = signal::parse(text).or(if asked.is_empty() { Some(signal::TERM) } else { None });
+        let number = number.ok_or_else(|| RuntimeError::Invalid(format!("invalid signal: {text}")))?;
+        let patience = Duration::from_secs(timeout_s.or(spec.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S).into());
+        let mut watch = handle.watch();
+        let before = view.exits;
+        self.send(handle, number, "kill").await?;
+        if !ends(&mut watch, before, patience).await {
+            self.send(handle, signal::KILL, "kill").await?;
+            if !ends(&mut watch, before, KILL_PATIENCE).await {
+                return Err(RuntimeError::WrongState(format!("container {name} did not end, not even after SIGKILL")));
+            }
+        }
+        self.emit_for(&watch.borrow(), "stop");
+        Ok(())
+    }
+
+    /// One signal; that the program ended meanwhile is no failure of a stop.
+    async fn send(&self, handle: &Handle, number: i32, action: &'static str) -> Result<(), RuntimeError> {
+        match handle.ask(|answer| Command::Signal { signal: number, action, answer }).await {
+            Err(e) if effective(&handle.view()).is_alive() && !matches!(e, RuntimeError::Removing(_)) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops what runs, then starts.
+    pub async fn restart(&self, handle: &Handle, timeout_s: Option<u32>) -> Result<Started, RuntimeError> {
+        let view = handle.view();
+        judge(Ask::Restart, view.status(), &view.record.container.name).map_err(RuntimeError::WrongState)?;
+        self.stop(handle, timeout_s, "").await?;
+        let started = handle.ask(|answer| Command::Start { hold: false, answer }).await?;
+        self.emit_for(&handle.view(), "restart");
+        Ok(started)
+    }
+
+    /// Journals the removal; with force a living program is killed first.
+    pub async fn remove(&self, handle: &Handle, force: bool, volumes: bool) -> Result<(), RuntimeError> {
+        let view = handle.view();
+        if force && effective(&view).is_alive() {
+            let mut watch = handle.watch();
+            self.send(handle, signal::KILL, "kill").await?;
+            if !ends(&mut watch, view.exits, KILL_PATIENCE).await {
+                return Err(RuntimeError::WrongState(format!(
+                    "container {} did not end, not even after SIGKILL",
+                    view.record.container.name
+                )));
+            }
+        }
+        match handle.ask(|answer| Command::Remove { volumes, answer }).await {
+            // Its automatic removal was faster.
+            Err(RuntimeError::Removing(_)) if force => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Blocks until the condition holds; answers the exit code and error.
+    pub async fn wait(&self, handle: &Handle, condition: Condition) -> (i32, String) {
+        let mut watch = handle.watch();
+        let before = watch.borrow().exits;
+        let holds = |v: &View| match condition {
+            Condition::Unspecified | Condition::NotRunning => v.gone || !effective(v).is_alive(),
+            Condition::NextExit => v.gone || v.exits > before,
+            Condition::Removed => v.gone,
+        };
+        // A closed channel: the container is gone, and its last view is still there.
+        let _ = watch.wait_for(holds).await;
+        let state = watch.borrow().record.state();
+        (state.exit_code, state.error)
+    }
+
+    fn emit_for(&self, view: &View, action: &str) {
+        let c = &view.record.container;
+        let mut attributes = c.spec.as_ref().map(|s| s.labels.clone()).unwrap_or_default();
+        attributes.insert("name".into(), c.name.clone());
+        attributes.insert("image".into(), c.image.clone());
+        self.events.emit("container", action, &c.id, attributes);
+    }
+}
+
+/// A program that is held for a client counts as one that runs.
+fn effective(view: &View) -> crate::container::state::Status {
+    use crate::container::state::Status;
+    if view.record.held && !view.gone { Status::Running } else { view.status() }
+}
+
+async fn ends(watch: &mut watch::Receiver<View>, before: u64, patience: Duration) -> bool {
+    let ended = watch.wait_for(|v| v.gone || v.exits > before);
+    tokio::time::timeout(patience, ended).await.is_ok()
+}

@@ -1,0 +1,159 @@
+//! Containers by id and name. Names are reserved before anything is made, in one step with the check that they are free.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use davit_contracts::id::check_name;
+
+use super::names::generate;
+use crate::container::task::Handle;
+use crate::error::RuntimeError;
+use crate::nearest::nearest;
+
+/// The index. Never held over an await.
+#[derive(Debug, Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_id: BTreeMap<String, Handle>,
+    /// Also those of containers that are being made.
+    names: HashMap<String, String>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves a name for an id; an empty one is generated. Answers the name.
+    pub fn reserve(&self, name: &str, id: &str) -> Result<String, RuntimeError> {
+        let mut inner = self.lock();
+        let name = if name.is_empty() {
+            (0..).map(generate).find(|n| !inner.names.contains_key(n)).expect("names do not run out")
+        } else {
+            let name = name.strip_prefix('/').unwrap_or(name);
+            check_name(name)?;
+            name.to_owned()
+        };
+        inner.take(&name, id)?;
+        Ok(name)
+    }
+
+    /// Makes a container visible; its name is reserved already.
+    pub fn insert(&self, handle: Handle) {
+        self.lock().by_id.insert(handle.id.clone(), handle);
+    }
+
+    /// Forgets a container and frees its name (also one that was only reserved).
+    pub fn remove(&self, id: &str) {
+        let mut inner = self.lock();
+        inner.by_id.remove(id);
+        inner.names.retain(|_, holder| holder != id);
+    }
+
+    /// Gives a container another name.
+    pub fn rename(&self, id: &str, name: &str) -> Result<String, RuntimeError> {
+        let name = name.strip_prefix('/').unwrap_or(name);
+        check_name(name)?;
+        let mut inner = self.lock();
+        inner.take(name, id)?;
+        inner.names.retain(|n, holder| holder != id || n == name);
+        Ok(name.to_owned())
+    }
+
+    /// By full id, name, or unambiguous beginning of an id.
+    pub fn find(&self, text: &str) -> Result<Handle, RuntimeError> {
+        let inner = self.lock();
+        let text = text.strip_prefix('/').unwrap_or(text);
+        if let Some(handle) = inner.by_id.get(text) {
+            return Ok(handle.clone());
+        }
+        if let Some(handle) = inner.names.get(text).and_then(|id| inner.by_id.get(id)) {
+            return Ok(handle.clone());
+        }
+        if !text.is_empty() {
+            let mut beginning =
+                inner.by_id.range(text.to_owned()..).take_while(|(id, _)| id.starts_with(text)).map(|(_, h)| h);
+            match (beginning.next(), beginning.next()) {
+                (Some(handle), None) => return Ok(handle.clone()),
+                (Some(_), Some(_)) => return Err(RuntimeError::Ambiguous(text.to_owned())),
+                (None, _) => {}
+            }
+        }
+        let near = nearest(text, inner.names.keys().map(String::as_str));
+        Err(RuntimeError::NoContainer { name: text.to_owned(), nearest: near })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Handle> {
+        self.lock().by_id.values().cloned().collect()
+    }
+
+    /// Whether an id is of a container, also of one that is being made.
+    pub fn knows(&self, id: &str) -> bool {
+        let inner = self.lock();
+        inner.by_id.contains_key(id) || inner.names.values().any(|holder| holder == id)
+    }
+}
+
+impl Inner {
+    fn take(&mut self, name: &str, id: &str) -> Result<(), RuntimeError> {
+        if let Some(holder) = self.names.get(name) {
+            return Err(RuntimeError::NameInUse { name: name.to_owned(), holder: holder.clone() });
+        }
+        self.names.insert(name.to_owned(), id.to_owned());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(ids: &[(&str, &str)]) -> Registry {
+        let r = Registry::default();
+        for (id, name) in ids {
+            r.reserve(name, id).unwrap();
+            r.insert(Handle::detached(id));
+        }
+        r
+    }
+
+    #[test]
+    fn names_are_unique_and_freed() {
+        let r = with(&[("aa11", "web")]);
+        let e = r.reserve("web", "bb").unwrap_err().to_string();
+        assert!(e.starts_with("Conflict. The container name \"/web\" is already in use by container \"aa11\""), "{e}");
+        assert!(r.reserve("/we b", "bb").is_err());
+        assert!(!r.reserve("", "cc").unwrap().is_empty());
+        r.remove("aa11");
+        assert!(!r.knows("aa11"));
+        r.reserve("web", "bb").unwrap();
+        assert!(r.knows("bb"), "a reserved one is known before it is visible");
+    }
+
+    #[test]
+    fn containers_are_found_by_id_name_and_beginning() {
+        let r = with(&[("aa11", "web"), ("aa22", "db"), ("bb33", "aa")]);
+        assert_eq!(r.find("web").unwrap().id, "aa11");
+        assert_eq!(r.find("/db").unwrap().id, "aa22");
+        assert_eq!(r.find("aa").unwrap().id, "bb33", "a name goes before a beginning");
+        assert_eq!(r.find("aa1").unwrap().id, "aa11");
+        assert!(matches!(r.find("a"), Err(RuntimeError::Ambiguous(_))));
+        assert!(matches!(r.find(""), Err(RuntimeError::NoContainer { .. })));
+        let Err(RuntimeError::NoContainer { nearest, .. }) = r.find("wbe") else { panic!() };
+        assert_eq!(nearest, ["web"]);
+    }
+
+    #[test]
+    fn renaming_frees_the_old_name() {
+        let r = with(&[("aa11", "web"), ("bb", "db")]);
+        assert!(r.rename("aa11", "db").is_err());
+        r.rename("aa11", "front").unwrap();
+        assert_eq!(r.find("front").unwrap().id, "aa11");
+        assert!(r.find("web").is_err());
+    }
+}

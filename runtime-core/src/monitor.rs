@@ -1,0 +1,4 @@
+//! Monitors seen from runtimed: starting one, and speaking with one.
+
+pub mod link;
+pub mod spawn;

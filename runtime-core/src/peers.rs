@@ -1,0 +1,104 @@
+//! storaged and netd as runtimed calls them.
+//!
+//! One lazily connected channel each; a daemon that was swapped is connected to again by the next call. Every call that runtimed makes
+//! is idempotent (by container id), so a call whose connection broke is made again a few times before it fails.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use davit_contracts::client::{MAX_MESSAGE, lazy};
+use davit_contracts::error::DETAIL_KEY;
+use davit_contracts::network::endpoints_client::EndpointsClient;
+use davit_contracts::network::networks_client::NetworksClient;
+use davit_contracts::storage::snapshots_client::SnapshotsClient;
+use davit_contracts::storage::volumes_client::VolumesClient;
+use davit_contracts::{Error, Kind};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use crate::error::RuntimeError;
+
+/// Waits between attempts: long enough for a supervisor to start a daemon anew.
+const WAITS_MS: &[u64] = &[20, 50, 100, 200, 400, 800];
+
+/// One daemon.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    name: &'static str,
+    socket: PathBuf,
+    channel: Channel,
+}
+
+impl Peer {
+    /// Connects on first use. Must be called inside a tokio runtime.
+    pub fn new(name: &'static str, socket: &Path) -> Self {
+        Self { name, socket: socket.to_owned(), channel: lazy(socket) }
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Calls until it answers, or the transport failed too often.
+    pub async fn call<T, F, Fut>(&self, mut attempt: F) -> Result<T, RuntimeError>
+    where
+        F: FnMut(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut waits = WAITS_MS.iter();
+        loop {
+            let status = match attempt(self.channel.clone()).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            if !is_transport(&status) {
+                return Err(RuntimeError::Peer(Box::new(Error::from(status))));
+            }
+            let Some(ms) = waits.next() else { return Err(self.down(&status)) };
+            tracing::debug!(peer = self.name, error = %status, "the call is made again");
+            tokio::time::sleep(Duration::from_millis(*ms)).await;
+        }
+    }
+
+    fn down(&self, status: &Status) -> RuntimeError {
+        let full = Error::from_error(Kind::Unavailable, status);
+        let why = full.causes().last().cloned().unwrap_or_else(|| status.message().to_owned());
+        RuntimeError::PeerDown { daemon: self.name, socket: self.socket.clone(), why }
+    }
+}
+
+/// An error that our own side of the connection made, not the daemon.
+fn is_transport(status: &Status) -> bool {
+    let detailed = status.metadata().get_bin(DETAIL_KEY).is_some();
+    !detailed && (status.code() == Code::Unavailable || std::error::Error::source(status).is_some())
+}
+
+/// Both daemons.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    /// Images, snapshots, volumes.
+    pub storage: Peer,
+    /// Networks, endpoints.
+    pub network: Peer,
+}
+
+/// A client of storaged's snapshots.
+pub fn snapshots(channel: Channel) -> SnapshotsClient<Channel> {
+    SnapshotsClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+/// A client of storaged's volumes.
+pub fn volumes(channel: Channel) -> VolumesClient<Channel> {
+    VolumesClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+/// A client of netd's endpoints.
+pub fn endpoints(channel: Channel) -> EndpointsClient<Channel> {
+    EndpointsClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+/// A client of netd's networks.
+pub fn networks(channel: Channel) -> NetworksClient<Channel> {
+    NetworksClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}

@@ -1,0 +1,213 @@
+//! Puts an OCI configuration together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use davit_contracts::runtime::{ContainerSpec, MountPoint, Security};
+
+use super::host::Host;
+use super::merge::Program;
+use super::oci::{Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, User};
+use super::{caps, mounts, resources, seccomp};
+use crate::error::RuntimeError;
+
+/// Where a namespace comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Source {
+    /// A new one.
+    #[default]
+    New,
+    /// The host's.
+    Host,
+    /// That of a process.
+    Path(PathBuf),
+}
+
+/// Everything that decides about a configuration.
+#[derive(Debug, Clone)]
+pub struct Input<'a> {
+    /// 64 hex.
+    pub id: &'a str,
+    /// As asked for.
+    pub spec: &'a ContainerSpec,
+    /// Merged with the image; the home directory is in `env`.
+    pub program: &'a Program,
+    /// Resolved in the image.
+    pub user: User,
+    /// The container's name for itself.
+    pub hostname: &'a str,
+    /// Binds and volumes with their sources on the host.
+    pub points: &'a [MountPoint],
+    /// The directory of `hosts`, `hostname`, `resolv.conf`.
+    pub files: &'a Path,
+    /// Network namespace.
+    pub net: Source,
+    /// pid namespace.
+    pub pid: Source,
+    /// ipc namespace.
+    pub ipc: Source,
+    /// uts namespace.
+    pub uts: Source,
+    /// cgroup namespace.
+    pub cgroup: Source,
+    /// Shared /dev/shm.
+    pub shm: Option<PathBuf>,
+    /// Facts.
+    pub host: &'a Host,
+}
+
+/// The configuration, and warnings for the person who asked.
+pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> {
+    let spec = input.spec;
+    let security = spec.security.clone().unwrap_or_default();
+    let options = security_options(&security)?;
+    let bounding = caps::bounding(&security, input.host.capabilities)?;
+    let (rlimits, warnings) = resources::rlimits(&spec.ulimits, input.host)?;
+    let (devices, mut rules) = devices(spec)?;
+    if security.privileged {
+        rules.push(resources::allow_all());
+    }
+    let seccomp = (options.seccomp && !security.privileged).then(|| seccomp::default_profile(&bounding));
+    let size =
+        spec.console_size.first_chunk::<2>().map(|[height, width]| ConsoleSize { height: *height, width: *width });
+    let oom = spec.resources.as_ref().map_or(0, |r| r.oom_score_adj);
+    let process = Process {
+        terminal: spec.tty,
+        console_size: size.filter(|_| spec.tty),
+        capabilities: Some(capabilities(bounding, &input.user)),
+        user: input.user.clone(),
+        args: input.program.argv.clone(),
+        env: input.program.env.clone(),
+        cwd: input.program.cwd.clone(),
+        rlimits,
+        no_new_privileges: options.no_new_privileges,
+        oom_score_adj: (oom != 0).then_some(oom),
+    };
+    let masked = |list: &[&str]| {
+        if security.privileged { Vec::new() } else { list.iter().map(ToString::to_string).collect() }
+    };
+    let linux = Linux {
+        sysctl: sysctls(input),
+        resources: resources::limits(spec.resources.as_ref(), rules, input.host)?,
+        cgroups_path: cgroups_path(input),
+        namespaces: namespaces(input),
+        devices,
+        seccomp,
+        masked_paths: masked(mounts::MASKED),
+        readonly_paths: masked(mounts::READ_ONLY),
+    };
+    let config = Config {
+        oci_version: "1.0.2",
+        process,
+        root: Root { path: "rootfs".into(), readonly: spec.read_only },
+        // Naming a host's own namespace would rename the host.
+        hostname: if input.uts == Source::New { input.hostname.to_owned() } else { String::new() },
+        domainname: if input.uts == Source::New { spec.domainname.clone() } else { String::new() },
+        mounts: all_mounts(input, security.privileged)?,
+        annotations: spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        linux,
+    };
+    Ok((config, warnings))
+}
+
+/// A program that is not root starts without capabilities, as docker's do; it can gain what is bounding from a setuid program.
+pub fn capabilities(bounding: Vec<String>, user: &User) -> Capabilities {
+    let own = if user.uid == 0 { bounding.clone() } else { Vec::new() };
+    Capabilities { bounding, effective: own.clone(), permitted: own }
+}
+
+/// The switches of `--security-opt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecurityOptions {
+    /// The default profile applies.
+    pub seccomp: bool,
+    /// Set-uid programs gain nothing.
+    pub no_new_privileges: bool,
+}
+
+/// Reads `--security-opt` values.
+pub fn security_options(security: &Security) -> Result<SecurityOptions, RuntimeError> {
+    let mut out = SecurityOptions { seccomp: true, no_new_privileges: false };
+    for text in &security.security_opt {
+        match text.split_once(['=', ':']).unwrap_or((text.as_str(), "")) {
+            ("no-new-privileges", "" | "true") => out.no_new_privileges = true,
+            ("no-new-privileges", "false") => out.no_new_privileges = false,
+            ("seccomp", "unconfined") => out.seccomp = false,
+            ("apparmor", "unconfined") | ("label", "disable") => {}
+            ("seccomp" | "apparmor" | "label", _) => {
+                return Err(RuntimeError::Unsupported(format!(
+                    "--security-opt {text} is not supported yet: only 'unconfined' or the default profile"
+                )));
+            }
+            _ => return Err(RuntimeError::Invalid(format!("invalid --security-opt: '{text}'"))),
+        }
+    }
+    Ok(out)
+}
+
+fn devices(spec: &ContainerSpec) -> Result<(Vec<super::oci::Device>, Vec<super::oci::DeviceRule>), RuntimeError> {
+    let mut nodes = Vec::new();
+    let mut rules = Vec::new();
+    for text in &spec.devices {
+        let (node, rule) = resources::device(text)?;
+        nodes.push(node);
+        rules.push(rule);
+    }
+    Ok((nodes, rules))
+}
+
+/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container.
+fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    if matches!(&input.net, Source::Path(p) if p.starts_with("/proc")) {
+        out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+        if !input.host.rootless {
+            out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+        }
+    }
+    out.extend(input.spec.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+    out
+}
+
+fn cgroups_path(input: &Input<'_>) -> String {
+    if input.host.rootless && input.spec.cgroup_parent.is_empty() {
+        return String::new();
+    }
+    let parent = match input.spec.cgroup_parent.trim_matches('/') {
+        "" => "davit",
+        parent => parent,
+    };
+    format!("/{parent}/{}", input.id)
+}
+
+fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
+    let sources = [
+        ("pid", &input.pid),
+        ("network", &input.net),
+        ("ipc", &input.ipc),
+        ("uts", &input.uts),
+        ("mount", &Source::New),
+        ("cgroup", &input.cgroup),
+    ];
+    let of = |(kind, source): (&'static str, &Source)| match source {
+        Source::New => Some(Namespace { kind, path: None }),
+        Source::Path(path) => Some(Namespace { kind, path: Some(path.display().to_string()) }),
+        Source::Host => None,
+    };
+    sources.into_iter().filter_map(of).collect()
+}
+
+fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, RuntimeError> {
+    mounts::all(&mounts::Input {
+        spec: input.spec,
+        points: input.points,
+        files: input.files,
+        host_network: input.net == Source::Host,
+        shm: input.shm.as_deref(),
+        rootless: input.host.rootless,
+        privileged,
+    })
+}
+
+#[cfg(test)]
+mod tests;

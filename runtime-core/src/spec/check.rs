@@ -1,0 +1,296 @@
+//! Refuses what cannot be before anything is made.
+
+use davit_contracts::network::{EndpointSpec, PortMapping};
+use davit_contracts::runtime::{ContainerSpec, MountSpec};
+use davit_contracts::storage::ImageConfig;
+use davit_wire::config::LogSink;
+use std::path::Path;
+
+use super::merge::clean;
+use super::{build, caps, host::Host, resources};
+use crate::config::LogDefaults;
+use crate::error::RuntimeError;
+use crate::signal;
+
+/// How a container is connected.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Network {
+    /// Its own namespace with these endpoints, at least one.
+    Endpoints(Vec<EndpointSpec>),
+    /// Its own namespace with nothing but loopback.
+    None,
+    /// The host's.
+    Host,
+    /// Another container's, named by name or id.
+    Container(String),
+}
+
+/// Checks a spec and answers warnings.
+pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeError> {
+    let invalid = |text: String| Err(RuntimeError::Invalid(text));
+    let unsupported = |text: &str| Err(RuntimeError::Unsupported(text.to_owned()));
+    if spec.image.is_empty() {
+        return invalid("no image was named".into());
+    }
+    if spec.init {
+        return unsupported("--init is not supported yet: no init program comes with davit");
+    }
+    if !spec.pod.is_empty() {
+        return unsupported("pods are not supported yet");
+    }
+    let namespaces = spec.namespaces.clone().unwrap_or_default();
+    if !matches!(namespaces.user.as_str(), "" | "host") {
+        return unsupported("--userns other than 'host' is not supported yet");
+    }
+    for (what, mode) in [
+        ("pid", &namespaces.pid),
+        ("ipc", &namespaces.ipc),
+        ("uts", &namespaces.uts),
+        ("cgroup", &namespaces.cgroup),
+    ] {
+        let known = matches!(mode.as_str(), "" | "private" | "host")
+            || (matches!(what, "pid" | "ipc") && mode.strip_prefix("container:").is_some_and(|c| !c.is_empty()));
+        if !known {
+            return invalid(format!("invalid --{what} mode '{mode}'"));
+        }
+    }
+    if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
+        return invalid(format!("invalid signal: {}", spec.stop_signal));
+    }
+    check_hostname(&spec.hostname)?;
+    check_mounts(spec)?;
+    let security = spec.security.clone().unwrap_or_default();
+    build::security_options(&security)?;
+    caps::bounding(&security, host.capabilities)?;
+    resources::limits(spec.resources.as_ref(), Vec::new(), host)?;
+    for device in &spec.devices {
+        resources::device(device)?;
+    }
+    let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
+    for entry in &spec.extra_hosts {
+        if entry.split_once([':', '=']).is_none_or(|(name, ip)| name.is_empty() || ip.is_empty()) {
+            return invalid(format!("bad format for --add-host: '{entry}': NAME:IP is expected"));
+        }
+    }
+    let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
+    match policy {
+        "" | "no" => {}
+        _ if spec.auto_remove => return invalid("conflicting options: --restart and --rm".into()),
+        "always" | "unless-stopped" | "on-failure" => {
+            warnings.push(format!("the restart policy '{policy}' is recorded, but not applied yet"));
+        }
+        other => return invalid(format!("invalid restart policy '{other}'")),
+    }
+    if spec.health.as_ref().is_some_and(|h| !h.test.is_empty()) {
+        warnings.push("health checks are recorded, but not run yet".into());
+    }
+    if matches!(network(spec)?, Network::Host) && has_ports(spec) {
+        warnings.push("Published ports are discarded when using host network mode".into());
+    }
+    log_sink(spec, &LogDefaults::default(), Path::new("/x"))?;
+    Ok(warnings)
+}
+
+fn has_ports(spec: &ContainerSpec) -> bool {
+    spec.network.as_ref().is_some_and(|n| !n.ports.is_empty() || n.publish_all)
+}
+
+fn check_hostname(name: &str) -> Result<(), RuntimeError> {
+    let label = |l: &str| {
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if name.is_empty() || (name.len() <= 63 && name.split('.').all(label)) {
+        Ok(())
+    } else {
+        Err(RuntimeError::Invalid(format!("invalid hostname: {name}")))
+    }
+}
+
+fn check_mounts(spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for m in &spec.mounts {
+        check_mount(m)?;
+        if !seen.insert(clean(&m.target)) {
+            return Err(RuntimeError::Invalid(format!("duplicate mount point: {}", m.target)));
+        }
+    }
+    Ok(())
+}
+
+fn check_mount(m: &MountSpec) -> Result<(), RuntimeError> {
+    let invalid = |why: String| {
+        Err(RuntimeError::Invalid(format!("invalid mount config for type \"{}\": {why}", m.r#type)))
+    };
+    if !m.target.starts_with('/') {
+        return invalid(format!("mount path must be absolute: '{}'", m.target));
+    }
+    if clean(&m.target) == "/" {
+        return invalid("destination can't be '/'".into());
+    }
+    if !matches!(
+        m.propagation.as_str(),
+        "" | "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
+    ) {
+        return invalid(format!("unknown propagation '{}'", m.propagation));
+    }
+    match m.r#type.as_str() {
+        "bind" if !m.source.starts_with('/') => {
+            invalid(format!("the source must be an absolute path: '{}'", m.source))
+        }
+        "bind" if !m.create_source && !Path::new(&m.source).exists() => {
+            invalid(format!("bind source path does not exist: {}", m.source))
+        }
+        "volume" if !m.source.is_empty() => Ok(davit_contracts::id::check_name(&m.source)?),
+        "tmpfs" if !m.source.is_empty() => invalid("a tmpfs has no source".into()),
+        "bind" | "volume" | "tmpfs" => Ok(()),
+        _ => invalid("only bind, volume and tmpfs are known".into()),
+    }
+}
+
+/// What the network part means.
+pub fn network(spec: &ContainerSpec) -> Result<Network, RuntimeError> {
+    let asked = spec.network.clone().unwrap_or_default();
+    for p in &asked.ports {
+        check_port(p)?;
+    }
+    let only_one = |mode: &str| {
+        Err(RuntimeError::Invalid(format!(
+            "conflicting options: the network '{mode}' cannot be combined with other networks"
+        )))
+    };
+    match asked.mode.as_str() {
+        "host" | "none" if asked.endpoints.iter().any(|e| e.network != asked.mode) => {
+            return only_one(&asked.mode);
+        }
+        "host" => return Ok(Network::Host),
+        "none" => return Ok(Network::None),
+        mode => {
+            if let Some(other) = mode.strip_prefix("container:") {
+                if other.is_empty() {
+                    return Err(RuntimeError::Invalid(
+                        "invalid network mode 'container:': it names no container".into(),
+                    ));
+                }
+                if !asked.endpoints.is_empty() {
+                    return only_one(mode);
+                }
+                if !asked.ports.is_empty() {
+                    return Err(RuntimeError::Invalid("conflicting options: port publishing and the container type network mode".into()));
+                }
+                return Ok(Network::Container(other.to_owned()));
+            }
+        }
+    }
+    let first = match asked.mode.as_str() {
+        "" if !asked.endpoints.is_empty() => asked.endpoints[0].network.clone(),
+        "" | "default" => "bridge".to_owned(),
+        name => name.to_owned(),
+    };
+    let mut endpoints = asked.endpoints;
+    match endpoints.iter().position(|e| e.network == first) {
+        Some(at) => endpoints.swap(0, at),
+        None => endpoints.insert(0, EndpointSpec { network: first, ..EndpointSpec::default() }),
+    }
+    if !asked.mac.is_empty() && endpoints[0].mac.is_empty() {
+        endpoints[0].mac = asked.mac;
+    }
+    Ok(Network::Endpoints(endpoints))
+}
+
+fn check_port(p: &PortMapping) -> Result<(), RuntimeError> {
+    let bad = |why: &str| {
+        Err(RuntimeError::Invalid(format!(
+            "invalid port mapping {}:{}/{}: {why}",
+            p.host_port, p.container_port, p.protocol
+        )))
+    };
+    if p.container_port == 0 || p.container_port > 65_535 || p.host_port > 65_535 || p.host_port_end > 65_535 {
+        return bad("ports are 1 to 65535");
+    }
+    if p.host_port_end != 0 && p.host_port_end < p.host_port {
+        return bad("the range ends before it begins");
+    }
+    if !matches!(p.protocol.as_str(), "" | "tcp" | "udp" | "sctp") {
+        return bad("the protocol is tcp, udp or sctp");
+    }
+    if !p.host_ip.is_empty() && p.host_ip.parse::<std::net::IpAddr>().is_err() {
+        return bad("the host address is no IP address");
+    }
+    Ok(())
+}
+
+/// The ports to publish: those asked for, and with `publish_all` every exposed one that is not among them.
+pub fn ports(spec: &ContainerSpec, image: &ImageConfig) -> Vec<PortMapping> {
+    let asked = spec.network.clone().unwrap_or_default();
+    let mut ports: Vec<PortMapping> = asked.ports;
+    for p in &mut ports {
+        if p.protocol.is_empty() {
+            "tcp".clone_into(&mut p.protocol);
+        }
+    }
+    if asked.publish_all {
+        for (port, protocol) in image.exposed_ports.iter().filter_map(|e| exposed(e)) {
+            if !ports.iter().any(|p| p.container_port == port && p.protocol == protocol) {
+                ports.push(PortMapping { container_port: port, protocol, ..PortMapping::default() });
+            }
+        }
+    }
+    ports
+}
+
+/// "80/tcp", "80".
+fn exposed(text: &str) -> Option<(u32, String)> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let port = port.parse().ok().filter(|p| (1..=65_535).contains(p))?;
+    Some((port, protocol.to_ascii_lowercase()))
+}
+
+/// Where output goes.
+pub fn log_sink(spec: &ContainerSpec, defaults: &LogDefaults, path: &Path) -> Result<LogSink, RuntimeError> {
+    let config = spec.log.clone().unwrap_or_default();
+    match config.driver.as_str() {
+        "none" => Ok(LogSink::None),
+        "" | "json-file" => {
+            let mut sink = (defaults.max_size, defaults.max_files);
+            for (key, value) in &config.options {
+                let bad = || RuntimeError::Invalid(format!("invalid log option {key}={value}"));
+                match key.as_str() {
+                    "max-size" => sink.0 = bytes(value).ok_or_else(bad)?,
+                    "max-file" => sink.1 = value.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?,
+                    _ => {
+                        return Err(RuntimeError::Invalid(format!(
+                            "unknown log option '{key}' for json-file: max-size and max-file are known"
+                        )));
+                    }
+                }
+            }
+            Ok(LogSink::JsonFile { path: path.to_owned(), max_size: sink.0, max_files: sink.1 })
+        }
+        "local" | "journald" => {
+            Err(RuntimeError::Unsupported(format!("the log driver '{}' is not supported yet", config.driver)))
+        }
+        other => Err(RuntimeError::Invalid(format!("unknown log driver '{other}': json-file and none are known"))),
+    }
+}
+
+/// "10m", "1k", "1g", "512", "-1" (unlimited).
+fn bytes(text: &str) -> Option<u64> {
+    if text == "-1" {
+        return Some(0);
+    }
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (digits, unit) = match lower.as_bytes().last()? {
+        b'k' => (&lower[..lower.len() - 1], 1 << 10),
+        b'm' => (&lower[..lower.len() - 1], 1 << 20),
+        b'g' => (&lower[..lower.len() - 1], 1 << 30),
+        _ => (lower, 1),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+use davit_contracts::runtime::{LogConfig, Namespaces, NetworkSpec, RestartPolicy};
+
+fn host() -> Host {
+    Host { capabilities: u64::MAX, nofile_hard: 20_000, rootless: false, hostname: "h".into() }
+}
+
+fn base() -> ContainerSpec {
+    ContainerSpec { image: "busybox".into(), ..ContainerSpec::default() }
+}
+
+fn networked(n: NetworkSpec) -> ContainerSpec {
+    ContainerSpec { network: Some(n), ..base() }
+}
+
+fn endpoint(network: &str) -> EndpointSpec {
+    EndpointSpec { network: network.into(), ..EndpointSpec::default() }
+}
+
+#[test]
+fn network_modes() {
+    assert_eq!(network(&base()).unwrap(), Network::Endpoints(vec![endpoint("bridge")]));
+    let mode = |m: &str| network(&networked(NetworkSpec { mode: m.into(), ..NetworkSpec::default() })).unwrap();
+    assert_eq!(mode("none"), Network::None);
+    assert_eq!(mode("host"), Network::Host);
+    assert_eq!(mode("container:web"), Network::Container("web".into()));
+    let n = NetworkSpec {
+        mode: "b".into(),
+        endpoints: vec![endpoint("a"), EndpointSpec { ip: "10.0.0.9".into(), ..endpoint("b") }],
+        mac: "02:00:00:00:00:01".into(),
+        ..NetworkSpec::default()
+    };
+    let Network::Endpoints(list) = network(&networked(n)).unwrap() else { panic!() };
+    assert_eq!((list[0].network.as_str(), list[0].ip.as_str(), list[1].network.as_str()), ("b", "10.0.0.9", "a"));
+    assert!(!list[0].mac.is_empty() && list[1].mac.is_empty());
+    let mixed = NetworkSpec { mode: "none".into(), endpoints: vec![endpoint("a")], ..NetworkSpec::default() };
+    assert!(network(&networked(mixed)).is_err());
+}
+
+#[test]
+fn ports_are_checked_and_exposed_ones_added() {
+    let port = |host_port, container_port| PortMapping { host_port, container_port, ..PortMapping::default() };
+    let with = |p| networked(NetworkSpec { ports: vec![p], publish_all: true, ..NetworkSpec::default() });
+    assert!(network(&with(port(70_000, 80))).is_err());
+    assert!(network(&with(port(80, 0))).is_err());
+    let image =
+        ImageConfig { exposed_ports: vec!["80/tcp".into(), "53/udp".into(), "x".into()], ..ImageConfig::default() };
+    let all = ports(&with(port(8080, 80)), &image);
+    let got: Vec<_> = all.iter().map(|p| (p.host_port, p.container_port, p.protocol.as_str())).collect();
+    assert_eq!(got, [(8080, 80, "tcp"), (0, 53, "udp")]);
+}
+
+#[test]
+fn impossible_specs_are_refused_in_one_line() {
+    let bad = |change: fn(&mut ContainerSpec)| {
+        let mut s = base();
+        change(&mut s);
+        let e = spec(&s, &host()).unwrap_err().to_string();
+        assert!(!e.contains('\n'), "{e}");
+        e
+    };
+    bad(|s| s.image.clear());
+    bad(|s| s.init = true);
+    bad(|s| s.stop_signal = "NOPE".into());
+    bad(|s| s.hostname = "a b".into());
+    bad(|s| s.namespaces = Some(Namespaces { pid: "nowhere".into(), ..Namespaces::default() }));
+    bad(|s| s.restart = Some(RestartPolicy { name: "sometimes".into(), max_retries: 0 }));
+    bad(|s| s.log = Some(LogConfig { driver: "syslog".into(), ..LogConfig::default() }));
+    bad(|s| s.extra_hosts.push("x".into()));
+    let mount = MountSpec {
+        r#type: "bind".into(),
+        source: "/nonexistent/x".into(),
+        target: "/x".into(),
+        ..MountSpec::default()
+    };
+    let mut s = base();
+    s.mounts.push(mount.clone());
+    assert!(spec(&s, &host()).unwrap_err().to_string().contains("bind source path does not exist: /nonexistent/x"));
+    s.mounts[0].create_source = true;
+    spec(&s, &host()).unwrap();
+    s.mounts.push(MountSpec { target: "/x/".into(), ..s.mounts[0].clone() });
+    assert!(spec(&s, &host()).unwrap_err().to_string().contains("duplicate mount point"));
+}
+
+#[test]
+fn log_options() {
+    let mut s = base();
+    s.log = Some(LogConfig {
+        driver: String::new(),
+        options: [("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())].into(),
+    });
+    let sink = log_sink(&s, &LogDefaults::default(), Path::new("/l")).unwrap();
+    assert_eq!(sink, LogSink::JsonFile { path: "/l".into(), max_size: 10 << 20, max_files: 3 });
+    assert_eq!(bytes("-1"), Some(0));
+    assert_eq!(bytes("99999999999999999999g"), None);
+}
