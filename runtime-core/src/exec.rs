@@ -97,6 +97,13 @@ impl Execs {
         }
     }
 
+    /// A session that ended while no runtimed was there.
+    pub fn adopt_ended(&self, container: &str, id: &str, exit_code: i32) {
+        let session = Session { container: container.to_owned(), ..Session::default() };
+        self.lock().sessions.insert(id.to_owned(), session);
+        self.ended(id, exit_code);
+    }
+
     /// Forgets the sessions of a container that ended, but for their results.
     pub fn container_ended(&self, container: &str) {
         let mut inner = self.lock();

@@ -20,6 +20,7 @@ mod logs;
 mod monitor;
 mod nearest;
 mod peers;
+mod readable;
 mod server;
 mod signal;
 mod spec;

@@ -1,7 +1,7 @@
 //! The container daemon.
 
 use anyhow::Context as _;
-use davit_contracts::version::{PLUGIN, RUNTIME};
+use davit_contracts::version::RUNTIME;
 use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
         let runtimed = build(&layout, config).await?;
-        let daemon = Daemon::new("davit-runtimed", "runtimed", &[RUNTIME, PLUGIN])
+        let daemon = Daemon::new("davit-runtimed", env!("CARGO_PKG_VERSION"), &[RUNTIME])
             .with_state_dir(state.path())
             .with_capability("log:json-file")
             .with_detail("state-format", STATE_FORMAT.to_string());

@@ -173,6 +173,9 @@ impl Task {
                     "paused".clone_into(&mut self.record.state_mut().status);
                 }
                 self.engine.execs.adopt(self.record.id(), &state.execs);
+                for exit in &state.exec_exits {
+                    self.engine.execs.adopt_ended(self.record.id(), &exit.exec_id, exit.record.code);
+                }
                 self.publish();
                 Flow::On
             }

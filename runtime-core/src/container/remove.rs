@@ -12,7 +12,6 @@ use davit_contracts::storage::RemoveSnapshotRequest;
 use davit_wire::Request;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
 
 use super::dirs::RunDir;
 use super::leftovers::{self, Leftovers};
@@ -22,6 +21,7 @@ use super::{network, volumes};
 use crate::engine::Engine;
 use crate::error::{RuntimeError, io_error};
 use crate::peers::snapshots;
+use crate::readable;
 
 /// How long a monitor may go on sending output to slow clients after it was told to end.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -161,7 +161,7 @@ pub async fn end(monitor: Monitor) {
     }
     drop(monitor.link);
     let Ok(pidfd) = pidfd else { return };
-    let Ok(ended) = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE) else { return };
+    let Ok(ended) = readable::watch(pidfd) else { return };
     let patience = if asked.is_ok() { DRAIN } else { Duration::ZERO };
     if tokio::time::timeout(patience, ended.readable()).await.is_err() {
         tracing::warn!(monitor.pid = monitor.process.pid, "the monitor did not end: killed");

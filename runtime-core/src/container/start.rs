@@ -305,6 +305,7 @@ impl Task {
             new_netns: plan.new_netns,
             netns: plan.join.as_ref().map(|(path, _)| path.clone()),
             state_dir: self.directory(),
+            ephemeral: spec.auto_remove,
             tty: spec.tty,
             open_stdin: spec.open_stdin,
             stdin_once: spec.stdin_once,

@@ -21,7 +21,7 @@ use crate::container::leftovers::Leftovers;
 use crate::container::record::Record;
 use crate::container::remove::{MARKER, Removing, Teardown, recorded_monitor, remove_snapshot};
 use crate::container::task::{Flow, Task};
-use crate::container::{network, record};
+use crate::container::network;
 use crate::error::RuntimeError;
 use crate::monitor::link::connect;
 use crate::peers::{endpoints, snapshots};
@@ -200,6 +200,6 @@ mod tests {
         fs::write(dir.path().join("b"), "").unwrap();
         assert_eq!(directories(dir.path()).len(), 1);
         assert!(directories(&dir.path().join("missing")).is_empty());
-        assert!(record::Record::load(dir.path()).is_err());
+        assert!(Record::load(dir.path()).is_err());
     }
 }

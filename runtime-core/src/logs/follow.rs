@@ -16,6 +16,7 @@ use super::reader::Reader;
 use crate::clock::unix_ns;
 use crate::container::task::View;
 use crate::error::{RuntimeError, io_error};
+use crate::readable;
 
 /// Sends entries until the log, the container, the time asked for, or the client's interest ends.
 pub async fn run(
@@ -96,7 +97,7 @@ fn watch_dir(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
     let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
     inotify::add_watch(&fd, path.parent().unwrap_or(Path::new("/")), flags)?;
-    AsyncFd::new(fd)
+    readable::watch(fd)
 }
 
 async fn change(watch: &AsyncFd<OwnedFd>) -> io::Result<()> {

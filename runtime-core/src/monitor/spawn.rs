@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use super::link::{Connected, connect};
 use crate::container::dirs::RunDir;
 use crate::error::{RuntimeError, io_error};
+use crate::readable;
 
 /// How long a monitor may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ pub async fn spawn(
 fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
     inotify::add_watch(&fd, dir, inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CREATE)?;
-    AsyncFd::new(fd)
+    readable::watch(fd)
 }
 
 /// Waits until `monitor.pid` is there. An error is the monitor's end, or the system's refusal.

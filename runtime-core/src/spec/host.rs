@@ -24,7 +24,7 @@ impl Host {
             capabilities: parse_cap_bnd(&status).unwrap_or(u64::MAX),
             nofile_hard: limit.maximum.unwrap_or(u64::MAX),
             rootless,
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            hostname: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         }
     }
 }
