@@ -22,6 +22,12 @@ enum Command {
     Demo(demo::Options),
     /// Installs what the tests need, then checks, builds and tests everything
     Test,
+    /// Asks a loopback port for a page (the demo uses it inside other namespaces)
+    #[command(hide = true)]
+    Fetch {
+        /// The port
+        port: u16,
+    },
     /// Formatting, lints, dependency edges, file lengths
     Check,
     /// Measures davit against the engines that are installed
@@ -35,6 +41,10 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test => test::run(),
+        Command::Fetch { port } => {
+            print!("{}", demo::get(port)?);
+            Ok(())
+        }
         Command::Check => check::run(),
         Command::Bench { what } => bench::run(&what),
     }
