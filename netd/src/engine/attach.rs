@@ -122,7 +122,7 @@ impl Engine {
         stages.end("ports");
         sandbox.phase = Phase::Ready;
         self.keep(sandbox)?;
-        self.idle = None;
+        self.note_idle();
         stages.end("record");
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Engine {
             return Ok(());
         }
         self.walled = wanted;
-        if !self.sandboxes.is_empty() || self.table {
+        if !self.walled.is_empty() || self.table {
             self.apply_rules()?;
         }
         Ok(())

@@ -1,0 +1,131 @@
+//! What is left, and what goes on, when things end.
+
+use davit_contracts::Kind;
+use davit_contracts::network as proto;
+
+use crate::host::{BEYOND, Guest, HOST, Host, ip};
+
+#[tokio::test]
+async fn nothing_is_left_after_the_last_container() {
+    let host = Host::new().await;
+    assert_eq!(host.traces(), Vec::<String>::new());
+    host.net_create("my-bridge").await;
+    let a = host.guest("a", &["bridge"], &["8080:80"]).await;
+    let b = host.guest("b", &["my-bridge", "bridge"], &["8081:80"]).await;
+    assert!(host.traces().len() >= 5, "{:?}", host.traces());
+    assert_eq!(host.space.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+    host.detach(&a).await;
+    host.detach(&b).await;
+    host.detach(&b).await;
+    host.net_remove("my-bridge").await.unwrap();
+    host.becomes_clean().await;
+}
+
+#[tokio::test]
+async fn attach_repeated_answers_the_same_and_needs_a_living_holder() {
+    let host = Host::new().await;
+    let guest = Guest::new("g");
+    let first = host.attach(&guest, &["bridge"], &["80"]).await.unwrap();
+    let again = host.attach(&guest, &["bridge"], &["80"]).await.unwrap();
+    assert_eq!((&first.endpoints, &first.ports), (&again.endpoints, &again.ports));
+
+    let mut request = host.request(&Guest::new("other"), vec![], &[]);
+    request.holder.as_mut().unwrap().start_time += 1;
+    assert_eq!(host.attach_request(request).await.unwrap_err().kind(), Kind::WrongState);
+}
+
+#[tokio::test]
+async fn a_killed_daemon_comes_back_to_working_containers() {
+    let mut host = Host::new().await;
+    host.net_create("my-bridge").await;
+    let db = Guest::new("db");
+    let db_at = host.attach(&db, &["my-bridge"], &["8080:80"]).await.unwrap();
+    let web = host.guest("web", &["my-bridge"], &[]).await;
+    let gone = host.guest("gone", &["my-bridge"], &["9090:80"]).await;
+    db.space.serve_tcp("0.0.0.0:80");
+    host.kill();
+    drop(gone);
+    // Without a daemon containers reach each other, and published ports answer.
+    assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some());
+    // What a kill half way leaves: an interface with our mark that no record names, and flushed rules.
+    let group = host.space.run("ip -d -o link show type bridge");
+    let group = group.split("group ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    host.space.run(&format!("ip link add dvhffffffffffff group {group} type dummy 2>/dev/null || ip link add dvhffffffffffff group {group} type bridge"));
+    host.space.run("ip link add dvh-not-ours type bridge");
+    host.space.run("nft flush ruleset");
+
+    host.start().await;
+    assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some(), "rules are back");
+    assert_eq!(web.space.dig("db"), ip(&db_at, 0));
+    assert_eq!(web.space.dig("+tcp db"), ip(&db_at, 0));
+    assert_eq!(web.space.dig("gone"), "", "its holder died");
+    host.world.serve_tcp(&format!("{BEYOND}:80"));
+    assert!(web.space.ask_tcp(&format!("{BEYOND}:80")).is_some());
+    let traces = host.traces();
+    assert!(!traces.iter().any(|t| t == "dvhffffffffffff"), "{traces:?}");
+    assert!(traces.iter().any(|t| t == "dvh-not-ours"), "another's interface was removed: {traces:?}");
+    // Reservations are back, addresses are known, and everything can still be removed.
+    assert!(host.space.inside(|| std::net::TcpListener::bind("0.0.0.0:8080")).is_err());
+    let next = Guest::new("next");
+    let next_at = host.attach(&next, &["my-bridge"], &["9090:80"]).await.unwrap();
+    assert!(ip(&next_at, 0) != ip(&db_at, 0));
+    for guest in [&db, &web, &next] {
+        host.detach(guest).await;
+    }
+    host.space.run("ip link del dvh-not-ours");
+    host.net_remove("my-bridge").await.unwrap();
+    host.becomes_clean().await;
+}
+
+#[tokio::test]
+async fn a_stopped_daemon_leaves_containers_wired_and_a_dead_host_is_cleaned() {
+    let mut host = Host::new().await;
+    let a = host.guest("a", &["bridge"], &["8080:80"]).await;
+    a.space.serve_tcp("0.0.0.0:80");
+    host.stop();
+    assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some());
+    host.start().await;
+    assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some());
+    host.kill();
+    drop(a);
+    host.start().await;
+    host.becomes_clean().await;
+    let all = host.endpoints().list(proto::ListSandboxesRequest {}).await.unwrap().into_inner().sandboxes;
+    assert!(all.is_empty());
+}
+
+/// Kills the daemon at many moments of attach and detach; whatever was acknowledged works, all else is gone.
+#[tokio::test]
+async fn kills_at_any_moment_leak_nothing() {
+    let mut host = Host::new().await;
+    host.net_create("n").await;
+    let witness = host.guest("witness", &["n"], &["8080:80"]).await;
+    witness.space.serve_tcp("0.0.0.0:80");
+    for round in 0..12u64 {
+        let guest = Guest::new(&format!("g{round}"));
+        let request = host.request(
+            &guest,
+            vec![proto::EndpointSpec { network: "n".into(), ..Default::default() }],
+            &["9090:90"],
+        );
+        let mut client = host.endpoints();
+        let call = tokio::spawn(async move { client.attach(request).await.is_ok() });
+        tokio::time::sleep(std::time::Duration::from_micros(300 * round)).await;
+        host.kill();
+        let acknowledged = call.await.unwrap();
+        host.start().await;
+        let listed =
+            host.endpoints().list(proto::ListSandboxesRequest {}).await.unwrap().into_inner().sandboxes;
+        let known = listed.iter().any(|s| s.id == guest.id);
+        assert!(known || !acknowledged, "round {round}: an acknowledged attach was lost");
+        let veths = host.traces().iter().filter(|t| t.starts_with("dvh")).count();
+        assert_eq!(veths, listed.len(), "round {round}");
+        assert_eq!(guest.space.run("ip -o link").contains("eth0"), known, "round {round}");
+        assert_eq!(witness.space.dig("witness").is_empty(), false);
+        assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some());
+        host.detach(&guest).await;
+    }
+    host.detach(&witness).await;
+    host.net_remove("n").await.unwrap();
+    host.becomes_clean().await;
+}

@@ -1,0 +1,101 @@
+//! Networks made, refused, listed, removed.
+
+use davit_contracts::Kind;
+use davit_contracts::network as proto;
+
+use crate::host::{Guest, Host, ip};
+
+fn with_subnet(name: &str, subnet: &str) -> proto::CreateNetworkRequest {
+    let subnets = vec![proto::Subnet { subnet: subnet.into(), ..Default::default() }];
+    proto::CreateNetworkRequest { name: name.into(), subnets, ..Default::default() }
+}
+
+#[tokio::test]
+async fn subnets_avoid_the_host_and_one_another() {
+    let host =
+        Host::with("ip route add 172.18.0.0/16 via 10.99.0.1; ip addr add 172.19.5.1/24 dev uplink").await;
+    let all =
+        host.networks().list(proto::ListNetworksRequest::default()).await.unwrap().into_inner().networks;
+    let names: Vec<_> = all.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["bridge", "host", "none"]);
+    assert_eq!(all[0].subnets[0].subnet, "172.17.0.0/16");
+    let made = host.net_create("a").await;
+    assert_eq!(made.subnets[0].subnet, "172.20.0.0/16");
+    assert_eq!(made.interface, format!("dv-{}", &made.id[..12]));
+
+    for (subnet, whose) in [
+        ("172.20.8.0/24", "network 'a'"),
+        ("172.16.0.0/12", "network"),
+        ("172.19.5.128/25", "interface uplink"),
+        ("172.18.9.0/24", "interface uplink"),
+    ] {
+        let e = host.create(with_subnet("b", subnet)).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::InUse, "{e}");
+        assert!(e.to_string().contains(whose), "{subnet}: {e}");
+    }
+    host.create(with_subnet("b", "10.89.0.0/24")).await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_requests_say_what_is_wrong() {
+    let host = Host::new().await;
+    host.net_create("my-bridge").await;
+    let e = host.create(proto::CreateNetworkRequest { name: "my-bridge".into(), ..Default::default() }).await;
+    assert_eq!(e.unwrap_err().kind(), Kind::AlreadyExists);
+    let options = [("com.docker.network.driver.mtuu".to_owned(), "1400".to_owned())].into();
+    let e =
+        host.create(proto::CreateNetworkRequest { name: "x".into(), options, ..Default::default() }).await;
+    assert!(e.unwrap_err().hint().contains("com.docker.network.driver.mtu"));
+    let options = [("com.docker.network.bridge.name".to_owned(), "uplink".to_owned())].into();
+    let e =
+        host.create(proto::CreateNetworkRequest { name: "x".into(), options, ..Default::default() }).await;
+    assert_eq!(e.unwrap_err().kind(), Kind::InUse);
+
+    let guest = Guest::new("g");
+    let e = host.attach(&guest, &["my-brige"], &[]).await.unwrap_err();
+    assert_eq!((e.kind(), e.hint()), (Kind::NotFound, "did you mean 'my-bridge'?"));
+    assert_eq!(host.net_remove("bridge").await.unwrap_err().kind(), Kind::InvalidArgument);
+    host.attach(&guest, &["my-bridge"], &[]).await.unwrap();
+    let e = host.net_remove("my-bridge").await.unwrap_err();
+    assert!(e.kind() == Kind::InUse && e.to_string().contains('g'), "{e}");
+    host.detach(&guest).await;
+    host.net_remove("my-bridge").await.unwrap();
+}
+
+#[tokio::test]
+async fn static_addresses_macs_and_full_subnets() {
+    let host = Host::new().await;
+    host.create(with_subnet("small", "10.89.0.0/29")).await.unwrap();
+    let spec = |ip: &str, mac: &str| {
+        vec![proto::EndpointSpec {
+            network: "small".into(),
+            ip: ip.into(),
+            mac: mac.into(),
+            ..Default::default()
+        }]
+    };
+    let a = Guest::new("a");
+    let request = host.request(&a, spec("10.89.0.6", "02:00:00:00:00:aa"), &[]);
+    let answer = host.attach_request(request).await.unwrap();
+    assert_eq!(
+        (ip(&answer, 0).as_str(), answer.endpoints[0].mac.as_str()),
+        ("10.89.0.6", "02:00:00:00:00:aa")
+    );
+    assert!(a.space.run("ip link show eth0").contains("02:00:00:00:00:aa"));
+    let b = Guest::new("b");
+    let e = host.attach_request(host.request(&b, spec("10.89.0.6", ""), &[])).await.unwrap_err();
+    assert_eq!((e.kind(), e.hint()), (Kind::InUse, "'a' has it"));
+    let e = host.attach_request(host.request(&b, spec("10.89.1.6", ""), &[])).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::InvalidArgument);
+
+    let mut guests = Vec::new();
+    for n in 2..6 {
+        let guest = Guest::new(&format!("g{n}"));
+        let answer = host.attach(&guest, &["small"], &[]).await.unwrap();
+        assert_eq!(ip(&answer, 0), format!("10.89.0.{n}"));
+        guests.push(guest);
+    }
+    assert_eq!(host.attach(&b, &["small"], &[]).await.unwrap_err().kind(), Kind::NoSpace);
+    host.detach(&guests[0]).await;
+    assert_eq!(ip(&host.attach(&b, &["small"], &[]).await.unwrap(), 0), "10.89.0.2");
+}

@@ -1,0 +1,95 @@
+//! Published ports.
+
+use davit_contracts::Kind;
+
+use crate::host::{Guest, HOST, Host, WORLD, ip};
+
+#[tokio::test]
+async fn a_port_answers_from_outside_from_localhost_and_from_containers() {
+    let host = Host::new().await;
+    host.net_create("front").await;
+    host.net_create("other").await;
+    let web = Guest::new("web");
+    let web_at = host.attach(&web, &["front"], &["8080:80", "5353:53/udp"]).await.unwrap();
+    assert_eq!((web_at.ports[0].host_port, web_at.ports[0].host_ip.as_str()), (8080, "0.0.0.0"));
+    web.space.serve_tcp("0.0.0.0:80");
+    web.space.serve_udp("0.0.0.0:53");
+    let neighbour = host.guest("neighbour", &["front"], &[]).await;
+    let stranger = host.guest("stranger", &["other"], &[]).await;
+
+    // A container sees who really asks from outside.
+    assert_eq!(host.world.ask_tcp(&format!("{HOST}:8080")).as_deref(), Some(WORLD));
+    assert_eq!(host.world.ask_udp(&format!("{HOST}:5353")).as_deref(), Some(WORLD));
+    for (who, space) in [
+        ("host", &host.space),
+        ("neighbour", &neighbour.space),
+        ("stranger", &stranger.space),
+        ("itself", &web.space),
+    ] {
+        assert!(space.ask_tcp(&format!("{HOST}:8080")).is_some(), "{who}");
+        assert!(space.ask_udp(&format!("{HOST}:5353")).is_some(), "{who}, udp");
+    }
+    assert!(host.space.ask_tcp("127.0.0.1:8080").is_some());
+    assert!(host.space.ask_udp("127.0.0.1:5353").is_some());
+
+    host.detach(&web).await;
+    assert_eq!(host.world.ask_tcp(&format!("{HOST}:8080")), None);
+    assert_ne!(ip(&web_at, 0), "");
+}
+
+#[tokio::test]
+async fn a_port_of_the_loopback_is_not_open_to_neighbours() {
+    let host = Host::new().await;
+    let web = host.guest("web", &["bridge"], &["127.0.0.1:8080:80"]).await;
+    web.space.serve_tcp("0.0.0.0:80");
+    assert!(host.space.ask_tcp("127.0.0.1:8080").is_some());
+    assert_eq!(host.world.ask_tcp(&format!("{HOST}:8080")), None);
+    // A neighbour that sends 127.0.0.1 over the wire.
+    host.world.run(&format!(
+        "sysctl -qw net.ipv4.conf.all.route_localnet=1; ip route del local 127.0.0.0/8 table local;
+         ip addr flush dev lo; ip route add 127.0.0.1/32 via {HOST} dev eth0"
+    ));
+    assert_eq!(host.world.ask_tcp("127.0.0.1:8080"), None);
+}
+
+#[tokio::test]
+async fn a_port_in_use_names_its_holder_and_changes_nothing() {
+    let host = Host::new().await;
+    let web = host.guest("web", &["bridge"], &["8080:80"]).await;
+    let late = Guest::new("late");
+    let e = host.attach(&late, &["bridge"], &["9090:80", "8080:80"]).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::InUse);
+    assert_eq!(e.to_string(), "port 0.0.0.0:8080/tcp is in use by container web");
+    assert!(!late.space.run("ip -o link").contains("eth0"));
+    // What it had reserved before it failed is free again, and so is its address.
+    host.attach(&late, &["bridge"], &["9090:80"]).await.unwrap();
+
+    host.space.serve_tcp("0.0.0.0:7000");
+    let third = Guest::new("third");
+    let e = host.attach(&third, &["bridge"], &["7000:80"]).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::InUse);
+    assert!(e.to_string().contains("7000/tcp is in use by"), "{e}");
+    // The other way round: a program of the host cannot take a published port.
+    let taken = host.space.inside(|| std::net::TcpListener::bind("0.0.0.0:8080"));
+    assert!(taken.is_err());
+    host.detach(&web).await;
+    let free = host.space.inside(|| std::net::TcpListener::bind("0.0.0.0:8080"));
+    assert!(free.is_ok());
+}
+
+#[tokio::test]
+async fn random_ports_and_ranges_are_chosen() {
+    let host = Host::new().await;
+    let web = Guest::new("web");
+    let mut request = host.request(&web, vec![Default::default()], &["80", "53/udp", "7000:81", "7000:82"]);
+    request.endpoints[0].network = "bridge".into();
+    for port in &mut request.ports[2..] {
+        port.host_port_end = 7001;
+    }
+    let answer = host.attach_request(request).await.unwrap();
+    let ports: Vec<_> = answer.ports.iter().map(|p| p.host_port).collect();
+    assert!(ports[0] > 1024 && ports[1] > 1024, "{ports:?}");
+    assert_eq!(ports[2..], [7000, 7001]);
+    web.space.serve_tcp("0.0.0.0:80");
+    assert!(host.world.ask_tcp(&format!("{HOST}:{}", ports[0])).is_some());
+}
