@@ -1,2 +1,55 @@
-//! Placeholder.
-fn main() {}
+//! davit-storaged: serves `davit.storage.v1` on its unix socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use davit_contracts::version::STORAGE;
+use davit_daemon_kit::config;
+use davit_daemon_kit::daemon::{self, Daemon, Listener};
+use davit_daemon_kit::paths::Layout;
+use davit_daemon_kit::state::StateDir;
+use davit_storage::server::{self, Health};
+use davit_storage::settings::Settings;
+use davit_storage::store::{FORMAT, Store};
+
+fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).is_some_and(|a| a == "--version") {
+        println!("davit-storaged {}", env!("CARGO_PKG_VERSION"));
+        return Ok(());
+    }
+    daemon::init_tracing("storaged");
+    allow_many_files();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let layout = Layout::from_env()?;
+    let settings: Settings = config::load(&layout.config_file("storaged"))?;
+    let state = StateDir::open(&layout.storage_state(), FORMAT)?;
+    rustls::crypto::ring::default_provider().install_default().ok().context("TLS is set up twice")?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(1 << 20)
+        .thread_keep_alive(Duration::from_secs(1))
+        .enable_all()
+        .build()?;
+    let store = Store::open(state.path(), &layout.config, settings, layout.rootless)?;
+    let driver = Arc::clone(store.snapshots.driver());
+    let daemon = Daemon::new("davit-storaged", env!("CARGO_PKG_VERSION"), &[STORAGE])
+        .with_capability(format!("driver:{}", driver.name()))
+        .with_capability(if layout.rootless { "rootless" } else { "rootful" })
+        .with_detail("driver", format!("{} ({})", driver.name(), driver.reason()))
+        .with_detail("format", FORMAT.to_string())
+        .with_state_dir(state.path());
+    runtime.block_on(async {
+        let listener = Listener::bind(&layout, "storaged")?;
+        daemon.serve(listener, server::routes(&store), Arc::new(Health(store))).await?;
+        Ok(())
+    })
+}
+
+/// Deep trees and parallel layers take descriptors: up to the hard limit, which needs no right.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

@@ -1,0 +1,122 @@
+//! From an image to a container's snapshot, and to the content of a volume.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use crate::copytree::{Source, copy_open_tree};
+use crate::error::Error;
+use crate::metadata::ImageRecord;
+use crate::reference::Reference;
+use crate::snapshot::driver::Mount;
+use crate::snapshot::{SnapshotError, SnapshotRecord};
+use crate::store::Store;
+use crate::volume::now_ns;
+
+/// A snapshot and how to mount it.
+pub struct Prepared {
+    /// Its record.
+    pub record: SnapshotRecord,
+    /// Its image.
+    pub image: ImageRecord,
+    /// What to mount.
+    pub mounts: Vec<Mount>,
+}
+
+impl Store {
+    /// Makes a snapshot of an image, or answers the one of this key.
+    pub fn prepare(
+        self: &Arc<Self>,
+        key: &str,
+        asked: &str,
+        labels: BTreeMap<String, String>,
+        read_only: bool,
+    ) -> Result<Prepared, Error> {
+        let image = self.find_image(asked)?;
+        // While we hold its layers the image may lose its record, but not its files; then the snapshot must not stay.
+        let lease = self.lease(&image)?;
+        let stack = self.stack(&image)?;
+        let record = SnapshotRecord {
+            key: key.to_owned(),
+            image_id: image.id.clone(),
+            reference: self.name_of(asked),
+            labels,
+            created_unix_ns: now_ns(),
+            read_only,
+        };
+        let record = self.snapshots.prepare(record, &stack)?;
+        if self.metadata.image(&image.id)?.is_none() {
+            self.snapshots.remove(key)?;
+            return Err(Error::UnknownImage { asked: asked.to_owned(), nearest: Vec::new() });
+        }
+        drop(lease);
+        let mounts = self.snapshots.mounts(&record, &stack);
+        Ok(Prepared { record, image, mounts })
+    }
+
+    /// What was asked for, in familiar form; an id stays as it is.
+    fn name_of(&self, asked: &str) -> String {
+        match Reference::parse(asked) {
+            Ok(r) if self.metadata.tag(&r.canonical()).is_ok_and(|t| t.is_some()) => r.familiar(),
+            _ => asked.to_owned(),
+        }
+    }
+
+    /// An existing snapshot again.
+    pub fn prepared(&self, key: &str) -> Result<Prepared, Error> {
+        let record = self.snapshots.get(key).ok_or_else(|| SnapshotError::Unknown(key.to_owned()))?;
+        let image =
+            self.metadata.image(&record.image_id)?.ok_or_else(|| SnapshotError::NoImage(key.to_owned()))?;
+        let stack = self.stack(&image)?;
+        let mounts = self.snapshots.mounts(&record, &stack);
+        Ok(Prepared { record, image, mounts })
+    }
+
+    /// Copies a directory of a snapshot's image into an empty volume, as docker does on first use. What is no directory, or
+    /// is not there, leaves the volume empty.
+    pub fn populate(&self, snapshot_key: &str, image_path: &str, into: &Path) -> io::Result<()> {
+        let prepared = self.prepared(snapshot_key).map_err(io::Error::other)?;
+        let stack = self.stack(&prepared.image).map_err(io::Error::other)?;
+        if stack.layers.is_empty() {
+            return Ok(());
+        }
+        let root = if self.snapshots.driver().name() == "overlay" {
+            view(&stack.layers, &self.state.join("empty"), self.namespace.mount_option())?
+        } else {
+            davit_sys::beneath::open_root(&self.snapshots.path(snapshot_key).join("fs"))
+                .map_err(|e| e.source)?
+        };
+        let path = Path::new(image_path.trim_start_matches('/'));
+        match davit_sys::beneath::open_in_root(root.as_fd(), path, OFlags::DIRECTORY | OFlags::RDONLY) {
+            Ok(from) => {
+                let to = davit_sys::beneath::open_root(into).map_err(|e| e.source)?;
+                copy_open_tree(from.as_fd(), to.as_fd(), Source::Plain)
+            }
+            Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(())
+            }
+            Err(e) => Err(e.source),
+        }
+    }
+}
+
+/// A read-only overlay of layers that is attached nowhere: it is gone with its descriptor.
+fn view(layers: &[std::path::PathBuf], empty: &Path, option: Option<&str>) -> io::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in layers.iter().map(std::path::PathBuf::as_path).chain([empty]) {
+        rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer)?;
+    }
+    if let Some(option) = option {
+        rustix::mount::fsconfig_set_flag(fs.as_fd(), option)?;
+    }
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}

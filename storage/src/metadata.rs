@@ -1,0 +1,301 @@
+//! What is known about images, tags, layers and blobs: one redb database, owned by the store.
+//!
+//! A record names only data that is already durable: the writer syncs the file system first (see `store::commit`).
+//! Values are JSON, so that a later version may add fields.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::oci::{HistoryEntry, Platform, RunConfig};
+
+const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
+const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");
+const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
+const BLOBS: TableDefinition<&str, u64> = TableDefinition::new("blobs");
+/// Small: an idle daemon's memory counts more than a read that the page cache serves.
+const CACHE: usize = 1 << 20;
+
+/// An image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The config's digest.
+    pub id: Digest,
+    /// The manifest's, when it came with one.
+    #[serde(default)]
+    pub manifest: Option<Digest>,
+    /// Bottom first.
+    pub diff_ids: Vec<Digest>,
+    /// "docker.io/library/alpine@sha256:...": under which repositories the manifest is known.
+    #[serde(default)]
+    pub repo_digests: Vec<String>,
+    /// When it was made.
+    pub created_unix_ns: i64,
+    /// For what.
+    pub platform: Platform,
+    /// How it runs.
+    pub config: RunConfig,
+    /// How it came to be, oldest first.
+    #[serde(default)]
+    pub history: Vec<HistoryEntry>,
+}
+
+/// An unpacked layer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The tar as it came.
+    pub blob: Digest,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Entries of its tar.
+    pub entries: u64,
+    /// Hides everything below.
+    #[serde(default)]
+    pub opaque_root: bool,
+}
+
+/// The database failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// redb.
+    #[error("cannot {operation} the image database")]
+    Database {
+        /// "open", "read", "write".
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// A record is not what this version writes.
+    #[error("the record of {key} is damaged")]
+    Record {
+        /// Which.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+fn failed<E: Into<redb::Error>>(operation: &'static str) -> impl Fn(E) -> MetadataError {
+    move |e| {
+        let error: redb::Error = e.into();
+        MetadataError::Database { operation, source: Box::new(error) }
+    }
+}
+
+/// Everything that one commit adds.
+#[derive(Debug, Default)]
+pub struct Addition {
+    /// The images.
+    pub images: Vec<ImageRecord>,
+    /// Their layers that are new.
+    pub layers: Vec<LayerRecord>,
+    /// Their blobs and sizes.
+    pub blobs: Vec<(Digest, u64)>,
+    /// Canonical reference to image.
+    pub tags: Vec<(String, Digest)>,
+}
+
+/// All records at one moment.
+#[derive(Debug, Default, Clone)]
+pub struct Contents {
+    /// By id.
+    pub images: BTreeMap<Digest, ImageRecord>,
+    /// By canonical reference.
+    pub tags: BTreeMap<String, Digest>,
+    /// By diff id.
+    pub layers: BTreeMap<Digest, LayerRecord>,
+    /// Sizes by digest.
+    pub blobs: BTreeMap<Digest, u64>,
+}
+
+/// The database.
+pub struct Metadata {
+    db: Database,
+}
+
+impl Metadata {
+    /// Opens or makes it.
+    pub fn open(path: &Path) -> Result<Self, MetadataError> {
+        let db = Database::builder().set_cache_size(CACHE).create(path).map_err(failed("open"))?;
+        let me = Self { db };
+        me.write(|txn| {
+            txn.open_table(IMAGES)?;
+            txn.open_table(TAGS)?;
+            txn.open_table(LAYERS)?;
+            txn.open_table(BLOBS)?;
+            Ok(())
+        })?;
+        Ok(me)
+    }
+
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, MetadataError> {
+        let txn = self.db.begin_write().map_err(failed("write"))?;
+        let out = change(&txn).map_err(failed("write"))?;
+        txn.commit().map_err(failed("write"))?;
+        Ok(out)
+    }
+
+    /// Adds images with all that they need. Durable when it returns.
+    pub fn add(&self, addition: &Addition) -> Result<(), MetadataError> {
+        let encode = |key: &Digest, value: Result<Vec<u8>, serde_json::Error>| {
+            value.map_err(|source| MetadataError::Record { key: key.to_string(), source })
+        };
+        let mut images = Vec::new();
+        for image in &addition.images {
+            let merged = self.merged(image)?;
+            images.push((image.id.as_str(), encode(&image.id, serde_json::to_vec(&merged))?));
+        }
+        let mut layers = Vec::new();
+        for layer in &addition.layers {
+            layers.push((layer.diff_id.as_str(), encode(&layer.diff_id, serde_json::to_vec(layer))?));
+        }
+        self.write(|txn| {
+            let mut table = txn.open_table(BLOBS)?;
+            for (digest, size) in &addition.blobs {
+                table.insert(digest.as_str(), size)?;
+            }
+            let mut table = txn.open_table(LAYERS)?;
+            for (key, value) in &layers {
+                table.insert(*key, value.as_slice())?;
+            }
+            let mut table = txn.open_table(IMAGES)?;
+            for (key, value) in &images {
+                table.insert(*key, value.as_slice())?;
+            }
+            let mut table = txn.open_table(TAGS)?;
+            for (tag, id) in &addition.tags {
+                table.insert(tag.as_str(), id.as_str())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// An image that is there already keeps the manifest and the repositories it is known by.
+    fn merged(&self, image: &ImageRecord) -> Result<ImageRecord, MetadataError> {
+        let mut merged = image.clone();
+        if let Some(old) = self.image(&image.id)? {
+            merged.manifest = merged.manifest.or(old.manifest);
+            for digest in old.repo_digests {
+                if !merged.repo_digests.contains(&digest) {
+                    merged.repo_digests.push(digest);
+                }
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Removes tags, images, layers and blobs in one durable step.
+    pub fn remove(
+        &self,
+        tags: &[String],
+        images: &[Digest],
+        layers: &[Digest],
+        blobs: &[Digest],
+    ) -> Result<(), MetadataError> {
+        self.write(|txn| {
+            let mut table = txn.open_table(TAGS)?;
+            for tag in tags {
+                table.remove(tag.as_str())?;
+            }
+            let mut table = txn.open_table(IMAGES)?;
+            for id in images {
+                table.remove(id.as_str())?;
+            }
+            let mut table = txn.open_table(LAYERS)?;
+            for id in layers {
+                table.remove(id.as_str())?;
+            }
+            let mut table = txn.open_table(BLOBS)?;
+            for id in blobs {
+                table.remove(id.as_str())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The image of this id.
+    pub fn image(&self, id: &Digest) -> Result<Option<ImageRecord>, MetadataError> {
+        self.record(IMAGES, id)
+    }
+
+    /// The layer of this diff id.
+    pub fn layer(&self, id: &Digest) -> Result<Option<LayerRecord>, MetadataError> {
+        self.record(LAYERS, id)
+    }
+
+    fn record<T: for<'de> Deserialize<'de>>(
+        &self,
+        table: TableDefinition<&str, &[u8]>,
+        id: &Digest,
+    ) -> Result<Option<T>, MetadataError> {
+        let read = failed::<redb::Error>("read");
+        let txn = self.db.begin_read().map_err(failed("read"))?;
+        let table = txn.open_table(table).map_err(failed("read"))?;
+        match table.get(id.as_str()).map_err(|e| read(e.into()))? {
+            None => Ok(None),
+            Some(value) => decode(id.as_str(), value.value()).map(Some),
+        }
+    }
+
+    /// The image that a canonical reference names.
+    pub fn tag(&self, canonical: &str) -> Result<Option<Digest>, MetadataError> {
+        let txn = self.db.begin_read().map_err(failed("read"))?;
+        let table = txn.open_table(TAGS).map_err(failed("read"))?;
+        let found = table.get(canonical).map_err(failed("read"))?;
+        Ok(found.and_then(|v| Digest::parse(v.value()).ok()))
+    }
+
+    /// Whether a blob of this digest is stored.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<u64>, MetadataError> {
+        let txn = self.db.begin_read().map_err(failed("read"))?;
+        let table = txn.open_table(BLOBS).map_err(failed("read"))?;
+        Ok(table.get(digest.as_str()).map_err(failed("read"))?.map(|v| v.value()))
+    }
+
+    /// Everything, from one consistent moment.
+    pub fn contents(&self) -> Result<Contents, MetadataError> {
+        let txn = self.db.begin_read().map_err(failed("read"))?;
+        let mut out = Contents::default();
+        let table = txn.open_table(IMAGES).map_err(failed("read"))?;
+        for row in table.iter().map_err(failed("read"))? {
+            let (key, value) = row.map_err(failed("read"))?;
+            let image: ImageRecord = decode(key.value(), value.value())?;
+            out.images.insert(image.id.clone(), image);
+        }
+        let table = txn.open_table(LAYERS).map_err(failed("read"))?;
+        for row in table.iter().map_err(failed("read"))? {
+            let (key, value) = row.map_err(failed("read"))?;
+            let layer: LayerRecord = decode(key.value(), value.value())?;
+            out.layers.insert(layer.diff_id.clone(), layer);
+        }
+        let table = txn.open_table(TAGS).map_err(failed("read"))?;
+        for row in table.iter().map_err(failed("read"))? {
+            let (key, value) = row.map_err(failed("read"))?;
+            if let Ok(id) = Digest::parse(value.value()) {
+                out.tags.insert(key.value().to_owned(), id);
+            }
+        }
+        let table = txn.open_table(BLOBS).map_err(failed("read"))?;
+        for row in table.iter().map_err(failed("read"))? {
+            let (key, value) = row.map_err(failed("read"))?;
+            if let Ok(digest) = Digest::parse(key.value()) {
+                out.blobs.insert(digest, value.value());
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(key: &str, value: &[u8]) -> Result<T, MetadataError> {
+    serde_json::from_slice(value).map_err(|source| MetadataError::Record { key: key.to_owned(), source })
+}

@@ -1,0 +1,192 @@
+//! Which certificates a registry may show: the system's authorities, those of certs.d, and those of the call.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::RegistryError;
+
+/// Where distributions keep their authorities.
+const SYSTEM: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A client configuration for one registry.
+pub(super) fn client_config(
+    registry: &str,
+    certs_d: &Path,
+    ca_pem: &[u8],
+    skip_verify: bool,
+) -> Result<ClientConfig, RegistryError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut extra = Vec::new();
+    if !ca_pem.is_empty() {
+        extra.extend(parse(ca_pem).ok_or_else(|| RegistryError::BadCertificates("the given PEM".into()))?);
+    }
+    for path in authority_files(certs_d, registry) {
+        let bad = || RegistryError::BadCertificates(path.display().to_string());
+        extra.extend(std::fs::read(&path).ok().and_then(|pem| parse(&pem)).ok_or_else(bad)?);
+    }
+    let verifier: Arc<dyn ServerCertVerifier> =
+        if skip_verify { Arc::new(Anything(Arc::clone(&provider))) } else { verifier(extra, &provider)? };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| RegistryError::BadCertificates(e.to_string()))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+fn parse(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    certificates.ok().filter(|c| !c.is_empty())
+}
+
+/// `<certs.d>/<host:port>/*.crt`, docker's layout.
+fn authority_files(certs_d: &Path, registry: &str) -> Vec<PathBuf> {
+    let entries: io::Result<std::fs::ReadDir> = std::fs::read_dir(certs_d.join(registry));
+    let mut files: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "crt"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn verifier(
+    extra: Vec<CertificateDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, RegistryError> {
+    let mut roots = RootCertStore::empty();
+    let configured = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let bundle =
+        configured.into_iter().chain(SYSTEM.iter().map(PathBuf::from)).find_map(|p| std::fs::read(p).ok());
+    if let Some(certificates) = bundle.as_deref().and_then(parse) {
+        roots.add_parsable_certificates(certificates);
+    }
+    roots.add_parsable_certificates(extra.iter().cloned());
+    if roots.is_empty() {
+        // Nothing can be trusted then; the error comes with the first connection and says why.
+        return Ok(Arc::new(Pinned { inner: None, pinned: extra, provider: Arc::clone(provider) }));
+    }
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|e| RegistryError::BadCertificates(e.to_string()))?;
+    Ok(Arc::new(Pinned { inner: Some(inner), pinned: extra, provider: Arc::clone(provider) }))
+}
+
+/// webpki, plus: a certificate that was itself named as trusted is, even if it is its own authority (the usual result
+/// of `openssl req -x509`), which webpki refuses and docker accepts.
+#[derive(Debug)]
+struct Pinned {
+    inner: Option<Arc<WebPkiServerVerifier>>,
+    pinned: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let unknown = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let verified =
+            self.inner.as_ref().ok_or_else(unknown).and_then(|v| {
+                v.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            });
+        match verified {
+            Err(_) if self.pinned.iter().any(|p| p.as_ref() == end_entity.as_ref()) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Any certificate, for registries that the person called insecure.
+#[derive(Debug)]
+struct Anything(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

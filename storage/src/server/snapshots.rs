@@ -1,0 +1,65 @@
+//! davit.storage.v1.Snapshots. Prepare is on the start path of every container.
+
+use std::sync::Arc;
+
+use davit_contracts::storage as pb;
+use tonic::{Request, Response, Status};
+
+use super::{blocking, messages};
+use crate::store::Store;
+
+/// The service.
+pub(super) struct Snapshots(pub(super) Arc<Store>);
+
+#[tonic::async_trait]
+impl pb::snapshots_server::Snapshots for Snapshots {
+    #[tracing::instrument(skip_all, fields(snapshot.key = %request.get_ref().key))]
+    async fn prepare(
+        &self,
+        request: Request<pb::PrepareRequest>,
+    ) -> Result<Response<pb::PrepareResponse>, Status> {
+        let started = std::time::Instant::now();
+        let r = request.into_inner();
+        let response = blocking(&self.0, move |store| {
+            let labels = messages::sorted(r.labels);
+            let prepared = store.prepare(&r.key, &r.image, labels, r.read_only)?;
+            Ok(messages::prepared(store, prepared))
+        })
+        .await?;
+        tracing::debug!(us = started.elapsed().as_micros(), "prepared");
+        Ok(Response::new(response))
+    }
+
+    async fn mounts(
+        &self,
+        request: Request<pb::MountsRequest>,
+    ) -> Result<Response<pb::PrepareResponse>, Status> {
+        let key = request.into_inner().key;
+        let response =
+            blocking(&self.0, move |store| Ok(messages::prepared(store, store.prepared(&key)?))).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<pb::RemoveSnapshotRequest>,
+    ) -> Result<Response<pb::RemoveSnapshotResponse>, Status> {
+        let key = request.into_inner().key;
+        blocking(&self.0, move |store| Ok(store.snapshots.remove(&key)?)).await?;
+        Ok(Response::new(pb::RemoveSnapshotResponse {}))
+    }
+
+    async fn list(
+        &self,
+        _: Request<pb::ListSnapshotsRequest>,
+    ) -> Result<Response<pb::ListSnapshotsResponse>, Status> {
+        let snapshots = self.0.snapshots.list().into_iter().map(messages::snapshot).collect();
+        Ok(Response::new(pb::ListSnapshotsResponse { snapshots }))
+    }
+
+    async fn usage(&self, request: Request<pb::UsageRequest>) -> Result<Response<pb::UsageResponse>, Status> {
+        let key = request.into_inner().key;
+        let (bytes, inodes) = blocking(&self.0, move |store| Ok(store.snapshots.usage(&key)?)).await?;
+        Ok(Response::new(pb::UsageResponse { bytes, inodes }))
+    }
+}

@@ -1,0 +1,263 @@
+//! Writable trees over images.
+//!
+//! A snapshot is `snapshots/<key>/` with `fs` (what the container writes), `work` (overlayfs's) and `record.json`. It is
+//! made under a temporary name and renamed, so that it is there whole or not at all. Nothing is fsynced: a snapshot is
+//! made on the start path of every container, and what a power cut tears is the container's anyway; a torn record is
+//! swept at start. Removing renames to the trash first, so that the key is free at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use davit_contracts::Kind;
+use davit_cowfs::Namespace;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::failure::{At, PathError};
+use crate::settings::Settings;
+use crate::trash::Trash;
+
+pub mod driver;
+
+use driver::{Driver, Stack};
+
+/// Why a snapshot cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A system call failed.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// No driver works here.
+    #[error("no snapshot driver works here: {0}")]
+    NoDriver(String),
+    /// A key that could name something else.
+    #[error("'{0}' is not a snapshot key: [A-Za-z0-9_.-], 1 to 128 bytes")]
+    BadKey(String),
+    /// Nothing has this key.
+    #[error("no snapshot '{0}'")]
+    Unknown(String),
+    /// The key is taken by a snapshot of another image.
+    #[error("snapshot '{key}' exists already, based on image {image}")]
+    OtherImage {
+        /// The key.
+        key: String,
+        /// Short.
+        image: String,
+    },
+    /// A layer of its image has gone.
+    #[error("snapshot '{0}' is based on an image that is not there any more")]
+    NoImage(String),
+    /// Copying layers failed.
+    #[error("cannot copy the image's files")]
+    Copy(#[source] std::io::Error),
+}
+
+impl SnapshotError {
+    /// For the contract.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::BadKey(_) => Kind::InvalidArgument,
+            Self::Unknown(_) => Kind::NotFound,
+            Self::OtherImage { .. } => Kind::AlreadyExists,
+            Self::NoImage(_) => Kind::Corrupt,
+            Self::NoDriver(_) => Kind::Unsupported,
+            Self::Path(_) | Self::Copy(_) => Kind::Internal,
+        }
+    }
+}
+
+/// What is kept about a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Its name.
+    pub key: String,
+    /// What it is based on.
+    pub image_id: Digest,
+    /// What was asked for, in familiar form.
+    #[serde(default)]
+    pub reference: String,
+    /// Free-form.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When.
+    pub created_unix_ns: i64,
+    /// A view.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// All snapshots.
+pub struct Snapshots {
+    dir: PathBuf,
+    driver: Arc<dyn Driver>,
+    trash: Trash,
+    table: Mutex<HashMap<String, SnapshotRecord>>,
+}
+
+impl Snapshots {
+    /// Chooses a driver and reads the records; torn ones are swept.
+    pub fn open(
+        state: &Path,
+        trash: Trash,
+        settings: &Settings,
+        namespace: Namespace,
+    ) -> Result<Self, SnapshotError> {
+        let dir = state.join("snapshots");
+        std::fs::create_dir_all(&dir).at("create", &dir)?;
+        let driver = driver::choose(state, settings, namespace)?;
+        let mut table = HashMap::new();
+        for entry in std::fs::read_dir(&dir).at("read", &dir)?.flatten() {
+            let record = std::fs::read(entry.path().join("record.json"))
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<SnapshotRecord>(&bytes).ok())
+                .filter(|r| *r.key == *entry.file_name());
+            match record {
+                Some(record) => {
+                    table.insert(record.key.clone(), record);
+                }
+                None => {
+                    let name = entry.file_name();
+                    if !name.to_string_lossy().starts_with(".new-") {
+                        tracing::warn!(snapshot.key = %name.to_string_lossy(), "removed a snapshot without a whole record");
+                    }
+                    trash.discard(&entry.path())?;
+                }
+            }
+        }
+        Ok(Self { dir, driver, trash, table: Mutex::new(table) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, SnapshotRecord>> {
+        self.table.lock().expect("no one panics with the snapshot table locked")
+    }
+
+    /// The driver and why it was chosen.
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    /// The record of a key.
+    pub fn get(&self, key: &str) -> Option<SnapshotRecord> {
+        self.lock().get(key).cloned()
+    }
+
+    /// All records, by key.
+    pub fn list(&self) -> Vec<SnapshotRecord> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
+
+    /// Keys of the snapshots of an image.
+    pub fn of_image(&self, id: &Digest) -> Vec<String> {
+        let mut keys: Vec<_> =
+            self.lock().values().filter(|r| r.image_id == *id).map(|r| r.key.clone()).collect();
+        keys.sort();
+        keys
+    }
+
+    /// How many snapshots each image has.
+    pub fn counts(&self) -> HashMap<Digest, u32> {
+        let mut counts = HashMap::new();
+        for record in self.lock().values() {
+            *counts.entry(record.image_id.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Makes a snapshot unless it is there. The caller keeps the image from being removed meanwhile.
+    pub fn prepare(&self, record: SnapshotRecord, stack: &Stack) -> Result<SnapshotRecord, SnapshotError> {
+        check_key(&record.key)?;
+        if let Some(there) = self.get(&record.key) {
+            return same_image(there, &record);
+        }
+        let staged = self.dir.join(format!(".new-{:016x}", rand::random::<u64>()));
+        let made = self.make(&staged, &record, stack);
+        let mut table = self.lock();
+        // Another call with the same key may have been faster.
+        let there = table.get(&record.key).cloned();
+        let done = made.and_then(|()| match there {
+            Some(there) => {
+                self.trash.discard(&staged)?;
+                same_image(there, &record)
+            }
+            None => {
+                std::fs::rename(&staged, self.path(&record.key)).at("rename", &staged)?;
+                table.insert(record.key.clone(), record.clone());
+                Ok(record)
+            }
+        });
+        drop(table);
+        if done.is_err() {
+            let _ = self.trash.discard(&staged);
+        }
+        done
+    }
+
+    fn make(&self, staged: &Path, record: &SnapshotRecord, stack: &Stack) -> Result<(), SnapshotError> {
+        std::fs::create_dir(staged).at("create", staged)?;
+        self.driver.create(staged, stack, record.read_only)?;
+        let path = staged.join("record.json");
+        let bytes = serde_json::to_vec(record).expect("a record of strings is JSON");
+        std::fs::write(&path, bytes).at("write", &path)?;
+        Ok(())
+    }
+
+    /// Where a snapshot is.
+    pub fn path(&self, key: &str) -> PathBuf {
+        self.dir.join(key)
+    }
+
+    /// How to mount a snapshot.
+    pub fn mounts(&self, record: &SnapshotRecord, stack: &Stack) -> Vec<driver::Mount> {
+        self.driver.mounts(&self.path(&record.key), stack, record.read_only)
+    }
+
+    /// Removes a snapshot; an unknown key is fine.
+    pub fn remove(&self, key: &str) -> Result<(), SnapshotError> {
+        check_key(key)?;
+        let mut table = self.lock();
+        self.trash.discard(&self.path(key))?;
+        table.remove(key);
+        Ok(())
+    }
+
+    /// Bytes and inodes of what the snapshot itself holds.
+    pub fn usage(&self, key: &str) -> Result<(u64, u64), SnapshotError> {
+        self.get(key).ok_or_else(|| SnapshotError::Unknown(key.to_owned()))?;
+        let top = self.path(key).join("fs");
+        let mut usage = (0, 0);
+        let mut todo = vec![top];
+        while let Some(dir) = todo.pop() {
+            // What vanishes meanwhile does not count.
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                use std::os::unix::fs::MetadataExt;
+                let Ok(meta) = entry.path().symlink_metadata() else { continue };
+                usage.0 += meta.blocks() * 512;
+                usage.1 += 1;
+                if meta.is_dir() {
+                    todo.push(entry.path());
+                }
+            }
+        }
+        Ok(usage)
+    }
+}
+
+fn same_image(there: SnapshotRecord, wanted: &SnapshotRecord) -> Result<SnapshotRecord, SnapshotError> {
+    if there.image_id == wanted.image_id && there.read_only == wanted.read_only {
+        return Ok(there);
+    }
+    Err(SnapshotError::OtherImage { key: there.key, image: there.image_id.short().to_owned() })
+}
+
+/// A key becomes a file name.
+pub fn check_key(key: &str) -> Result<(), SnapshotError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if (1..=128).contains(&key.len()) && key.bytes().all(allowed) && !key.starts_with('.') {
+        Ok(())
+    } else {
+        Err(SnapshotError::BadKey(key.chars().take(140).collect()))
+    }
+}

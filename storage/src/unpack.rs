@@ -1,0 +1,281 @@
+//! Turning a layer's tar into a directory in overlay format.
+//!
+//! The archive is hostile. Every path is resolved by walking directory descriptors from the layer's root; nothing above
+//! the root can be named, links are followed by us and only inside, and no entry is opened through a link. The result
+//! is what kernel overlayfs stacks: whiteouts as devices 0:0, opaque directories by xattr.
+//!
+//! The destination belongs to the caller alone while this runs (a fresh directory below a 0700 one), so nobody else
+//! changes the tree between two steps.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use davit_cowfs::{Namespace, OPAQUE_VALUE, TarName, tar_name};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+use crate::tarball::{Entry, Kind, Skip, TarError, TarReader, Time};
+
+mod attributes;
+mod place;
+mod walk;
+
+use walk::Walk;
+
+/// What bounds a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Headers.
+    pub entries: u64,
+    /// Bytes of all files, with their holes filled.
+    pub bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 4_000_000, bytes: 1 << 40 }
+    }
+}
+
+/// How to unpack.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Which xattrs mark opaque directories.
+    pub namespace: Namespace,
+    /// Device nodes cannot be made: leave them out and count them.
+    pub rootless: bool,
+    /// Whether `.wh.` names mean whiteouts. In an imported root file system they do not.
+    pub whiteouts: bool,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries of the archive.
+    pub entries: u64,
+    /// Bytes of regular files; docker's idea of a layer's size.
+    pub size: u64,
+    /// The layer hides everything below it.
+    pub opaque_root: bool,
+    /// Entries left out because this daemon may not make them.
+    pub skipped: u64,
+}
+
+/// Why a layer cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// `..`, an empty name, a name with a zero byte, a whiteout of the root.
+    #[error("the layer holds an unsafe path '{0}'")]
+    UnsafePath(String),
+    /// A hard link to something that is not there (or not in this layer).
+    #[error("the layer's '{path}' is a hard link to '{target}', which cannot be linked to")]
+    HardLink {
+        /// The link.
+        path: String,
+        /// Its target.
+        target: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// More than [`Limits`].
+    #[error("the layer is larger than allowed: more than {0}")]
+    TooLarge(String),
+    /// A system call failed.
+    #[error("cannot {operation} '{path}' of the layer")]
+    Io {
+        /// What.
+        operation: &'static str,
+        /// In the layer.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Unpacks all entries of `tar` into the directory `root`.
+pub fn unpack<R: Skip>(
+    tar: &mut TarReader<R>,
+    root: BorrowedFd<'_>,
+    options: &Options,
+) -> Result<Stats, UnpackError> {
+    let root = root.try_clone_to_owned().map_err(|e| io_error("open", b"/", e))?;
+    let mut unpacker = Unpacker {
+        walk: Walk::new(root, options.namespace),
+        options,
+        stats: Stats::default(),
+        directories: Vec::new(),
+    };
+    while let Some(entry) = tar.next_entry()? {
+        unpacker.count(&entry)?;
+        unpacker.entry(tar, &entry)?;
+    }
+    unpacker.finish()
+}
+
+struct Unpacker<'a> {
+    walk: Walk,
+    options: &'a Options,
+    stats: Stats,
+    /// Times of directories, set last: making something in a directory changes them.
+    directories: Vec<(PathBuf, Time)>,
+}
+
+impl Unpacker<'_> {
+    fn count(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        self.stats.entries += 1;
+        let limits = &self.options.limits;
+        if self.stats.entries > limits.entries {
+            return Err(UnpackError::TooLarge(format!("{} entries", limits.entries)));
+        }
+        self.stats.size = self.stats.size.saturating_add(entry.real_size());
+        if self.stats.size > limits.bytes {
+            return Err(UnpackError::TooLarge(format!("{} bytes", limits.bytes)));
+        }
+        Ok(())
+    }
+
+    fn entry<R: Skip>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<(), UnpackError> {
+        let components = walk::components(&entry.path)?;
+        let Some((name, parents)) = components.split_last() else {
+            // "./": the root itself.
+            return if entry.kind == Kind::Directory {
+                self.root_entry(entry)
+            } else {
+                Err(unsafe_path(&entry.path))
+            };
+        };
+        let name = OsStr::from_bytes(name);
+        let meaning = if self.options.whiteouts { tar_name(name.as_bytes()) } else { TarName::Plain };
+        if meaning == TarName::Ignored {
+            return Ok(());
+        }
+        if meaning == TarName::Invalid {
+            return Err(unsafe_path(&entry.path));
+        }
+        let parent = self.walk.parent(parents, &entry.path)?;
+        match meaning {
+            TarName::Opaque => self.opaque(parent.as_fd(), parents.is_empty(), &entry.path),
+            TarName::Whiteout(hidden) => {
+                self.whiteout(parent.as_fd(), OsStr::from_bytes(hidden), &entry.path)
+            }
+            _ => {
+                let over_whiteout = self.make_room(parent.as_fd(), name, entry)?;
+                if entry.kind == Kind::Directory {
+                    self.directories.push((walk::join(&components), entry.mtime));
+                }
+                self.place(tar, parent.as_fd(), name, entry, over_whiteout)
+            }
+        }
+    }
+
+    fn root_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        let root = self.walk.root();
+        attributes::of_descriptor(root, entry, self.options)?;
+        self.directories.push((PathBuf::new(), entry.mtime));
+        Ok(())
+    }
+
+    fn opaque(&mut self, parent: BorrowedFd<'_>, is_root: bool, path: &[u8]) -> Result<(), UnpackError> {
+        if is_root {
+            // overlayfs always merges the roots: the driver leaves the lower layers out instead.
+            self.stats.opaque_root = true;
+            return Ok(());
+        }
+        let name = OsStr::new(self.options.namespace.opaque());
+        davit_sys::xattr::set(parent, name, OPAQUE_VALUE).map_err(|e| io_error("make opaque", path, e))
+    }
+
+    /// A whiteout hides what lower layers have. What this very layer has under the name stays, but as a directory it
+    /// must not merge with a lower one.
+    fn whiteout(&mut self, parent: BorrowedFd<'_>, hidden: &OsStr, path: &[u8]) -> Result<(), UnpackError> {
+        match walk::kind_at(parent, hidden) {
+            Err(rustix::io::Errno::NOENT) => {
+                place::make_whiteout(parent, hidden).map_err(|e| io_error("hide", path, e))
+            }
+            Ok(FileType::Directory) => {
+                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty())
+                    .map_err(|e| io_error("open", path, e))?;
+                self.opaque(dir.as_fd(), false, path)
+            }
+            Ok(_) => Ok(()),
+            Err(e) => Err(io_error("look at", path, e)),
+        }
+    }
+
+    /// Removes what an earlier entry put there, unless both are directories. Answers whether it was a whiteout.
+    fn make_room(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+    ) -> Result<bool, UnpackError> {
+        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => return Ok(false),
+            Err(e) => return Err(io_error("look at", &entry.path, e)),
+        };
+        let there = FileType::from_raw_mode(stat.st_mode);
+        if there == FileType::Directory && entry.kind == Kind::Directory {
+            return Ok(false);
+        }
+        self.walk.forget();
+        let top = self.walk.root();
+        if there == FileType::Directory {
+            // Through the root, which then takes the parts that are too deep.
+            let doomed = format!(".davit-doomed-{:016x}", rand::random::<u64>());
+            rustix::fs::renameat(parent, name, top, &doomed)
+                .map_err(|e| io_error("replace", &entry.path, e))?;
+            crate::trash::delete_in(top, OsStr::new(&doomed))
+                .map_err(|e| io_error("replace", &entry.path, e))?;
+        } else {
+            rustix::fs::unlinkat(parent, name, AtFlags::empty())
+                .map_err(|e| io_error("replace", &entry.path, e))?;
+        }
+        Ok(there == FileType::CharacterDevice && stat.st_rdev == 0)
+    }
+
+    fn finish(mut self) -> Result<Stats, UnpackError> {
+        self.walk.forget();
+        for (path, time) in self.directories.iter().rev() {
+            // It may have been replaced by a later entry: then there is nothing to set.
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+            if let Ok(dir) = davit_sys::beneath::open(self.walk.root(), path, flags, Mode::empty()) {
+                attributes::times_of(dir.as_fd(), *time)
+                    .map_err(|e| io_error("set the time of", path.as_os_str().as_bytes(), e))?;
+            }
+        }
+        Ok(self.stats)
+    }
+}
+
+fn show(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&path[..path.len().min(300)]);
+    text.escape_debug().to_string()
+}
+
+fn unsafe_path(path: &[u8]) -> UnpackError {
+    UnpackError::UnsafePath(show(path))
+}
+
+fn io_error(operation: &'static str, path: &[u8], e: impl Into<io::Error>) -> UnpackError {
+    UnpackError::Io { operation, path: show(path), source: e.into() }
+}
+
+/// Opens an existing directory below a parent without following links.
+fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests;
