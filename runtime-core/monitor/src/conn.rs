@@ -208,6 +208,14 @@ impl Conn {
         self.dead = true;
     }
 
+    /// Ends it so that the client, after what was sent, reads an orderly end: closing with unread input in the socket would give it
+    /// ECONNRESET (unix(7) sockets do as TCP does).
+    pub fn hang_up(&mut self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let mut unread = [0u8; 4096];
+        while matches!(rustix::io::read(&self.socket, &mut unread), Ok(n) if n > 0) {}
+    }
+
     /// Tells epoll what it waits for.
     pub fn watch(&mut self, reactor: &Reactor) {
         let read = !self.read_closed && !self.held_back;

@@ -112,10 +112,11 @@ impl JsonFile {
         if full || self.batch.len() >= BATCH {
             self.flush(dropped);
         }
-        if full && self.size >= self.max_size {
-            if let Err(e) = self.rotate() {
-                eprintln!("davit-monitor: cannot rotate {}: {e}", self.path.display());
-            }
+        if full
+            && self.size >= self.max_size
+            && let Err(e) = self.rotate()
+        {
+            eprintln!("davit-monitor: cannot rotate {}: {e}", self.path.display());
         }
         json::write_line(line, stdout, now, &mut self.batch);
         self.batch_content += line.len() as u64;

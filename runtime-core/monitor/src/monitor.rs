@@ -175,15 +175,8 @@ impl Monitor {
     fn settle(&mut self) {
         self.let_clients_go_on();
         self.remove_conns();
-        let listening = self.listener.is_some();
         for conn in &mut self.conns {
-            if !listening && !matches!(conn.party, Party::Attached { .. }) {
-                conn.closing = true;
-            }
             conn.watch(&self.reactor);
-        }
-        if !listening {
-            self.conns.retain(|c| !c.is_over());
         }
         let conns = &self.conns;
         self.sessions.retain_mut(|s| {

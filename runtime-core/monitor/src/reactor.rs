@@ -86,9 +86,7 @@ impl Reactor {
             other => other?,
         };
         let gone = EventFlags::HUP | EventFlags::ERR;
-        ready.extend(
-            events.iter().map(|e| (Token::unpack({ e.data }.u64()), { e.flags }.intersects(gone))),
-        );
+        ready.extend(events.iter().map(|e| (Token::unpack({ e.data }.u64()), { e.flags }.intersects(gone))));
         Ok(())
     }
 }

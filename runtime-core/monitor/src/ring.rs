@@ -84,10 +84,7 @@ mod tests {
         r.push(true, b"b");
         r.push(false, b"c");
         r.push(true, b"d");
-        assert_eq!(
-            content(&r),
-            [(true, b"ab".to_vec()), (false, b"c".to_vec()), (true, b"d".to_vec())]
-        );
+        assert_eq!(content(&r), [(true, b"ab".to_vec()), (false, b"c".to_vec()), (true, b"d".to_vec())]);
     }
 
     #[test]

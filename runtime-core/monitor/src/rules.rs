@@ -17,9 +17,7 @@ pub fn check(request: &Request, phase: Phase, under_way: bool) -> Result<(), Fai
         Request::Pause => ("pause", phase == Phase::Running),
         Request::Resume => ("resume", phase == Phase::Paused),
         Request::Exec(_) => ("run a program in", phase == Phase::Running),
-        Request::Kill { .. } => {
-            ("signal", matches!(phase, Phase::Created | Phase::Running | Phase::Paused))
-        }
+        Request::Kill { .. } => ("signal", matches!(phase, Phase::Created | Phase::Running | Phase::Paused)),
         Request::State | Request::Shutdown => return Ok(()),
     };
     let moves = !matches!(request, Request::Kill { .. } | Request::Exec(_));

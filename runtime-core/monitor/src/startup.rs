@@ -119,10 +119,8 @@ pub fn prepare(run_dir: &Path) -> Result<Prepared, StartupError> {
 }
 
 fn read_config(path: &Path) -> Result<MonitorConfig, StartupError> {
-    let text =
-        fs::read(path).map_err(|source| StartupError::ReadConfig { path: path.into(), source })?;
-    serde_json::from_slice(&text)
-        .map_err(|source| StartupError::ParseConfig { path: path.into(), source })
+    let text = fs::read(path).map_err(|source| StartupError::ReadConfig { path: path.into(), source })?;
+    serde_json::from_slice(&text).map_err(|source| StartupError::ParseConfig { path: path.into(), source })
 }
 
 /// SIGTERM, SIGINT and SIGHUP mean nothing to a monitor (a logout or a shutdown script must not take the record of its container). They are

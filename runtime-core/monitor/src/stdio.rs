@@ -96,8 +96,7 @@ pub fn pipes(stdin: bool) -> io::Result<(MonitorEnds, ProgramEnds)> {
         set_nonblocking(ours)?;
     }
     let ours = MonitorEnds { stdin: input, stdout: Some(out), stderr: Some(err) };
-    let theirs =
-        ProgramEnds { stdin: input_theirs, stdout: Some(out_theirs), stderr: Some(err_theirs) };
+    let theirs = ProgramEnds { stdin: input_theirs, stdout: Some(out_theirs), stderr: Some(err_theirs) };
     Ok((ours, theirs))
 }
 

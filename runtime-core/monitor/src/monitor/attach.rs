@@ -186,13 +186,16 @@ impl Monitor {
     /// Takes connections away that are over; a client that leaves without Detach ends the input that was its own.
     pub(super) fn remove_conns(&mut self) {
         let mut ended_inputs = Vec::new();
-        self.conns.retain(|c| {
+        self.conns.retain_mut(|c| {
             if let Party::Attached { session, attach, .. } = &c.party
                 && attach.stdin
                 && !c.detached
                 && c.has_ended()
             {
                 ended_inputs.push(*session);
+            }
+            if c.is_over() {
+                c.hang_up();
             }
             !c.is_over()
         });

@@ -29,13 +29,7 @@ pub struct Asker {
 #[derive(Debug)]
 pub enum Purpose {
     /// The container.
-    Create {
-        asker: Asker,
-        pending: Pending,
-        mount_us: u32,
-        since: Instant,
-        pid_file: PathBuf,
-    },
+    Create { asker: Asker, pending: Pending, mount_us: u32, since: Instant, pid_file: PathBuf },
     /// Its program; without an asker it was held.
     Start { asker: Option<Asker> },
     /// One more program; without an asker it was held.
@@ -244,7 +238,7 @@ impl Monitor {
         if let Some(session) = self.session(id) {
             session.finished_ns = clock::unix_ns();
         }
-        self.finish_exec(id, Some(failure));
+        self.finish_exec(id, Some(&failure));
     }
 
     /// A program whose pid has just become known may have been reaped already.

@@ -91,8 +91,7 @@ impl Monitor {
     }
 
     fn end_held_execs(&mut self) {
-        let held: Vec<u32> =
-            self.sessions.iter().filter(|s| s.stage == Stage::Held).map(|s| s.id).collect();
+        let held: Vec<u32> = self.sessions.iter().filter(|s| s.stage == Stage::Held).map(|s| s.id).collect();
         for id in held {
             let message = "the container has ended before a client attached".to_owned();
             self.exec_failed(id, None, Failure { kind: FailureKind::WrongState, message });
@@ -100,11 +99,11 @@ impl Monitor {
     }
 
     /// Tells the end of an exec session. With a failure it never ran.
-    pub(super) fn finish_exec(&mut self, id: u32, failure: Option<Failure>) {
+    pub(super) fn finish_exec(&mut self, id: u32, failure: Option<&Failure>) {
         let Some(session) = self.session(id) else { return };
         session.stage = Stage::Ended;
         let exec_id = session.exec_id.clone().unwrap_or_default();
-        let record = record(session, failure.as_ref(), false, failure.is_none());
+        let record = record(session, failure, false, failure.is_none());
         if self.exec_exits.len() == RECORDS {
             self.exec_exits.pop_front();
         }

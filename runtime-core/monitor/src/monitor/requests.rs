@@ -108,7 +108,8 @@ impl Monitor {
             }
         };
         self.created = true;
-        self.calls.push((call, Purpose::Create { asker, pending, mount_us, since: Instant::now(), pid_file }));
+        self.calls
+            .push((call, Purpose::Create { asker, pending, mount_us, since: Instant::now(), pid_file }));
         Ok(())
     }
 

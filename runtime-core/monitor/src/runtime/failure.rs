@@ -87,11 +87,7 @@ mod tests {
             ),
             ("/etc", "exec: \"/etc\": is a directory", CommandNotRunnable),
             ("/bin/x", "exec /bin/x: exec format error", CommandNotRunnable),
-            (
-                "sh",
-                "error mounting \"/share\" to rootfs at \"/sh\": no such file or directory",
-                Internal,
-            ),
+            ("sh", "error mounting \"/share\" to rootfs at \"/sh\": no such file or directory", Internal),
             ("/x", "chdir to cwd (\"/x\") set in config.json failed: no such file or directory", Internal),
             ("sh", "container with given ID already exists", Internal),
         ] {
