@@ -15,6 +15,7 @@ pub struct Ran {
     pub stderr: String,
 }
 
+#[allow(clippy::return_self_not_must_use, reason = "an assertion is the end of most lines of a test")]
 impl Ran {
     /// Asserts success.
     #[track_caller]
@@ -51,17 +52,18 @@ impl Ran {
         self
     }
 
-    /// Asserts a refusal that a person can use: non-zero, nothing on stdout, exactly one line on stderr that contains
-    /// every one of `words` (in any case).
+    /// Asserts a refusal that a person can use: non-zero, and on stderr exactly one line (besides one of advice, which
+    /// begins with `hint:`). The two together contain every one of `words`, in any case.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> Self {
         assert!(self.code != 0, "expected a refusal of {self}");
-        let lines: Vec<&str> = self.stderr.lines().filter(|l| !l.trim().is_empty()).collect();
-        assert!(lines.len() == 1, "expected one clear line on stderr of {self}");
-        assert!(!lines[0].contains("panicked"), "a panic: {self}");
+        let lines = self.stderr.lines().filter(|l| !l.trim().is_empty());
+        let (hints, errors): (Vec<&str>, Vec<&str>) = lines.partition(|l| l.starts_with("hint:"));
+        assert!(errors.len() == 1 && hints.len() <= 1, "expected one clear line on stderr of {self}");
+        assert!(!errors[0].contains("panicked"), "a panic: {self}");
+        let text = [errors, hints].concat().join(" ").to_lowercase();
         for word in words {
-            let found = lines[0].to_lowercase().contains(&word.to_lowercase());
-            assert!(found, "expected {word:?} in the error of {self}");
+            assert!(text.contains(&word.to_lowercase()), "expected {word:?} in the error of {self}");
         }
         self
     }

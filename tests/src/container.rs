@@ -56,22 +56,23 @@ impl Container<'_> {
         cidr.split('/').next().unwrap_or_default().to_owned()
     }
 
-    /// Asserts that `name` resolves inside to one address, and answers it.
+    /// Asserts that `name` resolves inside, and answers its first address.
     #[track_caller]
     pub fn resolves(&self, name: &str) -> String {
-        let ran = self.exec(&["getent", "ahostsv4", name]);
-        let ran = if ran.code == 127 { self.exec(&["nslookup", name]).ok() } else { ran.ok() };
-        let address = ran.stdout.lines().rev().filter_map(|l| l.split_whitespace().last()).find(|w| {
-            w.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| !ip.is_loopback())
-        });
-        address.unwrap_or_else(|| panic!("no address of {name} in {ran}")).to_owned()
+        let ran = self.look_up(name);
+        address_in(&ran).unwrap_or_else(|| panic!("expected an address of {name} from {ran}"))
     }
 
     /// Asserts that `name` does not resolve inside.
     #[track_caller]
     pub fn does_not_resolve(&self, name: &str) {
-        let ran = self.exec(&["nslookup", name]);
-        assert!(ran.code != 0, "expected no answer for {name}: {ran}");
+        let ran = self.look_up(name);
+        assert!(address_in(&ran).is_none(), "expected no address of {name} from {ran}");
+    }
+
+    /// Asks with what the image has: BusyBox's nslookup, or glibc's getent.
+    fn look_up(&self, name: &str) -> Ran {
+        self.sh(&format!("if [ -x /bin/busybox ]; then nslookup -type=a {name}; else getent ahostsv4 {name}; fi"))
     }
 
     /// One field of `davit inspect`, by a path of names such as `["State", "Status"]`.
@@ -95,6 +96,12 @@ impl Container<'_> {
     pub fn remove(self) {
         self.host.davit(["rm", "-f", &self.name]).ok();
     }
+}
+
+/// The first IPv4 address that is not the resolver's own.
+fn address_in(ran: &Ran) -> Option<String> {
+    let is_address = |w: &&str| w.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| !ip.is_loopback());
+    ran.stdout.split_whitespace().find(is_address).map(str::to_owned)
 }
 
 /// The first answer of `pick` for any object below `value`.

@@ -182,6 +182,20 @@ impl Host {
         Builder::default().create().unwrap_or_else(|e| panic!("cannot make a private host: {e:#}"))
     }
 
+    /// A host whose davit has loaded `busybox:1`.
+    #[track_caller]
+    pub fn with_busybox() -> Self {
+        let host = Self::new();
+        host.load_busybox();
+        host
+    }
+
+    /// Loads `busybox:1`.
+    #[track_caller]
+    pub fn load_busybox(&self) {
+        self.davit(["image", "load", "-i", &crate::fixture::busybox().archive()]).ok();
+    }
+
     /// To make one that differs.
     pub fn builder() -> Builder {
         Builder::default()

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 /// A host without davit in it.
 fn bare() -> Host {
-    Host::builder().unchecked().create().unwrap()
+    Host::builder().unchecked().create().expect("tests run as root")
 }
 
 #[test]

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -162,8 +161,8 @@ fn reap(waiting: &Waiting) {
         let code = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-            Ok(_) | Err(Errno::ECHILD) => continue,
-            Err(_) => continue,
+            // Reaped by std, whose program did not exist; or nothing that ends a process.
+            Ok(_) | Err(_) => continue,
         };
         if let Some(ended) = waiting.remove(&pid.as_raw()) {
             let _ = ended.send(code);

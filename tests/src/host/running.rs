@@ -91,6 +91,7 @@ impl<'h> Start<'h> {
 
     /// Starts it with these descriptors as its stdio; nothing is collected.
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "the caller's copies have to close, or output never ends")]
     pub(crate) fn launch(&self, stdio: [OwnedFd; 3]) -> Running {
         let line = typed(&self.argv);
         let request = Request { argv: self.whole_argv(), env: self.whole_env(), cwd: self.cwd.clone() };
@@ -223,7 +224,7 @@ impl Collector {
         let collected = Arc::clone(&bytes);
         let reader = std::thread::spawn(move || {
             let mut from = File::from(from);
-            let mut buffer = [0; 65536];
+            let mut buffer = [0; 4096];
             while let Ok(n @ 1..) = from.read(&mut buffer) {
                 collected.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
             }

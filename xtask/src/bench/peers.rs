@@ -118,7 +118,8 @@ pub fn set_up(options: &Options) -> anyhow::Result<Vec<Peer>> {
 
 fn davit(peer: &mut Peer) -> anyhow::Result<()> {
     peer.must(&format!("davit image load -i {}", fixture::busybox().archive()))?;
-    peer.version = peer.must("davit --version")?.text().to_owned();
+    let version = peer.must("davit --version")?.text().to_owned();
+    peer.version = version;
     peer.bridged = Some(words("davit run --rm busybox:1 true"));
     peer.plain = words("davit run --rm --net none busybox:1 true");
     peer.detached = Some(words("davit run -d --net none --name"));
@@ -140,7 +141,8 @@ fn podman(peer: &mut Peer) -> anyhow::Result<()> {
     peer.env.push(("CONTAINERS_CONF", conf.to_string_lossy().into_owned()));
     peer.env.push(("CONTAINERS_STORAGE_CONF", storage.to_string_lossy().into_owned()));
     peer.must(&format!("podman load -q -i {}", fixture::busybox().archive()))?;
-    peer.version = peer.must("podman --version")?.text().to_owned();
+    let version = peer.must("podman --version")?.text().to_owned();
+    peer.version = version;
     let image = "localhost/busybox:1";
     let found = peer.must("podman images --format {{.Repository}}:{{.Tag}}")?;
     let image = found.stdout.lines().find(|l| l.ends_with("busybox:1")).unwrap_or(image).to_owned();
@@ -181,7 +183,8 @@ fn ctr(peer: &mut Peer) -> anyhow::Result<()> {
     answers(peer, "ctr version");
     peer.must(&format!("ctr image import {}", fixture::busybox().archive()))?;
     let version = peer.must("ctr --version")?;
-    peer.version = version.text().to_owned();
+    let version = version.text().to_owned();
+    peer.version = version;
     peer.plain = words("ctr run --rm docker.io/library/busybox:1 bench{n} true");
     peer.daemons = &["containerd"];
     Ok(())
@@ -218,7 +221,8 @@ fn oci_runtime(peer: &mut Peer, program: &str) -> anyhow::Result<()> {
     }
     let write = peer.host.command("tee").args([&config.to_string_lossy()]).stdin(spec.to_string()).start().wait();
     ensure!(write.code == 0, "{write}");
-    peer.version = peer.must(&format!("{program} --version"))?.text().lines().next().unwrap_or_default().to_owned();
+    let version = peer.must(&format!("{program} --version"))?.text().lines().next().unwrap_or_default().to_owned();
+    peer.version = version;
     peer.plain = words(&format!("{program} run --bundle {bundle} bench{{n}}"));
     Ok(())
 }

@@ -46,6 +46,7 @@ impl Time {
 }
 
 /// Linear between the two nearest samples; `sorted` must not be empty.
+#[allow(clippy::cast_precision_loss, reason = "far fewer samples than an f64 can count")]
 fn quantile(sorted: &[f64], part: f64) -> f64 {
     let place = part * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
@@ -93,7 +94,7 @@ impl Report {
         }
         text += "\n## Memory\n\n| engine | process | what | MB |\n|---|---|---|---:|\n";
         for m in &self.memory {
-            let megabytes = m.kilobytes as f64 / 1024.0;
+            let megabytes = f64::from(u32::try_from(m.kilobytes).unwrap_or(u32::MAX)) / 1024.0;
             let _ = writeln!(text, "| {} | {} | {} | {megabytes:.2} |", m.engine, m.process, m.what);
         }
         text
