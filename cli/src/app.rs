@@ -1,0 +1,192 @@
+//! What every command works with: the directories, and connections to the daemons, which are started when nobody answers.
+
+use std::future::Future;
+use std::time::Duration;
+
+use davit_contracts::layout::Layout;
+use davit_contracts::network::networks_client::NetworksClient;
+use davit_contracts::plugin::plugin_client::PluginClient;
+use davit_contracts::runtime::containers_client::ContainersClient;
+use davit_contracts::runtime::events_client::EventsClient;
+use davit_contracts::runtime::execs_client::ExecsClient;
+use davit_contracts::storage::images_client::ImagesClient;
+use davit_contracts::storage::volumes_client::VolumesClient;
+use davit_contracts::{Error, Kind, client};
+use tokio::sync::OnceCell;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::error::{Failure, Outcome};
+use crate::supervisor;
+
+/// After this long without an answer we look whether the daemon is alive at all.
+const SUSPICIOUS: Duration = Duration::from_secs(2);
+
+/// One invocation.
+pub struct App {
+    /// Where everything is.
+    pub layout: Layout,
+    /// Print more.
+    pub debug: bool,
+    storaged: OnceCell<Channel>,
+    netd: OnceCell<Channel>,
+    runtimed: OnceCell<Channel>,
+}
+
+macro_rules! clients {
+    ($($(#[$doc:meta])* $name:ident: $client:ident on $daemon:ident;)*) => {$(
+        $(#[$doc])*
+        pub async fn $name(&self) -> Outcome<$client<Channel>> {
+            let channel = self.$daemon.get_or_try_init(|| self.connect(stringify!($daemon))).await?;
+            Ok($client::new(channel.clone())
+                .max_decoding_message_size(client::MAX_MESSAGE)
+                .max_encoding_message_size(client::MAX_MESSAGE))
+        }
+    )*};
+}
+
+impl App {
+    /// Connects to nothing yet.
+    pub fn new(layout: Layout, debug: bool) -> Self {
+        Self { layout, debug, storaged: OnceCell::new(), netd: OnceCell::new(), runtimed: OnceCell::new() }
+    }
+
+    clients! {
+        /// storaged's images.
+        images: ImagesClient on storaged;
+        /// storaged's volumes.
+        volumes: VolumesClient on storaged;
+        /// netd's networks.
+        networks: NetworksClient on netd;
+        /// runtimed's containers.
+        containers: ContainersClient on runtimed;
+        /// runtimed's execs.
+        execs: ExecsClient on runtimed;
+        /// runtimed's events.
+        events: EventsClient on runtimed;
+    }
+
+    /// Identity and health of one daemon, without starting anything.
+    pub async fn plugin(&self, daemon: &str) -> Result<PluginClient<Channel>, Error> {
+        Ok(PluginClient::new(client::connect(&self.layout.socket(daemon)).await?))
+    }
+
+    async fn connect(&self, daemon: &str) -> Outcome<Channel> {
+        let socket = self.layout.socket(daemon);
+        let first = match client::connect(&socket).await {
+            Ok(channel) => return Ok(channel),
+            Err(e) => e,
+        };
+        if first.causes().iter().chain([&first.message().to_owned()]).any(|c| c.contains("ermission denied"))
+        {
+            return Err(Error::new(Kind::PermissionDenied, first.to_string())
+                .with_hint(
+                    "the socket belongs to another user: become that user, or a member of the socket's group",
+                )
+                .into());
+        }
+        if std::env::var_os("DAVIT_NO_AUTOSTART").is_some_and(|v| v == "1") {
+            return Err(Error::new(Kind::Unavailable, format!("davit-{daemon} is not running ({first})"))
+                .with_hint("start the daemons with 'davit up'")
+                .into());
+        }
+        supervisor::start(&self.layout)?;
+        Ok(client::connect(&socket).await?)
+    }
+
+    /// Awaits a call. The supervisor keeps a dead daemon's socket open, so a call to a daemon that does not come up would wait for ever:
+    /// when the answer is late the supervisor is asked whether the daemon is alive.
+    pub async fn call<T>(
+        &self,
+        daemon: &str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Outcome<T> {
+        tokio::pin!(call);
+        loop {
+            match tokio::time::timeout(SUSPICIOUS, &mut call).await {
+                Ok(answer) => return self.answered(daemon, answer),
+                Err(_) => self.check(daemon)?,
+            }
+        }
+    }
+
+    fn answered<T>(&self, daemon: &str, answer: Result<Response<T>, Status>) -> Outcome<T> {
+        let error = match answer {
+            Ok(response) => return Ok(response.into_inner()),
+            Err(status) => Error::from(status),
+        };
+        if self.debug {
+            eprintln!("davit: davit-{daemon} answered {:?}: {error:?}", error.kind());
+        }
+        // A daemon that died under a call: tonic words that as a broken transport.
+        let broken = [
+            "transport error",
+            "error trying to connect",
+            "broken pipe",
+            "connection reset",
+            "h2 protocol error",
+        ];
+        let text = error.to_string();
+        if error.hint().is_empty()
+            && matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled)
+            && broken.iter().any(|b| text.to_lowercase().contains(b))
+        {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("davit-{daemon} ended while it worked on this"),
+            )
+            .with_hint(format!(
+                "it is started again by itself: repeat the command; its log is {}",
+                self.layout.supervisor_log().display()
+            ))
+            .into());
+        }
+        Err(error.into())
+    }
+
+    fn check(&self, daemon: &str) -> Outcome {
+        let Ok(Some(report)) = supervisor::status(&self.layout) else { return Ok(()) };
+        match report.daemons.iter().find(|d| d.name == daemon) {
+            Some(d) if d.deaths >= 3 && d.state != "running" => {
+                Err(Error::new(Kind::Unavailable, format!("davit-{daemon} does not start: {}", d.note))
+                    .with_hint(format!("its log is {}", self.layout.supervisor_log().display()))
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A call to storaged.
+    pub async fn storage<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
+        self.call("storaged", call).await
+    }
+
+    /// A call to netd.
+    pub async fn network<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
+        self.call("netd", call).await
+    }
+
+    /// A call to runtimed.
+    pub async fn runtime<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
+        self.call("runtimed", call).await
+    }
+}
+
+/// Runs a command for each of several names: errors are told as they come, and the exit code says that there were some.
+pub async fn each<F>(names: &[String], mut one: impl FnMut(String) -> F) -> Outcome
+where
+    F: Future<Output = Outcome<String>>,
+{
+    let mut failed = false;
+    for name in names {
+        match one(name.clone()).await {
+            Ok(text) if text.is_empty() => {}
+            Ok(text) => crate::output::line(text),
+            Err(e) => {
+                e.tell();
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+}

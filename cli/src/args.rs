@@ -1,0 +1,177 @@
+//! The command line: docker's words where docker has them.
+
+pub mod container;
+pub mod image;
+pub mod network;
+pub mod run;
+pub mod system;
+pub mod volume;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use container::{ContainerCommand, InspectArgs};
+use image::ImageCommand;
+use network::NetworkCommand;
+use system::{CompletionArgs, DownArgs, EventsArgs, FormatArgs};
+use volume::VolumeCommand;
+
+/// A container engine whose storage, network and runtime can each be replaced while containers run.
+#[derive(Debug, Parser)]
+#[command(
+    name = "davit",
+    version,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "The daemons start by themselves on first use. 'davit COMMAND --help' explains a command."
+)]
+pub struct Cli {
+    /// What goes before the command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options before the command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Directory of images, networks and containers [default: /var/lib/davit, or ~/.local/share/davit]
+    #[arg(long, value_name = "DIR", env = "DAVIT_STATE_DIR", hide_env = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Directory of sockets and what a reboot ends [default: /run/davit, or $XDG_RUNTIME_DIR/davit]
+    #[arg(long, visible_alias = "host", value_name = "DIR", env = "DAVIT_RUN_DIR", hide_env = true)]
+    pub run_dir: Option<PathBuf>,
+    /// Directory of the daemons' configuration [default: /etc/davit, or ~/.config/davit]
+    #[arg(long, value_name = "DIR", env = "DAVIT_CONFIG_DIR", hide_env = true)]
+    pub config_dir: Option<PathBuf>,
+    /// Say more about what goes wrong
+    #[arg(short = 'D', long)]
+    pub debug: bool,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The container commands, also without the word `container`.
+    #[command(flatten)]
+    Container(Box<ContainerCommand>),
+    /// Work with containers
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    #[command(name = "container", subcommand)]
+    ContainerGroup(Box<ContainerGroup>),
+    /// Work with images
+    #[command(subcommand, arg_required_else_help = true)]
+    Image(ImageCommand),
+    /// List images (the same as `image ls`)
+    Images(image::ListArgs),
+    /// Remove images (the same as `image rm`)
+    Rmi(image::RemoveArgs),
+    /// Give an image one more name
+    Tag(image::TagArgs),
+    /// Fetch an image from a registry
+    Pull(image::PullArgs),
+    /// Send an image to a registry
+    Push(image::PushArgs),
+    /// Read images from an archive or an OCI layout
+    Load(image::LoadArgs),
+    /// Write images to an archive
+    Save(image::SaveArgs),
+    /// Make an image of a root file system archive
+    Import(image::ImportArgs),
+    /// Show how an image was made
+    History(image::HistoryArgs),
+    /// Work with networks
+    #[command(subcommand, visible_alias = "net", arg_required_else_help = true)]
+    Network(NetworkCommand),
+    /// Work with volumes
+    #[command(subcommand, arg_required_else_help = true)]
+    Volume(VolumeCommand),
+    /// Show details of containers, images, networks or volumes
+    Inspect(InspectArgs),
+    /// Show what happens, as it happens
+    Events(EventsArgs),
+    /// Show versions of the client and of the daemons
+    Version(FormatArgs),
+    /// Show what this installation has and uses
+    Info(FormatArgs),
+    /// Show the daemons with versions, contracts and health; fails when one is down or unhealthy
+    Status(FormatArgs),
+    /// Start the daemons (they also start on first use)
+    Up,
+    /// Stop the daemons; running containers keep running
+    Down(DownArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+}
+
+/// `davit container ...`
+#[derive(Debug, Subcommand)]
+pub enum ContainerGroup {
+    /// List containers
+    #[command(visible_alias = "list")]
+    Ls(container::PsArgs),
+    /// Show details of containers
+    Inspect(container::InspectContainerArgs),
+    /// Remove all stopped containers
+    Prune(container::PruneArgs),
+    /// The rest.
+    #[command(flatten)]
+    Command(ContainerCommand),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent_and_every_command_is_explained() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands() {
+                assert!(sub.get_about().is_some(), "{} has no explanation", sub.get_name());
+                for arg in sub.get_arguments() {
+                    assert!(
+                        arg.get_help().is_some(),
+                        "{} {} has no explanation",
+                        sub.get_name(),
+                        arg.get_id()
+                    );
+                }
+                check(sub);
+            }
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command());
+    }
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    #[test]
+    fn dockers_lines_are_understood() {
+        for line in [
+            "davit net create my-bridge",
+            "davit network create --driver bridge --subnet 10.0.0.0/24 --gateway 10.0.0.1 n",
+            "davit image ls -q",
+            "davit container ls -a",
+            "davit container run -it --rm img sh -c true",
+            "davit ps -aq --no-trunc --filter name=x --format json",
+            "davit logs -ft --tail 5 --since 10m c",
+            "davit exec -itu root -w / -e A=1 c ls -la",
+            "davit stop -t 3 a b",
+            "davit rm -fv a",
+            "davit --state-dir /a --run-dir /b status --format json",
+            "davit inspect --type container -f {{.Id}} c",
+            "davit image from-host -t tools /bin/sh",
+            "davit top c -eo pid,comm",
+        ] {
+            parse(line);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Commands on networks.
+
+use clap::{Args, Subcommand};
+
+use crate::parse;
+
+/// `davit network ...`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Make a network
+    Create(CreateArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Show details of networks
+    Inspect(InspectArgs),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm(RemoveArgs),
+    /// Connect a container to one more network
+    Connect(ConnectArgs),
+    /// Disconnect a container from a network
+    Disconnect(DisconnectArgs),
+    /// Remove all networks that no container uses
+    Prune(PruneArgs),
+}
+
+/// `davit network create`
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Driver: bridge, macvlan, ipvlan, cni
+    #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
+    pub driver: String,
+    /// Subnet (CIDR); one is chosen otherwise
+    #[arg(long, value_name = "SUBNET")]
+    pub subnet: Vec<ipnet::IpNet>,
+    /// The subnets' gateways
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Vec<std::net::IpAddr>,
+    /// Part of a subnet that addresses are chosen from (CIDR)
+    #[arg(long, value_name = "RANGE")]
+    pub ip_range: Vec<ipnet::IpNet>,
+    /// Addresses that are not given to containers (NAME=ADDRESS)
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = parse::env::pair)]
+    pub aux_address: Vec<(String, String)>,
+    /// With IPv6
+    #[arg(long)]
+    pub ipv6: bool,
+    /// Without a way out
+    #[arg(long)]
+    pub internal: bool,
+    /// Accepted for scripts: containers can always be connected by hand
+    #[arg(long)]
+    pub attachable: bool,
+    /// Without name resolution
+    #[arg(long)]
+    pub disable_dns: bool,
+    /// Option of the driver
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub opt: Vec<(String, String)>,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::label)]
+    pub label: Vec<(String, String)>,
+    /// Its name
+    #[arg(value_name = "NETWORK")]
+    pub name: String,
+}
+
+/// `davit network ls`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Only those that match (name=, id=, driver=, label=)
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub filter: Vec<(String, String)>,
+    /// table, json, or a template such as '{{.Name}}'
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// `davit network inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// json, or a template such as '{{.Driver}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "NETWORK")]
+    pub names: Vec<String>,
+}
+
+/// `davit network rm`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// Disconnect the containers that use it
+    #[arg(short, long)]
+    pub force: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "NETWORK")]
+    pub networks: Vec<String>,
+}
+
+/// `davit network connect`
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// One more name on this network
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// IPv4 address on it
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address on it
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip6: Option<std::net::Ipv6Addr>,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    pub network: String,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}
+
+/// `davit network disconnect`
+#[derive(Debug, Args)]
+pub struct DisconnectArgs {
+    /// Even when the container does not answer
+    #[arg(short, long)]
+    pub force: bool,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    pub network: String,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}
+
+/// `davit network prune`
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Accepted for scripts; nothing is asked
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only those that match
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub filter: Vec<(String, String)>,
+}

@@ -1,0 +1,218 @@
+//! The flags of `run` and `create`.
+
+use clap::Args;
+
+use crate::parse;
+
+/// `davit create`, and most of `davit run`.
+#[derive(Debug, Args, Default)]
+#[command(disable_help_flag = true)]
+pub struct CreateArgs {
+    /// Name of the container; one is made up otherwise
+    #[arg(long, help_heading = "Container")]
+    pub name: Option<String>,
+    /// Keep standard input open
+    #[arg(short, long, help_heading = "Container")]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long, help_heading = "Container")]
+    pub tty: bool,
+    /// Remove it when it ends
+    #[arg(long, help_heading = "Container")]
+    pub rm: bool,
+    /// Set an environment variable (KEY=value, or KEY for its value here)
+    #[arg(short, long, value_name = "KEY=VALUE", help_heading = "Process")]
+    pub env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub env_file: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR", help_heading = "Process")]
+    pub workdir: Option<String>,
+    /// User, and group, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "Process")]
+    pub user: Option<String>,
+    /// Further groups of the process
+    #[arg(long, value_name = "GROUP", help_heading = "Process")]
+    pub group_add: Vec<String>,
+    /// Program to run in place of the image's entrypoint; empty: none
+    #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
+    pub entrypoint: Option<String>,
+    /// Run a small init as process 1 that reaps orphans and forwards signals
+    #[arg(long, help_heading = "Process")]
+    pub init: bool,
+    /// Signal that `stop` sends
+    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal::checked, help_heading = "Process")]
+    pub stop_signal: Option<String>,
+    /// Seconds that `stop` waits before it kills
+    #[arg(long, value_name = "SECONDS", help_heading = "Process")]
+    pub stop_timeout: Option<u32>,
+    /// When to start it again: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", help_heading = "Process")]
+    pub restart: Option<String>,
+    /// Mount a volume or a directory ([SOURCE:]TARGET[:ro])
+    #[arg(short, long, value_name = "SOURCE:TARGET", help_heading = "Files")]
+    pub volume: Vec<String>,
+    /// Mount by fields (type=bind,source=...,target=...)
+    #[arg(long, value_name = "FIELDS", help_heading = "Files")]
+    pub mount: Vec<String>,
+    /// Mount a tmpfs (PATH[:OPTIONS])
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub tmpfs: Vec<String>,
+    /// Make the root file system read-only
+    #[arg(long, help_heading = "Files")]
+    pub read_only: bool,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes, help_heading = "Files")]
+    pub shm_size: Option<u64>,
+    /// Give it a device of the host (/dev/a[:/dev/b[:rwm]])
+    #[arg(long, value_name = "DEVICE", help_heading = "Files")]
+    pub device: Vec<String>,
+    /// Network: a name, bridge, host, none or container:NAME
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", help_heading = "Network")]
+    pub network: Vec<String>,
+    /// One more name on the network
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME", help_heading = "Network")]
+    pub network_alias: Vec<String>,
+    /// IPv4 address on the network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address on the network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub ip6: Option<std::net::Ipv6Addr>,
+    /// Hardware address on the network
+    #[arg(long, value_name = "MAC", help_heading = "Network")]
+    pub mac_address: Option<String>,
+    /// Publish a port on the host ([[IP:]HOST_PORT:]PORT[/udp])
+    #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
+    pub publish: Vec<String>,
+    /// Publish all ports that the image exposes
+    #[arg(short = 'P', long, help_heading = "Network")]
+    pub publish_all: bool,
+    /// Note a port as exposed
+    #[arg(long, value_name = "PORT", help_heading = "Network")]
+    pub expose: Vec<String>,
+    /// Name server in place of the network's
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub dns: Vec<std::net::IpAddr>,
+    /// Domain in which short names are looked for
+    #[arg(long, value_name = "DOMAIN", help_heading = "Network")]
+    pub dns_search: Vec<String>,
+    /// Option of the resolver
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", help_heading = "Network")]
+    pub dns_option: Vec<String>,
+    /// Line of /etc/hosts (NAME:ADDRESS)
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    pub add_host: Vec<String>,
+    /// Host name of the container
+    #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network")]
+    pub hostname: Option<String>,
+    /// NIS domain name of the container
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub domainname: Option<String>,
+    /// Give a capability
+    #[arg(long, value_name = "CAPABILITY", help_heading = "Security")]
+    pub cap_add: Vec<String>,
+    /// Take a capability
+    #[arg(long, value_name = "CAPABILITY", help_heading = "Security")]
+    pub cap_drop: Vec<String>,
+    /// Give it nearly all that root of the host can do
+    #[arg(long, help_heading = "Security")]
+    pub privileged: bool,
+    /// Security option, such as no-new-privileges or seccomp=unconfined
+    #[arg(long, value_name = "OPTION", help_heading = "Security")]
+    pub security_opt: Vec<String>,
+    /// Process namespace: host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    pub pid: Option<String>,
+    /// IPC namespace: host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    pub ipc: Option<String>,
+    /// UTS namespace: host
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    pub uts: Option<String>,
+    /// User namespace: host or auto
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    pub userns: Option<String>,
+    /// Kernel parameter of the container's namespaces
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Security")]
+    pub sysctl: Vec<(String, String)>,
+    /// Memory limit
+    #[arg(short, long, value_name = "SIZE", value_parser = parse::size::bytes, help_heading = "Resources")]
+    pub memory: Option<u64>,
+    /// Limit of memory and swap; -1: none
+    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes_or_unlimited, allow_hyphen_values = true, help_heading = "Resources")]
+    pub memory_swap: Option<i64>,
+    /// Number of CPUs
+    #[arg(long, value_name = "NUMBER", value_parser = parse::size::nano_cpus, help_heading = "Resources")]
+    pub cpus: Option<i64>,
+    /// Relative share of CPU time
+    #[arg(short, long, value_name = "WEIGHT", help_heading = "Resources")]
+    pub cpu_shares: Option<u64>,
+    /// CPUs that it may use (0-2,4)
+    #[arg(long, value_name = "CPUS", help_heading = "Resources")]
+    pub cpuset_cpus: Option<String>,
+    /// Number of processes; -1: no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = "Resources")]
+    pub pids_limit: Option<i64>,
+    /// Resource limit of its processes (NAME=SOFT[:HARD])
+    #[arg(long, value_name = "LIMIT", help_heading = "Resources")]
+    pub ulimit: Vec<String>,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
+    pub label: Vec<(String, String)>,
+    /// Set an annotation for the OCI runtime
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
+    pub annotation: Vec<(String, String)>,
+    /// Write the container's id to a file
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub cidfile: Option<std::path::PathBuf>,
+    /// OCI runtime: a name from the configuration, or a path
+    #[arg(long, value_name = "RUNTIME", help_heading = "Container")]
+    pub runtime: Option<String>,
+    /// Log driver: json-file, local, none
+    #[arg(long, value_name = "DRIVER", help_heading = "Container")]
+    pub log_driver: Option<String>,
+    /// Option of the log driver
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair, help_heading = "Container")]
+    pub log_opt: Vec<(String, String)>,
+    /// Run it in a pod
+    #[arg(long, value_name = "POD", help_heading = "Container")]
+    pub pod: Option<String>,
+    /// When to fetch the image: missing, always, never
+    #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = ["missing", "always", "never"], help_heading = "Image")]
+    pub pull: String,
+    /// Platform of the image (os/architecture)
+    #[arg(long, value_name = "PLATFORM", help_heading = "Image")]
+    pub platform: Option<String>,
+    /// Show no progress of the image's fetch
+    #[arg(short, long, help_heading = "Image")]
+    pub quiet: bool,
+    /// Explain this command
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// The image, then the command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
+    pub image_and_command: Vec<String>,
+}
+
+/// `davit run`
+#[derive(Debug, Args, Default)]
+#[command(disable_help_flag = true)]
+pub struct RunArgs {
+    /// Leave it in the background and print its id
+    #[arg(short, long, help_heading = "Container")]
+    pub detach: bool,
+    /// Forward signals to the program (--sig-proxy=false: do not)
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, help_heading = "Container")]
+    pub sig_proxy: bool,
+    /// Keys that detach from the container
+    #[arg(long, value_name = "KEYS", help_heading = "Container")]
+    pub detach_keys: Option<String>,
+    /// Print what each stage of the start took
+    #[arg(long, help_heading = "Container")]
+    pub timings: bool,
+    /// What `create` takes too.
+    #[command(flatten)]
+    pub create: CreateArgs,
+}

@@ -1,0 +1,82 @@
+//! `davit events`.
+
+use std::collections::BTreeMap;
+
+use davit_contracts::runtime::{Event, SubscribeRequest};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::args::system::EventsArgs;
+use crate::error::Outcome;
+use crate::output::template::Template;
+use crate::output::{self, words};
+use crate::parse::duration::moment;
+use crate::view;
+
+/// Prints events until `--until`, or for ever.
+pub async fn events(app: &App, args: &EventsArgs) -> Outcome {
+    let now = words::now();
+    let time = |text: &Option<String>| text.as_deref().map_or(Ok(0), |t| moment(t, now));
+    let request = SubscribeRequest {
+        since_unix_ns: time(&args.since)?,
+        until_unix_ns: time(&args.until)?,
+        after_seq: 0,
+        filters: view::filters(&args.filter),
+    };
+    let template = match args.format.as_deref() {
+        None | Some("" | "json") => None,
+        Some(text) => Some(Template::parse(text)?),
+    };
+    let json = args.format.as_deref() == Some("json");
+    let mut stream = app.runtime(app.events().await?.subscribe(request)).await?;
+    while let Some(event) = stream.message().await? {
+        let line = match &template {
+            Some(template) => template.render(&object(&event))?,
+            None if json => object(&event).to_string(),
+            None => text(&event),
+        };
+        output::line(line);
+    }
+    Ok(())
+}
+
+/// docker's object of an event.
+fn object(e: &Event) -> Value {
+    json!({
+        "status": e.action,
+        "id": e.id,
+        "from": e.attributes.get("image").cloned().unwrap_or_default(),
+        "Type": e.r#type,
+        "Action": e.action,
+        "Actor": {"ID": e.id, "Attributes": e.attributes},
+        "scope": "local",
+        "time": e.time_unix_ns / 1_000_000_000,
+        "timeNano": e.time_unix_ns,
+    })
+}
+
+/// docker's line: time, type, action, id, attributes in brackets.
+fn text(e: &Event) -> String {
+    let attributes: BTreeMap<_, _> = e.attributes.iter().collect();
+    let attributes = attributes.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
+    format!("{} {} {} {} ({attributes})", words::rfc3339(e.time_unix_ns), e.r#type, e.action, e.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_reads_as_dockers() {
+        let e = Event {
+            time_unix_ns: 1_500_000_000,
+            r#type: "container".into(),
+            action: "die".into(),
+            id: "abc".into(),
+            attributes: [("name".into(), "web".into()), ("exitCode".into(), "0".into())].into(),
+            ..Event::default()
+        };
+        assert_eq!(text(&e), "1970-01-01T00:00:01.500000000Z container die abc (exitCode=0, name=web)");
+        assert_eq!(object(&e)["Actor"]["Attributes"]["name"], "web");
+    }
+}

@@ -1,0 +1,163 @@
+//! Networks: create, ls, inspect, rm, connect, disconnect, prune.
+
+use std::net::IpAddr;
+
+use davit_contracts::network::{
+    CreateNetworkRequest, EndpointSpec, ListNetworksRequest, PruneNetworksRequest, RemoveNetworkRequest,
+    Subnet,
+};
+use davit_contracts::runtime::{ConnectNetworkRequest, DisconnectNetworkRequest};
+use davit_contracts::{Kind, id};
+use ipnet::IpNet;
+
+use super::inspect;
+use crate::app::{App, each};
+use crate::args::network::{
+    ConnectArgs, CreateArgs, DisconnectArgs, ListArgs, NetworkCommand, PruneArgs, RemoveArgs,
+};
+use crate::error::{Failure, Outcome};
+use crate::output;
+use crate::output::format::Format;
+use crate::view;
+
+/// `davit network ...`
+pub async fn network(app: &App, command: NetworkCommand) -> Outcome {
+    match command {
+        NetworkCommand::Create(args) => create(app, &args).await,
+        NetworkCommand::Ls(args) => list(app, &args).await,
+        NetworkCommand::Inspect(args) => {
+            inspect::inspect(app, args.format.as_deref(), Some("network"), &args.names).await
+        }
+        NetworkCommand::Rm(args) => remove(app, &args).await,
+        NetworkCommand::Connect(args) => connect(app, &args).await,
+        NetworkCommand::Disconnect(args) => disconnect(app, &args).await,
+        NetworkCommand::Prune(args) => prune(app, &args).await,
+    }
+}
+
+async fn create(app: &App, args: &CreateArgs) -> Outcome {
+    id::check_name(&args.name).map_err(|e| e.to_string())?;
+    let request = CreateNetworkRequest {
+        name: args.name.clone(),
+        driver: args.driver.clone(),
+        subnets: subnets(&args.subnet, &args.gateway, &args.ip_range, &args.aux_address)?,
+        ipv6: args.ipv6,
+        internal: args.internal,
+        attachable: args.attachable,
+        options: args.opt.iter().cloned().collect(),
+        labels: args.label.iter().cloned().collect(),
+        disable_dns: args.disable_dns,
+    };
+    let network = app.network(app.networks().await?.create(request)).await?;
+    output::line(network.id);
+    Ok(())
+}
+
+/// Puts gateways, ranges and reserved addresses to the subnet that holds them.
+fn subnets(
+    nets: &[IpNet],
+    gateways: &[IpAddr],
+    ranges: &[IpNet],
+    aux: &[(String, String)],
+) -> Result<Vec<Subnet>, String> {
+    let mut out: Vec<Subnet> =
+        nets.iter().map(|net| Subnet { subnet: net.trunc().to_string(), ..Subnet::default() }).collect();
+    let home = |what: &str, inside: &dyn Fn(&IpNet) -> bool| {
+        nets.iter().position(inside).ok_or_else(|| format!("{what} is in none of the subnets"))
+    };
+    for gateway in gateways {
+        let n = home(&format!("the gateway {gateway}"), &|net| net.contains(gateway))?;
+        if !out[n].gateway.is_empty() {
+            return Err(format!("the subnet {} has two gateways", out[n].subnet));
+        }
+        out[n].gateway = gateway.to_string();
+    }
+    for range in ranges {
+        let n = home(&format!("the range {range}"), &|net| net.contains(range))?;
+        out[n].ip_range = range.to_string();
+    }
+    for (name, address) in aux {
+        let ip: IpAddr = address.parse().map_err(|_| format!("'{address}' is not an address"))?;
+        let n = home(&format!("the address {ip}"), &|net| net.contains(&ip))?;
+        out[n].aux_addresses.insert(name.clone(), ip.to_string());
+    }
+    Ok(out)
+}
+
+async fn list(app: &App, args: &ListArgs) -> Outcome {
+    let format = Format::parse(args.format.as_deref(), args.quiet)?;
+    let request = ListNetworksRequest { filters: view::filters(&args.filter) };
+    let answer = app.network(app.networks().await?.list(request)).await?;
+    let mut networks = answer.networks;
+    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    let rows: Vec<_> = networks.iter().map(|n| view::network::row(n, args.no_trunc)).collect();
+    output::print(&format.show(&rows, &view::network::COLUMNS, "ID")?);
+    Ok(())
+}
+
+async fn remove(app: &App, args: &RemoveArgs) -> Outcome {
+    each(&args.networks, |network| async {
+        let request = RemoveNetworkRequest { name: network.clone(), force: args.force };
+        match app.network(app.networks().await?.remove(request)).await {
+            Ok(_) => Ok(network),
+            Err(Failure::Told(e)) if args.force && e.kind() == Kind::NotFound => {
+                crate::error::tell(&e);
+                Ok(String::new())
+            }
+            Err(e) => Err(e),
+        }
+    })
+    .await
+}
+
+/// By runtimed, which knows the container also when it does not run.
+async fn connect(app: &App, args: &ConnectArgs) -> Outcome {
+    let endpoint = EndpointSpec {
+        network: args.network.clone(),
+        aliases: args.alias.clone(),
+        ip: args.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        ip6: args.ip6.map(|ip| ip.to_string()).unwrap_or_default(),
+        ..EndpointSpec::default()
+    };
+    let request = ConnectNetworkRequest { container: args.container.clone(), endpoint: Some(endpoint) };
+    app.runtime(app.containers().await?.connect_network(request)).await.map(drop)
+}
+
+async fn disconnect(app: &App, args: &DisconnectArgs) -> Outcome {
+    let request = DisconnectNetworkRequest {
+        container: args.container.clone(),
+        network: args.network.clone(),
+        force: args.force,
+    };
+    app.runtime(app.containers().await?.disconnect_network(request)).await.map(drop)
+}
+
+async fn prune(app: &App, args: &PruneArgs) -> Outcome {
+    let request = PruneNetworksRequest { filters: view::filters(&args.filter) };
+    for name in app.network(app.networks().await?.prune(request)).await?.removed {
+        output::line(name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_find_their_subnets() {
+        let nets = ["10.0.0.5/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
+        let got = subnets(
+            &nets,
+            &["fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()],
+            &["10.0.0.128/25".parse().unwrap()],
+            &[("printer".into(), "10.0.0.9".into())],
+        )
+        .unwrap();
+        assert_eq!((got[0].subnet.as_str(), got[0].gateway.as_str()), ("10.0.0.0/24", "10.0.0.1"));
+        assert_eq!((got[0].ip_range.as_str(), got[1].gateway.as_str()), ("10.0.0.128/25", "fd00::1"));
+        assert_eq!(got[0].aux_addresses["printer"], "10.0.0.9");
+        assert!(subnets(&nets, &["10.1.0.1".parse().unwrap()], &[], &[]).is_err());
+        assert!(subnets(&[], &["10.1.0.1".parse().unwrap()], &[], &[]).is_err());
+    }
+}

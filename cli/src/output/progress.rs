@@ -1,0 +1,94 @@
+//! Bars for pulls, pushes and loads: on stderr, only where that is a terminal.
+
+use std::collections::HashMap;
+
+use davit_contracts::storage::progress::{Event, Layer, Phase};
+use davit_contracts::storage::{ImageDone, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::io::IsTerminal as _;
+
+/// Shows progress events and collects the images that came of them.
+pub struct Display {
+    bars: Option<MultiProgress>,
+    layers: HashMap<String, (ProgressBar, Phase)>,
+    quiet: bool,
+    /// The images, in order.
+    pub done: Vec<ImageDone>,
+}
+
+impl Display {
+    /// Bars when stderr is a terminal and `quiet` was not asked for; otherwise status lines only.
+    pub fn new(quiet: bool) -> Self {
+        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        Self { bars, layers: HashMap::new(), quiet, done: Vec::new() }
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, progress: Progress) {
+        match progress.event {
+            Some(Event::Status(status)) => self.status(&status.message),
+            Some(Event::Layer(layer)) => self.layer(&layer),
+            Some(Event::Done(done)) => self.done.push(done),
+            None => {}
+        }
+    }
+
+    fn status(&self, message: &str) {
+        match &self.bars {
+            _ if self.quiet => {}
+            Some(bars) => {
+                let _ = bars.println(message);
+            }
+            None => eprintln!("{message}"),
+        }
+    }
+
+    fn layer(&mut self, layer: &Layer) {
+        let Some(bars) = &self.bars else { return };
+        let phase = layer.phase();
+        let (bar, before) = self.layers.entry(layer.id.clone()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(layer.total));
+            bar.set_prefix(layer.id.clone());
+            (bar, Phase::Unspecified)
+        });
+        if *before != phase {
+            *before = phase;
+            bar.set_style(style(phase));
+            bar.set_message(word(phase));
+        }
+        bar.set_length(layer.total);
+        bar.set_position(layer.current);
+        if matches!(phase, Phase::Exists | Phase::Done) {
+            bar.finish();
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn clear(&self) {
+        if let Some(bars) = &self.bars {
+            let _ = bars.clear();
+        }
+    }
+}
+
+fn style(phase: Phase) -> ProgressStyle {
+    let template = match phase {
+        Phase::Downloading | Phase::Unpacking | Phase::Pushing => {
+            "{prefix:12} {msg:12} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9}"
+        }
+        _ => "{prefix:12} {msg}",
+    };
+    ProgressStyle::with_template(template)
+        .map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> "))
+}
+
+fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Downloading => "downloading",
+        Phase::Unpacking => "unpacking",
+        Phase::Pushing => "pushing",
+        Phase::Exists => "exists",
+        Phase::Done => "done",
+        Phase::Waiting | Phase::Unspecified => "waiting",
+    }
+}

@@ -1,0 +1,11 @@
+//! What people type, turned into typed values. Pure: text in, value or a one-line complaint out.
+
+pub mod duration;
+pub mod env;
+pub mod keys;
+pub mod mount;
+pub mod port;
+pub mod signal;
+pub mod size;
+pub mod ulimit;
+pub mod volume;

@@ -1,0 +1,94 @@
+//! Moments for `--since` and `--until`: RFC 3339, a Unix time, or how long ago.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Nanoseconds of a duration such as `1h30m`, `10s`, `1.5h`, `200ms`.
+pub fn duration(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut total: f64 = 0.0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            "d" => 86400e9,
+            _ => return None,
+        };
+        total += number * unit;
+        rest = &rest[end..];
+    }
+    (total < 9e18).then_some(total as i64)
+}
+
+/// Nanoseconds since 1970.
+pub fn moment(text: &str, now_ns: i64) -> Result<i64, String> {
+    let bad = || {
+        format!(
+            "'{text}' is not a time: 2026-01-31T12:00:00Z, a Unix time, or a duration such as 10m is expected"
+        )
+    };
+    if let Some(ago) = duration(text) {
+        return Ok(now_ns.saturating_sub(ago));
+    }
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !text.is_empty() {
+        return unix(text).ok_or_else(bad);
+    }
+    // The date alone, and a time without a zone, are taken as UTC.
+    let full = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => text.to_owned(),
+    };
+    let time = OffsetDateTime::parse(&full, &Rfc3339).map_err(|_| bad())?;
+    i64::try_from(time.unix_timestamp_nanos()).map_err(|_| bad())
+}
+
+fn unix(text: &str) -> Option<i64> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = seconds.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    seconds.checked_mul(SECOND)?.checked_add(digits.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_three_forms() {
+        let now = 1_000_000 * SECOND;
+        assert_eq!(moment("10s", now), Ok(now - 10 * SECOND));
+        assert_eq!(moment("1h30m", now), Ok(now - 5400 * SECOND));
+        assert_eq!(moment("1.5", now), Ok(1_500_000_000));
+        assert_eq!(moment("7", now), Ok(7 * SECOND));
+        assert_eq!(moment("1970-01-01T00:00:01Z", now), Ok(SECOND));
+        assert_eq!(moment("1970-01-02", now), Ok(86400 * SECOND));
+        assert_eq!(moment("1970-01-01T00:00:01", now), Ok(SECOND));
+        assert_eq!(moment("1970-01-01T01:00:01.5+01:00", now), Ok(SECOND + SECOND / 2));
+        for bad in ["", "x", "10x", "1970-13-01", ".", "1.2.3", "99999999999999"] {
+            assert!(moment(bad, now).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".{0,30}") {
+            let _ = moment(&text, 0);
+        }
+    }
+}

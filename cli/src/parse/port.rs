@@ -1,0 +1,164 @@
+//! `-p`: `[HOST_IP:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/PROTO]`, `CONTAINER_PORT`, with IPv6 addresses in brackets.
+
+use std::net::IpAddr;
+
+use davit_contracts::network::PortMapping;
+
+/// All mappings that one `-p` means. A range of host ports for one container port means "a free one of these".
+pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
+    let bad = |why: &str| {
+        format!("'{text}' is no port mapping: {why} (such as 8080:80, 127.0.0.1:53:53/udp, 8000-8010:80)")
+    };
+    let (rest, protocol) = match text.rsplit_once('/') {
+        Some((rest, protocol)) => (rest, protocol.to_ascii_lowercase()),
+        None => (text, "tcp".to_owned()),
+    };
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(bad(&format!("the protocol '{protocol}' is none of tcp, udp, sctp")));
+    }
+    let (host, container) = match rest.rsplit_once(':') {
+        Some((host, container)) => (Some(host), container),
+        None => (None, rest),
+    };
+    let (first, last) =
+        range(container).ok_or_else(|| bad(&format!("'{container}' is not a port of 1 to 65535")))?;
+    let (ip, ports) = match host {
+        None => ("", ""),
+        Some(host) => address(host).ok_or_else(|| bad(&format!("'{host}' is not an address and a port")))?,
+    };
+    let mapping = |host_port, host_port_end, container_port| PortMapping {
+        host_ip: ip.to_owned(),
+        host_port: u32::from(host_port),
+        container_port: u32::from(container_port),
+        protocol: protocol.clone(),
+        host_port_end: u32::from(host_port_end),
+    };
+    if ports.is_empty() || ports == "0" {
+        return Ok((first..=last).map(|port| mapping(0, 0, port)).collect());
+    }
+    let (host_first, host_last) =
+        range(ports).ok_or_else(|| bad(&format!("'{ports}' is not a port of 1 to 65535")))?;
+    if host_last - host_first == last - first {
+        return Ok((host_first..=host_last).zip(first..=last).map(|(h, c)| mapping(h, 0, c)).collect());
+    }
+    if first == last {
+        return Ok(vec![mapping(host_first, host_last, first)]);
+    }
+    Err(bad("the two ranges are not of the same length"))
+}
+
+/// `IP:PORTS`, `IP:`, `[V6]:PORTS` or `PORTS`.
+fn address(text: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (ip, ports) = rest.split_once(']')?;
+        let ports = if ports.is_empty() { "" } else { ports.strip_prefix(':')? };
+        return matches!(ip.parse(), Ok(IpAddr::V6(_))).then_some((ip, ports));
+    }
+    match text.rsplit_once(':') {
+        Some((ip, ports)) => ip.parse::<IpAddr>().is_ok().then_some((ip, ports)),
+        // `127.0.0.1::80` was cut at its last colon: what is left ends with one. `127.0.0.1:80` is docker's error.
+        None => Some(("", text)),
+    }
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let port = |s: &str| {
+        let digits = !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| s.parse::<u16>().ok()).flatten().filter(|p| *p != 0)
+    };
+    match text.split_once('-') {
+        Some((first, last)) => Some((port(first)?, port(last)?)).filter(|(first, last)| first <= last),
+        None => port(text).map(|p| (p, p)),
+    }
+}
+
+/// `--expose` and an image's exposed ports: `80`, `80/udp`, `80-90`.
+pub fn exposed(text: &str) -> Result<Vec<PortMapping>, String> {
+    if text.contains(':') {
+        return Err(format!("'{text}' is no port to expose: only PORT[-END][/PROTO] is"));
+    }
+    publish(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn show(text: &str) -> Vec<String> {
+        let one = |m: PortMapping| {
+            format!("{}|{}|{}|{}|{}", m.host_ip, m.host_port, m.host_port_end, m.container_port, m.protocol)
+        };
+        publish(text).unwrap_or_else(|e| panic!("{e}")).into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn dockers_forms() {
+        for (text, expected) in [
+            ("80", vec!["|0|0|80|tcp"]),
+            ("8080:80", vec!["|8080|0|80|tcp"]),
+            ("53:53/udp", vec!["|53|0|53|udp"]),
+            (":80", vec!["|0|0|80|tcp"]),
+            ("0:80", vec!["|0|0|80|tcp"]),
+            ("127.0.0.1:8080:80", vec!["127.0.0.1|8080|0|80|tcp"]),
+            ("127.0.0.1::80", vec!["127.0.0.1|0|0|80|tcp"]),
+            ("[::1]:8080:80/TCP", vec!["::1|8080|0|80|tcp"]),
+            ("[::1]::80", vec!["::1|0|0|80|tcp"]),
+            ("::1:8080:80", vec!["::1|8080|0|80|tcp"]),
+            ("8000-8001:80-81", vec!["|8000|0|80|tcp", "|8001|0|81|tcp"]),
+            ("8000-8010:80", vec!["|8000|8010|80|tcp"]),
+            ("80-81/udp", vec!["|0|0|80|udp", "|0|0|81|udp"]),
+        ] {
+            assert_eq!(show(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bad in [
+            "",
+            ":",
+            "a:80",
+            "80:",
+            "80:b",
+            "0",
+            "65536",
+            "80/icmp",
+            "80/",
+            "8000-8001:80-82",
+            "9-8",
+            "1-2-3:1",
+            "host:80:80",
+            "[::1:80:80",
+            "[127.0.0.1]:80:80",
+            "1.2.3.4.5:80:80",
+            "+80:80",
+            "127.0.0.1:80",
+        ] {
+            let result = publish(bad);
+            assert!(result.is_err(), "{bad}: {result:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".{0,30}") {
+            let _ = publish(&text);
+            let _ = exposed(&text);
+        }
+
+        #[test]
+        fn a_pair_of_ports_is_kept(host in 1u16.., container in 1u16..) {
+            let got = publish(&format!("{host}:{container}")).unwrap();
+            prop_assert_eq!(got.len(), 1);
+            prop_assert_eq!((got[0].host_port, got[0].container_port), (host.into(), container.into()));
+        }
+
+        #[test]
+        fn equal_ranges_are_paired(first in 1u16..60000, to in 1u16..60000, length in 0u16..20) {
+            let got = publish(&format!("{}-{}:{}-{}", first, first + length, to, to + length)).unwrap();
+            prop_assert_eq!(got.len(), usize::from(length) + 1);
+            prop_assert!(got.iter().all(|m| m.host_port - u32::from(first) == m.container_port - u32::from(to)));
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! From `run`'s flags to the contract's container.
+
+use std::collections::HashMap;
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use davit_contracts::id::check_name;
+use davit_contracts::network::{EndpointSpec, PortMapping};
+use davit_contracts::runtime::{
+    ContainerSpec, LogConfig, MountSpec, Namespaces, NetworkSpec, Resources, RestartPolicy, Security,
+    StringList,
+};
+use davit_contracts::storage::Platform;
+
+use crate::args::run::CreateArgs;
+use crate::parse;
+
+/// What was asked for, or what is wrong with it.
+pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
+    let (image, command) = args.image_and_command.split_first().ok_or("the image is missing")?;
+    if image.is_empty() || image.starts_with('-') {
+        return Err(format!("'{image}' is not an image"));
+    }
+    if let Some(name) = &args.name {
+        check_name(name).map_err(|e| e.to_string())?;
+    }
+    let restart = restart(args)?;
+    Ok(ContainerSpec {
+        name: args.name.clone().unwrap_or_default(),
+        image: image.clone(),
+        command: command.to_vec(),
+        entrypoint: args.entrypoint.as_ref().map(|program| StringList {
+            values: if program.is_empty() { Vec::new() } else { vec![program.clone()] },
+        }),
+        env: environment(&args.env, &args.env_file)?,
+        working_dir: working_dir(args.workdir.as_deref())?,
+        user: args.user.clone().unwrap_or_default(),
+        hostname: args.hostname.clone().unwrap_or_default(),
+        domainname: args.domainname.clone().unwrap_or_default(),
+        tty: args.tty,
+        open_stdin: args.interactive,
+        stdin_once: false,
+        read_only: args.read_only,
+        auto_remove: args.rm,
+        labels: args.label.iter().cloned().collect(),
+        annotations: args.annotation.iter().cloned().collect(),
+        mounts: mounts(args)?,
+        network: Some(network(args)?),
+        resources: Some(resources(args)?),
+        security: Some(security(args)),
+        namespaces: Some(namespaces(args)),
+        restart: Some(restart),
+        log: Some(LogConfig {
+            driver: args.log_driver.clone().unwrap_or_default(),
+            options: args.log_opt.iter().cloned().collect(),
+        }),
+        stop_signal: args.stop_signal.clone().unwrap_or_default(),
+        stop_timeout_s: args.stop_timeout,
+        runtime: args.runtime.clone().unwrap_or_default(),
+        init: args.init,
+        pod: args.pod.clone().unwrap_or_default(),
+        sysctls: args.sysctl.iter().cloned().collect(),
+        ulimits: args.ulimit.iter().map(|u| parse::ulimit::ulimit(u)).collect::<Result<_, _>>()?,
+        devices: args.device.clone(),
+        extra_hosts: args.add_host.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
+        shm_size: args.shm_size.unwrap_or(0),
+        tmpfs: args.tmpfs.iter().map(|t| parse::mount::tmpfs(t)).collect::<Result<_, _>>()?,
+        ..ContainerSpec::default()
+    })
+}
+
+/// All variables: files first, `-e` after them, so that `-e` wins.
+pub fn environment(env: &[String], files: &[String]) -> Result<Vec<String>, String> {
+    let own = |key: &str| env::var(key).ok();
+    let mut out = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file)
+            .map_err(|e| format!("cannot read the env-file {file}: {}", crate::error::plain(&e)))?;
+        out.extend(parse::env::file(&text, own).map_err(|e| format!("the env-file {file}, {e}"))?);
+    }
+    for text in env {
+        out.extend(parse::env::variable(text, own)?);
+    }
+    Ok(out)
+}
+
+fn working_dir(dir: Option<&str>) -> Result<String, String> {
+    match dir {
+        None => Ok(String::new()),
+        Some(dir) if dir.starts_with('/') => Ok(dir.to_owned()),
+        Some(dir) => Err(format!("the working directory '{dir}' is not an absolute path in the container")),
+    }
+}
+
+fn mounts(args: &CreateArgs) -> Result<Vec<MountSpec>, String> {
+    let cwd = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let home = env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from);
+    let mut out = Vec::new();
+    for text in &args.volume {
+        out.push(parse::volume::volume(text, &cwd, home.as_deref())?);
+    }
+    for text in &args.mount {
+        out.push(parse::mount::mount(text)?);
+    }
+    let mut targets: HashMap<&str, ()> = HashMap::new();
+    for mount in &out {
+        if targets.insert(&mount.target, ()).is_some() {
+            return Err(format!("two mounts have the target {}", mount.target));
+        }
+    }
+    Ok(out)
+}
+
+fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
+    let mut ports: Vec<PortMapping> = Vec::new();
+    for text in &args.publish {
+        ports.extend(parse::port::publish(text)?);
+    }
+    for text in &args.expose {
+        parse::port::exposed(text)?;
+    }
+    let mode = args.network.first().cloned().unwrap_or_default();
+    let mode = if mode == "default" { String::new() } else { mode };
+    let shared = mode == "host" || mode == "none" || mode.starts_with("container:");
+    if shared && args.network.len() > 1 {
+        return Err(format!("the network '{mode}' excludes others"));
+    }
+    let has_address = args.ip.is_some() || args.ip6.is_some() || args.mac_address.is_some();
+    if shared && (!args.network_alias.is_empty() || has_address) {
+        return Err(format!("the network '{mode}' has neither aliases nor addresses of the container's own"));
+    }
+    if mode.starts_with("container:") && !ports.is_empty() {
+        return Err("ports are published by the container whose network is shared".into());
+    }
+    let text = |ip: Option<String>| ip.unwrap_or_default();
+    let mut endpoints: Vec<EndpointSpec> = Vec::new();
+    if !shared && (!args.network_alias.is_empty() || has_address || args.network.len() > 1) {
+        endpoints.push(EndpointSpec {
+            network: if mode.is_empty() { "bridge".into() } else { mode.clone() },
+            aliases: args.network_alias.clone(),
+            ip: text(args.ip.map(|ip| ip.to_string())),
+            ip6: text(args.ip6.map(|ip| ip.to_string())),
+            mac: args.mac_address.clone().unwrap_or_default(),
+            ..EndpointSpec::default()
+        });
+    }
+    for name in args.network.iter().skip(1) {
+        endpoints.push(EndpointSpec {
+            network: name.clone(),
+            aliases: args.network_alias.clone(),
+            ..EndpointSpec::default()
+        });
+    }
+    Ok(NetworkSpec {
+        mode,
+        endpoints,
+        ports,
+        publish_all: args.publish_all,
+        dns: args.dns.iter().map(ToString::to_string).collect(),
+        dns_search: args.dns_search.clone(),
+        dns_options: args.dns_option.clone(),
+        mac: args.mac_address.clone().unwrap_or_default(),
+    })
+}
+
+fn resources(args: &CreateArgs) -> Result<Resources, String> {
+    let memory = args.memory.unwrap_or(0) as i64;
+    if memory != 0 && memory < 6 << 20 {
+        return Err("the memory limit is below 6 MiB, in which no program starts".into());
+    }
+    let memory_swap = args.memory_swap.unwrap_or(0);
+    if memory_swap > 0 && memory_swap < memory {
+        return Err("--memory-swap counts memory and swap together: it cannot be below --memory".into());
+    }
+    Ok(Resources {
+        nano_cpus: args.cpus.unwrap_or(0),
+        cpu_shares: args.cpu_shares.unwrap_or(0),
+        cpuset_cpus: args.cpuset_cpus.clone().unwrap_or_default(),
+        memory,
+        memory_swap,
+        // -1 and 0 both mean no limit.
+        pids_limit: args.pids_limit.unwrap_or(0).max(0),
+        ..Resources::default()
+    })
+}
+
+fn security(args: &CreateArgs) -> Security {
+    Security {
+        privileged: args.privileged,
+        cap_add: args.cap_add.clone(),
+        cap_drop: args.cap_drop.clone(),
+        security_opt: args.security_opt.clone(),
+        group_add: args.group_add.clone(),
+    }
+}
+
+fn namespaces(args: &CreateArgs) -> Namespaces {
+    let text = |o: &Option<String>| o.clone().unwrap_or_default();
+    Namespaces {
+        pid: text(&args.pid),
+        ipc: text(&args.ipc),
+        uts: text(&args.uts),
+        user: text(&args.userns),
+        cgroup: String::new(),
+    }
+}
+
+fn restart(args: &CreateArgs) -> Result<RestartPolicy, String> {
+    let text = args.restart.as_deref().unwrap_or("no");
+    let (name, retries) = text.split_once(':').unwrap_or((text, ""));
+    let max_retries = match retries {
+        "" if !text.ends_with(':') => Ok(0),
+        n if name == "on-failure" => n.parse().map_err(|_| ()),
+        _ => Err(()),
+    };
+    match (name, max_retries) {
+        ("no" | "on-failure" | "always" | "unless-stopped", Ok(max_retries)) => {
+            if args.rm && name != "no" {
+                return Err("--rm and --restart exclude one another".into());
+            }
+            Ok(RestartPolicy { name: name.to_owned(), max_retries })
+        }
+        _ => Err(format!("'{text}' is no restart policy: no, on-failure[:N], always or unless-stopped")),
+    }
+}
+
+fn extra_host(text: &str) -> Result<String, String> {
+    let (name, ip) = text.split_once([':', '=']).unwrap_or((text, ""));
+    let ip = ip.strip_prefix('[').and_then(|i| i.strip_suffix(']')).unwrap_or(ip);
+    let known = ip == "host-gateway" || ip.parse::<std::net::IpAddr>().is_ok();
+    if name.is_empty() || !known {
+        return Err(format!("'{text}' is no line of /etc/hosts: NAME:ADDRESS is expected"));
+    }
+    Ok(format!("{name}:{ip}"))
+}
+
+/// `linux/arm64/v8`, `linux/amd64` or `arm64`.
+pub fn platform(text: Option<&str>) -> Result<Option<Platform>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let parts: Vec<&str> = text.split('/').collect();
+    let (os, architecture, variant) = match parts[..] {
+        [architecture] => ("linux", architecture, ""),
+        [os, architecture] => (os, architecture, ""),
+        [os, architecture, variant] => (os, architecture, variant),
+        _ => return Err(format!("'{text}' is no platform: os/architecture is expected")),
+    };
+    if os.is_empty() || architecture.is_empty() {
+        return Err(format!("'{text}' is no platform: os/architecture is expected"));
+    }
+    let architecture = match architecture {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Ok(Some(Platform { os: os.into(), architecture: architecture.into(), variant: variant.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn spec(line: &str) -> Result<ContainerSpec, String> {
+        let words = ["davit", "create"].into_iter().chain(line.split(' '));
+        let cli = crate::args::Cli::try_parse_from(words).map_err(|e| e.to_string())?;
+        match cli.command {
+            crate::args::Command::Container(c) => match *c {
+                crate::args::container::ContainerCommand::Create(args) => build(&args),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_end_at_the_image() {
+        let s = spec("-it --rm img sh -c -x --rm").unwrap();
+        assert_eq!((s.image.as_str(), s.command.join(" ").as_str()), ("img", "sh -c -x --rm"));
+        assert!(s.tty && s.open_stdin && s.auto_remove);
+        assert_eq!(spec("img --help").unwrap().command, ["--help"]);
+        assert_eq!(spec("-h web img").unwrap().hostname, "web");
+    }
+
+    #[test]
+    fn an_empty_entrypoint_is_none_at_all() {
+        let line = ["davit", "create", "--entrypoint", "", "img"];
+        let cli = crate::args::Cli::try_parse_from(line).unwrap();
+        let crate::args::Command::Container(c) = cli.command else { panic!() };
+        let crate::args::container::ContainerCommand::Create(args) = *c else { panic!() };
+        assert_eq!(build(&args).unwrap().entrypoint, Some(StringList { values: Vec::new() }));
+        assert_eq!(spec("--entrypoint /x img").unwrap().entrypoint.unwrap().values, ["/x"]);
+        assert_eq!(spec("img").unwrap().entrypoint, None);
+    }
+
+    #[test]
+    fn networks_ports_and_names() {
+        let n = spec("--net my-bridge --network-alias a -p 80:80 -p 53:53/udp img").unwrap().network.unwrap();
+        assert_eq!((n.mode.as_str(), n.ports.len()), ("my-bridge", 2));
+        assert_eq!(
+            (n.endpoints[0].network.as_str(), n.endpoints[0].aliases.as_slice()),
+            ("my-bridge", &["a".to_owned()][..])
+        );
+        assert!(spec("img").unwrap().network.unwrap().endpoints.is_empty());
+        assert!(spec("--net host --network-alias a img").is_err());
+        assert!(spec("--net none --net x img").is_err());
+        let n = spec("--net a --net b img").unwrap().network.unwrap();
+        assert_eq!(n.endpoints.iter().map(|e| e.network.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn limits_and_policies() {
+        let s = spec("-m 64m --cpus 0.5 --pids-limit -1 --ulimit nofile=10:20 --restart on-failure:3 img")
+            .unwrap();
+        let r = s.resources.unwrap();
+        assert_eq!((r.memory, r.nano_cpus, r.pids_limit), (64 << 20, 500_000_000, 0));
+        assert_eq!(s.restart.unwrap().max_retries, 3);
+        assert_eq!(s.ulimits[0].hard, 20);
+        for bad in [
+            "-m 1m img",
+            "--restart sometimes img",
+            "--restart always:3 img",
+            "--rm --restart always img",
+            "-w rel img",
+            "--name -x img",
+            "--add-host x img",
+            "-v /a:/t -v /b:/t img",
+            "-m x img",
+            "--pull now img",
+        ] {
+            assert!(spec(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            spec("--add-host db:10.0.0.1 --add-host v:[::1] img").unwrap().extra_hosts,
+            ["db:10.0.0.1", "v:::1"]
+        );
+    }
+
+    #[test]
+    fn platforms() {
+        let p = platform(Some("linux/aarch64")).unwrap().unwrap();
+        assert_eq!((p.os.as_str(), p.architecture.as_str()), ("linux", "arm64"));
+        assert!(platform(Some("a/b/c/d")).is_err());
+        assert_eq!(platform(None).unwrap(), None);
+    }
+}

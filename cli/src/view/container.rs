@@ -1,0 +1,175 @@
+//! A container's row in `ps`.
+
+use davit_contracts::network::PortMapping;
+use davit_contracts::runtime::{Container, State};
+use serde_json::{Value, json};
+
+use super::labels;
+use crate::output::words;
+
+/// docker's columns of `ps`.
+pub const COLUMNS: [(&str, &str); 7] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+];
+
+/// docker's keys.
+pub fn row(c: &Container, now: i64, no_trunc: bool) -> Value {
+    let state = c.state.clone().unwrap_or_default();
+    let networks = c.endpoints.iter().map(|e| e.network.as_str()).collect::<Vec<_>>();
+    let networks = if networks.is_empty() { mode(c) } else { networks.join(",") };
+    let mounts: Vec<&str> = c
+        .mount_points
+        .iter()
+        .map(|m| if m.name.is_empty() { m.source.as_str() } else { m.name.as_str() })
+        .collect();
+    let volumes = c.mount_points.iter().filter(|m| m.r#type == "volume").count();
+    let command = c.argv.join(" ");
+    let command = if no_trunc { command } else { words::cut(&command, 20) };
+    let labels = labels(&c.spec.clone().unwrap_or_default().labels);
+    json!({
+        "ID": if no_trunc { c.id.as_str() } else { words::short(&c.id) },
+        "Image": c.image,
+        "Command": format!("\"{}\"", command.escape_default().to_string().replace("\\u{2026}", "…").replace("\\'", "'")),
+        "CreatedAt": words::listed(c.created_unix_ns),
+        "RunningFor": words::ago(c.created_unix_ns, now),
+        "Ports": ports(&c.ports),
+        "State": state.status,
+        "Status": status(&state, now),
+        "Size": "0B",
+        "Names": c.name,
+        "Labels": labels,
+        "Mounts": mounts.join(","),
+        "LocalVolumes": volumes.to_string(),
+        "Networks": networks,
+    })
+}
+
+/// The network mode as docker names it.
+pub fn mode(c: &Container) -> String {
+    let mode = c.spec.as_ref().and_then(|s| s.network.as_ref()).map_or("", |n| n.mode.as_str());
+    if mode.is_empty() { "bridge".into() } else { mode.to_owned() }
+}
+
+/// `Up 5 minutes (healthy)`, `Exited (0) 2 hours ago`.
+pub fn status(state: &State, now: i64) -> String {
+    let up = || format!("Up {}", words::duration(now - state.started_unix_ns));
+    match state.status.as_str() {
+        "running" => match state.health.as_str() {
+            "" => up(),
+            "starting" => format!("{} (health: starting)", up()),
+            health => format!("{} ({health})", up()),
+        },
+        "paused" => format!("{} (Paused)", up()),
+        "created" => "Created".into(),
+        "removing" => "Removal In Progress".into(),
+        "dead" => "Dead".into(),
+        "restarting" => {
+            format!("Restarting ({}) {}", state.exit_code, words::ago(state.finished_unix_ns, now))
+        }
+        _ => format!("Exited ({}) {}", state.exit_code, words::ago(state.finished_unix_ns, now)),
+    }
+}
+
+/// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`, with neighbouring ports as one range.
+pub fn ports(ports: &[PortMapping]) -> String {
+    let mut sorted: Vec<&PortMapping> = ports.iter().collect();
+    sorted.sort_by_key(|p| (p.protocol.clone(), p.host_ip.clone(), p.container_port, p.host_port));
+    let mut groups: Vec<(&PortMapping, u32)> = Vec::new();
+    for p in sorted {
+        match groups.last_mut() {
+            Some((first, n))
+                if first.protocol == p.protocol
+                    && first.host_ip == p.host_ip
+                    && first.container_port + *n == p.container_port
+                    && ((first.host_port == 0 && p.host_port == 0)
+                        || first.host_port + *n == p.host_port) =>
+            {
+                *n += 1;
+            }
+            _ => groups.push((p, 1)),
+        }
+    }
+    let range =
+        |first: u32, n: u32| if n == 1 { first.to_string() } else { format!("{first}-{}", first + n - 1) };
+    let show = |(p, n): &(&PortMapping, u32)| {
+        let protocol = if p.protocol.is_empty() { "tcp" } else { &p.protocol };
+        let inside = format!("{}/{protocol}", range(p.container_port, *n));
+        match (p.host_port, p.host_ip.as_str()) {
+            (0, _) => inside,
+            (port, "") => format!("0.0.0.0:{}->{inside}", range(port, *n)),
+            (port, ip) if ip.contains(':') => format!("[{ip}]:{}->{inside}", range(port, *n)),
+            (port, ip) => format!("{ip}:{}->{inside}", range(port, *n)),
+        }
+    };
+    groups.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(ip: &str, host: u32, container: u32, protocol: &str) -> PortMapping {
+        PortMapping {
+            host_ip: ip.into(),
+            host_port: host,
+            container_port: container,
+            protocol: protocol.into(),
+            host_port_end: 0,
+        }
+    }
+
+    #[test]
+    fn ports_are_shown_as_docker_does() {
+        let all = [
+            port("", 8081, 81, "tcp"),
+            port("", 8080, 80, "tcp"),
+            port("::1", 53, 53, "udp"),
+            port("127.0.0.1", 9, 90, "tcp"),
+        ];
+        assert_eq!(ports(&all), "0.0.0.0:8080-8081->80-81/tcp, 127.0.0.1:9->90/tcp, [::1]:53->53/udp");
+        assert_eq!(ports(&[port("", 0, 80, "tcp")]), "80/tcp");
+        assert_eq!(ports(&[]), "");
+    }
+
+    #[test]
+    fn states_in_dockers_words() {
+        let s = |status: &str, health: &str| State {
+            status: status.into(),
+            health: health.into(),
+            exit_code: 3,
+            started_unix_ns: 1,
+            finished_unix_ns: 1,
+            ..State::default()
+        };
+        let now = 120_000_000_001;
+        for (state, text) in [
+            (s("running", ""), "Up 2 minutes"),
+            (s("running", "healthy"), "Up 2 minutes (healthy)"),
+            (s("paused", ""), "Up 2 minutes (Paused)"),
+            (s("exited", ""), "Exited (3) 2 minutes ago"),
+            (s("created", ""), "Created"),
+        ] {
+            assert_eq!(status(&state, now), text);
+        }
+    }
+
+    #[test]
+    fn a_row_has_dockers_keys() {
+        let c = Container {
+            id: "a".repeat(64),
+            name: "web".into(),
+            argv: vec!["sh".into(), "-c".into(), "echo a long command line".into()],
+            ..Container::default()
+        };
+        let row = row(&c, 0, false);
+        assert_eq!(row["ID"], "aaaaaaaaaaaa");
+        assert_eq!(row["Command"], "\"sh -c echo a long c…\"");
+        assert_eq!(row["Networks"], "bridge");
+    }
+}

@@ -1,0 +1,237 @@
+//! `inspect` of a container, with docker's field names.
+
+use std::collections::BTreeMap;
+
+use davit_contracts::network::{Endpoint, PortMapping};
+use davit_contracts::runtime::{Container, ContainerSpec, State};
+use serde_json::{Map, Value, json};
+
+use super::container::mode;
+use crate::output::words;
+
+/// docker's object.
+pub fn container(c: &Container) -> Value {
+    let spec = c.spec.clone().unwrap_or_default();
+    let state = c.state.clone().unwrap_or_default();
+    json!({
+        "Id": c.id,
+        "Name": format!("/{}", c.name),
+        "Created": words::rfc3339(c.created_unix_ns),
+        "Path": c.argv.first().cloned().unwrap_or_default(),
+        "Args": c.argv.iter().skip(1).collect::<Vec<_>>(),
+        "State": state_of(&state),
+        "Image": c.image_id,
+        "LogPath": c.log_path,
+        "RestartCount": c.restart_count,
+        "Driver": c.driver,
+        "Platform": "linux",
+        "MonitorPid": c.monitor_pid,
+        "Config": config(c, &spec),
+        "HostConfig": host_config(c, &spec),
+        "Mounts": mounts(c),
+        "NetworkSettings": network_settings(c),
+    })
+}
+
+fn state_of(s: &State) -> Value {
+    let mut out = json!({
+        "Status": s.status,
+        "Running": matches!(s.status.as_str(), "running" | "paused"),
+        "Paused": s.status == "paused",
+        "Restarting": s.status == "restarting",
+        "OOMKilled": s.oom_killed,
+        "Dead": s.status == "dead",
+        "Pid": s.pid,
+        "ExitCode": s.exit_code,
+        "Error": s.error,
+        "StartedAt": words::rfc3339(s.started_unix_ns),
+        "FinishedAt": words::rfc3339(s.finished_unix_ns),
+    });
+    if !s.health.is_empty() {
+        out["Health"] = json!({ "Status": s.health });
+    }
+    out
+}
+
+fn config(c: &Container, spec: &ContainerSpec) -> Value {
+    let exposed: BTreeMap<String, Value> = c.ports.iter().map(|p| (key(p), json!({}))).collect();
+    json!({
+        "Hostname": c.hostname,
+        "Domainname": spec.domainname,
+        "User": c.user,
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": c.env,
+        "Cmd": spec.command,
+        "Entrypoint": spec.entrypoint.as_ref().map(|e| e.values.clone()),
+        "Image": c.image,
+        "WorkingDir": c.working_dir,
+        "Labels": spec.labels,
+        "ExposedPorts": exposed,
+        "StopSignal": spec.stop_signal,
+        "StopTimeout": spec.stop_timeout_s,
+    })
+}
+
+fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
+    let resources = spec.resources.clone().unwrap_or_default();
+    let security = spec.security.clone().unwrap_or_default();
+    let network = spec.network.clone().unwrap_or_default();
+    let namespaces = spec.namespaces.clone().unwrap_or_default();
+    let restart = spec.restart.clone().unwrap_or_default();
+    let log = spec.log.clone().unwrap_or_default();
+    let binds: Vec<String> = spec
+        .mounts
+        .iter()
+        .filter(|m| m.r#type != "tmpfs" && !m.source.is_empty())
+        .map(|m| format!("{}:{}{}", m.source, m.target, if m.read_only { ":ro" } else { "" }))
+        .collect();
+    let ulimits: Vec<Value> =
+        spec.ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect();
+    let tmpfs: BTreeMap<&str, &str> =
+        spec.tmpfs.iter().map(|t| t.split_once(':').unwrap_or((t.as_str(), ""))).collect();
+    json!({
+        "Binds": binds,
+        "NetworkMode": mode(c),
+        "PortBindings": bindings(&network.ports),
+        "PublishAllPorts": network.publish_all,
+        "RestartPolicy": {
+            "Name": if restart.name.is_empty() { "no" } else { &restart.name },
+            "MaximumRetryCount": restart.max_retries,
+        },
+        "AutoRemove": spec.auto_remove,
+        "LogConfig": {"Type": if log.driver.is_empty() { "json-file" } else { &log.driver }, "Config": log.options},
+        "CapAdd": security.cap_add,
+        "CapDrop": security.cap_drop,
+        "Privileged": security.privileged,
+        "SecurityOpt": security.security_opt,
+        "GroupAdd": security.group_add,
+        "ReadonlyRootfs": spec.read_only,
+        "Dns": network.dns,
+        "DnsSearch": network.dns_search,
+        "DnsOptions": network.dns_options,
+        "ExtraHosts": spec.extra_hosts,
+        "IpcMode": namespaces.ipc,
+        "PidMode": namespaces.pid,
+        "UTSMode": namespaces.uts,
+        "UsernsMode": namespaces.user,
+        "Memory": resources.memory,
+        "MemorySwap": resources.memory_swap,
+        "NanoCpus": resources.nano_cpus,
+        "CpuShares": resources.cpu_shares,
+        "CpusetCpus": resources.cpuset_cpus,
+        "PidsLimit": resources.pids_limit,
+        "ShmSize": if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size },
+        "Tmpfs": tmpfs,
+        "Sysctls": spec.sysctls,
+        "Ulimits": ulimits,
+        "Init": spec.init,
+        "Runtime": c.runtime,
+    })
+}
+
+fn mounts(c: &Container) -> Value {
+    c.mount_points
+        .iter()
+        .map(|m| {
+            let mut out = json!({
+                "Type": m.r#type,
+                "Source": m.source,
+                "Destination": m.target,
+                "Mode": "",
+                "RW": m.rw,
+                "Propagation": m.propagation,
+            });
+            if !m.name.is_empty() {
+                out["Name"] = json!(m.name);
+                out["Driver"] = json!("local");
+            }
+            out
+        })
+        .collect()
+}
+
+fn network_settings(c: &Container) -> Value {
+    let networks: Map<String, Value> = c.endpoints.iter().map(|e| (e.network.clone(), endpoint(e))).collect();
+    let first = c.endpoints.first().map(endpoint).unwrap_or_else(|| endpoint(&Endpoint::default()));
+    json!({
+        "SandboxID": c.id,
+        "SandboxKey": if c.monitor_pid > 0 { format!("/proc/{}/ns/net", c.monitor_pid) } else { String::new() },
+        "Ports": bindings(&c.ports),
+        "IPAddress": first["IPAddress"],
+        "IPPrefixLen": first["IPPrefixLen"],
+        "Gateway": first["Gateway"],
+        "GlobalIPv6Address": first["GlobalIPv6Address"],
+        "MacAddress": first["MacAddress"],
+        "Networks": networks,
+    })
+}
+
+fn endpoint(e: &Endpoint) -> Value {
+    let split = |cidr: &str| {
+        let (ip, length) = cidr.split_once('/').unwrap_or((cidr, "0"));
+        (ip.to_owned(), length.parse::<u8>().unwrap_or(0))
+    };
+    let ((ip, length), (ip6, length6)) = (split(&e.ip), split(&e.ip6));
+    json!({
+        "NetworkID": e.network_id,
+        "EndpointID": e.id,
+        "IPAddress": ip,
+        "IPPrefixLen": length,
+        "Gateway": e.gateway,
+        "GlobalIPv6Address": ip6,
+        "GlobalIPv6PrefixLen": length6,
+        "IPv6Gateway": e.gateway6,
+        "MacAddress": e.mac,
+        "Aliases": e.names,
+        "DNSNames": e.names,
+    })
+}
+
+fn key(p: &PortMapping) -> String {
+    format!("{}/{}", p.container_port, if p.protocol.is_empty() { "tcp" } else { &p.protocol })
+}
+
+/// `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`
+pub fn bindings(ports: &[PortMapping]) -> Value {
+    let mut out: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for p in ports {
+        let ip = if p.host_ip.is_empty() { "0.0.0.0" } else { &p.host_ip };
+        let host = if p.host_port == 0 { String::new() } else { p.host_port.to_string() };
+        out.entry(key(p)).or_default().push(json!({"HostIp": ip, "HostPort": host}));
+    }
+    json!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_where_docker_has_them() {
+        let c = Container {
+            id: "a".repeat(64),
+            name: "web".into(),
+            endpoints: vec![Endpoint {
+                network: "my-bridge".into(),
+                ip: "10.89.0.2/24".into(),
+                gateway: "10.89.0.1".into(),
+                ..Endpoint::default()
+            }],
+            ports: vec![PortMapping {
+                host_port: 8080,
+                container_port: 80,
+                protocol: "tcp".into(),
+                ..Default::default()
+            }],
+            state: Some(State { status: "running".into(), pid: 7, ..State::default() }),
+            ..Container::default()
+        };
+        let v = container(&c);
+        assert_eq!(v["NetworkSettings"]["Networks"]["my-bridge"]["IPAddress"], "10.89.0.2");
+        assert_eq!(v["NetworkSettings"]["IPPrefixLen"], 24);
+        assert_eq!(v["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080");
+        assert_eq!((&v["State"]["Running"], &v["Name"]), (&json!(true), &json!("/web")));
+    }
+}

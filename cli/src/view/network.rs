@@ -1,0 +1,79 @@
+//! Networks in lists and inspections.
+
+use davit_contracts::network::Network;
+use serde_json::{Map, Value, json};
+
+use super::labels;
+use crate::output::words;
+
+/// docker's columns of `network ls`.
+pub const COLUMNS: [(&str, &str); 4] =
+    [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
+
+fn scope(n: &Network) -> &str {
+    if n.scope.is_empty() { "local" } else { &n.scope }
+}
+
+/// docker's keys.
+pub fn row(n: &Network, no_trunc: bool) -> Value {
+    json!({
+        "ID": if no_trunc { n.id.as_str() } else { words::short(&n.id) },
+        "Name": n.name,
+        "Driver": n.driver,
+        "Scope": scope(n),
+        "IPv6": n.ipv6.to_string(),
+        "Internal": n.internal.to_string(),
+        "Labels": labels(&n.labels),
+        "CreatedAt": words::listed(n.created_unix_ns),
+    })
+}
+
+/// docker's object of a network.
+pub fn inspect(n: &Network) -> Value {
+    let subnets: Vec<Value> = n
+        .subnets
+        .iter()
+        .map(|s| {
+            let mut out = json!({"Subnet": s.subnet, "Gateway": s.gateway});
+            if !s.ip_range.is_empty() {
+                out["IPRange"] = json!(s.ip_range);
+            }
+            if !s.aux_addresses.is_empty() {
+                out["AuxiliaryAddresses"] = json!(s.aux_addresses);
+            }
+            out
+        })
+        .collect();
+    let containers: Map<String, Value> = n
+        .endpoints
+        .iter()
+        .map(|e| {
+            let about = json!({
+                "Name": e.name,
+                "EndpointID": e.id,
+                "MacAddress": e.mac,
+                "IPv4Address": e.ip,
+                "IPv6Address": e.ip6,
+            });
+            (e.sandbox_id.clone(), about)
+        })
+        .collect();
+    json!({
+        "Name": n.name,
+        "Id": n.id,
+        "Created": words::rfc3339(n.created_unix_ns),
+        "Scope": scope(n),
+        "Driver": n.driver,
+        "EnableIPv6": n.ipv6,
+        "IPAM": {"Driver": "default", "Options": {}, "Config": subnets},
+        "Internal": n.internal,
+        "Attachable": n.attachable,
+        "Ingress": false,
+        "Interface": n.interface,
+        "DNS": n.dns,
+        "MTU": n.mtu,
+        "Containers": containers,
+        "Options": n.options,
+        "Labels": n.labels,
+    })
+}
