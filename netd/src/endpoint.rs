@@ -144,9 +144,9 @@ impl Sandbox {
 
     /// The first free `eth<n>`.
     pub fn free_interface(&self) -> String {
-        (0..)
+        (0..=self.endpoints.len())
             .map(|n| format!("eth{n}"))
             .find(|name| self.endpoints.iter().all(|e| e.interface != *name))
-            .expect("a sandbox has finitely many endpoints")
+            .expect("of n + 1 names, n endpoints leave one")
     }
 }

@@ -42,6 +42,10 @@ async fn run() -> anyhow::Result<()> {
         .with_state_dir(state.path());
     daemon.serve(listener, server::routes(client.clone()), Arc::new(())).await?;
     // What nobody uses goes; what containers use stays.
-    client.call(|engine| Ok(engine.clear_idle())).await?;
+    let settle = |engine: &mut Engine| {
+        engine.clear_idle();
+        Ok(())
+    };
+    client.call(settle).await?;
     Ok(())
 }

@@ -96,17 +96,15 @@ fn own(
 }
 
 fn reverse(snapshot: &Snapshot, view: &View, name: &Name, ip: IpAddr) -> Option<(ResponseCode, Vec<Record>)> {
-    for zone in snapshot.zones_of(view).filter(|z| z.subnets.iter().any(|s| s.contains(&ip))) {
-        let found = zone.name_of(ip).and_then(|text| Name::from_ascii(format!("{text}.")).ok());
-        return Some(match found {
-            Some(target) => {
-                let record = Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target)));
-                (ResponseCode::NoError, vec![record])
-            }
-            None => (ResponseCode::NXDomain, Vec::new()),
-        });
-    }
-    None
+    let zone = snapshot.zones_of(view).find(|z| z.subnets.iter().any(|s| s.contains(&ip)))?;
+    let target = zone.name_of(ip).and_then(|text| Name::from_ascii(format!("{text}.")).ok());
+    Some(match target {
+        Some(target) => {
+            let record = Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target)));
+            (ResponseCode::NoError, vec![record])
+        }
+        None => (ResponseCode::NXDomain, Vec::new()),
+    })
 }
 
 /// A known name without a record of the wanted type gives none: "no data", not "no such name".

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use ipnet::IpNet;
 
 use crate::endpoint::Endpoint;
-use crate::netlink::route::{self, Mac, Veth};
+use crate::netlink::route::{self, Mac, PortMode, Veth};
 use crate::netlink::{Batch, NetlinkError, Socket};
 use crate::network::Network;
 use crate::sysctl::{self, SysctlError};
@@ -100,7 +100,11 @@ pub fn complete(socket: &Socket, network: &Network, bridge: Bridge) -> Result<()
     // Port 53 of the loopback and published ports of 127.0.0.1 lead over the bridge.
     sysctl::set(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
     let ipv6 = std::path::Path::new("/proc/sys/net/ipv6/conf").join(name).exists();
-    if ipv6 && !network.ipv6 {
+    if ipv6 && network.ipv6 {
+        // Its link-local address asks for neighbours: waiting for duplicates would make it mute for a second or two.
+        sysctl::set(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
+        sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    } else if ipv6 {
         sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     }
     let mut batch = Batch::new();
@@ -125,34 +129,37 @@ pub fn remove(socket: &Socket, name: &str) -> Result<(), NetlinkError> {
     }
 }
 
-/// Plugs a sandbox into a bridge.
-pub fn plug(
-    socket: &Socket,
-    bridge: Bridge,
-    network: &Network,
-    endpoint: &Endpoint,
-    netns: BorrowedFd<'_>,
-    group: u32,
-) -> Result<(), NetlinkError> {
+/// A sandbox's place on a bridge.
+#[derive(Debug)]
+pub struct Plug<'a> {
+    /// Which bridge.
+    pub bridge: Bridge,
+    /// Names and addresses.
+    pub endpoint: &'a Endpoint,
+    /// The sandbox's namespace.
+    pub netns: BorrowedFd<'a>,
+    /// Whether it is cut off from others, and whether it meets itself: with br_netfilter a frame to a published port
+    /// is redirected while it is bridged, and must go back through the port that it came by.
+    pub mode: PortMode,
+}
+
+/// Plugs a sandbox into a bridge: all in one exchange.
+pub fn plug(socket: &Socket, plug: &Plug<'_>, group: u32) -> Result<(), NetlinkError> {
+    let endpoint = plug.endpoint;
     let fallback = endpoint.addresses().next().map_or(Mac([2, 0xda, 0, 0, 0, 1]), |a| mac_of(a.addr()));
     let mut batch = Batch::new();
     let veth = Veth {
         host: &endpoint.host_interface,
         inside: &endpoint.interface,
         mac: endpoint.mac.unwrap_or(fallback),
-        mtu: bridge.mtu,
-        bridge: bridge.index,
+        mtu: plug.bridge.mtu,
+        bridge: plug.bridge.index,
         group,
-        netns,
+        netns: plug.netns,
     };
     route::add_veth(&mut batch, &veth);
-    socket.run(&batch)?;
-    if !network.bridge.icc
-        && let Some(link) = route::link(socket, &endpoint.host_interface)?
-    {
-        let mut batch = Batch::new();
-        route::isolate_port(&mut batch, link.index);
-        socket.run(&batch)?;
+    if plug.mode != PortMode::default() {
+        route::set_port_mode(&mut batch, &endpoint.host_interface, plug.mode);
     }
-    Ok(())
+    socket.run(&batch)
 }

@@ -9,9 +9,10 @@ use nix::sys::stat::fstat;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
-use crate::driver::bridge;
+use crate::driver::bridge::{self, Plug};
 use crate::driver::inside::{self, RESOLVER, Visit};
 use crate::endpoint::{Endpoint, Holder, Phase, Sandbox};
+use crate::netlink::route::PortMode;
 use crate::network::Driver;
 use crate::publish::Wanted;
 
@@ -114,7 +115,7 @@ impl Engine {
         stages.end("record");
         if let Some(netns) = &netns {
             for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                self.plug(&sandbox.name, endpoint, netns.as_fd(), stages)?;
+                self.plug(sandbox, endpoint, netns.as_fd(), stages)?;
             }
             self.enter(sandbox, netns.as_fd(), stages)?;
         }
@@ -138,7 +139,7 @@ impl Engine {
     /// Bridge, rules and veth pair of one endpoint.
     pub(super) fn plug(
         &mut self,
-        container: &str,
+        sandbox: &Sandbox,
         endpoint: &Endpoint,
         netns: BorrowedFd<'_>,
         stages: &mut Stages,
@@ -149,14 +150,16 @@ impl Engine {
             self.wall(&endpoint.network)?;
             stages.end("rules");
             let network = &self.networks[&endpoint.network];
-            match bridge::plug(&self.socket, bridge, network, endpoint, netns, self.instance.group) {
+            let mode = PortMode { isolated: !network.bridge.icc, hairpin: !sandbox.ports.is_empty() };
+            let plug = Plug { bridge, endpoint, netns, mode };
+            match bridge::plug(&self.socket, &plug, self.instance.group) {
                 Ok(()) => break,
                 // Somebody removed the bridge since we last looked: make it again, once.
                 Err(e) if attempt == 0 && e.is_missing() => {
                     self.bridges.remove(&endpoint.network);
                 }
                 Err(source) => {
-                    let (container, network) = (container.to_owned(), network.name.clone());
+                    let (container, network) = (sandbox.name.clone(), network.name.clone());
                     return Err(EngineError::Wire { container, network, source });
                 }
             }

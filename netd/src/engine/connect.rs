@@ -52,7 +52,7 @@ impl Engine {
         }
         let netns = open_namespace(before)?;
         self.journal.write(after)?;
-        self.plug(&before.name, endpoint, netns.as_fd(), &mut Stages::start())?;
+        self.plug(before, endpoint, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
         let resolver = (!self.names.serves(&before.id)).then_some(None);
         let visit = Visit { interfaces: vec![interface_of(endpoint)], routes_out, routes_in, resolver };

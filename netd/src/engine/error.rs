@@ -101,13 +101,15 @@ impl EngineError {
             | Self::BridgeName { .. }
             | Self::MacTaken { .. }
             | Self::Address { source: IpamError::Taken(_), .. }
-            | Self::Bridge { source: BridgeError::Foreign(_), .. } => Kind::InUse,
+            | Self::Bridge { source: BridgeError::Foreign(_), .. }
+            | Self::Publish(
+                PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
+            ) => Kind::InUse,
             Self::PoolsExhausted | Self::Address { source: IpamError::Full(_), .. } => Kind::NoSpace,
             Self::Publish(PublishError::Bind { source, .. }) => match source.raw_os_error() {
                 Some(libc::EACCES | libc::EPERM) => Kind::PermissionDenied,
                 _ => Kind::InvalidArgument,
             },
-            Self::Publish(_) => Kind::InUse,
             Self::AmbiguousNetwork(_)
             | Self::Predefined(_)
             | Self::Spec(_)
@@ -119,8 +121,10 @@ impl EngineError {
             | Self::HostWithOthers => Kind::InvalidArgument,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::Firewall(e) | Self::Netlink(e) | Self::Wire { source: e, .. } => of_netlink(e),
-            Self::Bridge { source: BridgeError::Netlink(e), .. }
+            Self::Firewall(e)
+            | Self::Netlink(e)
+            | Self::Wire { source: e, .. }
+            | Self::Bridge { source: BridgeError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Netlink(e), .. } => of_netlink(e),
             Self::Bridge { .. }
             | Self::Inside { .. }
@@ -140,10 +144,11 @@ impl EngineError {
             | Self::NetworkExists(name)
             | Self::Predefined(name)
             | Self::AmbiguousNetwork(name)
-            | Self::UnknownSandbox(name) => name.clone(),
+            | Self::UnknownSandbox(name)
+            | Self::Address { container: name, .. }
+            | Self::HolderGone { container: name, .. }
+            | Self::Spec(SpecError::Option { name, .. } | SpecError::Value { name, .. }) => name.clone(),
             Self::Overlap { subnet, .. } => subnet.to_string(),
-            Self::Address { container, .. } | Self::HolderGone { container, .. } => container.clone(),
-            Self::Spec(SpecError::Option { name, .. } | SpecError::Value { name, .. }) => name.clone(),
             Self::Publish(
                 PublishError::Ours { host, .. }
                 | PublishError::Host { host, .. }

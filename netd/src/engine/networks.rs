@@ -194,7 +194,9 @@ impl Engine {
             bridge.subnets = pools::free_ipv4(&self.taken(None)?).map(spec::chosen).into_iter().collect();
         }
         self.store.put(&made.iter().collect::<Vec<_>>())?;
-        made.into_iter().for_each(|n| self.know(n));
+        for network in made {
+            self.know(network);
+        }
         Ok(())
     }
 

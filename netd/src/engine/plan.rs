@@ -65,7 +65,7 @@ impl Engine {
         endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         endpoint.names = names(sandbox, &wanted.aliases);
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
-        self.check_family(sandbox, wanted, network)?;
+        check_family(sandbox, wanted, network)?;
         if network.predefined
             && self.endpoints_of(&network.id).next().is_none()
             && !self.bridges.contains_key(&network.id)
@@ -95,22 +95,6 @@ impl Engine {
                 Err(EngineError::MacTaken { mac: mac.to_string(), holder, network: network.name.clone() })
             }
             None => Ok(Some(mac)),
-        }
-    }
-
-    fn check_family(
-        &self,
-        sandbox: &Sandbox,
-        wanted: &EndpointSpec,
-        network: &Network,
-    ) -> Result<(), EngineError> {
-        match wanted.ip6.parse() {
-            Ok(ip) if network.subnet(false).is_none() => Err(EngineError::NoIpv6 {
-                container: sandbox.name.clone(),
-                network: network.name.clone(),
-                ip,
-            }),
-            _ => Ok(()),
         }
     }
 
@@ -214,6 +198,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+fn check_family(sandbox: &Sandbox, wanted: &EndpointSpec, network: &Network) -> Result<(), EngineError> {
+    match wanted.ip6.parse() {
+        Ok(ip) if network.subnet(false).is_none() => {
+            Err(EngineError::NoIpv6 { container: sandbox.name.clone(), network: network.name.clone(), ip })
+        }
+        _ => Ok(()),
     }
 }
 

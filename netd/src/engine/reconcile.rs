@@ -95,7 +95,7 @@ impl Engine {
             for endpoint in &wired {
                 self.ensure_bridge(&endpoint.network)?;
                 if !present.contains(&endpoint.host_interface) {
-                    self.plug(&sandbox.name, endpoint, netns.as_fd(), &mut Stages::start())?;
+                    self.plug(&sandbox, endpoint, netns.as_fd(), &mut Stages::start())?;
                     visit.interfaces.push(interface_of(endpoint));
                 }
             }

@@ -17,16 +17,14 @@ impl Engine {
         let network = self.networks[id].clone();
         let group = self.instance.group;
         let failed = |source| EngineError::Bridge { network: network.name.clone(), source };
-        let bridge = match bridge::find(&self.socket, &network, group).map_err(failed)? {
-            Some(bridge) => {
-                // A killed netd may have made it without going on.
-                bridge::complete(&self.socket, &network, bridge).map_err(failed)?;
-                bridge
-            }
-            None => {
-                self.check_still_free(&network)?;
-                bridge::make(&self.socket, &network, group).map_err(failed)?
-            }
+        let found = bridge::find(&self.socket, &network, group).map_err(failed)?;
+        let bridge = if let Some(bridge) = found {
+            // A killed netd may have made it without going on.
+            bridge::complete(&self.socket, &network, bridge).map_err(failed)?;
+            bridge
+        } else {
+            self.check_still_free(&network)?;
+            bridge::make(&self.socket, &network, group).map_err(failed)?
         };
         self.bridges.insert(id.clone(), bridge);
         Ok(bridge)

@@ -21,8 +21,8 @@ const DELTABLE: u16 = SUBSYSTEM | 2;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 const NEWSET: u16 = SUBSYSTEM | 9;
-const NEWSETELEM: u16 = SUBSYSTEM | 12;
-const DELSETELEM: u16 = SUBSYSTEM | 14;
+const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+const DELSETELEM: u16 = SUBSYSTEM | 0xe;
 
 /// Elements in one message: the list is one attribute, whose length is 16 bits.
 const ELEMENTS: usize = 400;

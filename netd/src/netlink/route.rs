@@ -13,7 +13,6 @@ use super::socket::{NetlinkError, Socket};
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
-const SETLINK: u16 = 19;
 const NEWADDR: u16 = 20;
 const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
@@ -24,13 +23,15 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 const IFA_ADDRESS: u16 = 1;
@@ -44,7 +45,6 @@ const IFF_UP: u32 = 1;
 const IFA_F_NODAD: u8 = 2;
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
-const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
 const TABLE_MAIN: u8 = 254;
 const PROTO_STATIC: u8 = 4;
@@ -57,8 +57,8 @@ pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let bytes = self.0.map(|b| format!("{b:02x}"));
+        f.write_str(&bytes.join(":"))
     }
 }
 
@@ -163,11 +163,27 @@ pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
     });
 }
 
-/// Keeps a bridge port from reaching other isolated ports (`bridge link set isolated on`).
-pub fn isolate_port(batch: &mut Batch, index: u32) {
-    let head = link_head(AF_BRIDGE, index, 0, 0);
-    batch.push(format!("isolate bridge port {index}"), SETLINK, Flags::ACK, &head, |a| {
-        a.nested(IFLA_PROTINFO, |a| a.byte(IFLA_BRPORT_ISOLATED, 1));
+/// How a bridge treats one of its ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortMode {
+    /// Cut off from other isolated ports.
+    pub isolated: bool,
+    /// Frames may leave through the port that they came in by.
+    pub hairpin: bool,
+}
+
+/// Sets a bridge port's mode (`ip link set NAME type bridge_slave ...`).
+pub fn set_port_mode(batch: &mut Batch, name: &str, mode: PortMode) {
+    let head = link_head(AF_UNSPEC, 0, 0, 0);
+    batch.push(format!("set the bridge port mode of {name}"), NEWLINK, Flags::ACK, &head, |a| {
+        a.text(IFLA_IFNAME, name);
+        a.nested(IFLA_LINKINFO, |a| {
+            a.text(IFLA_INFO_SLAVE_KIND, "bridge");
+            a.nested(IFLA_INFO_SLAVE_DATA, |a| {
+                a.byte(IFLA_BRPORT_MODE, u8::from(mode.hairpin));
+                a.byte(IFLA_BRPORT_ISOLATED, u8::from(mode.isolated));
+            });
+        });
     });
 }
 

@@ -57,7 +57,7 @@ fn subnet(given: &proto::Subnet) -> Result<Subnet, SpecError> {
         "" => None,
         text => {
             let range: IpNet = parse(text, "a range such as 10.89.0.128/25")?;
-            inside(&whole, "ip range", range, whole.contains(&range))?;
+            inside(&whole, "ip range", &range, whole.contains(&range))?;
             Some(range.trunc())
         }
     };
@@ -65,20 +65,20 @@ fn subnet(given: &proto::Subnet) -> Result<Subnet, SpecError> {
         "" => pools::first_address(&whole),
         text => {
             let gateway: IpAddr = parse(text, "an address")?;
-            inside(&whole, "gateway", gateway, whole.contains(&gateway) && usable(&whole, gateway))?;
+            inside(&whole, "gateway", &gateway, whole.contains(&gateway) && usable(&whole, gateway))?;
             gateway
         }
     };
     let mut aux = BTreeMap::new();
     for (name, text) in &given.aux_addresses {
         let address: IpAddr = parse(text, "an address")?;
-        inside(&whole, "aux address", address, whole.contains(&address))?;
+        inside(&whole, "aux address", &address, whole.contains(&address))?;
         aux.insert(name.clone(), address);
     }
     Ok(Subnet { subnet: whole, gateway, ip_range, aux })
 }
 
-fn inside(subnet: &IpNet, what: &str, address: impl ToString, ok: bool) -> Result<(), SpecError> {
+fn inside(subnet: &IpNet, what: &str, address: &dyn std::fmt::Display, ok: bool) -> Result<(), SpecError> {
     if ok {
         return Ok(());
     }

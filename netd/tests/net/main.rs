@@ -1,10 +1,13 @@
 //! netd on private hosts: each test makes a network namespace that plays the host, another that plays the world beyond
 //! it, runs the real daemon there, and looks from inside sandboxes. Needs root; changes nothing outside of what it makes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod firewall;
 mod host;
 mod lifecycle;
 mod names;
 mod networks;
+mod pace;
 mod ports;
 mod reach;

@@ -68,8 +68,8 @@ async fn other_names_are_forwarded_and_a_container_may_serve_port_53() {
 async fn an_unreachable_upstream_fails_without_delaying_our_names() {
     let host = Host::with("ip route del default; ip route add blackhole 10.99.0.1/32").await;
     host.net_create("n").await;
-    let a = host.guest("a", &["n"], &[]).await;
+    let a = host.guest("alpha", &["n"], &[]).await;
     let text = a.space.run("dig +time=4 +tries=1 @127.0.0.11 example.org");
     assert!(text.contains("SERVFAIL"), "{text}");
-    assert_ne!(a.space.dig("a"), "");
+    assert_ne!(a.space.dig("alpha"), "");
 }

@@ -98,13 +98,13 @@ async fn ipv6_is_dual_stack_with_nat() {
     let request = proto::CreateNetworkRequest { name: "six".into(), ipv6: true, ..Default::default() };
     let made = host.create(request).await.unwrap();
     assert_eq!(made.subnets.len(), 2);
-    let (a, b) = (Guest::new("a"), Guest::new("b"));
+    let (a, b) = (Guest::new("alpha"), Guest::new("beta"));
     let a_at = host.attach(&a, &["six"], &["8080:80"]).await.unwrap();
     host.attach(&b, &["six"], &[]).await.unwrap();
     a.space.serve_tcp("[::]:80");
     let a6 = a_at.endpoints[0].ip6.split('/').next().unwrap().to_owned();
     assert!(b.space.ask_tcp(&format!("[{a6}]:80")).is_some());
-    assert_eq!(b.space.dig("a AAAA"), a6);
+    assert_eq!(b.space.dig("alpha AAAA"), a6);
     host.world.serve_tcp("[2001:db8::9]:80");
     assert_eq!(b.space.ask_tcp("[2001:db8::9]:80").as_deref(), Some("fd99::2"));
     assert!(host.world.ask_tcp("[fd99::2]:8080").is_some());
