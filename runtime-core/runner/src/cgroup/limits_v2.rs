@@ -1,0 +1,147 @@
+//! Limits on the unified hierarchy, converted from the v1 units that the OCI config is written in.
+
+use std::path::Path;
+
+use davit_sys::cgroup::{CgroupError, read, write};
+
+use super::Joined;
+use crate::spec::Resources;
+use crate::spec::resources::{BlockIo, Cpu, Memory};
+
+const WANTED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
+
+/// Turns controllers on from the root down to the parent of the container's cgroup, as far as they are there.
+pub fn delegate(group: &Joined, resources: Option<&Resources>) -> Result<(), CgroupError> {
+    let needed = resources.is_some_and(Resources::limits_asked);
+    let Ok(below) = group.directory.strip_prefix(&group.mount_point) else { return Ok(()) };
+    let mut at = group.mount_point.clone();
+    for name in below {
+        let available = read(&at.join("cgroup.controllers"))?;
+        let active = read(&at.join("cgroup.subtree_control"))?;
+        let has = |list: &str, c: &str| list.split_whitespace().any(|x| x == c);
+        for controller in WANTED.iter().filter(|c| has(&available, c) && !has(&active, c)) {
+            let done = write(&at.join("cgroup.subtree_control"), &format!("+{controller}"));
+            if needed {
+                done?;
+            }
+        }
+        at.push(name);
+    }
+    Ok(())
+}
+
+/// Writes all limits that `resources` names.
+pub fn apply(d: &Path, resources: &Resources) -> Result<(), CgroupError> {
+    for (file, value) in values(resources) {
+        write(&d.join(file), &value)?;
+    }
+    for (file, value) in &resources.unified {
+        // A file name, never a path: the config must not reach other cgroups.
+        if file.contains('/') {
+            let source = std::io::Error::from_raw_os_error(libc::EINVAL);
+            return Err(CgroupError { operation: format!("write {value:?} to"), path: file.into(), source });
+        }
+        write(&d.join(file), value)?;
+    }
+    Ok(())
+}
+
+/// File names and values, in order.
+fn values(resources: &Resources) -> Vec<(String, String)> {
+    let mut out: Vec<(&str, String)> = Vec::new();
+    if let Some(m) = &resources.memory {
+        memory(m, &mut out);
+    }
+    if let Some(c) = &resources.cpu {
+        cpu(c, &mut out);
+    }
+    if let Some(p) = &resources.pids {
+        out.push(("pids.max", if p.limit > 0 { p.limit.to_string() } else { "max".into() }));
+    }
+    let mut out: Vec<(String, String)> = out.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+    if let Some(b) = &resources.block_io {
+        block_io(b, &mut out);
+    }
+    out.extend(resources.hugepage_limits.iter().map(|h| (format!("hugetlb.{}.max", h.page_size), h.limit.to_string())));
+    out
+}
+
+fn memory(m: &Memory, out: &mut Vec<(&'static str, String)>) {
+    let bytes = |v: i64| if v < 0 { "max".to_owned() } else { v.to_string() };
+    let limit = m.limit.filter(|v| *v != 0);
+    if let Some(v) = limit {
+        out.push(("memory.max", bytes(v)));
+    }
+    if let Some(v) = m.reservation.filter(|v| *v != 0) {
+        out.push(("memory.low", bytes(v)));
+    }
+    // v1 limits memory and swap together, v2 swap alone.
+    match (m.swap.filter(|v| *v != 0), limit) {
+        (Some(-1), _) => out.push(("memory.swap.max", "max".into())),
+        (Some(sum), Some(limit)) if limit > 0 => out.push(("memory.swap.max", (sum - limit).max(0).to_string())),
+        _ => {}
+    }
+}
+
+fn cpu(c: &Cpu, out: &mut Vec<(&'static str, String)>) {
+    if let Some(shares) = c.shares.filter(|v| *v != 0) {
+        out.push(("cpu.weight", weight_of_shares(shares).to_string()));
+    }
+    let quota = c.quota.filter(|v| *v != 0);
+    if quota.is_some() || c.period.is_some_and(|p| p != 0) {
+        let quota = quota.filter(|q| *q > 0).map_or_else(|| "max".to_owned(), |q| q.to_string());
+        let period = c.period.filter(|p| *p != 0).unwrap_or(100_000);
+        out.push(("cpu.max", format!("{quota} {period}")));
+    }
+    if let Some(v) = c.burst.filter(|v| *v != 0) {
+        out.push(("cpu.max.burst", v.to_string()));
+    }
+    if let Some(v) = c.idle {
+        out.push(("cpu.idle", v.to_string()));
+    }
+    if !c.cpus.is_empty() {
+        out.push(("cpuset.cpus", c.cpus.clone()));
+    }
+    if !c.mems.is_empty() {
+        out.push(("cpuset.mems", c.mems.clone()));
+    }
+}
+
+/// 2..=262144 onto 1..=10000, linearly, as runc and crun do.
+fn weight_of_shares(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn block_io(b: &BlockIo, out: &mut Vec<(String, String)>) {
+    if let Some(weight) = b.weight.filter(|w| *w > 0) {
+        out.push(("io.bfq.weight".into(), weight.to_string()));
+    }
+    let limits = [
+        ("rbps", &b.throttle_read_bps_device),
+        ("wbps", &b.throttle_write_bps_device),
+        ("riops", &b.throttle_read_iops_device),
+        ("wiops", &b.throttle_write_iops_device),
+    ];
+    for (key, devices) in limits {
+        out.extend(devices.iter().map(|d| ("io.max".to_owned(), format!("{}:{} {key}={}", d.major, d.minor, d.rate))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_units_become_v2_units() {
+        let text = r#"{"memory":{"limit":1000,"swap":1500,"reservation":-1},"cpu":{"shares":1024,"quota":50000},
+            "pids":{"limit":0},"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}]}}"#;
+        let got: Vec<String> =
+            values(&serde_json::from_str(text).unwrap()).into_iter().map(|(f, v)| format!("{f}={v}")).collect();
+        let want = [
+            "memory.max=1000", "memory.low=max", "memory.swap.max=500", "cpu.weight=39", "cpu.max=50000 100000",
+            "pids.max=max", "io.max=8:0 rbps=7",
+        ];
+        assert_eq!(got, want);
+        assert_eq!((weight_of_shares(2), weight_of_shares(262_144), weight_of_shares(0)), (1, 10_000, 1));
+    }
+}
