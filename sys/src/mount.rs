@@ -318,7 +318,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("root/etc")).unwrap();
         std::os::unix::fs::symlink("/../../etc", dir.join("root/out")).unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let root = rustix::fs::open(&dir.join("root"), flags, Mode::empty()).unwrap();
+        let root = rustix::fs::open(dir.join("root"), flags, Mode::empty()).unwrap();
         let fd = open_target(root.as_fd(), Path::new("/out/../../made/here")).unwrap();
         let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
         assert_eq!(path, dir.canonicalize().unwrap().join("root/made/here"));

@@ -33,6 +33,23 @@ pub fn release_free_heap() {
     }
 }
 
+/// Undoes what the process was started with: signals that are ignored get their default back, because being ignored outlives exec(2) and
+/// would reach every child. SIGPIPE stays as Rust's runtime sets it (and resets it in children).
+pub fn stop_ignoring_signals() {
+    for signal in (1..=libc::SIGRTMAX()).filter(|s| *s != libc::SIGPIPE) {
+        // SAFETY: an all-zero sigaction is SIG_DFL without flags; the kernel fills it with the present one, and only an ignored signal is
+        // set, to a default that needs no handler. Numbers that the C library keeps for itself are refused.
+        unsafe {
+            let mut present: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut present) == 0
+                && present.sa_sigaction == libc::SIG_IGN
+            {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
 /// Sends any signal number, real-time ones included, to a child that has not been waited for: until then its pid is its own.
 pub fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
     if pid <= 1 {

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     davit_sys::resident::close_inherited_descriptors();
     davit_sys::resident::keep_heap_small();
+    davit_sys::resident::stop_ignoring_signals();
     let mut arguments = std::env::args_os().skip(1);
     let (Some(run_dir), None) = (arguments.next(), arguments.next()) else {
         eprintln!("usage: davit-monitor RUN_DIR (started by davit-runtimed; RUN_DIR holds monitor.json)");

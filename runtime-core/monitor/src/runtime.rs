@@ -47,6 +47,20 @@ pub struct ProgramEnds {
     pub stderr: Option<OwnedFd>,
 }
 
+impl Call {
+    /// What a finished call comes to. `program` is the command that it was to start, `stderr` what it wrote into the program's standard error.
+    pub fn outcome(&self, status: Status, program: Option<&str>, stderr: &[u8]) -> Result<(), Failure> {
+        let result = if status.succeeded() {
+            Ok(())
+        } else {
+            let log = fs::read(&self.log).unwrap_or_default();
+            Err(failure::explain(&log, stderr, status, program))
+        };
+        let _ = fs::remove_file(&self.log);
+        result
+    }
+}
+
 impl Runtime {
     /// Nothing is run yet.
     pub fn new(command: RuntimeCommand, run_dir: &Path, container_id: &str, oom: OomShield) -> Self {
@@ -104,24 +118,6 @@ impl Runtime {
         // The child is reaped by the loop's waitpid, so the handle is only good for its pid.
         let child = self.oom.without(|| command.spawn())?;
         Ok(child.id() as i32)
-    }
-
-    /// What a finished call comes to. `program` is the command that it was to start, `stderr` what it wrote into the program's standard error.
-    pub fn outcome(
-        &self,
-        call: &Call,
-        status: Status,
-        program: Option<&str>,
-        stderr: &[u8],
-    ) -> Result<(), Failure> {
-        let result = if status.succeeded() {
-            Ok(())
-        } else {
-            let log = fs::read(&call.log).unwrap_or_default();
-            Err(failure::explain(&log, stderr, status, program))
-        };
-        let _ = fs::remove_file(&call.log);
-        result
     }
 
     /// The program named in an OCI `process` object or in the `process` of an OCI config, for explaining a failure.

@@ -118,11 +118,11 @@ impl Monitor {
                 files.remove();
                 match result {
                     Ok(pid) => self.exec_started(session, pid, started_ns, asker),
-                    Err(failure) => self.exec_failed(session, asker, failure),
+                    Err(failure) => self.exec_failed(session, asker, &failure),
                 }
             }
             Purpose::Simple { asker, then } => {
-                let result = self.runtime.outcome(call, status, None, b"");
+                let result = call.outcome(status, None, b"");
                 if let (Ok(()), Some(phase), Phase::Running | Phase::Paused) = (&result, then, self.phase) {
                     self.phase = phase;
                 }
@@ -131,7 +131,7 @@ impl Monitor {
                 }
             }
             Purpose::Delete => {
-                let result = self.runtime.outcome(call, status, None, b"");
+                let result = call.outcome(status, None, b"");
                 self.deleted(result);
             }
         }
@@ -148,7 +148,7 @@ impl Monitor {
         let config = self.run_dir.join("bundle/config.json");
         // Read only to explain a failure.
         let program = if status.succeeded() { None } else { program(fs::read(config)) };
-        self.runtime.outcome(call, status, program.as_deref(), &pending.error_output())?;
+        call.outcome(status, program.as_deref(), &pending.error_output())?;
         let pid = read_pid(pid_file)?;
         let stdin = self.config.open_stdin;
         let ends = pending
@@ -165,7 +165,7 @@ impl Monitor {
     fn start_ended(&mut self, call: &Call, status: Status, asker: Option<Asker>) {
         let config = self.run_dir.join("bundle/config.json");
         let program = if status.succeeded() { None } else { program(fs::read(config)) };
-        if let Err(failure) = self.runtime.outcome(call, status, program.as_deref(), b"") {
+        if let Err(failure) = call.outcome(status, program.as_deref(), b"") {
             return self.start_failed(asker, failure);
         }
         self.phase = Phase::Running;
@@ -205,7 +205,7 @@ impl Monitor {
         stdin: bool,
     ) -> Result<i32, Failure> {
         let program = if status.succeeded() { None } else { program(fs::read(&files.process)) };
-        self.runtime.outcome(call, status, program.as_deref(), &pending.error_output())?;
+        call.outcome(status, program.as_deref(), &pending.error_output())?;
         let pid = read_pid(&files.pid)?;
         let ends = pending
             .complete(stdin)
@@ -230,7 +230,7 @@ impl Monitor {
         self.adopt(id);
     }
 
-    pub(super) fn exec_failed(&mut self, id: u32, asker: Option<Asker>, failure: Failure) {
+    pub(super) fn exec_failed(&mut self, id: u32, asker: Option<Asker>, failure: &Failure) {
         if let Some(asker) = asker {
             self.answer(asker, Err(failure.clone()));
         }
@@ -238,7 +238,7 @@ impl Monitor {
         if let Some(session) = self.session(id) {
             session.finished_ns = clock::unix_ns();
         }
-        self.finish_exec(id, Some(&failure));
+        self.finish_exec(id, Some(failure));
     }
 
     /// A program whose pid has just become known may have been reaped already.

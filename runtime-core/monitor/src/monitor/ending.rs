@@ -94,7 +94,7 @@ impl Monitor {
         let held: Vec<u32> = self.sessions.iter().filter(|s| s.stage == Stage::Held).map(|s| s.id).collect();
         for id in held {
             let message = "the container has ended before a client attached".to_owned();
-            self.exec_failed(id, None, Failure { kind: FailureKind::WrongState, message });
+            self.exec_failed(id, None, &Failure { kind: FailureKind::WrongState, message });
         }
     }
 

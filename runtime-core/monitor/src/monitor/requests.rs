@@ -244,7 +244,7 @@ impl Monitor {
     /// Runs the runtime's `exec` for a session whose spec is there.
     pub(super) fn begin_exec(&mut self, session: u32, asker: Option<Asker>) {
         if let Err(failure) = self.call_exec(session, asker) {
-            self.exec_failed(session, asker, failure);
+            self.exec_failed(session, asker, &failure);
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub config: MonitorConfig,
     /// Before the monitor, in its namespaces.
     pub prepare: &'static str,
+    /// Bytes; 0: no limit.
+    pub memory: u64,
 }
 
 pub fn wanted(args: &[&str]) -> Wanted {
@@ -38,6 +40,7 @@ pub fn wanted(args: &[&str]) -> Wanted {
         args: args.iter().map(ToString::to_string).collect(),
         config: MonitorConfig { new_netns: true, runtime, ..MonitorConfig::default() },
         prepare: "",
+        memory: 0,
     }
 }
 
@@ -95,7 +98,7 @@ impl Wanted {
         }
         let run = dir.join("run");
         fs::write(run.join("monitor.json"), serde_json::to_vec(&self.config).unwrap()).unwrap();
-        fs::write(run.join("bundle/config.json"), oci_config(&self.args, self.config.tty)).unwrap();
+        fs::write(run.join("bundle/config.json"), oci_config(&self)).unwrap();
         let script = format!("{} exec \"$0\" \"$1\"", self.prepare);
         let monitor = Command::new("unshare")
             .args(["--mount", "--net", "sh", "-c", &script, env!("CARGO_BIN_EXE_davit-monitor")])
@@ -278,11 +281,12 @@ fn process<S: AsRef<str>>(args: &[S], tty: bool) -> serde_json::Value {
     })
 }
 
-fn oci_config(args: &[String], tty: bool) -> String {
+fn oci_config(wanted: &Wanted) -> String {
     let namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"].iter().map(|t| json!({"type": t})).collect();
+    let memory = if wanted.memory > 0 { json!({"limit": wanted.memory}) } else { json!({}) };
     json!({
         "ociVersion": "1.0.2",
-        "process": process(args, tty),
+        "process": process(&wanted.args, wanted.config.tty),
         "root": {"path": "rootfs"},
         "hostname": "test",
         "mounts": [
@@ -291,7 +295,7 @@ fn oci_config(args: &[String], tty: bool) -> String {
             {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
              "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
         ],
-        "linux": {"namespaces": namespaces}
+        "linux": {"namespaces": namespaces, "resources": {"memory": memory}}
     })
     .to_string()
 }

@@ -262,3 +262,47 @@ fn events_come_in_order() {
     assert!(matches!(c.control.event(), Event::Exited(_)));
     c.shut_down();
 }
+
+#[test]
+fn an_oom_kill_is_recorded() {
+    let mut w = wanted(&["tail", "/dev/zero"]);
+    w.memory = 16 << 20;
+    let mut c = w.run();
+    let record = c.control.exited();
+    assert!(record.oom_killed, "{record:?}");
+    assert_eq!(record.code, 137);
+    c.shut_down();
+}
+
+#[test]
+fn the_program_inherits_neither_signals_nor_descriptors() {
+    let mut c = wanted(&["cat", "/proc/self/status"]).create();
+    let mut client = c.attach(streams());
+    c.start();
+    let out = client.finish().out();
+    let mask = |name: &str| {
+        let line = out.lines().find_map(|l| l.strip_prefix(name)).expect(name);
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    // The C library keeps signals 32 and 33 for itself: whoever ran this test may have them ignored.
+    assert_eq!((mask("SigBlk:"), mask("SigIgn:") & !(3 << 31)), (0, 0), "{out}");
+    c.shut_down();
+    let mut c = wanted(&["ls", "/proc/1/fd"]).create();
+    let mut client = c.attach(streams());
+    c.start();
+    // 3 is the directory that it lists.
+    assert_eq!(client.finish().out(), "0\n1\n2\n3\n");
+    c.shut_down();
+}
+
+#[test]
+fn a_container_that_was_never_started_is_shut_down_too() {
+    let c = wanted(&["true"]).create();
+    c.shut_down();
+    let mut c = wanted(&["true"]).tty().create();
+    c.hold();
+    let mut signals_only = c.attach(davit_wire::Attach::default());
+    assert_eq!(c.control.state().phase, Phase::Created, "a client without streams starts nothing");
+    c.shut_down();
+    assert_eq!(signals_only.finish().code(), 137);
+}
