@@ -227,4 +227,51 @@ mod tests {
         d.push(&[2, 0, 0, 0, 1, b'{']);
         assert!(matches!(d.next_frame(), Err(FrameError::Payload { .. })));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_give_frames_or_an_error_and_never_a_panic(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000),
+            piece in 1usize..300,
+        ) {
+            let mut d = Decoder::default();
+            'all: for chunk in bytes.chunks(piece) {
+                d.push(chunk);
+                loop {
+                    match d.next_frame() {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => break 'all,
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn output_survives_however_it_is_cut(
+            parts in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..500), 1..20),
+            piece in 1usize..700,
+        ) {
+            let mut bytes = Vec::new();
+            for (n, part) in parts.iter().enumerate() {
+                let header = output_header(n % 2 == 0, part.len());
+                bytes.extend_from_slice(&header);
+                bytes.extend_from_slice(part);
+            }
+            let mut d = Decoder::default();
+            let mut got = Vec::new();
+            for chunk in bytes.chunks(piece) {
+                d.push(chunk);
+                while let Some(frame) = d.next_frame().unwrap() {
+                    got.push(frame);
+                }
+            }
+            let expected: Vec<Frame> = parts
+                .into_iter()
+                .enumerate()
+                .map(|(n, part)| if n % 2 == 0 { Frame::Stdout(part) } else { Frame::Stderr(part) })
+                .collect();
+            proptest::prop_assert_eq!(got, expected);
+        }
+    }
 }
