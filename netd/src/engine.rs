@@ -18,6 +18,7 @@ mod networks;
 mod plan;
 mod reconcile;
 mod stages;
+mod sweep;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,6 +42,7 @@ use crate::network::Network;
 use crate::network::store::Store;
 use crate::publish::Ports;
 use crate::sysctl::Sysctls;
+use sweep::Sweeper;
 
 pub use attach::{AttachSpec, Attached, EndpointSpec};
 pub use error::EngineError;
@@ -91,6 +93,7 @@ pub struct Engine {
     firewall: Firewall,
     sysctls: Sysctls,
     names: Names,
+    sweeper: Sweeper,
     ports: Ports,
     networks: BTreeMap<NetworkId, Network>,
     sandboxes: HashMap<String, Sandbox>,
@@ -117,6 +120,7 @@ impl Engine {
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::new(runtime),
+            sweeper: Sweeper::start()?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
             sandboxes: HashMap::new(),

@@ -118,6 +118,13 @@ impl Firewall {
 /// The kernel lacks nf_tables NAT, or refused.
 pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), NetlinkError> {
     let socket = Socket::open(Netlink::Netfilter)?;
-    let batch = nftables::sandbox::redirect(resolver, udp, tcp).finish();
-    socket.run_transaction(&batch, 1)
+    let write = |replace| {
+        let batch = nftables::sandbox::redirect(resolver, udp, tcp, replace).finish();
+        socket.run_transaction(&batch, 1)
+    };
+    // Replacing costs a grace period of the kernel (ten milliseconds), so it is done only where something is.
+    match write(false) {
+        Err(e) if e.errno() == Some(nix::errno::Errno::EEXIST) => write(true),
+        other => other,
+    }
 }

@@ -85,11 +85,22 @@ impl Engine {
             }
             self.detach(&spec.id)?;
         }
+        match self.attempt(spec, &mut stages) {
+            Ok(sandbox) => Ok(self.attached(sandbox, stages)),
+            // An address or an interface name may only wait for a former container to be swept.
+            Err(EngineError::Address { .. } | EngineError::Wire { .. }) if self.settle() => {
+                let sandbox = self.attempt(spec, &mut stages)?;
+                Ok(self.attached(sandbox, stages))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn attempt(&mut self, spec: &AttachSpec, stages: &mut Stages) -> Result<Sandbox, EngineError> {
         self.sequence += 1;
         let mut sandbox = new_sandbox(spec, self.sequence);
-        let result = self.attach_steps(&mut sandbox, spec, &mut stages);
-        match result {
-            Ok(()) => Ok(self.attached(sandbox, stages)),
+        match self.attach_steps(&mut sandbox, spec, stages) {
+            Ok(()) => Ok(sandbox),
             Err(e) => {
                 for error in self.tear_down(&sandbox) {
                     tracing::warn!(container.id = %sandbox.id, %error, "undoing a failed attach");

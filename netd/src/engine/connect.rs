@@ -17,6 +17,7 @@ impl Engine {
         id: &str,
         wanted: &EndpointSpec,
     ) -> Result<(Sandbox, Endpoint, String), EngineError> {
+        self.settle();
         let before = self.sandbox(id)?;
         let network = self.find_network(&wanted.network)?.clone();
         if before.endpoints.iter().any(|e| e.network == network.id) {

@@ -1,7 +1,6 @@
 //! Detach: everything of a sandbox removed, going on after errors.
 
 use super::{Engine, EngineError};
-use crate::driver::bridge;
 use crate::endpoint::Sandbox;
 
 impl Engine {
@@ -17,7 +16,8 @@ impl Engine {
         Err(EngineError::Teardown { what: sandbox.name, errors })
     }
 
-    /// Undoes what an attach did, however far it came. The record goes last, and only when all else is gone.
+    /// Undoes what an attach did, however far it came. The record goes when names and ports are gone; interfaces are
+    /// swept behind it.
     pub(super) fn tear_down(&mut self, sandbox: &Sandbox) -> Vec<EngineError> {
         let mut errors = Vec::new();
         self.names.withdraw(&sandbox.id);
@@ -25,16 +25,18 @@ impl Engine {
         let recorded = self.sandboxes.remove(&sandbox.id).is_some();
         if recorded {
             errors.extend(self.close_ports(sandbox).err());
-            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                errors.extend(bridge::remove(&self.socket, &endpoint.host_interface).err().map(Into::into));
-            }
         }
         if errors.is_empty() {
             self.ports.release(&sandbox.id);
-            for endpoint in &sandbox.endpoints {
-                self.release_addresses(endpoint);
-            }
             errors.extend(self.journal.remove(&sandbox.id).err().map(Into::into));
+            if recorded {
+                self.sweep(sandbox.endpoints.clone());
+            } else {
+                // It was refused before anything was made.
+                for endpoint in &sandbox.endpoints {
+                    self.release_addresses(endpoint);
+                }
+            }
         } else {
             self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         }

@@ -84,6 +84,8 @@ pub enum EngineError {
     Sysctl(#[from] SysctlError),
     #[error("not everything of '{what}' could be removed: {}", errors.join("; "))]
     Teardown { what: String, errors: Vec<String> },
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     #[error("netd is stopping")]
     Stopped,
 }
@@ -132,6 +134,7 @@ impl EngineError {
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
+            | Self::Thread(_)
             | Self::Teardown { .. } => Kind::Internal,
         }
     }

@@ -133,6 +133,7 @@ impl Engine {
 
     /// Removes the default bridge, the rules, and the host's changed settings. Bridges of user networks stay.
     pub fn clear_idle(&mut self) {
+        self.settle();
         if self.idle.take().is_none() {
             return;
         }

@@ -154,8 +154,17 @@ impl Transaction {
 
     /// Makes the table; fine when it exists.
     pub fn table(&mut self) {
+        self.make_table(Flags::QUIET_CREATE);
+    }
+
+    /// Makes the table, which must not exist.
+    pub fn new_table(&mut self) {
+        self.make_table(Flags::CREATE_NEW);
+    }
+
+    fn make_table(&mut self, flags: Flags) {
         let table = self.table.clone();
-        self.push(format!("make firewall table {table}"), NEWTABLE, Flags::QUIET_CREATE, |a| {
+        self.push(format!("make firewall table {table}"), NEWTABLE, flags, |a| {
             a.text(1, &table);
             a.be32(2, 0);
         });

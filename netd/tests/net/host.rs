@@ -285,12 +285,11 @@ impl Host {
         ports: &[&str],
     ) -> Result<proto::AttachResponse, Error> {
         let endpoint = |n: &&str| proto::EndpointSpec { network: (*n).into(), ..Default::default() };
-        let request = self.request(guest, networks.iter().map(endpoint).collect(), ports);
+        let request = Self::request(guest, networks.iter().map(endpoint).collect(), ports);
         self.attach_request(request).await
     }
 
     pub fn request(
-        &self,
         guest: &Guest,
         endpoints: Vec<proto::EndpointSpec>,
         ports: &[&str],

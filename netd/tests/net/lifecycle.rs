@@ -29,7 +29,7 @@ async fn attach_repeated_answers_the_same_and_needs_a_living_holder() {
     let again = host.attach(&guest, &["bridge"], &["80"]).await.unwrap();
     assert_eq!((&first.endpoints, &first.ports), (&again.endpoints, &again.ports));
 
-    let mut request = host.request(&Guest::new("other"), vec![], &[]);
+    let mut request = Host::request(&Guest::new("other"), vec![], &[]);
     request.holder.as_mut().unwrap().start_time += 1;
     assert_eq!(host.attach_request(request).await.unwrap_err().kind(), Kind::WrongState);
 }
@@ -103,7 +103,7 @@ async fn kills_at_any_moment_leak_nothing() {
     witness.space.serve_tcp("0.0.0.0:80");
     for round in 0..12u64 {
         let guest = Guest::new(&format!("g{round}"));
-        let request = host.request(
+        let request = Host::request(
             &guest,
             vec![proto::EndpointSpec { network: "n".into(), ..Default::default() }],
             &["9090:90"],
@@ -121,7 +121,7 @@ async fn kills_at_any_moment_leak_nothing() {
         let veths = host.traces().iter().filter(|t| t.starts_with("dvh")).count();
         assert_eq!(veths, listed.len(), "round {round}");
         assert_eq!(guest.space.run("ip -o link").contains("eth0"), known, "round {round}");
-        assert_eq!(witness.space.dig("witness").is_empty(), false);
+        assert!(!witness.space.dig("witness").is_empty());
         assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some());
         host.detach(&guest).await;
     }

@@ -31,7 +31,7 @@ async fn names_aliases_and_short_ids_resolve_and_vanish() {
     let db = Guest::new("db");
     let aliases = vec!["database".to_owned()];
     let endpoint = proto::EndpointSpec { network: "my-bridge".into(), aliases, ..Default::default() };
-    let answer = host.attach_request(host.request(&db, vec![endpoint], &[])).await.unwrap();
+    let answer = host.attach_request(Host::request(&db, vec![endpoint], &[])).await.unwrap();
     let resolv = answer.resolv_conf.clone().unwrap();
     assert_eq!(resolv.nameservers, ["127.0.0.11"]);
     assert_eq!(resolv.search, ["example.test"]);

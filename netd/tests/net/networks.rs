@@ -75,7 +75,7 @@ async fn static_addresses_macs_and_full_subnets() {
         }]
     };
     let a = Guest::new("a");
-    let request = host.request(&a, spec("10.89.0.6", "02:00:00:00:00:aa"), &[]);
+    let request = Host::request(&a, spec("10.89.0.6", "02:00:00:00:00:aa"), &[]);
     let answer = host.attach_request(request).await.unwrap();
     assert_eq!(
         (ip(&answer, 0).as_str(), answer.endpoints[0].mac.as_str()),
@@ -83,9 +83,9 @@ async fn static_addresses_macs_and_full_subnets() {
     );
     assert!(a.space.run("ip link show eth0").contains("02:00:00:00:00:aa"));
     let b = Guest::new("b");
-    let e = host.attach_request(host.request(&b, spec("10.89.0.6", ""), &[])).await.unwrap_err();
+    let e = host.attach_request(Host::request(&b, spec("10.89.0.6", ""), &[])).await.unwrap_err();
     assert_eq!((e.kind(), e.hint()), (Kind::InUse, "'a' has it"));
-    let e = host.attach_request(host.request(&b, spec("10.89.1.6", ""), &[])).await.unwrap_err();
+    let e = host.attach_request(Host::request(&b, spec("10.89.1.6", ""), &[])).await.unwrap_err();
     assert_eq!(e.kind(), Kind::InvalidArgument);
 
     let mut guests = Vec::new();

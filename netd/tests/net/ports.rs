@@ -1,6 +1,6 @@
 //! Published ports.
 
-use davit_contracts::Kind;
+use davit_contracts::{Kind, network as proto};
 
 use crate::host::{Guest, HOST, Host, WORLD, ip};
 
@@ -81,7 +81,8 @@ async fn a_port_in_use_names_its_holder_and_changes_nothing() {
 async fn random_ports_and_ranges_are_chosen() {
     let host = Host::new().await;
     let web = Guest::new("web");
-    let mut request = host.request(&web, vec![Default::default()], &["80", "53/udp", "7000:81", "7000:82"]);
+    let mut request =
+        Host::request(&web, vec![proto::EndpointSpec::default()], &["80", "53/udp", "7000:81", "7000:82"]);
     request.endpoints[0].network = "bridge".into();
     for port in &mut request.ports[2..] {
         port.host_port_end = 7001;

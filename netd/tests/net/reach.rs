@@ -119,7 +119,7 @@ async fn none_has_loopback_only_and_host_is_left_alone() {
     assert!(none.space.run("ip -o link show up").contains("lo"));
     assert_eq!(none.space.run("ip -o link").lines().count(), 1);
     // On the network "host" the holder is in the host's namespace and stays as it is.
-    let mut request = host.request(&Guest::new("h"), vec![], &["80:80"]);
+    let mut request = Host::request(&Guest::new("h"), vec![], &["80:80"]);
     let process = davit_sys::process::ProcessRef::of(host.space.pid()).unwrap();
     request.holder = Some(proto::Holder { pid: process.pid, start_time: process.start_time });
     request.endpoints = vec![proto::EndpointSpec { network: "host".into(), ..Default::default() }];

@@ -6,10 +6,15 @@ use super::expr::{Rule, Version};
 use super::{Base, Family, Hook, Transaction};
 use crate::firewall::Transport;
 
-/// Sends `resolver`:53 to the ports of our sockets at the same address, in place of what an earlier netd had set.
-pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16) -> Transaction {
+/// Sends `resolver`:53 to the ports of our sockets at the same address; with `replace`, in place of what an earlier netd
+/// had set, else refused (EEXIST) where something is set.
+pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16, replace: bool) -> Transaction {
     let mut t = Transaction::new(Family::Ip, "davit");
-    t.fresh_table();
+    if replace {
+        t.fresh_table();
+    } else {
+        t.new_table();
+    }
     t.chain("output", Some(Base { kind: "nat", hook: Hook::Output, priority: -100 }));
     for (transport, port) in [(Transport::Udp, udp), (Transport::Tcp, tcp)] {
         debug_assert_eq!(Version::of(resolver), Version::V4);
