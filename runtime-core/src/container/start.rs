@@ -30,6 +30,7 @@ use super::state::{Ask, judge};
 use super::task::{Flow, Task};
 use super::{files, network, volumes};
 use crate::clock::us;
+use crate::config::BUILT_IN_RUNTIME;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
 use crate::monitor::spawn::spawn;
@@ -360,6 +361,7 @@ impl Task {
             uts: plan.uts.clone(),
             cgroup: plan.cgroup.clone(),
             shm: plan.shm.clone(),
+            plain_sysctls: c.runtime != BUILT_IN_RUNTIME,
             host: &self.engine.host,
         };
         let (config, warnings) = build::config(&input)?;

@@ -52,6 +52,8 @@ pub struct Input<'a> {
     pub cgroup: Source,
     /// Shared /dev/shm.
     pub shm: Option<PathBuf>,
+    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's.
+    pub plain_sysctls: bool,
     /// Facts.
     pub host: &'a Host,
 }
@@ -159,7 +161,7 @@ fn devices(spec: &ContainerSpec) -> Result<(Vec<super::oci::Device>, Vec<super::
 /// docker's two: programs without privileges may bind low ports and send echo requests, inside the container.
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    if matches!(&input.net, Source::Path(p) if p.starts_with("/proc")) {
+    if matches!(&input.net, Source::Path(_)) && !input.plain_sysctls {
         out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
         if !input.host.rootless {
             out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());

@@ -25,6 +25,7 @@ fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>))
         uts: Source::New,
         cgroup: Source::New,
         shm: None,
+        plain_sysctls: false,
         host,
     };
     change(&mut input);

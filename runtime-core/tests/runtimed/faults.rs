@@ -1,0 +1,136 @@
+//! What is left when something goes wrong: nothing.
+
+use davit_contracts::network::EndpointSpec;
+use davit_contracts::runtime::{
+    ConnectNetworkRequest, CreateRequest, InspectRequest, NetworkSpec, RemoveRequest, StartRequest,
+};
+use davit_contracts::{Error, Kind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::world::{eventually, world};
+
+#[test]
+fn a_refused_attachment_unwinds_everything() {
+    world(async |w| {
+        w.peers.held().refuse_attach =
+            Some(Error::new(Kind::InUse, "port 80/tcp is in use").with_hint("choose another port"));
+        let e = w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap_err();
+        assert_eq!((e.kind(), e.message(), e.hint()), (Kind::InUse, "port 80/tcp is in use", "choose another port"));
+        assert_eq!(w.inspect("web").await.unwrap_err().kind(), Kind::NotFound);
+        w.assert_clean().await;
+        // A container that was created before stays, not started, and can be started later.
+        w.client().create(CreateRequest { spec: Some(w.spec("web", &["sleep", "100"])) }).await.unwrap();
+        let start = StartRequest { container: "web".into(), hold_for_attach: false };
+        w.client().start(start.clone()).await.unwrap_err();
+        let state = w.inspect("web").await.unwrap().state.unwrap();
+        assert_eq!((state.status.as_str(), state.error.as_str()), ("created", "port 80/tcp is in use"));
+        w.assert_clean().await;
+        w.peers.held().refuse_attach = None;
+        w.client().start(start).await.unwrap();
+        assert_eq!(w.status("web").await, "running");
+    });
+}
+
+#[test]
+fn bad_requests_say_why_and_make_nothing() {
+    world(async |w| {
+        let mut spec = w.spec("a", &["true"]);
+        spec.image = "busibox".into();
+        let e = w.run(spec.clone(), false).await.unwrap_err();
+        assert_eq!((e.kind(), e.hint()), (Kind::NotFound, "did you mean busybox?"));
+        w.client().create(CreateRequest { spec: Some(spec) }).await.unwrap_err();
+        let mut spec = w.spec("a", &["true"]);
+        spec.network = Some(NetworkSpec { mode: "missing".into(), ..NetworkSpec::default() });
+        let e = Error::from(w.client().create(CreateRequest { spec: Some(spec) }).await.unwrap_err());
+        assert_eq!(e.kind(), Kind::NotFound);
+        let mut spec = w.spec("a", &["true"]);
+        spec.user = "nosuch".into();
+        let e = w.run(spec, false).await.unwrap_err();
+        assert_eq!(e.message(), "unable to find user nosuch: no matching entries in passwd file");
+        let mut spec = w.spec("a", &["true"]);
+        spec.runtime = "/nonexistent/oci".into();
+        let e = w.run(spec, false).await.unwrap_err();
+        assert!(e.message().contains("/nonexistent/oci"), "{e}");
+        let e = w.run(w.spec("a", &[]), false).await.unwrap_err();
+        assert!(e.message().starts_with("no command specified"), "{e}");
+        w.assert_clean().await;
+        assert!(w.peers.held().snapshots.is_empty());
+    });
+}
+
+#[test]
+fn a_name_is_given_once_however_many_ask_at_once() {
+    world(async |w| {
+        let all = (0..8).map(|_| {
+            let (mut client, spec) = (w.client(), w.spec("same", &["true"]));
+            async move { client.create(CreateRequest { spec: Some(spec) }).await }
+        });
+        let results = futures::future::join_all(all).await;
+        let (made, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!(made.len(), 1);
+        for status in refused.into_iter().map(Result::unwrap_err) {
+            assert_eq!(Error::from(status.clone()).kind(), Kind::AlreadyExists);
+            assert!(status.message().starts_with("Conflict. The container name \"/same\" is already in use"));
+        }
+        let e = Error::from(w.client().inspect(InspectRequest { container: "smae".into() }).await.unwrap_err());
+        assert_eq!((e.message(), e.hint()), ("no such container: smae", "did you mean same?"));
+    });
+}
+
+#[test]
+fn a_dead_monitor_ends_its_container() {
+    world(async |w| {
+        w.run(w.spec("orphan", &["sleep", "100"]), false).await.unwrap();
+        let before = w.inspect("orphan").await.unwrap();
+        kill(Pid::from_raw(before.monitor_pid), Signal::SIGKILL).unwrap();
+        eventually("it counts as exited", async || w.status("orphan").await == "exited").await;
+        let state = w.inspect("orphan").await.unwrap().state.unwrap();
+        assert_eq!(state.exit_code, 137);
+        assert!(state.error.contains("monitor died"), "{}", state.error);
+        let pid = before.state.unwrap().pid;
+        eventually("its program is dead", async || !std::fs::exists(format!("/proc/{pid}")).unwrap()).await;
+        w.assert_clean().await;
+        w.client().start(StartRequest { container: "orphan".into(), hold_for_attach: false }).await.unwrap();
+        assert_eq!(w.status("orphan").await, "running");
+    });
+}
+
+#[test]
+fn a_removal_is_done_at_once_for_its_caller_and_finished_later() {
+    world(async |w| {
+        w.run(w.spec("gone", &["sleep", "100"]), false).await.unwrap();
+        w.peers.held().refuse_detach = true;
+        let remove = RemoveRequest { container: "gone".into(), force: true, volumes: false };
+        w.client().remove(remove).await.unwrap();
+        assert_eq!(w.inspect("gone").await.unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(super::world::entries(&w.state_dir().join("trash")).len(), 1);
+        w.kill_daemon();
+        w.peers.held().refuse_detach = false;
+        w.start().await;
+        w.run(w.spec("gone", &["sleep", "100"]), false).await.unwrap();
+        eventually("the old one is finished", async || w.peers.held().snapshots.len() == 1).await;
+        assert_eq!(w.status("gone").await, "running");
+    });
+}
+
+#[test]
+fn networks_are_connected_now_and_at_the_next_start() {
+    world(async |w| {
+        w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap();
+        let connect = |network: &str| ConnectNetworkRequest {
+            container: "web".into(),
+            endpoint: Some(EndpointSpec { network: network.into(), ..EndpointSpec::default() }),
+        };
+        w.client().connect_network(connect("blue")).await.unwrap();
+        let e = Error::from(w.client().connect_network(connect("blue")).await.unwrap_err());
+        assert_eq!(e.kind(), Kind::AlreadyExists);
+        let networks = |c: davit_contracts::runtime::Container| {
+            c.endpoints.into_iter().map(|e| e.network).collect::<Vec<_>>()
+        };
+        assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
+        let restart = davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
+        w.client().restart(restart).await.unwrap();
+        assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
+    });
+}

@@ -1,0 +1,275 @@
+//! Stand-ins for storaged and netd: what they hold can be looked at, and they fail when told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use davit_contracts::network::endpoints_server::{Endpoints, EndpointsServer};
+use davit_contracts::network::networks_server::{Networks, NetworksServer};
+use davit_contracts::network::{self as net, Endpoint, Network, Sandbox};
+use davit_contracts::storage::snapshots_server::{Snapshots, SnapshotsServer};
+use davit_contracts::storage::volumes_server::{Volumes, VolumesServer};
+use davit_contracts::storage::{self as st, ImageConfig, Mount, Snapshot};
+use davit_contracts::{Error, Kind};
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+/// What the stand-ins hold and how they misbehave.
+#[derive(Default)]
+pub struct Held {
+    pub snapshots: BTreeMap<String, PathBuf>,
+    pub sandboxes: BTreeMap<String, Sandbox>,
+    pub volumes: BTreeSet<(String, String)>,
+    pub image: ImageConfig,
+    pub refuse_attach: Option<Error>,
+    pub refuse_detach: bool,
+    pub slow_prepare: Duration,
+    pub prepares: usize,
+}
+
+#[derive(Clone)]
+pub struct Peers {
+    held: Arc<Mutex<Held>>,
+    dir: PathBuf,
+}
+
+impl Peers {
+    pub fn new(dir: &Path) -> Self {
+        Self { held: Arc::default(), dir: dir.to_owned() }
+    }
+
+    pub fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap()
+    }
+
+    /// Serves storaged's socket until the handle is aborted.
+    pub fn serve_storage(&self, socket: &Path) -> JoinHandle<()> {
+        let server = tonic::transport::Server::builder()
+            .add_service(SnapshotsServer::new(self.clone()))
+            .add_service(VolumesServer::new(self.clone()));
+        let incoming = listen(socket);
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+    }
+
+    /// Serves netd's socket.
+    pub fn serve_network(&self, socket: &Path) -> JoinHandle<()> {
+        let server = tonic::transport::Server::builder()
+            .add_service(EndpointsServer::new(self.clone()))
+            .add_service(NetworksServer::new(self.clone()));
+        let incoming = listen(socket);
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+    }
+
+    fn root_of(&self, key: &str) -> PathBuf {
+        self.dir.join(key)
+    }
+}
+
+fn listen(socket: &Path) -> UnixListenerStream {
+    let _ = fs::remove_file(socket);
+    UnixListenerStream::new(UnixListener::bind(socket).unwrap())
+}
+
+const APPLETS: &[&str] = &["sh", "true", "false", "sleep", "echo", "cat", "id", "env", "ls", "pwd", "hostname", "ip", "wc"];
+
+fn make_root(root: &Path) {
+    for dir in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    fs::write(root.join("bin/garbage"), "no program\n").unwrap();
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nsailor:x:4242:4243::/home/sailor:/bin/sh\n").unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\ncrew:x:77:sailor\n").unwrap();
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Snapshots for Peers {
+    async fn prepare(&self, request: Request<st::PrepareRequest>) -> Reply<st::PrepareResponse> {
+        let request = request.into_inner();
+        let slow = {
+            let mut held = self.held();
+            held.prepares += 1;
+            held.slow_prepare
+        };
+        if request.image != "busybox" {
+            return Err(Error::new(Kind::NotFound, format!("no image '{}'", request.image))
+                .with_hint("did you mean busybox?")
+                .into());
+        }
+        // As storaged's, this work goes on when the caller has gone.
+        let me = self.clone();
+        let work = tokio::spawn(async move {
+            tokio::time::sleep(slow).await;
+            let root = me.root_of(&request.key);
+            if !root.exists() {
+                make_root(&root);
+            }
+            me.held().snapshots.insert(request.key.clone(), root);
+            me.answer(&request.key)
+        });
+        work.await.unwrap()
+    }
+    async fn mounts(&self, request: Request<st::MountsRequest>) -> Reply<st::PrepareResponse> {
+        self.answer(&request.into_inner().key)
+    }
+    async fn remove(&self, request: Request<st::RemoveSnapshotRequest>) -> Reply<st::RemoveSnapshotResponse> {
+        if let Some(root) = self.held().snapshots.remove(&request.into_inner().key) {
+            fs::remove_dir_all(root).unwrap();
+        }
+        Ok(Response::new(st::RemoveSnapshotResponse {}))
+    }
+    async fn list(&self, _: Request<st::ListSnapshotsRequest>) -> Reply<st::ListSnapshotsResponse> {
+        let held = self.held();
+        let snapshots = held.snapshots.keys().map(|key| Snapshot {
+            key: key.clone(),
+            labels: [("davit.owner".to_owned(), "runtimed".to_owned())].into(),
+            ..Snapshot::default()
+        });
+        Ok(Response::new(st::ListSnapshotsResponse { snapshots: snapshots.collect() }))
+    }
+    async fn usage(&self, _: Request<st::UsageRequest>) -> Reply<st::UsageResponse> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+impl Peers {
+    #[allow(clippy::result_large_err)]
+    fn answer(&self, key: &str) -> Reply<st::PrepareResponse> {
+        let held = self.held();
+        let root = held.snapshots.get(key).ok_or_else(|| Status::not_found(key.to_owned()))?;
+        let mount = Mount {
+            r#type: "bind".into(),
+            source: root.display().to_string(),
+            options: vec!["rbind".into(), "rw".into()],
+            target: String::new(),
+        };
+        Ok(Response::new(st::PrepareResponse {
+            mounts: vec![mount],
+            image_id: format!("sha256:{}", "1".repeat(64)),
+            config: Some(held.image.clone()),
+            driver: "stand-in".into(),
+            reference: "busybox:latest".into(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Volumes for Peers {
+    async fn create(&self, _: Request<st::CreateVolumeRequest>) -> Reply<st::Volume> {
+        Err(Status::unimplemented(""))
+    }
+    async fn list(&self, _: Request<st::ListVolumesRequest>) -> Reply<st::ListVolumesResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn inspect(&self, _: Request<st::InspectVolumeRequest>) -> Reply<st::Volume> {
+        Err(Status::unimplemented(""))
+    }
+    async fn remove(&self, _: Request<st::RemoveVolumeRequest>) -> Reply<st::RemoveVolumeResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn acquire(&self, request: Request<st::AcquireVolumeRequest>) -> Reply<st::AcquireVolumeResponse> {
+        let request = request.into_inner();
+        let name = if request.name.is_empty() { "anonymous".to_owned() } else { request.name };
+        let source = self.dir.join(format!("volume-{name}"));
+        fs::create_dir_all(&source).unwrap();
+        self.held().volumes.insert((name.clone(), request.user));
+        let volume =
+            st::Volume { name, mountpoint: source.display().to_string(), ..st::Volume::default() };
+        Ok(Response::new(st::AcquireVolumeResponse { volume: Some(volume), mount: None }))
+    }
+    async fn release(&self, request: Request<st::ReleaseVolumeRequest>) -> Reply<st::ReleaseVolumeResponse> {
+        let user = request.into_inner().user;
+        self.held().volumes.retain(|(_, u)| *u != user);
+        Ok(Response::new(st::ReleaseVolumeResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl Endpoints for Peers {
+    async fn attach(&self, request: Request<net::AttachRequest>) -> Reply<net::AttachResponse> {
+        let request = request.into_inner();
+        let refused = self.held().refuse_attach.clone();
+        if let Some(e) = refused {
+            return Err(e.into());
+        }
+        let holder = request.holder.unwrap();
+        assert!(fs::exists(format!("/proc/{}/ns/net", holder.pid)).unwrap(), "the holder lives");
+        let endpoints: Vec<Endpoint> = request
+            .endpoints
+            .iter()
+            .map(|e| Endpoint {
+                network: e.network.clone(),
+                network_id: format!("id-{}", e.network),
+                ip: "10.89.0.2/24".into(),
+                ..Endpoint::default()
+            })
+            .collect();
+        let sandbox = Sandbox {
+            id: request.sandbox_id.clone(),
+            name: request.name,
+            holder: Some(holder),
+            endpoints: endpoints.clone(),
+            ports: request.ports.clone(),
+        };
+        self.held().sandboxes.insert(request.sandbox_id, sandbox);
+        Ok(Response::new(net::AttachResponse {
+            endpoints,
+            ports: request.ports,
+            resolv_conf: Some(net::ResolvConf { nameservers: vec!["127.0.0.11".into()], ..Default::default() }),
+            stage_us: [("veth".to_owned(), 7)].into(),
+        }))
+    }
+    async fn detach(&self, request: Request<net::DetachRequest>) -> Reply<net::DetachResponse> {
+        let mut held = self.held();
+        if held.refuse_detach {
+            return Err(Error::new(Kind::Internal, "told to refuse").into());
+        }
+        held.sandboxes.remove(&request.into_inner().sandbox_id);
+        Ok(Response::new(net::DetachResponse {}))
+    }
+    async fn connect(&self, request: Request<net::ConnectRequest>) -> Reply<Endpoint> {
+        let spec = request.into_inner().endpoint.unwrap();
+        let network_id = format!("id-{}", spec.network);
+        Ok(Response::new(Endpoint { network: spec.network, network_id, ..Endpoint::default() }))
+    }
+    async fn disconnect(&self, _: Request<net::DisconnectRequest>) -> Reply<net::DisconnectResponse> {
+        Ok(Response::new(net::DisconnectResponse {}))
+    }
+    async fn list(&self, _: Request<net::ListSandboxesRequest>) -> Reply<net::ListSandboxesResponse> {
+        let sandboxes = self.held().sandboxes.values().cloned().collect();
+        Ok(Response::new(net::ListSandboxesResponse { sandboxes }))
+    }
+}
+
+#[tonic::async_trait]
+impl Networks for Peers {
+    async fn create(&self, _: Request<net::CreateNetworkRequest>) -> Reply<Network> {
+        Err(Status::unimplemented(""))
+    }
+    async fn list(&self, _: Request<net::ListNetworksRequest>) -> Reply<net::ListNetworksResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn inspect(&self, request: Request<net::InspectNetworkRequest>) -> Reply<Network> {
+        let name = request.into_inner().name;
+        if name == "missing" {
+            return Err(Error::new(Kind::NotFound, "network missing not found").into());
+        }
+        Ok(Response::new(Network { id: format!("id-{name}"), name, ..Network::default() }))
+    }
+    async fn remove(&self, _: Request<net::RemoveNetworkRequest>) -> Reply<net::RemoveNetworkResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn prune(&self, _: Request<net::PruneNetworksRequest>) -> Reply<net::PruneNetworksResponse> {
+        Err(Status::unimplemented(""))
+    }
+}
