@@ -33,23 +33,31 @@ pub struct Space {
 impl Space {
     /// Runs `script` in new namespaces, then sleeps.
     pub fn new(script: &str) -> Self {
-        let script = format!("set -e; ip link set lo up; {script}\necho ready; exec sleep 1000");
-        let mut child = Command::new("unshare")
-            .args(["--net", "--mount", "sh", "-c", &script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-        Self { child }
+        Self::spawn(&["unshare", "--net", "--mount"], &format!("ip link set lo up; {script}"))
+    }
+
+    /// The same in a user namespace.
+    pub fn rootless(script: &str) -> Self {
+        let unshare = ["unshare", "--user", "--map-root-user", "--net", "--mount"];
+        Self::spawn(&unshare, &format!("ip link set lo up; {script}"))
     }
 
     /// A namespace in which nothing was done: what a monitor makes.
     pub fn bare() -> Self {
-        let script = "echo ready; exec sleep 1000";
-        let mut child = Command::new("unshare")
-            .args(["--net", "sh", "-c", script])
+        Self::spawn(&["unshare", "--net"], "")
+    }
+
+    /// The same, in the user namespace of another.
+    pub fn beneath(host: &Space) -> Self {
+        let pid = host.pid().to_string();
+        Self::spawn(&["nsenter", "-t", &pid, "-U", "unshare", "--net"], "")
+    }
+
+    fn spawn(prefix: &[&str], script: &str) -> Self {
+        let script = format!("set -e; {script}\necho ready; exec sleep 1000");
+        let mut child = Command::new(prefix[0])
+            .args(&prefix[1..])
+            .args(["sh", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -171,6 +179,8 @@ pub struct Host {
     daemon: Option<Child>,
     dir: tempfile::TempDir,
     guests: std::cell::Cell<u32>,
+    /// Whether it is a user namespace's.
+    user: bool,
 }
 
 impl Host {
@@ -197,7 +207,16 @@ impl Host {
         world.run(&format!(
             "ip addr add {WORLD}/24 dev eth0; ip link set eth0 up; ip addr add {BEYOND}/32 dev lo"
         ));
-        let mut host = Self { space, world, daemon: None, dir, guests: std::cell::Cell::new(0) };
+        let mut host = Self { space, world, daemon: None, dir, guests: std::cell::Cell::new(0), user: false };
+        host.start().await;
+        host
+    }
+
+    /// A host in a user namespace, without a world beyond.
+    pub async fn rootless() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (space, world) = (Space::rootless(""), Space::bare());
+        let mut host = Self { space, world, daemon: None, dir, guests: std::cell::Cell::new(0), user: true };
         host.start().await;
         host
     }
@@ -210,8 +229,13 @@ impl Host {
     pub async fn start(&mut self) {
         let pid = self.space.pid().to_string();
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = Command::new("nsenter")
-            .args(["-t", &pid, "-n", "-m", env!("CARGO_BIN_EXE_davit-netd")])
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid]);
+        if self.user {
+            command.arg("-U").env("DAVIT_ROOTLESS", "1");
+        }
+        let child = command
+            .args(["-n", "-m", env!("CARGO_BIN_EXE_davit-netd")])
             .env("DAVIT_STATE_DIR", self.dir.path().join("state"))
             .env("DAVIT_RUN_DIR", self.dir.path().join("run"))
             .env("DAVIT_CONFIG_DIR", self.dir.path().join("config"))

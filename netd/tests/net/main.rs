@@ -11,3 +11,4 @@ mod networks;
 mod pace;
 mod ports;
 mod reach;
+mod rootless;
