@@ -35,7 +35,8 @@ pub struct Wanted {
 }
 
 pub fn wanted(args: &[&str]) -> Wanted {
-    let runtime = RuntimeCommand { path: "/usr/sbin/runc".into(), args: Vec::new() };
+    let path = std::env::var_os("DAVIT_TEST_RUNTIME").unwrap_or_else(|| "/usr/sbin/runc".into());
+    let runtime = RuntimeCommand { path: path.into(), args: Vec::new() };
     Wanted {
         args: args.iter().map(ToString::to_string).collect(),
         config: MonitorConfig { new_netns: true, runtime, ..MonitorConfig::default() },
