@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::digest::Digest;
@@ -73,6 +74,34 @@ impl Sink for Silent {
     }
 }
 
+/// A sink that can be closed by us: the layers of an image are given up when one of them has failed.
+pub struct Stoppable {
+    inner: SharedSink,
+    stopped: AtomicBool,
+}
+
+impl Stoppable {
+    /// Passes everything on.
+    pub fn new(inner: SharedSink) -> Arc<Self> {
+        Arc::new(Self { inner, stopped: AtomicBool::new(false) })
+    }
+
+    /// Makes those who report stop soon.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Sink for Stoppable {
+    fn send(&self, event: Event) {
+        self.inner.send(event);
+    }
+
+    fn closed(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed) || self.inner.closed()
+    }
+}
+
 /// Counts what is read and reports it a few times a second; fails when the caller has gone.
 pub struct Metered<R> {
     inner: R,
@@ -96,11 +125,11 @@ impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.current += n as u64;
+        if self.sink.closed() {
+            return Err(io::Error::other("given up"));
+        }
         if self.last.elapsed() > Duration::from_millis(100) {
             self.last = Instant::now();
-            if self.sink.closed() {
-                return Err(io::Error::other("the caller has gone away"));
-            }
             let (id, current) = (self.id.clone(), self.current);
             self.sink.send(Event::Layer { id, phase: self.phase, current, total: self.total });
         }

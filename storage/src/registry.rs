@@ -279,11 +279,12 @@ impl Session {
                 }
                 Err(e) => {
                     tracing::debug!(%url, error = ?e, "no answer");
-                    failure = Some(match failure {
-                        // What HTTPS said is worth more than what the fallback said, unless nobody listens at all.
-                        Some(first @ RegistryError::Certificate { .. }) => first,
-                        _ => self.broken(&e),
-                    });
+                    let broken = self.broken(&e);
+                    if matches!(broken, RegistryError::Certificate { .. }) {
+                        // It does speak TLS: plain HTTP would only get a confusing answer.
+                        return Err(broken);
+                    }
+                    failure = Some(broken);
                 }
             }
         }

@@ -11,6 +11,7 @@ mod entry;
 mod pax;
 mod sparse;
 
+use entry::filled;
 pub use entry::{Entry, Kind, Time};
 use pax::Pax;
 
@@ -108,13 +109,15 @@ impl<R: Skip> TarReader<R> {
         }
         let mut pending = Pending::default();
         loop {
-            self.skip(self.remaining + self.padding)?;
+            self.skip(self.remaining)?;
+            // Some writers (umoci) leave out the padding after the last entry, and the end mark.
+            let padded = self.inner.skip(self.padding).map_err(read_error)? == self.padding;
             (self.remaining, self.padding) = (0, 0);
-            let Some(header) = self.header()? else {
+            let Some(header) = (if padded { self.header()? } else { None }) else {
                 self.finished = true;
                 return Ok(None);
             };
-            let size = header.entry_size().map_err(|_| TarError::Field("a size"))?;
+            let size = filled(&header.as_old().size, || header.entry_size(), TarError::Field("a size"))?;
             self.enter(size);
             match header.entry_type() {
                 EntryType::GNULongName => pending.long_name = Some(trim_nul(self.extension(size)?)),

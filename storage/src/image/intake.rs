@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -15,10 +16,13 @@ use crate::fromhost;
 use crate::layer::LayerHandle;
 use crate::metadata::ImageRecord;
 use crate::oci::{self, Document, DocumentError, HistoryEntry, ImageFile, Platform, RootFs, RunConfig};
-use crate::progress::{Done, Event, Phase, SharedSink};
+use crate::progress::{Done, Event, Phase, SharedSink, Stoppable};
 use crate::reference::Reference;
 use crate::registry::{Access, BlobReader, Session};
 use crate::store::{LayerSource, NewImage, Store};
+
+/// How long a failed image waits for its other layers to stop. A download that stalls stops later, on its own.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Where the bytes of an archive or a root file system come from.
 pub enum Input {
@@ -285,16 +289,25 @@ impl Store {
         sources: Vec<LayerSource>,
         sink: &SharedSink,
     ) -> Result<Vec<LayerHandle>, Error> {
+        let stoppable = Stoppable::new(Arc::clone(sink));
         let mut tasks = JoinSet::new();
         let count = sources.len();
         for (index, source) in sources.into_iter().enumerate() {
-            let (store, sink) = (Arc::clone(self), Arc::clone(sink));
+            let (store, sink) = (Arc::clone(self), Arc::clone(&stoppable));
             tasks.spawn(async move { store.bring_in(source, sink).await.map(|layer| (index, layer)) });
         }
         let mut layers: Vec<Option<LayerHandle>> = vec![None; count];
         while let Some(finished) = tasks.join_next().await {
-            let (index, layer) = finished??;
-            layers[index] = Some(layer);
+            match finished.map_err(Error::from).and_then(|r| r) {
+                Ok((index, layer)) => layers[index] = Some(layer),
+                Err(e) => {
+                    // The others are awaited, so that nothing of them is left when the failure is answered.
+                    stoppable.stop();
+                    let rest = async { while tasks.join_next().await.is_some() {} };
+                    let _ = tokio::time::timeout(GIVE_UP, rest).await;
+                    return Err(e);
+                }
+            }
         }
         layers.into_iter().map(|l| l.ok_or(Error::Cancelled)).collect()
     }

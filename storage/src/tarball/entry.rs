@@ -78,6 +78,7 @@ impl Entry {
 
     pub(super) fn of_header(header: &tar::Header, size: u64) -> Result<Self, TarError> {
         let path = header.path_bytes().into_owned();
+        let old = header.as_old();
         let kind = match header.entry_type() {
             // Before POSIX, a directory was a file whose name ends with a slash.
             EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
@@ -100,9 +101,10 @@ impl Entry {
             path,
             link: header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default(),
             kind,
-            mode: header.mode().map_err(|_| TarError::Field("a mode"))? & 0o7777,
-            uid: id(header.uid())?,
-            gid: id(header.gid())?,
+            mode: filled(&old.mode, || header.mode().map(u64::from), TarError::Field("a mode"))? as u32
+                & 0o7777,
+            uid: id(filled(&old.uid, || header.uid(), TarError::Field("an owner"))?)?,
+            gid: id(filled(&old.gid, || header.gid(), TarError::Field("an owner"))?)?,
             mtime: Time { seconds: header.mtime().unwrap_or(0) as i64, nanoseconds: 0 },
             size,
             device,
@@ -112,6 +114,15 @@ impl Entry {
     }
 }
 
-fn id(value: std::io::Result<u64>) -> Result<u32, TarError> {
-    value.ok().and_then(|v| u32::try_from(v).ok()).ok_or(TarError::Field("an owner"))
+fn id(value: u64) -> Result<u32, TarError> {
+    u32::try_from(value).map_err(|_| TarError::Field("an owner"))
+}
+
+/// A numeric field; one that was left blank is 0, as other readers take it.
+pub(super) fn filled(
+    field: &[u8],
+    parse: impl FnOnce() -> std::io::Result<u64>,
+    error: TarError,
+) -> Result<u64, TarError> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(0) } else { parse().map_err(|_| error) }
 }
