@@ -15,7 +15,7 @@ use davit_contracts::storage::volumes_server::{Volumes, VolumesServer};
 use davit_contracts::storage::{self as st, ImageConfig, Mount, Snapshot};
 use davit_contracts::{Error, Kind};
 use tokio::net::UnixListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -47,22 +47,30 @@ impl Peers {
         self.held.lock().unwrap()
     }
 
-    /// Serves storaged's socket until the handle is aborted.
-    pub fn serve_storage(&self, socket: &Path) -> JoinHandle<()> {
-        let server = tonic::transport::Server::builder()
-            .add_service(SnapshotsServer::new(self.clone()))
-            .add_service(VolumesServer::new(self.clone()));
-        let incoming = listen(socket);
-        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+    /// Serves storaged's socket until it is dropped.
+    pub fn serve_storage(&self, socket: &Path) -> Served {
+        let me = self.clone();
+        Served::new(socket, async move |incoming| {
+            tonic::transport::Server::builder()
+                .add_service(SnapshotsServer::new(me.clone()))
+                .add_service(VolumesServer::new(me))
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        })
     }
 
-    /// Serves netd's socket.
-    pub fn serve_network(&self, socket: &Path) -> JoinHandle<()> {
-        let server = tonic::transport::Server::builder()
-            .add_service(EndpointsServer::new(self.clone()))
-            .add_service(NetworksServer::new(self.clone()));
-        let incoming = listen(socket);
-        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+    /// Serves netd's socket until it is dropped.
+    pub fn serve_network(&self, socket: &Path) -> Served {
+        let me = self.clone();
+        Served::new(socket, async move |incoming| {
+            tonic::transport::Server::builder()
+                .add_service(EndpointsServer::new(me.clone()))
+                .add_service(NetworksServer::new(me))
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        })
     }
 
     fn root_of(&self, key: &str) -> PathBuf {
@@ -70,9 +78,42 @@ impl Peers {
     }
 }
 
-fn listen(socket: &Path) -> UnixListenerStream {
-    let _ = fs::remove_file(socket);
-    UnixListenerStream::new(UnixListener::bind(socket).unwrap())
+/// A daemon in a runtime of its own, so that its end closes its connections, as the end of a process does.
+pub struct Served {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Served {
+    fn new<F: Future<Output = ()>>(
+        socket: &Path,
+        serve: impl FnOnce(UnixListenerStream) -> F + Send + 'static,
+    ) -> Self {
+        let _ = fs::remove_file(socket);
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
+                tokio::select! {
+                    () = serve(incoming) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 const APPLETS: &[&str] = &["sh", "true", "false", "sleep", "echo", "cat", "id", "env", "ls", "pwd", "hostname", "ip", "wc"];

@@ -18,11 +18,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 
-use super::peers::Peers;
+use super::peers::{Peers, Served};
 
 /// How long anything may take before a test says that it does not happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,8 +30,8 @@ pub struct World {
     pub peers: Peers,
     pub dir: tempfile::TempDir,
     daemon: Option<Child>,
-    pub storage: Option<JoinHandle<()>>,
-    network: JoinHandle<()>,
+    pub storage: Option<Served>,
+    _network: Served,
     cgroup: String,
 }
 
@@ -86,7 +85,7 @@ impl World {
         let storage = peers.serve_storage(&dir.path().join("run/storaged.sock"));
         let network = peers.serve_network(&dir.path().join("run/netd.sock"));
         let cgroup = format!("davit-test-{}", dir.path().file_name().unwrap().to_string_lossy());
-        Self { peers, dir, daemon: None, storage: Some(storage), network, cgroup }
+        Self { peers, dir, daemon: None, storage: Some(storage), _network: network, cgroup }
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -197,8 +196,8 @@ impl World {
         let request = ListRequest { all: true, ..ListRequest::default() };
         let records = self.client().list(request).await.unwrap().into_inner().containers.len();
         eventually("no snapshot is left", async || self.peers.held().snapshots.len() == records).await;
-        assert_eq!(entries(&self.state_dir().join("containers")).len(), records);
-        assert!(self.peers.held().sandboxes.is_empty(), "no sandbox is left");
+        eventually("no directory is left", async || entries(&self.state_dir().join("containers")).len() == records).await;
+        eventually("no sandbox is left", async || self.peers.held().sandboxes.is_empty()).await;
         assert!(self.processes().is_empty(), "no monitor is left: {:?}", self.processes());
         assert!(self.cgroups().is_empty(), "no cgroup is left: {:?}", self.cgroups());
     }
@@ -247,7 +246,6 @@ impl Drop for World {
         for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
             let _ = fs::remove_dir(hierarchy.join(&self.cgroup));
         }
-        self.network.abort();
         if std::thread::panicking() {
             eprintln!("{}", fs::read_to_string(self.dir.path().join("runtimed.log")).unwrap_or_default());
         }
