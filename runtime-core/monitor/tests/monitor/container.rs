@@ -34,9 +34,13 @@ pub struct Wanted {
     pub memory: u64,
 }
 
+/// The OCI runtime under test.
+pub fn runtime() -> PathBuf {
+    std::env::var_os("DAVIT_TEST_RUNTIME").map_or_else(|| "/usr/sbin/runc".into(), PathBuf::from)
+}
+
 pub fn wanted(args: &[&str]) -> Wanted {
-    let path = std::env::var_os("DAVIT_TEST_RUNTIME").unwrap_or_else(|| "/usr/sbin/runc".into());
-    let runtime = RuntimeCommand { path: path.into(), args: Vec::new() };
+    let runtime = RuntimeCommand { path: runtime(), args: Vec::new() };
     Wanted {
         args: args.iter().map(ToString::to_string).collect(),
         config: MonitorConfig { new_netns: true, runtime, ..MonitorConfig::default() },
@@ -250,8 +254,11 @@ impl Drop for Container {
         }
         let root = self.dir.join("run/runtime");
         if root.join(&self.id).exists() {
-            let _ =
-                Command::new("runc").arg("--root").arg(&root).args(["delete", "--force", &self.id]).output();
+            let _ = Command::new(runtime())
+                .arg("--root")
+                .arg(&root)
+                .args(["delete", "--force", &self.id])
+                .output();
         }
         let _ = fs::remove_dir_all(&self.dir);
     }

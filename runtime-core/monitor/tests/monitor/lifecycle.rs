@@ -9,7 +9,7 @@ use davit_wire::{
 };
 
 use crate::client::{Client, streams};
-use crate::container::{until, wanted};
+use crate::container::{runtime, until, wanted};
 
 #[test]
 fn a_program_runs_and_its_exit_code_is_recorded() {
@@ -229,7 +229,7 @@ fn a_monitor_whose_run_directory_vanished_leaves() {
     let mut c = wanted(&["true"]).run();
     c.control.exited();
     let root = c.dir.join("run/runtime");
-    Command::new("runc").arg("--root").arg(&root).args(["delete", "--force", &c.id]).status().unwrap();
+    Command::new(runtime()).arg("--root").arg(&root).args(["delete", "--force", &c.id]).status().unwrap();
     fs::remove_dir_all(c.dir.join("run")).unwrap();
     let pid = c.pid();
     c.control = Client::unconnected();
