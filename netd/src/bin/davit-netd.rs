@@ -1,5 +1,6 @@
 //! davit-netd: see the library.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use davit_contracts::version::NETWORK;
@@ -12,8 +13,19 @@ use davit_netd::server;
 /// Of what is in state/network.
 const FORMAT: u32 = 1;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     init_tracing("netd");
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line with the chain of causes; no backtrace, whatever the environment says.
+            eprintln!("davit-netd: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(2)

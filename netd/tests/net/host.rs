@@ -225,25 +225,26 @@ impl Host {
         self.dir.path().join("run/netd.sock")
     }
 
-    /// Starts netd and waits until it answers.
-    pub async fn start(&mut self) {
-        let pid = self.space.pid().to_string();
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+    /// netd on this host, not started yet.
+    pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid]);
+        command.args(["-t", &self.space.pid().to_string()]);
         if self.user {
             command.arg("-U").env("DAVIT_ROOTLESS", "1");
         }
-        let child = command
+        command
             .args(["-n", "-m", env!("CARGO_BIN_EXE_davit-netd")])
             .env("DAVIT_STATE_DIR", self.dir.path().join("state"))
             .env("DAVIT_RUN_DIR", self.dir.path().join("run"))
             .env("DAVIT_CONFIG_DIR", self.dir.path().join("config"))
-            .env("DAVIT_LOG", "debug")
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts netd and waits until it answers.
+    pub async fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let child = self.command().env("DAVIT_LOG", "debug").stderr(log).spawn().unwrap();
         self.daemon = Some(child);
         let until = Instant::now() + Duration::from_secs(20);
         while client::connect(&self.socket()).await.is_err() {

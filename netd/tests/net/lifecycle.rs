@@ -94,6 +94,14 @@ async fn a_stopped_daemon_leaves_containers_wired_and_a_dead_host_is_cleaned() {
     assert!(all.is_empty());
 }
 
+#[tokio::test]
+async fn a_second_daemon_is_refused_in_one_line() {
+    let host = Host::new().await;
+    let out = host.command().output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && text.lines().count() == 1 && text.contains("another daemon"), "{text}");
+}
+
 /// Kills the daemon at many moments of attach and detach; whatever was acknowledged works, all else is gone.
 #[tokio::test]
 async fn kills_at_any_moment_leak_nothing() {
