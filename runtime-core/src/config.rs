@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn runtimes_are_found_by_name_path_and_default() {
         let config: Config =
-            toml::from_str("default_runtime = \"a\"\n[runtimes.a]\npath = \"/bin/sh\"\nargs = [\"-x\"]").unwrap();
+            toml::from_str("default_runtime = \"a\"\n[runtimes.a]\npath = \"/bin/sh\"\nargs = [\"-x\"]")
+                .unwrap();
         let (name, command) = config.runtime("").unwrap();
         assert_eq!((name.as_str(), command.args.len()), ("a", 1));
         assert_eq!(config.runtime("/bin/sh").unwrap().1.path, Path::new("/bin/sh"));

@@ -15,6 +15,7 @@
 //! - a start that fails leaves no snapshot mount, attachment, run directory, monitor or cgroup;
 //! - a removal that was answered has its directory in `trash/` and goes on after any crash.
 
+pub mod bundle;
 pub mod dirs;
 pub mod exit;
 pub mod files;

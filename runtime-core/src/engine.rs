@@ -2,8 +2,8 @@
 
 pub mod boot;
 pub mod create;
-pub mod list;
 pub mod lifecycle;
+pub mod list;
 pub mod names;
 pub mod registry;
 
@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// The monitor's program.
-    pub fn monitor_program(&self) -> Result<PathBuf, RuntimeError> {
+    pub fn monitor_program() -> Result<PathBuf, RuntimeError> {
         Layout::binary("davit-monitor").ok_or_else(|| RuntimeError::NoRuntime {
             name: "davit-monitor".to_owned(),
             why: "no such program beside davit-runtimed nor in PATH".to_owned(),

@@ -174,8 +174,12 @@ impl RuntimeError {
     fn subject_and_hint(&self) -> (String, String) {
         match self {
             Self::NoContainer { name, nearest } => (name.clone(), did_you_mean(nearest)),
-            Self::Ambiguous(name) | Self::NoExec(name) | Self::Removing(name) => (name.clone(), String::new()),
-            Self::NameInUse { name, .. } => (name.clone(), "choose another name, or remove that container".into()),
+            Self::Ambiguous(name) | Self::NoExec(name) | Self::Removing(name) => {
+                (name.clone(), String::new())
+            }
+            Self::NameInUse { name, .. } => {
+                (name.clone(), "choose another name, or remove that container".into())
+            }
             Self::NoRuntime { name, nearest, .. } => {
                 let near: Vec<String> = nearest.iter().cloned().collect();
                 let hint = if near.is_empty() {

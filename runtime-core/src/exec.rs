@@ -130,7 +130,10 @@ impl Engine {
     pub async fn exec_start(&self, id: &str, hold: bool) -> Result<(PathBuf, i32), RuntimeError> {
         let session = self.execs.session(id)?;
         if session.phase != Phase::Created {
-            return Err(RuntimeError::WrongState(format!("exec {} has been started already", &id[..12.min(id.len())])));
+            return Err(RuntimeError::WrongState(format!(
+                "exec {} has been started already",
+                &id[..12.min(id.len())]
+            )));
         }
         let handle = self.registry.find(&session.container)?;
         let view = handle.view();
@@ -174,7 +177,8 @@ impl Engine {
         let add = spec.security.as_ref().map(|s| s.group_add.clone()).unwrap_or_default();
         let user = resolve(user_text, &add, &Database::read(root.as_fd()))?;
         let mut env: Vec<String> = c.env.clone();
-        if !asked.user.is_empty() && !merge::has(&spec.env, "HOME") && !merge::has(&record.image.env, "HOME") {
+        if !asked.user.is_empty() && !merge::has(&spec.env, "HOME") && !merge::has(&record.image.env, "HOME")
+        {
             merge::set(&mut env, &format!("HOME={}", user.home));
         }
         if asked.tty && !merge::has(&env, "TERM") {
@@ -191,8 +195,10 @@ impl Engine {
         };
         let (rlimits, _) = resources::rlimits(&spec.ulimits, &self.host)?;
         let cwd = if asked.working_dir.is_empty() { &c.working_dir } else { &asked.working_dir };
-        let size =
-            asked.console_size.first_chunk::<2>().map(|[height, width]| ConsoleSize { height: *height, width: *width });
+        let size = asked
+            .console_size
+            .first_chunk::<2>()
+            .map(|[height, width]| ConsoleSize { height: *height, width: *width });
         Ok(Process {
             terminal: asked.tty,
             console_size: size.filter(|_| asked.tty),

@@ -9,7 +9,7 @@ pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Vec<St
         .map(|name| (distance(wanted.as_bytes(), name.as_bytes()), name))
         .filter(|(d, _)| *d <= limit)
         .collect();
-    found.sort();
+    found.sort_unstable();
     found.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 

@@ -73,9 +73,15 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, n) in
-            [("KILL", 9), ("sigterm", 15), ("9", 9), ("64", 64), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34)]
-        {
+        for (text, n) in [
+            ("KILL", 9),
+            ("sigterm", 15),
+            ("9", 9),
+            ("64", 64),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("RTMIN", 34),
+        ] {
             assert_eq!(parse(text), Some(n), "{text}");
         }
         for bad in ["", "0", "65", "-1", "SIG", "NOPE", "RTMIN+31", "RTMIN3", "RTMAX-99999999999"] {

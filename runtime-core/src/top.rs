@@ -87,9 +87,9 @@ fn row(p: &Process) -> StringList {
         .map(|a| String::from_utf8_lossy(a).into_owned())
         .collect();
     let started = fs::metadata(format!("/proc/{}", p.pid)).and_then(|m| m.modified()).ok();
-    let started = started.map(time::OffsetDateTime::from).map_or_else(String::new, |t| {
-        format!("{:02}:{:02}", t.hour(), t.minute())
-    });
+    let started = started
+        .map(time::OffsetDateTime::from)
+        .map_or_else(String::new, |t| format!("{:02}:{:02}", t.hour(), t.minute()));
     let seconds = p.ticks / TICKS;
     let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     StringList {

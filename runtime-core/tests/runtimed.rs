@@ -2,6 +2,8 @@
 //!
 //! Every test has its own directories, mount and network namespace. Needs root, busybox-static, and cgroups to write to.
 
+#![allow(clippy::unwrap_used)] // A test says what failed by where it stopped.
+
 #[path = "runtimed/attach.rs"]
 mod attach;
 #[path = "runtimed/faults.rs"]

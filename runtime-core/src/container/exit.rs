@@ -19,7 +19,7 @@ use crate::spec::check::{self, Network};
 
 impl Task {
     /// Takes an event of the monitor.
-    pub(super) async fn happened(&mut self, event: Event) -> Flow {
+    pub(super) fn happened(&mut self, event: Event) -> Flow {
         match event {
             Event::Started { pid, unix_ns } => {
                 if !self.status().is_alive() {
@@ -31,9 +31,9 @@ impl Task {
             }
             Event::StartFailed(failure) => {
                 let exit = failed_start(&failure);
-                self.ended(&exit).await
+                self.ended(&exit)
             }
-            Event::Exited(exit) => self.ended(&exit).await,
+            Event::Exited(exit) => self.ended(&exit),
             Event::ExecStarted { exec_id, pid } => {
                 self.engine.execs.started(&exec_id, pid);
                 self.emit("exec_start", &[("execID", exec_id)]);
@@ -65,7 +65,7 @@ impl Task {
     }
 
     /// The program has ended (or never began): publish first, then let go of everything.
-    pub(super) async fn ended(&mut self, exit: &ExitRecord) -> Flow {
+    pub(super) fn ended(&mut self, exit: &ExitRecord) -> Flow {
         self.engine.execs.container_ended(self.record.id());
         self.record.ended(exit);
         self.emit("die", &[("exitCode", exit.code.to_string())]);
@@ -76,10 +76,14 @@ impl Task {
         self.teardown.run_dir = true;
         if self.record.auto_remove() {
             self.publish_exit();
-            match self.remove(true).await {
+            match self.remove(true) {
                 Ok(()) => return Flow::End,
                 Err(e) => {
-                    tracing::error!(container.id = self.record.short(), error = e.line(), "automatic removal failed");
+                    tracing::error!(
+                        container.id = self.record.short(),
+                        error = e.line(),
+                        "automatic removal failed"
+                    );
                 }
             }
         }
@@ -92,20 +96,21 @@ impl Task {
         let run = self.engine.dirs.run_dir(self.record.id());
         if let Some(process) = self.monitor.as_ref().map(|m| m.process)
             && process.as_ref().is_alive()
-            && let Ok(Ok(connected)) = tokio::time::timeout(std::time::Duration::from_secs(2), connect(&run.socket())).await
+            && let Ok(Ok(connected)) =
+                tokio::time::timeout(std::time::Duration::from_secs(2), connect(&run.socket())).await
         {
             // Only the connection broke.
             let state = connected.welcome.state.clone();
             self.monitor = Some(connected.into());
             return match state.exit {
-                Some(exit) if state.phase == Phase::Exited => self.ended(&exit).await,
+                Some(exit) if state.phase == Phase::Exited => self.ended(&exit),
                 _ => Flow::On,
             };
         }
         self.monitor = None;
         let exit = read_exit(&run.exit()).unwrap_or_else(|| self.lost());
         self.teardown.leftovers = Some(self.leftovers());
-        self.ended(&exit).await
+        self.ended(&exit)
     }
 
     /// The record of a program whose end nobody saw.
@@ -128,7 +133,13 @@ impl Task {
             process: self.record.process,
             monitor: recorded_monitor(&run).or(self.record.monitor),
             runtime: runtime.map(|(_, command)| (command, run.runtime_root())),
-            cgroup_parent: self.record.container.spec.as_ref().map(|s| s.cgroup_parent.clone()).unwrap_or_default(),
+            cgroup_parent: self
+                .record
+                .container
+                .spec
+                .as_ref()
+                .map(|s| s.cgroup_parent.clone())
+                .unwrap_or_default(),
         }
     }
 
@@ -144,7 +155,7 @@ impl Task {
             let exit = state_exit.filter(|e| e.finished_unix_ns >= self.record.state().started_unix_ns);
             let exit = exit.unwrap_or_else(|| self.lost());
             self.teardown.leftovers = Some(self.leftovers());
-            return self.ended(&exit).await;
+            return self.ended(&exit);
         }
         self.teardown.detach = self.record.attached;
         let connected = match connect(&run.socket()).await {
@@ -188,7 +199,7 @@ impl Task {
                 self.monitor = Some(connected.into());
                 self.record.attached = true;
                 let exit = state.exit.unwrap_or_else(|| self.lost());
-                self.ended(&exit).await
+                self.ended(&exit)
             }
             // A start that nobody was told of.
             Phase::Ready | Phase::Created => {
@@ -229,7 +240,7 @@ impl Task {
     }
 
     /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
-    pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
+    pub(super) fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
         judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let directory = self.directory();
         let trashed = self.engine.dirs.trashed(self.record.id());
@@ -255,7 +266,9 @@ impl Task {
         judge(Ask::Rename, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let old = self.record.container.name.clone();
         if name.strip_prefix('/').unwrap_or(name) == old {
-            return Err(RuntimeError::Invalid("renaming a container with the same name as its current name".into()));
+            return Err(RuntimeError::Invalid(
+                "renaming a container with the same name as its current name".into(),
+            ));
         }
         self.record.container.name = self.engine.registry.rename(self.record.id(), name)?;
         self.save();
@@ -294,8 +307,10 @@ impl Task {
     pub(super) async fn disconnect(&mut self, network: &str, force: bool) -> Result<(), RuntimeError> {
         let name = self.record.container.name.clone();
         judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
-        let not_there = || RuntimeError::Invalid(format!("container {name} is not connected to network {network}"));
-        let Network::Endpoints(mut list) = check::network(&self.record.container.spec.clone().unwrap_or_default())?
+        let not_there =
+            || RuntimeError::Invalid(format!("container {name} is not connected to network {network}"));
+        let Network::Endpoints(mut list) =
+            check::network(&self.record.container.spec.clone().unwrap_or_default())?
         else {
             return Err(not_there());
         };
@@ -328,10 +343,5 @@ pub fn failed_start(failure: &Failure) -> ExitRecord {
         FailureKind::CommandNotRunnable => 126,
         _ => 128,
     };
-    ExitRecord {
-        code,
-        finished_unix_ns: unix_ns(),
-        error: failure.message.clone(),
-        ..ExitRecord::default()
-    }
+    ExitRecord { code, finished_unix_ns: unix_ns(), error: failure.message.clone(), ..ExitRecord::default() }
 }

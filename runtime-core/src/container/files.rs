@@ -74,7 +74,8 @@ pub fn resolv_conf(conf: &ResolvConf) -> String {
 
 /// Writes the three files. Existing ones are replaced in place: a container may have them mounted.
 pub fn write(dir: &Path, hostname: &str, hosts: &str, resolv_conf: &str) -> Result<(), RuntimeError> {
-    for (name, text) in [("hostname", format!("{hostname}\n").as_str()), ("hosts", hosts), ("resolv.conf", resolv_conf)]
+    for (name, text) in
+        [("hostname", format!("{hostname}\n").as_str()), ("hosts", hosts), ("resolv.conf", resolv_conf)]
     {
         let path = dir.join(name);
         fs::write(&path, text).map_err(io_error("write", &path))?;
@@ -95,10 +96,19 @@ mod tests {
     fn hosts_names_the_container_and_what_was_added() {
         let endpoints =
             [Endpoint { ip: "10.89.0.2/24".into(), gateway: "10.89.0.1".into(), ..Endpoint::default() }];
-        let extra = ["db:10.0.0.9".to_owned(), "v6:[fd00::1]".to_owned(), "host.docker.internal:host-gateway".to_owned()];
+        let extra = [
+            "db:10.0.0.9".to_owned(),
+            "v6:[fd00::1]".to_owned(),
+            "host.docker.internal:host-gateway".to_owned(),
+        ];
         let text = hosts(&Hosts { hostname: "web", domainname: "", endpoints: &endpoints, extra: &extra });
-        for line in ["127.0.0.1\tlocalhost", "10.0.0.9\tdb", "fd00::1\tv6", "10.89.0.1\thost.docker.internal", "10.89.0.2\tweb"]
-        {
+        for line in [
+            "127.0.0.1\tlocalhost",
+            "10.0.0.9\tdb",
+            "fd00::1\tv6",
+            "10.89.0.1\thost.docker.internal",
+            "10.89.0.2\tweb",
+        ] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");
         }
         let text = hosts(&Hosts { hostname: "web", domainname: "lan", endpoints: &endpoints, extra: &[] });

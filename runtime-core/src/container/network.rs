@@ -1,8 +1,8 @@
 //! What runtimed asks of netd for a container.
 
 use davit_contracts::network::{
-    AttachRequest, AttachResponse, ConnectRequest, DetachRequest, DisconnectRequest, Endpoint, EndpointSpec, Holder,
-    InspectNetworkRequest, PortMapping,
+    AttachRequest, AttachResponse, ConnectRequest, DetachRequest, DisconnectRequest, Endpoint, EndpointSpec,
+    Holder, InspectNetworkRequest, PortMapping,
 };
 
 use super::record::{ProcessRecord, Record};
@@ -41,9 +41,8 @@ pub async fn attach(
 
 /// Undoes it; unknown is success.
 pub async fn detach(peers: &Peers, id: &str) -> Result<(), RuntimeError> {
-    let call = |channel| async move {
-        endpoints(channel).detach(DetachRequest { sandbox_id: id.to_owned() }).await
-    };
+    let call =
+        |channel| async move { endpoints(channel).detach(DetachRequest { sandbox_id: id.to_owned() }).await };
     peers.network.call(call).await.map(|_| ())
 }
 
@@ -67,7 +66,8 @@ pub async fn disconnect(peers: &Peers, id: &str, network: &str, force: bool) -> 
 
 /// The id and name of a network that must exist.
 pub async fn lookup(peers: &Peers, name: &str) -> Result<(String, String), RuntimeError> {
-    let call =
-        |channel| async move { networks(channel).inspect(InspectNetworkRequest { name: name.to_owned() }).await };
+    let call = |channel| async move {
+        networks(channel).inspect(InspectNetworkRequest { name: name.to_owned() }).await
+    };
     peers.network.call(call).await.map(|n| (n.id, n.name))
 }

@@ -163,7 +163,12 @@ mod tests {
     fn an_end_clears_what_only_the_living_have() {
         let mut record = Record { held: true, ..Record::default() };
         record.state_mut().pid = 7;
-        record.ended(&ExitRecord { code: 137, oom_killed: true, finished_unix_ns: 9, ..ExitRecord::default() });
+        record.ended(&ExitRecord {
+            code: 137,
+            oom_killed: true,
+            finished_unix_ns: 9,
+            ..ExitRecord::default()
+        });
         let s = record.state();
         assert_eq!((s.status.as_str(), s.pid, s.exit_code, s.oom_killed), ("exited", 0, 137, true));
         assert!(!record.held);

@@ -125,7 +125,7 @@ impl Teardown {
     }
 
     /// Goes on until everything is undone.
-    pub async fn to_end(mut self, engine: &Engine) {
+    pub async fn finish(mut self, engine: &Engine) {
         let mut wait = Duration::from_millis(100);
         loop {
             let errors = self.attempt(engine).await;
@@ -142,13 +142,19 @@ impl Teardown {
 /// Says once for an attempt what keeps a teardown from being done.
 pub fn log(id: &str, errors: &[RuntimeError]) {
     for error in errors {
-        tracing::warn!(container.id = &id[..12.min(id.len())], error = error.line(), "teardown is tried again");
+        tracing::warn!(
+            container.id = &id[..12.min(id.len())],
+            error = error.line(),
+            "teardown is tried again"
+        );
     }
 }
 
 /// Removes a snapshot; unknown is success.
 pub async fn remove_snapshot(engine: &Engine, id: &str) -> Result<(), RuntimeError> {
-    let call = |channel| async move { snapshots(channel).remove(RemoveSnapshotRequest { key: id.to_owned() }).await };
+    let call = |channel| async move {
+        snapshots(channel).remove(RemoveSnapshotRequest { key: id.to_owned() }).await
+    };
     engine.peers.storage.call(call).await.map(|_| ())
 }
 

@@ -11,31 +11,28 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use davit_contracts::network::{AttachResponse, EndpointSpec, ResolvConf};
-use davit_contracts::runtime::{ContainerSpec, MountPoint};
+use davit_contracts::network::{AttachResponse, EndpointSpec};
+use davit_contracts::runtime::ContainerSpec;
 use davit_contracts::storage::{MountsRequest, PrepareRequest, PrepareResponse};
 use davit_wire::config::{CreateSpec, Mount as WireMount};
 use davit_wire::{MonitorConfig, Reply, Request};
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use tracing::Instrument as _;
 
-use super::dirs::RunDir;
+use super::bundle::{Plan, ensure_dir};
 use super::record::ProcessRecord;
 use super::state::{Ask, judge};
 use super::task::{Flow, Task};
-use super::{files, network, volumes};
+use super::{network, volumes};
 use crate::clock::us;
-use crate::config::BUILT_IN_RUNTIME;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
 use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
-use crate::spec::build::{self, Source};
 use crate::spec::check::{self, Network};
 use crate::spec::user::{Database, Resolved};
 use crate::spec::{merge, user};
@@ -76,19 +73,6 @@ impl Stages {
     }
 }
 
-/// Where the namespaces of a container come from.
-struct Plan {
-    network: Network,
-    new_netns: bool,
-    /// `container:` mode: that container's namespace and generated files.
-    join: Option<(PathBuf, RunDir)>,
-    pid: Source,
-    ipc: Source,
-    shm: Option<PathBuf>,
-    uts: Source,
-    cgroup: Source,
-}
-
 impl Task {
     /// Starts a container that was created before.
     pub async fn start(&mut self, hold: bool) -> Result<Started, RuntimeError> {
@@ -111,7 +95,7 @@ impl Task {
                 self.record.container.name
             )));
         }
-        let result = self.bring_up(hold, false).await;
+        let result = Box::pin(self.bring_up(hold, false)).await;
         if let Err(e) = &result {
             self.abandon().await;
             self.start_failed(e);
@@ -121,7 +105,7 @@ impl Task {
 
     /// The fast path of `davit run`: created and started in one go. A failure leaves everything to [`Task::discard`].
     pub async fn run_fresh(&mut self, hold: bool) -> Result<Started, RuntimeError> {
-        self.bring_up(hold, true).await
+        Box::pin(self.bring_up(hold, true)).await
     }
 
     /// Prepares the snapshot and volumes of a new container.
@@ -147,7 +131,7 @@ impl Task {
         let plan = self.plan(&spec)?;
         let run = engine.dirs.run_dir(self.record.id());
         let config = self.monitor_config(&spec, &plan)?;
-        let program = engine.monitor_program()?;
+        let program = Engine::monitor_program()?;
         make_private_dir(&self.directory())?;
         make_private_dir(&run.rootfs())?;
         self.teardown.run_dir = true;
@@ -173,13 +157,15 @@ impl Task {
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
         let (user, attached) = self.wire_up(&spec, &plan, root, fresh, &stages).await?;
+        let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
-        stages.note("spec".into(), 0);
+        stages.note("spec".into(), us(writing.elapsed()));
         let pid = self.create_and_start(hold, &stages).await?;
         self.teardown.run_dir = false;
         self.teardown.snapshot = false;
         let mut stage_us = stages.take();
-        stage_us.extend(attached.into_iter().flat_map(|a| a.stage_us).map(|(k, v)| (format!("network.{k}"), v)));
+        stage_us
+            .extend(attached.into_iter().flat_map(|a| a.stage_us).map(|(k, v)| (format!("network.{k}"), v)));
         stage_us.insert("total".into(), us(begun.elapsed()));
         Ok(Started { stage_us, warnings, pid, socket: run.socket() })
     }
@@ -205,7 +191,10 @@ impl Task {
             me.mount_and_look_up(spec, root, stages),
             async {
                 let (Some(specs), Some(holder)) = (endpoints, me.record.monitor) else { return Ok(None) };
-                stages.time("network", network::attach(peers, &me.record, holder, specs, ports)).await.map(Some)
+                stages
+                    .time("network", network::attach(peers, &me.record, holder, specs, ports))
+                    .await
+                    .map(Some)
             },
             async {
                 if !fresh || (spec.mounts.is_empty() && !me.record.volumes) {
@@ -315,126 +304,6 @@ impl Task {
         })
     }
 
-    /// Writes /etc's files and the OCI configuration.
-    fn write_bundle(
-        &mut self,
-        spec: &ContainerSpec,
-        plan: &Plan,
-        user: &Resolved,
-        attached: Option<&AttachResponse>,
-        run: &RunDir,
-    ) -> Result<Vec<String>, RuntimeError> {
-        let etc = match &plan.join {
-            Some((_, other)) => other.path().to_owned(),
-            None => {
-                self.write_etc(spec, plan, attached, run)?;
-                run.path().to_owned()
-            }
-        };
-        let monitor = self.record.monitor.map_or(0, |m| m.pid);
-        let net = match plan.network {
-            Network::Host => Source::Host,
-            _ => Source::Path(format!("/proc/{monitor}/ns/net").into()),
-        };
-        let c = &mut self.record.container;
-        if !merge::has(&c.env, "HOME") {
-            c.env.push(format!("HOME={}", user.home));
-        }
-        let program = merge::Program {
-            argv: c.argv.clone(),
-            env: c.env.clone(),
-            cwd: c.working_dir.clone(),
-            user: c.user.clone(),
-        };
-        let points: &[MountPoint] = &c.mount_points;
-        let input = build::Input {
-            id: &c.id,
-            spec,
-            program: &program,
-            user: user.user.clone(),
-            hostname: &c.hostname,
-            points,
-            files: &etc,
-            net,
-            pid: plan.pid.clone(),
-            ipc: plan.ipc.clone(),
-            uts: plan.uts.clone(),
-            cgroup: plan.cgroup.clone(),
-            shm: plan.shm.clone(),
-            plain_sysctls: c.runtime != BUILT_IN_RUNTIME,
-            host: &self.engine.host,
-        };
-        let (config, warnings) = build::config(&input)?;
-        let path = run.bundle().join("config.json");
-        let json = serde_json::to_vec(&config).expect("plain structs always serialise");
-        std::fs::write(&path, json).map_err(io_error("write", &path))?;
-        Ok(warnings)
-    }
-
-    fn write_etc(
-        &self,
-        spec: &ContainerSpec,
-        plan: &Plan,
-        attached: Option<&AttachResponse>,
-        run: &RunDir,
-    ) -> Result<(), RuntimeError> {
-        let hostname = &self.record.container.hostname;
-        let endpoints = attached.map(|a| a.endpoints.as_slice()).unwrap_or_default();
-        let mut hosts = files::hosts(&files::Hosts {
-            hostname,
-            domainname: &spec.domainname,
-            endpoints,
-            extra: &spec.extra_hosts,
-        });
-        if plan.network == Network::Host {
-            hosts = files::of_host("/etc/hosts");
-            files::append_extra(&mut hosts, &spec.extra_hosts);
-        }
-        let resolv = match attached.and_then(|a| a.resolv_conf.clone()) {
-            Some(conf) => files::resolv_conf(&conf),
-            None => own_resolv_conf(spec),
-        };
-        files::write(run.path(), hostname, &hosts, &resolv)
-    }
-
-    fn plan(&self, spec: &ContainerSpec) -> Result<Plan, RuntimeError> {
-        let network = check::network(spec)?;
-        let ns = spec.namespaces.clone().unwrap_or_default();
-        let simple = |mode: &str| if mode == "host" { Source::Host } else { Source::New };
-        let join = match &network {
-            Network::Container(name) => {
-                let (pid, id) = self.living(name, "network")?;
-                Some((PathBuf::from(format!("/proc/{pid}/ns/net")), self.engine.dirs.run_dir(&id)))
-            }
-            _ => None,
-        };
-        let shared = |mode: &str, kind: &str| match mode.strip_prefix("container:") {
-            Some(name) => self.living(name, kind).map(|(pid, _)| (Source::Path(format!("/proc/{pid}/ns/{kind}").into()), Some(pid))),
-            None => Ok((simple(mode), None)),
-        };
-        let (pid, _) = shared(&ns.pid, "pid")?;
-        let (ipc, ipc_of) = shared(&ns.ipc, "ipc")?;
-        let shm = match (&ipc, ipc_of) {
-            (_, Some(pid)) => Some(PathBuf::from(format!("/proc/{pid}/root/dev/shm"))),
-            (Source::Host, None) => Some(PathBuf::from("/dev/shm")),
-            _ => None,
-        };
-        let new_netns = matches!(network, Network::Endpoints(_) | Network::None);
-        Ok(Plan { network, new_netns, join, pid, ipc, shm, uts: simple(&ns.uts), cgroup: simple(&ns.cgroup) })
-    }
-
-    /// The first process and the id of another container that must run.
-    fn living(&self, name: &str, what: &str) -> Result<(i32, String), RuntimeError> {
-        let other = self.engine.registry.find(name)?;
-        let view = other.view();
-        match view.record.process {
-            Some(p) if view.status().is_alive() && other.id != self.record.id() => Ok((p.pid, other.id)),
-            _ => Err(RuntimeError::WrongState(format!(
-                "cannot join the {what} namespace of a container that is not running: {name}"
-            ))),
-        }
-    }
-
     /// Undoes a start that failed; what cannot be undone now is tried again by the task.
     pub(super) async fn abandon(&mut self) {
         self.teardown.monitor = self.monitor.take();
@@ -464,10 +333,10 @@ impl Task {
     }
 
     /// The automatic removal of a container whose program could not be run.
-    pub(super) async fn after_failed_start(&mut self) -> Flow {
+    pub(super) fn after_failed_start(&mut self) -> Flow {
         let failed = matches!(self.record.state().exit_code, 126 | 127) && self.monitor.is_none();
         if failed && self.record.auto_remove() && self.status() == super::state::Status::Exited {
-            return if self.remove(true).await.is_ok() { Flow::End } else { Flow::On };
+            return if self.remove(true).is_ok() { Flow::End } else { Flow::On };
         }
         Flow::On
     }
@@ -488,14 +357,6 @@ impl Task {
         }
         keep
     }
-}
-
-fn own_resolv_conf(spec: &ContainerSpec) -> String {
-    let asked = spec.network.clone().unwrap_or_default();
-    if asked.dns.is_empty() && asked.dns_search.is_empty() && asked.dns_options.is_empty() {
-        return files::of_host("/etc/resolv.conf");
-    }
-    files::resolv_conf(&ResolvConf { nameservers: asked.dns, search: asked.dns_search, options: asked.dns_options })
 }
 
 async fn prepare(engine: &Engine, id: &str, spec: &ContainerSpec) -> Result<PrepareResponse, RuntimeError> {
@@ -520,51 +381,10 @@ fn wire_mount(m: davit_contracts::storage::Mount) -> WireMount {
     WireMount { r#type: m.r#type, source: m.source, options: m.options, target: m.target }
 }
 
-/// Makes the working directory inside the root where it is missing, as docker does. A failure shows when the program is started.
-fn ensure_dir(root: BorrowedFd<'_>, path: &str) {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if path == "/" || openat2(root, path, flags, Mode::empty(), resolve).is_ok() {
-        return;
-    }
-    let Ok(mut parent) = openat2(root, ".", flags, Mode::empty(), resolve) else { return };
-    let mut reached = String::new();
-    for part in path.split('/').filter(|p| !p.is_empty()) {
-        reached = format!("{reached}/{part}");
-        parent = match openat2(root, reached.as_str(), flags, Mode::empty(), resolve) {
-            Ok(fd) => fd,
-            Err(_) if mkdirat(&parent, part, Mode::from_raw_mode(0o755)).is_ok() => {
-                let Ok(fd) = openat2(root, reached.as_str(), flags, Mode::empty(), resolve) else { return };
-                fd
-            }
-            Err(_) => return,
-        };
-    }
-}
-
 /// The endpoints that a spec asks for, to check them before a container is created.
 pub fn endpoints_of(spec: &ContainerSpec) -> Result<Vec<EndpointSpec>, RuntimeError> {
     Ok(match check::network(spec)? {
         Network::Endpoints(list) => list,
         _ => Vec::new(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_working_directory_is_made_beneath_the_root() {
-        let dir = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/real", dir.path().join("link")).unwrap();
-        std::fs::create_dir(dir.path().join("real")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("escape")).unwrap();
-        let root = File::open(dir.path()).unwrap();
-        ensure_dir(root.as_fd(), "/link/a/b");
-        assert!(dir.path().join("real/a/b").is_dir());
-        ensure_dir(root.as_fd(), "/escape/x");
-        assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none(), "nothing is made outside");
-    }
 }

@@ -74,13 +74,12 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
         (_, Removing) => refuse(format!("container {name} is marked for removal")),
         (Ask::Start, Created | Exited)
         | (Ask::Stop, Running | Paused | Restarting)
-        | (Ask::Kill, Running | Paused)
+        | (Ask::Kill | Ask::Top, Running | Paused)
         | (Ask::Restart, Created | Running | Restarting | Exited)
         | (Ask::Pause | Ask::Attach | Ask::Exec, Running)
         | (Ask::Unpause, Paused)
         | (Ask::Remove, Created | Exited | Dead)
-        | (Ask::Rename | Ask::Connect, Created | Running | Paused | Restarting | Exited)
-        | (Ask::Top, Running | Paused) => Ok(Verdict::Go),
+        | (Ask::Rename | Ask::Connect, Created | Running | Paused | Restarting | Exited) => Ok(Verdict::Go),
         (Ask::Stop, Created | Exited | Dead) => Ok(Verdict::Already),
         (Ask::Start, Running | Restarting) => refuse(format!("container {name} is already running")),
         (Ask::Start | Ask::Restart, Paused) => {
@@ -93,8 +92,12 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
             "cannot remove container {name}: container is {}: stop the container before removing or force remove",
             if status == Paused { "paused" } else { "running" }
         )),
-        (Ask::Attach, Paused) => refuse(format!("you cannot attach to a paused container, unpause it first: {name}")),
-        (Ask::Attach, _) => refuse(format!("you cannot attach to a stopped container, start it first: {name}")),
+        (Ask::Attach, Paused) => {
+            refuse(format!("you cannot attach to a paused container, unpause it first: {name}"))
+        }
+        (Ask::Attach, _) => {
+            refuse(format!("you cannot attach to a stopped container, start it first: {name}"))
+        }
         (Ask::Exec, Paused) => {
             refuse(format!("container {name} is paused, unpause the container before exec"))
         }

@@ -153,10 +153,20 @@ impl Task {
     pub fn new(engine: Arc<Engine>, record: Record) -> (Self, Handle) {
         let id = record.id().to_owned();
         let (queue_tx, queue) = mpsc::channel(32);
-        let (view, view_rx) = watch::channel(View { record: Arc::new(record.clone()), exits: 0, gone: false });
+        let (view, view_rx) =
+            watch::channel(View { record: Arc::new(record.clone()), exits: 0, gone: false });
         let teardown = Teardown { id: id.clone(), ..Teardown::default() };
-        let task =
-            Self { engine, record, monitor: None, teardown, retry: None, dirty: false, exits: 0, view, queue };
+        let task = Self {
+            engine,
+            record,
+            monitor: None,
+            teardown,
+            retry: None,
+            dirty: false,
+            exits: 0,
+            view,
+            queue,
+        };
         (task, Handle { id, queue: queue_tx, view: view_rx })
     }
 
@@ -172,7 +182,7 @@ impl Task {
             let flow = tokio::select! {
                 biased;
                 event = next_event(self.monitor.as_mut()) => match event {
-                    Some(event) => self.happened(event).await,
+                    Some(event) => self.happened(event),
                     None => self.monitor_died().await,
                 },
                 () = due(self.retry) => { self.try_teardown().await; Flow::On }
@@ -187,14 +197,14 @@ impl Task {
             }
         }
         let Self { engine, teardown, record, .. } = self;
-        teardown.to_end(&engine).await;
+        teardown.finish(&engine).await;
         tracing::debug!(container.id = record.short(), "nothing is left of it");
     }
 
     /// Undoes what is left of a container that nobody sees any more.
     pub async fn into_teardown(self) {
         let Self { engine, teardown, .. } = self;
-        teardown.to_end(&engine).await;
+        teardown.finish(&engine).await;
     }
 
     /// What was asked for.
@@ -211,9 +221,9 @@ impl Task {
     async fn obey(&mut self, command: Command) -> Flow {
         match command {
             Command::Start { hold, answer } => {
-                let started = self.start(hold).await;
+                let started = Box::pin(self.start(hold)).await;
                 let _ = answer.send(started);
-                return self.after_failed_start().await;
+                return self.after_failed_start();
             }
             Command::Signal { signal, action, answer } => {
                 let _ = answer.send(self.signal(signal, action).await);
@@ -225,7 +235,7 @@ impl Task {
                 let _ = answer.send(self.freeze(false).await);
             }
             Command::Remove { volumes, answer } => {
-                let removed = self.remove(volumes).await;
+                let removed = self.remove(volumes);
                 let flow = if removed.is_ok() { Flow::End } else { Flow::On };
                 let _ = answer.send(removed);
                 return flow;
@@ -305,7 +315,11 @@ impl Task {
     pub(super) fn save(&mut self) {
         self.dirty = false;
         if let Err(e) = self.record.save(&self.directory()) {
-            tracing::error!(container.id = self.record.short(), error = e.line(), "the record cannot be saved");
+            tracing::error!(
+                container.id = self.record.short(),
+                error = e.line(),
+                "the record cannot be saved"
+            );
         }
     }
 

@@ -115,7 +115,11 @@ mod tests {
             ..ImageConfig::default()
         };
         let mut spec = ContainerSpec { tmpfs: vec!["/tmpfs:size=1m".into()], ..ContainerSpec::default() };
-        spec.mounts.push(MountSpec { r#type: "bind".into(), target: "/cache/".into(), ..MountSpec::default() });
+        spec.mounts.push(MountSpec {
+            r#type: "bind".into(),
+            target: "/cache/".into(),
+            ..MountSpec::default()
+        });
         assert_eq!(anonymous(&spec, &image).collect::<Vec<_>>(), ["/data"]);
         assert!(wants_any(&spec, &image) && !wants_any(&spec, &ImageConfig::default()));
     }

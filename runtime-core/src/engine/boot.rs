@@ -18,10 +18,10 @@ use tokio::task::JoinSet;
 use super::Engine;
 use crate::container::dirs::RunDir;
 use crate::container::leftovers::Leftovers;
+use crate::container::network;
 use crate::container::record::Record;
 use crate::container::remove::{MARKER, Removing, Teardown, recorded_monitor, remove_snapshot};
 use crate::container::task::{Flow, Task};
-use crate::container::network;
 use crate::error::RuntimeError;
 use crate::monitor::link::connect;
 use crate::peers::{endpoints, snapshots};
@@ -55,7 +55,8 @@ impl Engine {
     fn adopt(self: &Arc<Self>, record: Record, adopted: &mut JoinSet<()>) {
         let id = record.id().to_owned();
         // Two records with one name can only come from a crash in the middle of a rename; the second gets a new one.
-        let name = self.registry.reserve(&record.container.name, &id).or_else(|_| self.registry.reserve("", &id));
+        let name =
+            self.registry.reserve(&record.container.name, &id).or_else(|_| self.registry.reserve("", &id));
         let mut record = record;
         match name {
             Ok(name) => record.container.name = name,
@@ -84,7 +85,7 @@ impl Engine {
         let mut teardown = self.teardown_of(&id, old.as_ref()).await;
         teardown.release = Some(marker.volumes);
         teardown.directory = Some(dir);
-        teardown.to_end(self).await;
+        teardown.finish(self).await;
     }
 
     /// Everything that a container may have outside of its durable directory.
@@ -100,13 +101,13 @@ impl Engine {
         if teardown.run_dir || old.is_some_and(|r| r.process.is_some()) {
             match connect(&run.socket()).await {
                 Ok(connected) => teardown.monitor = Some(connected.into()),
-                Err(_) => teardown.leftovers = Some(self.leftovers_of(id, &run, old)),
+                Err(_) => teardown.leftovers = Some(Self::leftovers_of(id, &run, old)),
             }
         }
         teardown
     }
 
-    fn leftovers_of(&self, id: &str, run: &RunDir, old: Option<&Record>) -> Leftovers {
+    fn leftovers_of(id: &str, run: &RunDir, old: Option<&Record>) -> Leftovers {
         let config = monitor_config(run);
         let spec = old.and_then(|r| r.container.spec.as_ref());
         Leftovers {
@@ -134,7 +135,7 @@ impl Engine {
                 tracing::info!(container.id = id, "removing a container that was never finished");
                 let mut teardown = self.teardown_of(&id, None).await;
                 teardown.release = Some(true);
-                teardown.to_end(self).await;
+                teardown.finish(self).await;
             }
         }
         let mut wait = Duration::from_secs(1);

@@ -80,7 +80,7 @@ impl Engine {
     fn begin(self: &Arc<Self>, spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
-        self.monitor_program()?;
+        Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let hostname = self.hostname(&spec, &id)?;
         let name = self.registry.reserve(&spec.name, &id)?;

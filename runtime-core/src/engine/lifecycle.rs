@@ -19,7 +19,12 @@ const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Stop signal, patience, SIGKILL.
-    pub async fn stop(&self, handle: &Handle, timeout_s: Option<u32>, asked: &str) -> Result<(), RuntimeError> {
+    pub async fn stop(
+        &self,
+        handle: &Handle,
+        timeout_s: Option<u32>,
+        asked: &str,
+    ) -> Result<(), RuntimeError> {
         let view = handle.view();
         let name = view.record.container.name.clone();
         if judge(Ask::Stop, effective(&view), &name).map_err(RuntimeError::WrongState)? == Verdict::Already {
@@ -30,14 +35,17 @@ impl Engine {
         let text = text.into_iter().find(|t| !t.is_empty()).unwrap_or("TERM");
         let number = signal::parse(text).or(if asked.is_empty() { Some(signal::TERM) } else { None });
         let number = number.ok_or_else(|| RuntimeError::Invalid(format!("invalid signal: {text}")))?;
-        let patience = Duration::from_secs(timeout_s.or(spec.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S).into());
+        let patience =
+            Duration::from_secs(timeout_s.or(spec.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S).into());
         let mut watch = handle.watch();
         let before = view.exits;
         self.send(handle, number, "kill").await?;
         if !ends(&mut watch, before, patience).await {
             self.send(handle, signal::KILL, "kill").await?;
             if !ends(&mut watch, before, KILL_PATIENCE).await {
-                return Err(RuntimeError::WrongState(format!("container {name} did not end, not even after SIGKILL")));
+                return Err(RuntimeError::WrongState(format!(
+                    "container {name} did not end, not even after SIGKILL"
+                )));
             }
         }
         self.emit_for(&watch.borrow(), "stop");
@@ -47,7 +55,9 @@ impl Engine {
     /// One signal; that the program ended meanwhile is no failure of a stop.
     async fn send(&self, handle: &Handle, number: i32, action: &'static str) -> Result<(), RuntimeError> {
         match handle.ask(|answer| Command::Signal { signal: number, action, answer }).await {
-            Err(e) if effective(&handle.view()).is_alive() && !matches!(e, RuntimeError::Removing(_)) => Err(e),
+            Err(e) if effective(&handle.view()).is_alive() && !matches!(e, RuntimeError::Removing(_)) => {
+                Err(e)
+            }
             _ => Ok(()),
         }
     }

@@ -111,7 +111,9 @@ mod tests {
         ] {
             assert!(f(k, v), "{k}={v}");
         }
-        for (k, v) in [("name", "db"), ("label", "a=c"), ("exited", "0"), ("ancestor", "box"), ("status", "running")] {
+        for (k, v) in
+            [("name", "db"), ("label", "a=c"), ("exited", "0"), ("ancestor", "box"), ("status", "running")]
+        {
             assert!(!f(k, v), "{k}={v}");
         }
         let e = check(&[("stauts".to_owned(), String::new())].into()).unwrap_err().to_string();

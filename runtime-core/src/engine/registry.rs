@@ -32,7 +32,14 @@ impl Registry {
     pub fn reserve(&self, name: &str, id: &str) -> Result<String, RuntimeError> {
         let mut inner = self.lock();
         let name = if name.is_empty() {
-            (0..).map(generate).find(|n| !inner.names.contains_key(n)).expect("names do not run out")
+            let mut attempt = 0;
+            loop {
+                let name = generate(attempt);
+                if !inner.names.contains_key(&name) {
+                    break name;
+                }
+                attempt += 1;
+            }
         } else {
             let name = name.strip_prefix('/').unwrap_or(name);
             check_name(name)?;
@@ -75,8 +82,11 @@ impl Registry {
             return Ok(handle.clone());
         }
         if !text.is_empty() {
-            let mut beginning =
-                inner.by_id.range(text.to_owned()..).take_while(|(id, _)| id.starts_with(text)).map(|(_, h)| h);
+            let mut beginning = inner
+                .by_id
+                .range(text.to_owned()..)
+                .take_while(|(id, _)| id.starts_with(text))
+                .map(|(_, h)| h);
             match (beginning.next(), beginning.next()) {
                 (Some(handle), None) => return Ok(handle.clone()),
                 (Some(_), Some(_)) => return Err(RuntimeError::Ambiguous(text.to_owned())),
@@ -126,7 +136,10 @@ mod tests {
     fn names_are_unique_and_freed() {
         let r = with(&[("aa11", "web")]);
         let e = r.reserve("web", "bb").unwrap_err().to_string();
-        assert!(e.starts_with("Conflict. The container name \"/web\" is already in use by container \"aa11\""), "{e}");
+        assert!(
+            e.starts_with("Conflict. The container name \"/web\" is already in use by container \"aa11\""),
+            "{e}"
+        );
         assert!(r.reserve("/we b", "bb").is_err());
         assert!(!r.reserve("", "cc").unwrap().is_empty());
         r.remove("aa11");

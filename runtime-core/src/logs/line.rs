@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn entries_and_what_is_none() {
-        let e = parse(br#"{"log":"a \u00e9\n","stream":"stderr","time":"2024-01-02T03:04:05.000000006Z"}"#).unwrap();
+        let e = parse(br#"{"log":"a \u00e9\n","stream":"stderr","time":"2024-01-02T03:04:05.000000006Z"}"#)
+            .unwrap();
         assert_eq!((e.stream, e.data.as_slice()), (Stream::Stderr as i32, "a é\n".as_bytes()));
         assert_eq!(e.time_unix_ns % 1_000_000_000, 6);
         for bad in ["", "{", "{}", r#"{"log":"x","stream":"stdin","time":"2024-01-02T03:04:05Z"}"#, "null"] {

@@ -197,12 +197,20 @@ mod tests {
             if batch.is_empty() {
                 return got;
             }
-            got.extend(batch.iter().map(|e| String::from_utf8_lossy(&e.data).trim().parse::<usize>().unwrap()));
+            got.extend(
+                batch.iter().map(|e| String::from_utf8_lossy(&e.data).trim().parse::<usize>().unwrap()),
+            );
         }
     }
 
     fn append(path: &Path, text: &str) {
-        fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
     }
 
     #[test]

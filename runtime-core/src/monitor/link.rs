@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use davit_wire::{
-    Decoder, Event, Failure, Frame, FrameError, Hello, PROTOCOL_VERSION, Reply, Request, Role, Welcome, encode,
+    Decoder, Event, Failure, Frame, FrameError, Hello, PROTOCOL_VERSION, Reply, Request, Role, Welcome,
+    encode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;

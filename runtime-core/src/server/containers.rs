@@ -155,8 +155,13 @@ impl Containers for Service {
         let request = request.into_inner();
         let handle = self.find(&request.container)?;
         let view = handle.view();
-        let driver =
-            view.record.container.spec.as_ref().and_then(|s| s.log.as_ref()).map_or("", |l| l.driver.as_str());
+        let driver = view
+            .record
+            .container
+            .spec
+            .as_ref()
+            .and_then(|s| s.log.as_ref())
+            .map_or("", |l| l.driver.as_str());
         if driver == "none" {
             return Err(RuntimeError::Unsupported(
                 "configured logging driver does not support reading: the container was made with log driver none".into(),
@@ -179,7 +184,10 @@ impl Containers for Service {
         Err(unsupported("stats"))
     }
 
-    async fn connect_network(&self, request: Request<ConnectNetworkRequest>) -> Reply<ConnectNetworkResponse> {
+    async fn connect_network(
+        &self,
+        request: Request<ConnectNetworkRequest>,
+    ) -> Reply<ConnectNetworkResponse> {
         let request = request.into_inner();
         let handle = self.find(&request.container)?;
         let endpoint = Box::new(request.endpoint.unwrap_or_default());

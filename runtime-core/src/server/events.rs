@@ -17,16 +17,19 @@ use crate::events::matches;
 impl Events for Service {
     type SubscribeStream = ReceiverStream<Result<Event, Status>>;
 
-    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+    async fn subscribe(
+        &self,
+        request: Request<SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
         let request = request.into_inner();
         let (kept, mut live) = self.engine.events.subscribe();
         let (out, stream) = mpsc::channel(64);
         tokio::spawn(async move {
             // Without a beginning only what happens from now on is meant.
             let replay = request.since_unix_ns > 0 || request.after_seq > 0;
-            let old = kept.into_iter().filter(|e| {
-                replay && e.time_unix_ns >= request.since_unix_ns && e.seq > request.after_seq
-            });
+            let old = kept
+                .into_iter()
+                .filter(|e| replay && e.time_unix_ns >= request.since_unix_ns && e.seq > request.after_seq);
             for event in old {
                 if !send(&request, event, &out).await {
                     return;
@@ -43,7 +46,9 @@ impl Events for Service {
                 let on = match event {
                     Ok(event) => send(&request, event, &out).await,
                     Err(RecvError::Lagged(missed)) => {
-                        let text = format!("{missed} events were missed: the reader is too slow; resume with after_seq");
+                        let text = format!(
+                            "{missed} events were missed: the reader is too slow; resume with after_seq"
+                        );
                         let _ = out.send(Err(Status::data_loss(text))).await;
                         false
                     }

@@ -2,7 +2,8 @@
 
 use davit_contracts::runtime::execs_server::Execs;
 use davit_contracts::runtime::{
-    ExecCreateRequest, ExecCreateResponse, ExecInspectRequest, ExecInspectResponse, ExecStartRequest, ExecStartResponse,
+    ExecCreateRequest, ExecCreateResponse, ExecInspectRequest, ExecInspectResponse, ExecStartRequest,
+    ExecStartResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -10,7 +11,10 @@ use super::Service;
 
 #[tonic::async_trait]
 impl Execs for Service {
-    async fn create(&self, request: Request<ExecCreateRequest>) -> Result<Response<ExecCreateResponse>, Status> {
+    async fn create(
+        &self,
+        request: Request<ExecCreateRequest>,
+    ) -> Result<Response<ExecCreateResponse>, Status> {
         let exec_id = self.engine.exec_create(request.into_inner())?;
         Ok(Response::new(ExecCreateResponse { exec_id }))
     }
@@ -21,7 +25,10 @@ impl Execs for Service {
         Ok(Response::new(ExecStartResponse { attach_socket: socket.display().to_string(), pid }))
     }
 
-    async fn inspect(&self, request: Request<ExecInspectRequest>) -> Result<Response<ExecInspectResponse>, Status> {
+    async fn inspect(
+        &self,
+        request: Request<ExecInspectRequest>,
+    ) -> Result<Response<ExecInspectResponse>, Status> {
         Ok(Response::new(self.engine.exec_inspect(&request.into_inner().exec_id)?))
     }
 }

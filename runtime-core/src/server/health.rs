@@ -21,7 +21,7 @@ impl HealthSource for Health {
             Ok(_) => ok("runtime"),
             Err(e) => failed("runtime", e.line()),
         };
-        let monitor = match engine.monitor_program() {
+        let monitor = match Engine::monitor_program() {
             Ok(_) => ok("monitor"),
             Err(e) => failed("monitor", e.line()),
         };
@@ -38,8 +38,6 @@ impl HealthSource for Health {
 fn reachable(name: &str, socket: &Path) -> Check {
     match UnixStream::connect(socket) {
         Ok(_) => ok(name),
-        Err(e) => {
-            failed(name, format!("cannot reach {}: {e}; start it with `davit up`", socket.display()))
-        }
+        Err(e) => failed(name, format!("cannot reach {}: {e}; start it with `davit up`", socket.display())),
     }
 }

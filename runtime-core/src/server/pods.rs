@@ -2,7 +2,8 @@
 
 use davit_contracts::runtime::pods_server::Pods;
 use davit_contracts::runtime::{
-    CreatePodRequest, InspectPodRequest, ListPodsRequest, ListPodsResponse, Pod, RemovePodRequest, RemovePodResponse,
+    CreatePodRequest, InspectPodRequest, ListPodsRequest, ListPodsResponse, Pod, RemovePodRequest,
+    RemovePodResponse,
 };
 use davit_contracts::{Error, Kind};
 use tonic::{Request, Response, Status};

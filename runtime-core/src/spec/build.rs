@@ -70,8 +70,10 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         rules.push(resources::allow_all());
     }
     let seccomp = (options.seccomp && !security.privileged).then(|| seccomp::default_profile(&bounding));
-    let size =
-        spec.console_size.first_chunk::<2>().map(|[height, width]| ConsoleSize { height: *height, width: *width });
+    let size = spec
+        .console_size
+        .first_chunk::<2>()
+        .map(|[height, width]| ConsoleSize { height: *height, width: *width });
     let oom = spec.resources.as_ref().map_or(0, |r| r.oom_score_adj);
     let process = Process {
         terminal: spec.tty,
@@ -147,7 +149,9 @@ pub fn security_options(security: &Security) -> Result<SecurityOptions, RuntimeE
     Ok(out)
 }
 
-fn devices(spec: &ContainerSpec) -> Result<(Vec<super::oci::Device>, Vec<super::oci::DeviceRule>), RuntimeError> {
+fn devices(
+    spec: &ContainerSpec,
+) -> Result<(Vec<super::oci::Device>, Vec<super::oci::DeviceRule>), RuntimeError> {
     let mut nodes = Vec::new();
     let mut rules = Vec::new();
     for text in &spec.devices {

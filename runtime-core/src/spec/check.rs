@@ -49,7 +49,8 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
         ("cgroup", &namespaces.cgroup),
     ] {
         let known = matches!(mode.as_str(), "" | "private" | "host")
-            || (matches!(what, "pid" | "ipc") && mode.strip_prefix("container:").is_some_and(|c| !c.is_empty()));
+            || (matches!(what, "pid" | "ipc")
+                && mode.strip_prefix("container:").is_some_and(|c| !c.is_empty()));
         if !known {
             return invalid(format!("invalid --{what} mode '{mode}'"));
         }
@@ -178,7 +179,9 @@ pub fn network(spec: &ContainerSpec) -> Result<Network, RuntimeError> {
                     return only_one(mode);
                 }
                 if !asked.ports.is_empty() {
-                    return Err(RuntimeError::Invalid("conflicting options: port publishing and the container type network mode".into()));
+                    return Err(RuntimeError::Invalid(
+                        "conflicting options: port publishing and the container type network mode".into(),
+                    ));
                 }
                 return Ok(Network::Container(other.to_owned()));
             }
@@ -207,7 +210,8 @@ fn check_port(p: &PortMapping) -> Result<(), RuntimeError> {
             p.host_port, p.container_port, p.protocol
         )))
     };
-    if p.container_port == 0 || p.container_port > 65_535 || p.host_port > 65_535 || p.host_port_end > 65_535 {
+    if p.container_port == 0 || p.container_port > 65_535 || p.host_port > 65_535 || p.host_port_end > 65_535
+    {
         return bad("ports are 1 to 65535");
     }
     if p.host_port_end != 0 && p.host_port_end < p.host_port {
@@ -272,7 +276,9 @@ pub fn log_sink(spec: &ContainerSpec, defaults: &LogDefaults, path: &Path) -> Re
         "local" | "journald" => {
             Err(RuntimeError::Unsupported(format!("the log driver '{}' is not supported yet", config.driver)))
         }
-        other => Err(RuntimeError::Invalid(format!("unknown log driver '{other}': json-file and none are known"))),
+        other => {
+            Err(RuntimeError::Invalid(format!("unknown log driver '{other}': json-file and none are known")))
+        }
     }
 }
 

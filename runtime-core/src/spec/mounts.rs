@@ -56,8 +56,11 @@ pub fn all(input: &Input<'_>) -> Result<Vec<Mount>, RuntimeError> {
         asked.push(bind_point(point));
     }
     for mount in input.spec.mounts.iter().filter(|m| m.r#type == "tmpfs") {
-        let mut options: Vec<String> =
-            mount.options.iter().map(|(k, v)| if v.is_empty() { k.clone() } else { format!("{k}={v}") }).collect();
+        let mut options: Vec<String> = mount
+            .options
+            .iter()
+            .map(|(k, v)| if v.is_empty() { k.clone() } else { format!("{k}={v}") })
+            .collect();
         options.sort();
         if mount.read_only {
             options.push("ro".to_owned());
@@ -179,7 +182,8 @@ mod tests {
             tmpfs: vec!["/a/b:exec,size=1m".into(), "/dev/shm".into()],
             ..ContainerSpec::default()
         };
-        let points = [MountPoint { source: "/h".into(), target: "/a/".into(), rw: false, ..Default::default() }];
+        let points =
+            [MountPoint { source: "/h".into(), target: "/a/".into(), rw: false, ..Default::default() }];
         let mounts = all(&input(&spec, &points)).unwrap();
         let at = |d: &str| mounts.iter().position(|m| m.destination == d).unwrap();
         assert!(at("/a") < at("/a/b"));

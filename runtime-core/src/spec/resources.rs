@@ -45,7 +45,9 @@ fn memory(r: &Resources) -> Result<Memory, RuntimeError> {
         return Err(RuntimeError::Invalid("a limit of memory and swap needs a memory limit too".into()));
     }
     if r.memory_swap > 0 && r.memory_swap < r.memory {
-        return Err(RuntimeError::Invalid("the limit of memory and swap is lower than that of memory".into()));
+        return Err(RuntimeError::Invalid(
+            "the limit of memory and swap is lower than that of memory".into(),
+        ));
     }
     let swap = match r.memory_swap {
         0 if r.memory > 0 => Some(r.memory.saturating_mul(2)),
@@ -210,7 +212,8 @@ mod tests {
 
     #[test]
     fn cpus_become_a_quota_and_memory_doubles_as_swap() {
-        let r = Resources { nano_cpus: 1_500_000_000, memory: 64 << 20, pids_limit: 10, ..Resources::default() };
+        let r =
+            Resources { nano_cpus: 1_500_000_000, memory: 64 << 20, pids_limit: 10, ..Resources::default() };
         let out = limits(Some(&r), Vec::new(), &host()).unwrap();
         let cpu = out.cpu.unwrap();
         assert_eq!((cpu.quota, cpu.period), (Some(150_000), Some(100_000)));

@@ -13,7 +13,8 @@ const ENOSYS: u32 = 38;
 /// The profile: everything not listed fails with EPERM. `capabilities` is the bounding set.
 pub fn default_profile(capabilities: &[String]) -> Seccomp {
     let has = |cap: &str| capabilities.iter().any(|c| c == cap);
-    let mut names: Vec<&'static str> = ALWAYS.split_whitespace().chain(ARCHITECTURE.split_whitespace()).collect();
+    let mut names: Vec<&'static str> =
+        ALWAYS.split_whitespace().chain(ARCHITECTURE.split_whitespace()).collect();
     for (cap, unlocked) in BY_CAPABILITY {
         if has(cap) {
             names.extend(unlocked.split_whitespace());
@@ -23,8 +24,9 @@ pub fn default_profile(capabilities: &[String]) -> Seccomp {
     names.dedup();
     let mut syscalls = vec![allow(names, Vec::new())];
     syscalls.push(allow(vec!["socket"], vec![arg(AF_VSOCK, 0, "SCMP_CMP_NE")]));
-    syscalls
-        .extend(PERSONALITIES.iter().map(|value| allow(vec!["personality"], vec![arg(*value, 0, "SCMP_CMP_EQ")])));
+    syscalls.extend(
+        PERSONALITIES.iter().map(|value| allow(vec!["personality"], vec![arg(*value, 0, "SCMP_CMP_EQ")])),
+    );
     if !has("CAP_SYS_ADMIN") {
         syscalls.push(allow(vec!["clone"], vec![arg(CLONE_NAMESPACES, 0, "SCMP_CMP_MASKED_EQ")]));
         // glibc falls back to clone(2), whose flags a filter can see, when clone3 does not exist.
@@ -60,7 +62,9 @@ mod tests {
         for name in ["read", "openat2", "chroot", "futex"] {
             assert!(allowed(&plain, name), "{name}");
         }
-        for name in ["mount", "clone", "unshare", "bpf", "kexec_load", "keyctl", "add_key", "userfaultfd", "reboot"] {
+        for name in
+            ["mount", "clone", "unshare", "bpf", "kexec_load", "keyctl", "add_key", "userfaultfd", "reboot"]
+        {
             assert!(!allowed(&plain, name), "{name}");
         }
         let clone3 = plain.syscalls.iter().find(|s| s.names == ["clone3"]).unwrap();

@@ -43,7 +43,8 @@ vmsplice wait4 waitid waitpid write writev";
 pub const ARCHITECTURE: &str = "arch_prctl modify_ldt";
 /// Allowed on one architecture only.
 #[cfg(not(target_arch = "x86_64"))]
-pub const ARCHITECTURE: &str = "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
+pub const ARCHITECTURE: &str =
+    "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
 
 /// The architectures that a program may switch to.
 #[cfg(target_arch = "x86_64")]

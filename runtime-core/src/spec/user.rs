@@ -120,7 +120,7 @@ fn group_id(text: &str, db: &Database) -> Result<u32, RuntimeError> {
 
 /// A uid or gid: up to 2^31 - 1, as docker's limit is.
 fn id(text: &str) -> Option<u32> {
-    text.parse::<u32>().ok().filter(|n| *n <= i32::MAX as u32)
+    text.parse::<u32>().ok().filter(|n| i32::try_from(*n).is_ok())
 }
 
 fn missing(what: &'static str, name: &str, what_file: &'static str) -> RuntimeError {
@@ -133,7 +133,8 @@ mod tests {
 
     fn db() -> Database {
         Database {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:100:101::/srv:/bin/false\nbroken\nnum:x:z:1::/:\n".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:100:101::/srv:/bin/false\nbroken\nnum:x:z:1::/:\n"
+                .into(),
             group: "root:x:0:root\nadm:x:4:root,web\nweb:x:101:\nwheel:x:10:root\n".into(),
         }
     }

@@ -16,7 +16,10 @@ fn a_refused_attachment_unwinds_everything() {
         w.peers.held().refuse_attach =
             Some(Error::new(Kind::InUse, "port 80/tcp is in use").with_hint("choose another port"));
         let e = w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap_err();
-        assert_eq!((e.kind(), e.message(), e.hint()), (Kind::InUse, "port 80/tcp is in use", "choose another port"));
+        assert_eq!(
+            (e.kind(), e.message(), e.hint()),
+            (Kind::InUse, "port 80/tcp is in use", "choose another port")
+        );
         assert_eq!(w.inspect("web").await.unwrap_err().kind(), Kind::NotFound);
         w.assert_clean().await;
         // A container that was created before stays, not started, and can be started later.
@@ -73,7 +76,8 @@ fn a_name_is_given_once_however_many_ask_at_once() {
             assert_eq!(Error::from(status.clone()).kind(), Kind::AlreadyExists);
             assert!(status.message().starts_with("Conflict. The container name \"/same\" is already in use"));
         }
-        let e = Error::from(w.client().inspect(InspectRequest { container: "smae".into() }).await.unwrap_err());
+        let e =
+            Error::from(w.client().inspect(InspectRequest { container: "smae".into() }).await.unwrap_err());
         assert_eq!((e.message(), e.hint()), ("no such container: smae", "did you mean same?"));
     });
 }
@@ -129,7 +133,8 @@ fn networks_are_connected_now_and_at_the_next_start() {
             c.endpoints.into_iter().map(|e| e.network).collect::<Vec<_>>()
         };
         assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
-        let restart = davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
+        let restart =
+            davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
         w.client().restart(restart).await.unwrap();
         assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
     });

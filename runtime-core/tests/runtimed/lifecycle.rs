@@ -2,16 +2,16 @@
 
 use davit_contracts::Kind;
 use davit_contracts::runtime::{
-    CreateRequest, ExecCreateRequest, ExecInspectRequest, ExecStartRequest, KillRequest, LogsRequest, MountSpec,
-    NetworkSpec, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StartRequest, StopRequest, StringList,
-    TopRequest, UnpauseRequest, WaitRequest,
+    CreateRequest, ExecCreateRequest, ExecInspectRequest, ExecStartRequest, KillRequest, LogsRequest,
+    MountSpec, NetworkSpec, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StartRequest,
+    StopRequest, StringList, TopRequest, UnpauseRequest, WaitRequest,
 };
 
 use super::attach::attach;
 use super::world::{eventually, world};
 
-fn network(mode: &str) -> Option<NetworkSpec> {
-    Some(NetworkSpec { mode: mode.into(), ..NetworkSpec::default() })
+fn network(mode: &str) -> NetworkSpec {
+    NetworkSpec { mode: mode.into(), ..NetworkSpec::default() }
 }
 
 #[test]
@@ -22,7 +22,11 @@ fn an_attached_run_gets_output_and_exit_code_and_leaves_nothing() {
         spec.stdin_once = true;
         spec.auto_remove = true;
         let run = w.run(spec, true).await.unwrap();
-        assert!(run.stage_us.contains_key("total") && run.stage_us.contains_key("network.veth"), "{:?}", run.stage_us);
+        assert!(
+            run.stage_us.contains_key("total") && run.stage_us.contains_key("network.veth"),
+            "{:?}",
+            run.stage_us
+        );
         let removed = WaitRequest { container: run.id.clone(), condition: 3 };
         let mut client = w.client();
         let removed = tokio::spawn(async move { client.wait(removed).await });
@@ -84,7 +88,7 @@ fn a_container_sees_what_docker_would_show_it() {
 fn the_whole_life_of_a_container() {
     world(async |w| {
         let mut spec = w.sh("web", "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done");
-        spec.network = network("none");
+        spec.network = Some(network("none"));
         let created = w.client().create(CreateRequest { spec: Some(spec) }).await.unwrap().into_inner();
         assert_eq!(w.status("web").await, "created");
         w.client().start(StartRequest { container: "web".into(), hold_for_attach: false }).await.unwrap();
@@ -98,7 +102,9 @@ fn the_whole_life_of_a_container() {
         c.unpause(UnpauseRequest { container: "web".into() }).await.unwrap();
         c.rename(RenameRequest { container: "web".into(), name: "front".into() }).await.unwrap();
         eventually("it traps", async || w.log_of("front").await.contains("up")).await;
-        c.stop(StopRequest { container: "front".into(), timeout_s: Some(10), signal: String::new() }).await.unwrap();
+        c.stop(StopRequest { container: "front".into(), timeout_s: Some(10), signal: String::new() })
+            .await
+            .unwrap();
         let state = w.inspect("front").await.unwrap().state.unwrap();
         assert_eq!((state.status.as_str(), state.exit_code, state.pid), ("exited", 5, 0));
         assert!(state.finished_unix_ns >= state.started_unix_ns && state.started_unix_ns > 0);
@@ -142,7 +148,8 @@ fn programs_run_inside_a_running_container() {
         let out = attach(&socket, Some(&id), b"").await;
         assert_eq!((out.stdout.as_str(), out.exit.code), ("sailor\n/tmp\ny\n", 4), "{}", out.stderr);
         eventually("the session has ended", async || {
-            let answer = w.execs().inspect(ExecInspectRequest { exec_id: id.clone() }).await.unwrap().into_inner();
+            let answer =
+                w.execs().inspect(ExecInspectRequest { exec_id: id.clone() }).await.unwrap().into_inner();
             !answer.running && answer.exit_code == 4
         })
         .await;
@@ -152,7 +159,8 @@ fn programs_run_inside_a_running_container() {
             ..ExecCreateRequest::default()
         };
         let id = w.execs().create(missing).await.unwrap().into_inner().exec_id;
-        let failed = w.execs().start(ExecStartRequest { exec_id: id, hold_for_attach: false }).await.unwrap_err();
+        let failed =
+            w.execs().start(ExecStartRequest { exec_id: id, hold_for_attach: false }).await.unwrap_err();
         assert_eq!(davit_contracts::Error::from(failed).kind(), Kind::CommandNotFound);
     });
 }
@@ -180,10 +188,10 @@ fn commands_that_cannot_run_have_dockers_codes() {
 fn a_network_namespace_is_shared_and_none_has_loopback() {
     world(async |w| {
         let mut spec = w.spec("first", &["sleep", "100"]);
-        spec.network = network("none");
+        spec.network = Some(network("none"));
         w.run(spec, false).await.unwrap();
         let mut spec = w.sh("second", "ip addr show lo | cat; hostname");
-        spec.network = network("container:first");
+        spec.network = Some(network("container:first"));
         w.run(spec, false).await.unwrap();
         w.wait("second").await;
         let text = w.log_of("second").await;

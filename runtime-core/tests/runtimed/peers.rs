@@ -116,7 +116,8 @@ impl Drop for Served {
     }
 }
 
-const APPLETS: &[&str] = &["sh", "true", "false", "sleep", "echo", "cat", "id", "env", "ls", "pwd", "hostname", "ip", "wc"];
+const APPLETS: &[&str] =
+    &["sh", "true", "false", "sleep", "echo", "cat", "id", "env", "ls", "pwd", "hostname", "ip", "wc"];
 
 fn make_root(root: &Path) {
     for dir in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
@@ -127,7 +128,11 @@ fn make_root(root: &Path) {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     fs::write(root.join("bin/garbage"), "no program\n").unwrap();
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nsailor:x:4242:4243::/home/sailor:/bin/sh\n").unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nsailor:x:4242:4243::/home/sailor:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\ncrew:x:77:sailor\n").unwrap();
 }
 
@@ -224,8 +229,7 @@ impl Volumes for Peers {
         let source = self.dir.join(format!("volume-{name}"));
         fs::create_dir_all(&source).unwrap();
         self.held().volumes.insert((name.clone(), request.user));
-        let volume =
-            st::Volume { name, mountpoint: source.display().to_string(), ..st::Volume::default() };
+        let volume = st::Volume { name, mountpoint: source.display().to_string(), ..st::Volume::default() };
         Ok(Response::new(st::AcquireVolumeResponse { volume: Some(volume), mount: None }))
     }
     async fn release(&self, request: Request<st::ReleaseVolumeRequest>) -> Reply<st::ReleaseVolumeResponse> {
@@ -266,7 +270,10 @@ impl Endpoints for Peers {
         Ok(Response::new(net::AttachResponse {
             endpoints,
             ports: request.ports,
-            resolv_conf: Some(net::ResolvConf { nameservers: vec!["127.0.0.11".into()], ..Default::default() }),
+            resolv_conf: Some(net::ResolvConf {
+                nameservers: vec!["127.0.0.11".into()],
+                ..Default::default()
+            }),
             stage_us: [("veth".to_owned(), 7)].into(),
         }))
     }

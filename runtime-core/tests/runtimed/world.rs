@@ -7,13 +7,13 @@ use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use davit_contracts::Error;
 use davit_contracts::client::lazy;
 use davit_contracts::runtime::containers_client::ContainersClient;
 use davit_contracts::runtime::execs_client::ExecsClient;
 use davit_contracts::runtime::{
     Container, ContainerSpec, InspectRequest, ListRequest, LogsRequest, RunRequest, RunResponse, WaitRequest,
 };
-use davit_contracts::Error;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -80,7 +80,8 @@ impl World {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
         let runtime = std::env::var("DAVIT_TEST_RUNTIME").unwrap_or_else(|_| "davit-runner".into());
-        fs::write(dir.path().join("config/runtimed.toml"), format!("default_runtime = \"{runtime}\"\n")).unwrap();
+        fs::write(dir.path().join("config/runtimed.toml"), format!("default_runtime = \"{runtime}\"\n"))
+            .unwrap();
         let peers = Peers::new(&dir.path().join("roots"));
         let storage = peers.serve_storage(&dir.path().join("run/storaged.sock"));
         let network = peers.serve_network(&dir.path().join("run/netd.sock"));
@@ -113,7 +114,8 @@ impl World {
             .spawn()
             .unwrap();
         self.daemon = Some(child);
-        eventually("runtimed answers", async || self.client().list(ListRequest::default()).await.is_ok()).await;
+        eventually("runtimed answers", async || self.client().list(ListRequest::default()).await.is_ok())
+            .await;
     }
 
     /// kill -9.
@@ -170,7 +172,12 @@ impl World {
 
     pub async fn wait(&self, name: &str) -> i32 {
         let request = WaitRequest { container: name.into(), condition: 0 };
-        tokio::time::timeout(PATIENCE, self.client().wait(request)).await.unwrap().unwrap().into_inner().exit_code
+        tokio::time::timeout(PATIENCE, self.client().wait(request))
+            .await
+            .unwrap()
+            .unwrap()
+            .into_inner()
+            .exit_code
     }
 
     pub async fn logs(&self, request: LogsRequest) -> String {
@@ -192,11 +199,15 @@ impl World {
     /// Nothing of any container is left but records that are listed.
     pub async fn assert_clean(&self) {
         eventually("no run directory is left", async || entries(&self.run_dir()).is_empty()).await;
-        eventually("no removal is pending", async || entries(&self.state_dir().join("trash")).is_empty()).await;
+        eventually("no removal is pending", async || entries(&self.state_dir().join("trash")).is_empty())
+            .await;
         let request = ListRequest { all: true, ..ListRequest::default() };
         let records = self.client().list(request).await.unwrap().into_inner().containers.len();
         eventually("no snapshot is left", async || self.peers.held().snapshots.len() == records).await;
-        eventually("no directory is left", async || entries(&self.state_dir().join("containers")).len() == records).await;
+        eventually("no directory is left", async || {
+            entries(&self.state_dir().join("containers")).len() == records
+        })
+        .await;
         eventually("no sandbox is left", async || self.peers.held().sandboxes.is_empty()).await;
         assert!(self.processes().is_empty(), "no monitor is left: {:?}", self.processes());
         assert!(self.cgroups().is_empty(), "no cgroup is left: {:?}", self.cgroups());
@@ -206,9 +217,15 @@ impl World {
     pub fn processes(&self) -> Vec<i32> {
         let needle = self.run_dir().display().to_string();
         let ours = |pid: &i32| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(&needle))
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|c| String::from_utf8_lossy(&c).contains(&needle))
         };
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(ours).collect()
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse().ok())
+            .filter(ours)
+            .collect()
     }
 
     fn cgroups(&self) -> Vec<PathBuf> {

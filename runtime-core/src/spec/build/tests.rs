@@ -41,9 +41,8 @@ fn the_default_configuration_is_the_golden_one() {
     let seccomp = got["linux"].as_object_mut().unwrap().remove("seccomp").unwrap();
     assert_eq!(seccomp["defaultAction"], "SCMP_ACT_ERRNO");
     let golden: serde_json::Value = serde_json::from_str(include_str!("golden.json")).unwrap();
-    if got != golden {
-        panic!("the configuration differs from golden.json; it is now:\n{}", serde_json::to_string_pretty(&got).unwrap());
-    }
+    let text = serde_json::to_string_pretty(&got).unwrap();
+    assert!(got == golden, "the configuration differs from golden.json; it is now:\n{text}");
 }
 
 #[test]
@@ -85,9 +84,8 @@ fn a_plain_user_has_no_capabilities_and_a_rootless_instance_no_cgroup() {
 
 #[test]
 fn security_options_are_read_or_refused() {
-    let of = |text: &str| {
-        security_options(&Security { security_opt: vec![text.into()], ..Security::default() })
-    };
+    let of =
+        |text: &str| security_options(&Security { security_opt: vec![text.into()], ..Security::default() });
     assert!(of("no-new-privileges").unwrap().no_new_privileges);
     assert!(!of("seccomp=unconfined").unwrap().seccomp);
     assert!(matches!(of("seccomp=/p.json"), Err(RuntimeError::Unsupported(_))));

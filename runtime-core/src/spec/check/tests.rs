@@ -20,7 +20,8 @@ fn endpoint(network: &str) -> EndpointSpec {
 #[test]
 fn network_modes() {
     assert_eq!(network(&base()).unwrap(), Network::Endpoints(vec![endpoint("bridge")]));
-    let mode = |m: &str| network(&networked(NetworkSpec { mode: m.into(), ..NetworkSpec::default() })).unwrap();
+    let mode =
+        |m: &str| network(&networked(NetworkSpec { mode: m.into(), ..NetworkSpec::default() })).unwrap();
     assert_eq!(mode("none"), Network::None);
     assert_eq!(mode("host"), Network::Host);
     assert_eq!(mode("container:web"), Network::Container("web".into()));
@@ -31,7 +32,10 @@ fn network_modes() {
         ..NetworkSpec::default()
     };
     let Network::Endpoints(list) = network(&networked(n)).unwrap() else { panic!() };
-    assert_eq!((list[0].network.as_str(), list[0].ip.as_str(), list[1].network.as_str()), ("b", "10.0.0.9", "a"));
+    assert_eq!(
+        (list[0].network.as_str(), list[0].ip.as_str(), list[1].network.as_str()),
+        ("b", "10.0.0.9", "a")
+    );
     assert!(!list[0].mac.is_empty() && list[1].mac.is_empty());
     let mixed = NetworkSpec { mode: "none".into(), endpoints: vec![endpoint("a")], ..NetworkSpec::default() };
     assert!(network(&networked(mixed)).is_err());
@@ -39,12 +43,15 @@ fn network_modes() {
 
 #[test]
 fn ports_are_checked_and_exposed_ones_added() {
-    let port = |host_port, container_port| PortMapping { host_port, container_port, ..PortMapping::default() };
+    let port =
+        |host_port, container_port| PortMapping { host_port, container_port, ..PortMapping::default() };
     let with = |p| networked(NetworkSpec { ports: vec![p], publish_all: true, ..NetworkSpec::default() });
     assert!(network(&with(port(70_000, 80))).is_err());
     assert!(network(&with(port(80, 0))).is_err());
-    let image =
-        ImageConfig { exposed_ports: vec!["80/tcp".into(), "53/udp".into(), "x".into()], ..ImageConfig::default() };
+    let image = ImageConfig {
+        exposed_ports: vec!["80/tcp".into(), "53/udp".into(), "x".into()],
+        ..ImageConfig::default()
+    };
     let all = ports(&with(port(8080, 80)), &image);
     let got: Vec<_> = all.iter().map(|p| (p.host_port, p.container_port, p.protocol.as_str())).collect();
     assert_eq!(got, [(8080, 80, "tcp"), (0, 53, "udp")]);
@@ -75,7 +82,12 @@ fn impossible_specs_are_refused_in_one_line() {
     };
     let mut s = base();
     s.mounts.push(mount.clone());
-    assert!(spec(&s, &host()).unwrap_err().to_string().contains("bind source path does not exist: /nonexistent/x"));
+    assert!(
+        spec(&s, &host())
+            .unwrap_err()
+            .to_string()
+            .contains("bind source path does not exist: /nonexistent/x")
+    );
     s.mounts[0].create_source = true;
     spec(&s, &host()).unwrap();
     s.mounts.push(MountSpec { target: "/x/".into(), ..s.mounts[0].clone() });
