@@ -68,6 +68,14 @@ impl Ran {
         self
     }
 
+    /// Asserts a failure, however it is told (a wrong command line prints its usage).
+    #[track_caller]
+    pub fn code_is_not_zero(self) -> Self {
+        assert!(self.code != 0 && !self.stderr.is_empty(), "expected a told failure of {self}");
+        assert!(!self.stderr.contains("panicked"), "a panic: {self}");
+        self
+    }
+
     /// Standard output without white space at its ends.
     pub fn text(&self) -> &str {
         self.stdout.trim()
@@ -110,7 +118,10 @@ mod tests {
 
     #[test]
     fn quotes_only_what_a_shell_would_split() {
-        assert_eq!(typed(&["run", "-p", "8080:80", "sh", "-c", "it's $X"]), r"run -p 8080:80 sh -c 'it'\''s $X'");
+        assert_eq!(
+            typed(&["run", "-p", "8080:80", "sh", "-c", "it's $X"]),
+            r"run -p 8080:80 sh -c 'it'\''s $X'"
+        );
         assert_eq!(typed(&[""]), "''");
     }
 

@@ -72,7 +72,9 @@ impl Container<'_> {
 
     /// Asks with what the image has: BusyBox's nslookup, or glibc's getent.
     fn look_up(&self, name: &str) -> Ran {
-        self.sh(&format!("if [ -x /bin/busybox ]; then nslookup -type=a {name}; else getent ahostsv4 {name}; fi"))
+        self.sh(&format!(
+            "if [ -x /bin/busybox ]; then nslookup -type=a {name}; else getent ahostsv4 {name}; fi"
+        ))
     }
 
     /// One field of `davit inspect`, by a path of names such as `["State", "Status"]`.

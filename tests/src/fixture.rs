@@ -140,7 +140,8 @@ const BUSYBOX: &str = "/bin/busybox";
 
 /// Runs one of the tools that images are made with.
 fn tool(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).output().with_context(|| format!("cannot run {program}"))?;
+    let output =
+        Command::new(program).args(args).output().with_context(|| format!("cannot run {program}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "`{program} {}` failed: {stderr}", args.join(" "));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

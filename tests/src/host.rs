@@ -101,7 +101,8 @@ impl Builder {
             nix::unistd::geteuid().is_root(),
             "a private host needs root (namespaces, cgroups, mounts): run `cargo xtask test` as root"
         );
-        let dir = tempfile::Builder::new().prefix("dv").tempdir_in("/tmp").context("cannot make a directory")?;
+        let dir =
+            tempfile::Builder::new().prefix("dv").tempdir_in("/tmp").context("cannot make a directory")?;
         let root = dir.path();
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
         for name in ["state", "config", "etc", "bin", "home", "work"] {
@@ -117,8 +118,7 @@ impl Builder {
         let name = dir.path().file_name().expect("made above").to_string_lossy().into_owned();
         let cgroups = Cgroups::create(&name).context("cannot make cgroups")?;
         let (init, alive) = spawn_init(root, &cgroups).inspect_err(|_| cgroups.remove())?;
-        let mut host =
-            Host { dir, init, alive: Some(alive), cgroups, before: None, check: !self.keep_quiet };
+        let mut host = Host { dir, init, alive: Some(alive), cgroups, before: None, check: !self.keep_quiet };
         host.before = Some(host.inventory());
         Ok(host)
     }
@@ -144,11 +144,22 @@ impl Builder {
 
 /// Starts unshare(1) with init inside; answers it and the pipe whose end is the host's end.
 fn spawn_init(root: &Path, cgroups: &Cgroups) -> anyhow::Result<(Child, std::process::ChildStdin)> {
-    let enter = "n=$1; shift; while [ $n -gt 0 ]; do echo 0 > \"$1\" || exit 1; shift; n=$((n-1)); done; exec \"$@\"";
+    let enter =
+        "n=$1; shift; while [ $n -gt 0 ]; do echo 0 > \"$1\" || exit 1; shift; n=$((n-1)); done; exec \"$@\"";
     let procs: Vec<PathBuf> = cgroups.procs().collect();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", enter, "sh", &procs.len().to_string()]).args(procs);
-    command.args(["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]);
+    command.args([
+        "unshare",
+        "--mount",
+        "--net",
+        "--pid",
+        "--uts",
+        "--ipc",
+        "--cgroup",
+        "--fork",
+        "--kill-child",
+    ]);
     command.args(["--mount-proc", "--propagation", "private", "--"]);
     command.arg(binaries().join("davit-test-init")).arg("host").arg(root);
     command.env("DAVIT_BIN_DIR", binaries()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -255,7 +266,8 @@ impl Host {
     /// Init's pid on the machine: unshare's only child.
     fn init_pid(&self) -> i32 {
         let unshare = self.init.id();
-        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
         children.trim().parse().expect("unshare has one child while the host lives")
     }
 
@@ -294,7 +306,8 @@ impl Host {
             let ran = self.davit(list).ok();
             traces.extend(ran.stdout.lines().map(|line| format!("{} {line}", list[0])));
         }
-        let files = self.sh("cd \"$DAVIT_STATE_DIR\" && find . -mindepth 1; cd \"$DAVIT_RUN_DIR\" && find . -mindepth 1");
+        let files = self
+            .sh("cd \"$DAVIT_STATE_DIR\" && find . -mindepth 1; cd \"$DAVIT_RUN_DIR\" && find . -mindepth 1");
         traces.extend(files.ok().stdout.lines().map(|line| format!("file {line}")));
         traces
     }
@@ -309,7 +322,9 @@ impl Host {
                 self.davit(["rm", "-f"].into_iter().chain(ids.split_whitespace())).ok();
             }
             let networks = self.davit(["net", "ls", "--format", "json"]).ok();
-            for network in names(&networks).iter().filter(|n| !["bridge", "host", "none"].contains(&n.as_str())) {
+            for network in
+                names(&networks).iter().filter(|n| !["bridge", "host", "none"].contains(&n.as_str()))
+            {
                 self.davit(["net", "rm", network]).ok();
             }
             self.davit(["down"]).ok();
@@ -345,7 +360,8 @@ impl Drop for Host {
             Ok(())
         };
         if std::thread::panicking() || verdict.is_err() {
-            let log = Start::new(self, "/bin/sh").args(["-c", "tail -n 60 /run/davit/supervisor.log 2>/dev/null"]);
+            let log =
+                Start::new(self, "/bin/sh").args(["-c", "tail -n 60 /run/davit/supervisor.log 2>/dev/null"]);
             if let Ok(ran) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.start().wait())) {
                 eprintln!("--- the daemons' log\n{}\n---", ran.stdout);
             }

@@ -35,17 +35,27 @@ impl Internet {
         let netns = format!("/proc/{pid}/ns/net");
         let host_netns = host.netns();
         let enter = |netns: &str, script: String| {
-            let status = Command::new("nsenter").arg(format!("--net={netns}")).args(["sh", "-ec", &script]).status();
-            assert!(status.expect("nsenter (package util-linux)").success(), "cannot make the link: {script}");
+            let status =
+                Command::new("nsenter").arg(format!("--net={netns}")).args(["sh", "-ec", &script]).status();
+            assert!(
+                status.expect("nsenter (package util-linux)").success(),
+                "cannot make the link: {script}"
+            );
         };
         let host_file = host_netns.to_string_lossy().into_owned();
-        enter(&netns, format!(
-            "ip link set lo up; ip link add far type veth peer name uplink; \
+        enter(
+            &netns,
+            format!(
+                "ip link set lo up; ip link add far type veth peer name uplink; \
              ip addr add {ADDRESS}/24 dev far; ip link set far up; ip link set uplink netns {host_file}"
-        ));
-        enter(&host_file, format!(
-            "ip addr add {HOST_ADDRESS}/24 dev uplink; ip link set uplink up; ip route add default via {ADDRESS}"
-        ));
+            ),
+        );
+        enter(
+            &host_file,
+            format!(
+                "ip addr add {HOST_ADDRESS}/24 dev uplink; ip link set uplink up; ip route add default via {ADDRESS}"
+            ),
+        );
         Self { holder, netns }
     }
 

@@ -48,7 +48,8 @@ impl Registry {
     fn start(host: &Host, storage: &Path, port: u16, tls: &str, authority: Option<PathBuf>) -> Self {
         let config = host.work(&format!("registry-{port}.yml"));
         let storage = format!("storage:\n  filesystem:\n    rootdirectory: {}\n", storage.display());
-        let text = format!("version: 0.1\nlog:\n  level: error\n{storage}http:\n  addr: 127.0.0.1:{port}\n{tls}");
+        let text =
+            format!("version: 0.1\nlog:\n  level: error\n{storage}http:\n  addr: 127.0.0.1:{port}\n{tls}");
         fs::write(&config, text).expect("the host's work directory is writable");
         let server = host.command("docker-registry").args(["serve", &config.to_string_lossy()]).start();
         eventually("the registry listens", || {

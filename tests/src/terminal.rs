@@ -21,11 +21,17 @@ pub struct Terminal {
 impl Host {
     /// Starts `davit` as the session of a new terminal of this size.
     #[track_caller]
-    pub fn terminal<S: AsRef<str>>(&self, rows: u16, columns: u16, args: impl IntoIterator<Item = S>) -> Terminal {
+    pub fn terminal<S: AsRef<str>>(
+        &self,
+        rows: u16,
+        columns: u16,
+        args: impl IntoIterator<Item = S>,
+    ) -> Terminal {
         let pty = nix::pty::openpty(None, None).expect("a pseudo-terminal");
         let controller = File::from(pty.master);
         set_size(&controller, rows, columns);
-        let stdio: [OwnedFd; 3] = [pty.slave.try_clone(), pty.slave.try_clone(), Ok(pty.slave)].map(|fd| fd.expect("dup"));
+        let stdio: [OwnedFd; 3] =
+            [pty.slave.try_clone(), pty.slave.try_clone(), Ok(pty.slave)].map(|fd| fd.expect("dup"));
         let running = self.command("setsid").args(["--ctty", "davit"]).args(args).launch(stdio);
         let screen = Arc::<Mutex<Vec<u8>>>::default();
         let (seen, mut from) = (Arc::clone(&screen), controller.try_clone().expect("dup"));

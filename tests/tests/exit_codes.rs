@@ -78,7 +78,17 @@ fn an_interrupted_client_ends_with_its_container() {
 #[test]
 fn a_killed_client_leaves_its_container_running() {
     let host = Host::with_busybox();
-    let running = host.start_davit(["run", "--name", "c", "--net", "none", "busybox:1", "sh", "-c", "echo up; sleep 1000"]);
+    let running = host.start_davit([
+        "run",
+        "--name",
+        "c",
+        "--net",
+        "none",
+        "busybox:1",
+        "sh",
+        "-c",
+        "echo up; sleep 1000",
+    ]);
     running.until("up");
     running.signal(Signal::SIGKILL);
     running.wait().exits(137);

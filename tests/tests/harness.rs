@@ -13,7 +13,9 @@ fn bare() -> Host {
 fn a_host_is_alone() {
     let host = bare();
     host.sh("ps -eo comm= | sort -u | tr '\\n' ' '").ok().prints("davit-test-init ps sh sort tr");
-    host.sh("ls /sys/class/net /proc/self/net >/dev/null; cut -d: -f1 /proc/net/dev | tail -n +3").ok().prints("lo");
+    host.sh("ls /sys/class/net /proc/self/net >/dev/null; cut -d: -f1 /proc/net/dev | tail -n +3")
+        .ok()
+        .prints("lo");
     host.sh("sort -u -t: -k3 /proc/self/cgroup | cut -d: -f3 | sort -u").ok().prints("/");
     host.sh("find /sys/fs/cgroup -mindepth 2 -type d").ok().prints("");
     host.sh("ls -A /run | grep -v '^davit$'").prints("");
@@ -26,7 +28,9 @@ fn what_stays_behind_is_noticed() {
     host.sh("sleep 4321 > /dev/null 2>&1 & mkdir /sys/fs/cgroup/*/left; ip link add left type bridge; mount -t tmpfs left /mnt").ok();
     host.sh("nft add table ip left; ip netns add left").ok();
     let left = host.inventory().beyond(&before).join("\n");
-    for thing in ["sleep 4321", "/left", "link left", "mount /mnt tmpfs", "table ip left", "netns /run/netns/left"] {
+    for thing in
+        ["sleep 4321", "/left", "link left", "mount /mnt tmpfs", "table ip left", "netns /run/netns/left"]
+    {
         assert!(left.contains(thing), "{thing} not noticed in:\n{left}");
     }
 }
@@ -35,7 +39,9 @@ fn what_stays_behind_is_noticed() {
 fn commands_end_with_their_own_code_and_signals_arrive() {
     let host = bare();
     host.sh("exit 7").exits(7);
-    let running = host.command("sh").args(["-c", "trap 'echo got; exit 3' TERM; echo up; while :; do sleep 0.01; done"]);
+    let running = host
+        .command("sh")
+        .args(["-c", "trap 'echo got; exit 3' TERM; echo up; while :; do sleep 0.01; done"]);
     let running = running.start();
     running.until("up");
     running.signal(Signal::SIGTERM);
@@ -77,8 +83,11 @@ fn images_and_registries_can_be_made() {
     let inspect = format!("skopeo inspect --tls-verify=false docker://{reference} | jq '.Layers | length'");
     host.sh(&inspect).ok().prints("3");
     host.sh("curl -s https://registry.test:5443/v2/").exits(60);
-    host.sh(&format!("curl -s --cacert {} https://registry.test:5443/v2/_catalog", https.authority().display()))
-        .ok()
-        .says("busybox");
+    host.sh(&format!(
+        "curl -s --cacert {} https://registry.test:5443/v2/_catalog",
+        https.authority().display()
+    ))
+    .ok()
+    .says("busybox");
     host.sh(&format!("tar -tf {} | grep bin/busybox", fixture::busybox().rootfs_tar())).ok();
 }

@@ -16,7 +16,9 @@ fn a_docker_archive_is_loaded_under_the_name_it_carries() {
     let host = Host::new();
     host.davit(["image", "load", "-i", &fixture::busybox().archive()]).ok().says("busybox:1");
     assert_eq!(listed(&host), ["busybox:1"]);
-    host.davit(["run", "--rm", "--net", "none", "busybox:1", "cat", "/var/www/index.html"]).ok().prints("hello from busybox");
+    host.davit(["run", "--rm", "--net", "none", "busybox:1", "cat", "/var/www/index.html"])
+        .ok()
+        .prints("hello from busybox");
 }
 
 #[test]
@@ -51,7 +53,9 @@ fn a_root_file_system_is_imported_plain_compressed_and_from_standard_input() {
     let import = host.command("davit").args(["image", "import"]).args(changes).args(["-", "stdin:1"]);
     import.stdin(tar).start().wait().ok();
     for name in ["plain:1", "gzip:1", "stdin:1"] {
-        host.davit(["run", "--rm", "--net", "none", name, "cat", "/var/www/index.html"]).ok().prints("hello from busybox");
+        host.davit(["run", "--rm", "--net", "none", name, "cat", "/var/www/index.html"])
+            .ok()
+            .prints("hello from busybox");
     }
     host.davit(["run", "--rm", "--net", "none", "stdin:1"]).ok().prints("from cmd");
     host.davit(["run", "--rm", "--net", "none", "stdin:1", "sh", "-c", "echo $A"]).ok().prints("b");
@@ -96,7 +100,9 @@ fn a_debian_runs_and_knows_itself() {
     let run = |script: &str| host.davit(["run", "--rm", "--net", "none", "debian:1", "bash", "-c", script]);
     run(". /etc/os-release; echo $ID").ok().prints("debian");
     run("dpkg-query -W -f '${Package}\n' bash").ok().prints("bash");
-    run("stat -c '%a %U %G' /tmp /usr/bin/passwd /etc/shadow").ok().prints("1777 root root\n4755 root root\n640 root shadow");
+    run("stat -c '%a %U %G' /tmp /usr/bin/passwd /etc/shadow")
+        .ok()
+        .prints("1777 root root\n4755 root root\n640 root shadow");
     run("touch /usr/bin/new && rm /usr/bin/perl && mv /etc /etc2 && ls -d /etc2").ok().prints("/etc2");
 }
 
@@ -105,11 +111,27 @@ fn layers_cover_one_another_as_the_image_says() {
     let host = Host::new();
     host.davit(["image", "load", "-i", &fixture::layered().archive()]).ok();
     let run = |script: &str| {
-        host.davit(["run", "--rm", "--net", "none", "-u", "0", "-w", "/data", "--entrypoint", "sh", "layered:1", "-c", script])
+        host.davit([
+            "run",
+            "--rm",
+            "--net",
+            "none",
+            "-u",
+            "0",
+            "-w",
+            "/data",
+            "--entrypoint",
+            "sh",
+            "layered:1",
+            "-c",
+            script,
+        ])
     };
     run("cat one two two-again two-link kept/*").ok().prints("one, changed\ntwo\ntwo\ntwo\nhigh\nlow");
     run("ls . replaced").ok().prints(".:\nkept\none\nreplaced\ntwo\ntwo-again\ntwo-link\n\nreplaced:\nnew");
-    run("stat -c '%a %u %g' one; [ two -ef two-again ] && echo same; readlink two-link").ok().prints("640 1000 2000\nsame\ntwo");
+    run("stat -c '%a %u %g' one; [ two -ef two-again ] && echo same; readlink two-link")
+        .ok()
+        .prints("640 1000 2000\nsame\ntwo");
 }
 
 #[test]

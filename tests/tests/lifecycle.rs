@@ -14,7 +14,8 @@ fn status(host: &Host, name: &str) -> String {
 #[test]
 fn output_and_error_output_arrive_apart() {
     let host = Host::with_busybox();
-    let ran = host.davit(["run", "--rm", "--net", "none", "busybox:1", "sh", "-c", "echo out; echo err >&2"]).ok();
+    let ran =
+        host.davit(["run", "--rm", "--net", "none", "busybox:1", "sh", "-c", "echo out; echo err >&2"]).ok();
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"), "{ran}");
 }
 
@@ -29,18 +30,23 @@ fn standard_input_is_given_with_i_only() {
     run(&["busybox:1", "wc", "-l"]).prints("0");
 }
 
+/// The numbers from 1, one a line.
+fn counted(to: u32) -> String {
+    (1..=to).fold(String::new(), |text, n| text + &n.to_string() + "\n")
+}
+
 #[test]
 fn much_output_arrives_whole() {
     let host = Host::with_busybox();
     let ran = host.davit(["run", "--rm", "--net", "none", "busybox:1", "seq", "300000"]).ok();
-    let expected: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+    let expected = counted(300_000);
     assert!(ran.stdout == expected, "{} bytes instead of {}", ran.stdout.len(), expected.len());
 }
 
 #[test]
 fn much_input_arrives_whole() {
     let host = Host::with_busybox();
-    let input: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    let input = counted(200_000);
     let run = host.command("davit").args(["run", "-i", "--rm", "--net", "none", "busybox:1", "cat"]);
     let ran = run.stdin(input.clone()).start().wait().ok();
     assert!(ran.stdout == input, "{} bytes instead of {}", ran.stdout.len(), input.len());
@@ -64,7 +70,18 @@ fn a_detached_container_prints_its_id_and_goes_on() {
 #[test]
 fn a_created_container_starts_and_starts_again() {
     let host = Host::with_busybox();
-    host.davit(["create", "--name", "c", "--net", "none", "busybox:1", "sh", "-c", "echo run >> /count; cat /count"]).ok();
+    host.davit([
+        "create",
+        "--name",
+        "c",
+        "--net",
+        "none",
+        "busybox:1",
+        "sh",
+        "-c",
+        "echo run >> /count; cat /count",
+    ])
+    .ok();
     assert_eq!(status(&host, "c"), "created");
     host.davit(["start", "-a", "c"]).ok().prints("run");
     assert_eq!(status(&host, "c"), "exited");
@@ -91,14 +108,29 @@ fn ps_lists_what_runs_and_with_a_what_has_ended() {
 /// docker's key for a name in `ps` is `Names`.
 fn names_of(host: &Host, words: &[&str]) -> Vec<String> {
     let ran = host.davit(words).ok();
-    let plural = objects(&ran).iter().filter_map(|o| o["Names"].as_str().map(str::to_owned)).collect::<Vec<_>>();
+    let plural =
+        objects(&ran).iter().filter_map(|o| o["Names"].as_str().map(str::to_owned)).collect::<Vec<_>>();
     if plural.is_empty() { names(&ran) } else { plural }
 }
 
 #[test]
 fn inspect_tells_what_a_container_is() {
     let host = Host::with_busybox();
-    let words = ["--net", "none", "-e", "A=b", "-w", "/tmp", "-u", "web", "--hostname", "ship", "busybox:1", "sleep", "1000"];
+    let words = [
+        "--net",
+        "none",
+        "-e",
+        "A=b",
+        "-w",
+        "/tmp",
+        "-u",
+        "web",
+        "--hostname",
+        "ship",
+        "busybox:1",
+        "sleep",
+        "1000",
+    ];
     let c = host.run_detached("c", &words);
     assert_eq!(c.inspect(&["Id"]), c.id);
     assert_eq!(c.inspect(&["Name"]), "/c");
@@ -155,7 +187,10 @@ fn an_auto_removed_container_is_gone_when_the_command_returns() {
 #[test]
 fn stop_kills_what_does_not_listen() {
     let host = Host::with_busybox();
-    let deaf = host.run_detached("deaf", &["--net", "none", "busybox:1", "sh", "-c", "trap '' TERM; echo up; sleep 1000"]);
+    let deaf = host.run_detached(
+        "deaf",
+        &["--net", "none", "busybox:1", "sh", "-c", "trap '' TERM; echo up; sleep 1000"],
+    );
     deaf.logs_until("up");
     host.davit(["stop", "-t", "1", "deaf"]).ok();
     host.davit(["inspect", "--format", "{{.State.ExitCode}}", "deaf"]).ok().prints("137");
@@ -180,7 +215,10 @@ fn kill_sends_the_signal_that_is_named() {
 #[test]
 fn wait_blocks_until_the_end_and_prints_the_code() {
     let host = Host::with_busybox();
-    host.run_detached("c", &["--net", "none", "busybox:1", "sh", "-c", "until [ -e /end ]; do sleep 0.05; done; exit 9"]);
+    host.run_detached(
+        "c",
+        &["--net", "none", "busybox:1", "sh", "-c", "until [ -e /end ]; do sleep 0.05; done; exit 9"],
+    );
     let waiting = host.start_davit(["wait", "c"]);
     host.davit(["exec", "c", "touch", "/end"]).ok();
     waiting.wait().ok().prints("9");
@@ -200,7 +238,10 @@ fn logs_follow_tail_and_tell_the_time() {
     let last = host.davit(["logs", "--tail", "1", "c"]).ok();
     assert_eq!((last.stdout.as_str(), last.stderr.as_str()), ("", "three\n"), "{last}");
     let timed = host.davit(["logs", "-t", "c"]).ok();
-    assert!(timed.stdout.lines().all(|l| l.starts_with("20") && l.contains("T") && l.contains("Z ")), "{timed}");
+    assert!(
+        timed.stdout.lines().all(|l| l.starts_with("20") && l.contains('T') && l.contains("Z ")),
+        "{timed}"
+    );
     let following = host.start_davit(["logs", "-f", "c"]);
     following.until("two");
     c.exec(&["touch", "/go"]).ok();
@@ -212,7 +253,8 @@ fn exec_runs_beside_the_program_with_its_own_user_directory_and_environment() {
     let host = Host::with_busybox();
     let c = host.run_detached("c", &["--net", "none", "-e", "A=container", "busybox:1", "sleep", "1000"]);
     c.exec(&["sh", "-c", "echo $A"]).ok().prints("container");
-    let words = ["exec", "-u", "web", "-w", "/var/www", "-e", "A=exec", "c", "sh", "-c", "id -un; pwd; echo $A"];
+    let words =
+        ["exec", "-u", "web", "-w", "/var/www", "-e", "A=exec", "c", "sh", "-c", "id -un; pwd; echo $A"];
     host.davit(words).ok().prints("web\n/var/www\nexec");
     c.sh("exit 7").exits(7);
     c.sh("kill -9 $$").exits(137);

@@ -41,7 +41,9 @@ fn an_image_is_pulled_over_https_with_an_authority_of_ones_own() {
     let registry = Registry::https(&host);
     let busybox = registry.image("busybox:1");
     let authority = registry.authority().to_string_lossy().into_owned();
-    host.leaves_nothing(|| host.davit(["image", "pull", &busybox]).refused(&["registry.test", "certificate"]));
+    host.leaves_nothing(|| {
+        host.davit(["image", "pull", &busybox]).refused(&["registry.test", "certificate"])
+    });
     host.davit(["image", "pull", "--ca-file", &authority, &busybox]).ok();
     host.davit(["run", "--rm", "--net", "none", &busybox, "true"]).ok();
     host.davit(["image", "rm", &busybox]).ok();
@@ -70,8 +72,12 @@ fn what_a_registry_lacks_is_named() {
 #[test]
 fn an_unreachable_registry_is_named() {
     let host = Host::new();
-    host.leaves_nothing(|| host.davit(["image", "pull", "127.0.0.1:5999/busybox:1"]).refused(&["127.0.0.1:5999"]));
-    host.leaves_nothing(|| host.davit(["image", "pull", "no-such-host.test/busybox:1"]).refused(&["no-such-host.test"]));
+    host.leaves_nothing(|| {
+        host.davit(["image", "pull", "127.0.0.1:5999/busybox:1"]).refused(&["127.0.0.1:5999"])
+    });
+    host.leaves_nothing(|| {
+        host.davit(["image", "pull", "no-such-host.test/busybox:1"]).refused(&["no-such-host.test"])
+    });
 }
 
 #[test]
@@ -89,9 +95,9 @@ fn a_blob_of_another_content_than_its_digest_is_refused() {
 fn spoil_the_largest_blob(host: &Host, storage: &Path) {
     let find = format!("find {} -name data -size +500k", storage.display());
     for path in host.sh(&find).ok().stdout.lines() {
-        let mut bytes = fs::read(path).unwrap();
+        let mut bytes = fs::read(path).expect("just found");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
-        fs::write(path, bytes).unwrap();
+        fs::write(path, bytes).expect("the copy is ours");
     }
 }

@@ -19,7 +19,8 @@ pub fn cargo(args: &[&str]) -> Command {
 
 /// Prints a command and runs it; a failure is an error.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
-    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let program =
+        Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let words = command.get_args().map(|a| a.to_string_lossy().into_owned());
     let line = std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ");
     println!("$ {line}");
@@ -52,5 +53,8 @@ pub fn metadata() -> anyhow::Result<serde_json::Value> {
 
 fn target_directory() -> anyhow::Result<PathBuf> {
     let metadata = metadata()?;
-    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")
+    metadata["target_directory"]
+        .as_str()
+        .map(PathBuf::from)
+        .context("cargo metadata names no target directory")
 }

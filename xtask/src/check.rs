@@ -28,8 +28,11 @@ pub fn run() -> anyhow::Result<()> {
 
 /// A minimal toolchain lacks rustfmt and clippy.
 fn ensure_components() -> anyhow::Result<()> {
-    let missing: Vec<&str> =
-        [("fmt", "rustfmt"), ("clippy", "clippy")].iter().filter(|(sub, _)| !cargo::has(sub)).map(|(_, c)| *c).collect();
+    let missing: Vec<&str> = [("fmt", "rustfmt"), ("clippy", "clippy")]
+        .iter()
+        .filter(|(sub, _)| !cargo::has(sub))
+        .map(|(_, c)| *c)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }

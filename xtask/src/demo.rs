@@ -74,7 +74,8 @@ fn play(stage: &Stage) -> anyhow::Result<()> {
     let publish = format!("{PORT}:80");
     let shared = ["--net", "my-bridge", "-v", &volume];
     stage.davit(&[&["run", "-d", "--name", "db"][..], &shared, &["tools", "perl", "/srv/db.pl"]].concat())?;
-    let web = [&["run", "-d", "--name", "web", "-p", &publish][..], &shared, &["tools", "perl", "/srv/web.pl"]];
+    let web =
+        [&["run", "-d", "--name", "web", "-p", &publish][..], &shared, &["tools", "perl", "/srv/web.pl"]];
     stage.davit(&web.concat())?;
     stage.logs_until("db", "ready")?;
     stage.logs_until("web", "ready")?;
@@ -114,6 +115,9 @@ fn says(ran: &Ran, part: &str) -> anyhow::Result<()> {
 
 /// The path of a program as a person would name it.
 fn find(program: &str) -> anyhow::Result<String> {
-    let found = ["/bin", "/usr/bin"].iter().map(|dir| format!("{dir}/{program}")).find(|p| Path::new(p).is_file());
-    found.with_context(|| format!("the demo puts {program} into its image, but this machine has none; install it"))
+    let found =
+        ["/bin", "/usr/bin"].iter().map(|dir| format!("{dir}/{program}")).find(|p| Path::new(p).is_file());
+    found.with_context(|| {
+        format!("the demo puts {program} into its image, but this machine has none; install it")
+    })
 }

@@ -41,19 +41,26 @@ pub fn ensure_installed() -> anyhow::Result<()> {
         let list = missing.join(" ");
         match (debian, root) {
             (true, true) => install(&missing)?,
-            (true, false) => bail!("packages are missing; run: sudo apt-get install --no-install-recommends {list}"),
+            (true, false) => {
+                bail!("packages are missing; run: sudo apt-get install --no-install-recommends {list}")
+            }
             (false, _) => {
                 bail!("programs are missing; run: {} {list}   (package names may differ)", installer())
             }
         }
     }
-    ensure!(root, "the tests make private hosts (namespaces, cgroups), which needs root; run: sudo -E env \"PATH=$PATH\" cargo xtask test");
+    ensure!(
+        root,
+        "the tests make private hosts (namespaces, cgroups), which needs root; run: sudo -E env \"PATH=$PATH\" cargo xtask test"
+    );
     Ok(())
 }
 
 fn missing_packages() -> anyhow::Result<Vec<&'static str>> {
     let mut query = Command::new("dpkg-query");
-    query.args(["-W", "-f", "${db:Status-Status} ${Package}\n"]).args(NEEDED.iter().map(|(package, _)| package));
+    query
+        .args(["-W", "-f", "${db:Status-Status} ${Package}\n"])
+        .args(NEEDED.iter().map(|(package, _)| package));
     let output = query.output().context("cannot run dpkg-query")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let installed: HashSet<&str> = text.lines().filter_map(|l| l.strip_prefix("installed ")).collect();
@@ -71,7 +78,8 @@ pub fn which(program: &str) -> bool {
 }
 
 fn installer() -> &'static str {
-    let known = [("dnf", "sudo dnf install"), ("zypper", "sudo zypper install"), ("pacman", "sudo pacman -S")];
+    let known =
+        [("dnf", "sudo dnf install"), ("zypper", "sudo zypper install"), ("pacman", "sudo pacman -S")];
     known.iter().find(|(program, _)| which(program)).map_or("install", |(_, line)| line)
 }
 

@@ -53,14 +53,19 @@ fn own() -> io::Result<Vec<PathBuf>> {
     for line in mounts.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let mut right = right.split(' ');
-        let (Some(fstype), Some(_), Some(options)) = (right.next(), right.next(), right.next()) else { continue };
+        let (Some(fstype), Some(_), Some(options)) = (right.next(), right.next(), right.next()) else {
+            continue;
+        };
         let Some(target) = left.split(' ').nth(4) else { continue };
         let ours = |controllers: &str| match fstype {
             "cgroup2" => controllers.is_empty(),
-            "cgroup" => !controllers.is_empty() && controllers.split(',').all(|c| options.split(',').any(|o| o == c)),
+            "cgroup" => {
+                !controllers.is_empty() && controllers.split(',').all(|c| options.split(',').any(|o| o == c))
+            }
             _ => false,
         };
-        let mut lines = paths.lines().filter_map(|l| l.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok());
+        let mut lines =
+            paths.lines().filter_map(|l| l.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok());
         if let Some([_, path]) = lines.find(|[controllers, _]: &[&str; 2]| ours(controllers)) {
             let dir = Path::new(target).join(path.trim_start_matches('/'));
             if dir.is_dir() && !found.contains(&dir) {

@@ -34,7 +34,15 @@ pub struct Start<'h> {
 impl<'h> Start<'h> {
     pub(super) fn new(host: &'h Host, program: &str) -> Self {
         let cwd = host.path().join("work").to_string_lossy().into_owned();
-        Self { host, argv: vec![program.into()], env: vec![], stdin: None, open_stdin: false, sailor: false, cwd }
+        Self {
+            host,
+            argv: vec![program.into()],
+            env: vec![],
+            stdin: None,
+            open_stdin: false,
+            sailor: false,
+            cwd,
+        }
     }
 
     /// Adds arguments.
@@ -91,26 +99,41 @@ impl<'h> Start<'h> {
 
     /// Starts it with these descriptors as its stdio; nothing is collected.
     #[track_caller]
-    #[allow(clippy::needless_pass_by_value, reason = "the caller's copies have to close, or output never ends")]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "the caller's copies have to close, or output never ends"
+    )]
     pub(crate) fn launch(&self, stdio: [OwnedFd; 3]) -> Running {
         let line = typed(&self.argv);
         let request = Request { argv: self.whole_argv(), env: self.whole_env(), cwd: self.cwd.clone() };
-        let stream = UnixStream::connect(self.host.path().join("init.sock")).expect("the private host's init lives");
+        let stream =
+            UnixStream::connect(self.host.path().join("init.sock")).expect("the private host's init lives");
         stream.set_read_timeout(Some(LIMIT)).expect("a timeout above zero");
-        protocol::send(&stream, &request, stdio.each_ref().map(|fd| fd.as_fd())).expect("init reads requests");
+        protocol::send(&stream, &request, stdio.each_ref().map(|fd| fd.as_fd()))
+            .expect("init reads requests");
         let mut answers = BufReader::new(stream.try_clone().expect("dup"));
         let pid = match answer(&mut answers) {
             Some(Answer::Started(pid)) => pid,
             other => panic!("cannot start `{line}`: {other:?}"),
         };
-        Running { line, pid, stream, answers, stdin: None, stdout: Collector::none(), stderr: Collector::none() }
+        Running {
+            line,
+            pid,
+            stream,
+            answers,
+            stdin: None,
+            stdout: Collector::none(),
+            stderr: Collector::none(),
+        }
     }
 
     fn whole_argv(&self) -> Vec<String> {
         let mut argv = Vec::new();
         if self.sailor {
             let id = SAILOR.to_string();
-            argv.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"].map(str::to_owned));
+            argv.extend(
+                ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"].map(str::to_owned),
+            );
         }
         argv.extend(self.argv.iter().cloned());
         argv
@@ -119,7 +142,10 @@ impl<'h> Start<'h> {
     fn whole_env(&self) -> Vec<(String, String)> {
         let root = self.host.path().to_string_lossy();
         let mut env = vec![
-            ("PATH".to_owned(), format!("{root}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
+            (
+                "PATH".to_owned(),
+                format!("{root}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("TERM".to_owned(), "xterm".to_owned()),
         ];
@@ -178,7 +204,9 @@ impl Running {
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
-        (&self.stream).write_all(&[signal as u8]).unwrap_or_else(|e| panic!("`{}` has ended: {e}", self.line));
+        (&self.stream)
+            .write_all(&[signal as u8])
+            .unwrap_or_else(|e| panic!("`{}` has ended: {e}", self.line));
     }
 
     /// Writes to its standard input, which [`Start::open_stdin`] kept open.

@@ -25,7 +25,12 @@ pub fn measure(peers: &mut [Peer], containers: usize) -> Vec<Memory> {
             let sizes = sizes(peer, daemon, "status", "VmRSS:");
             if let Some(kilobytes) = sizes.first() {
                 let what = "RSS, idle after the runs above".to_owned();
-                found.push(Memory { engine: peer.name, process: (*daemon).to_owned(), what, kilobytes: *kilobytes });
+                found.push(Memory {
+                    engine: peer.name,
+                    process: (*daemon).to_owned(),
+                    what,
+                    kilobytes: *kilobytes,
+                });
             }
         }
         if let (Some(detached), Some(exec), Some(monitor)) = (&peer.detached, &peer.exec, peer.monitor) {

@@ -134,7 +134,10 @@ fn podman(peer: &mut Peer) -> anyhow::Result<()> {
     let conf = peer.host.work("containers.conf");
     // Without it podman asks for more files and processes than an unprivileged root may have.
     let limits = "default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
-    fs::write(&conf, format!("[containers]\n{limits}[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n"))?;
+    fs::write(
+        &conf,
+        format!("[containers]\n{limits}[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n"),
+    )?;
     let storage = peer.host.work("storage.conf");
     let roots = format!("graphroot = \"{state}/podman\"\nrunroot = \"/run/containers/storage\"\n");
     fs::write(&storage, format!("[storage]\ndriver = \"overlay\"\n{roots}"))?;
@@ -178,7 +181,10 @@ fn ctr(peer: &mut Peer) -> anyhow::Result<()> {
     let conf = peer.host.work("containerd.toml");
     let grpc = "[grpc]\naddress = \"/run/containerd/containerd.sock\"\n";
     let off = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-    fs::write(&conf, format!("version = 2\nroot = \"{state}/containerd\"\nstate = \"/run/containerd\"\n{off}{grpc}"))?;
+    fs::write(
+        &conf,
+        format!("version = 2\nroot = \"{state}/containerd\"\nstate = \"/run/containerd\"\n{off}{grpc}"),
+    )?;
     peer.serve(&format!("containerd --config {} --log-level error", conf.display()));
     answers(peer, "ctr version");
     peer.must(&format!("ctr image import {}", fixture::busybox().archive()))?;
@@ -207,7 +213,9 @@ fn runc(peer: &mut Peer) -> anyhow::Result<()> {
 fn oci_runtime(peer: &mut Peer, program: &str) -> anyhow::Result<()> {
     let bundle = Path::new(&peer.state()).join("bundle").to_string_lossy().into_owned();
     let tar = fixture::busybox().rootfs_tar();
-    let script = format!("mkdir -p {bundle}/rootfs && tar -xf {tar} -C {bundle}/rootfs && cd {bundle} && {program} spec");
+    let script = format!(
+        "mkdir -p {bundle}/rootfs && tar -xf {tar} -C {bundle}/rootfs && cd {bundle} && {program} spec"
+    );
     let ran = peer.host.sh(&script);
     ensure!(ran.code == 0, "{ran}");
     let config = Path::new(&peer.state()).join("bundle/config.json");
@@ -219,9 +227,11 @@ fn oci_runtime(peer: &mut Peer, program: &str) -> anyhow::Result<()> {
     if let Some(limits) = spec["process"].get_mut("rlimits") {
         *limits = Value::Array(Vec::new());
     }
-    let write = peer.host.command("tee").args([&config.to_string_lossy()]).stdin(spec.to_string()).start().wait();
+    let write =
+        peer.host.command("tee").args([&config.to_string_lossy()]).stdin(spec.to_string()).start().wait();
     ensure!(write.code == 0, "{write}");
-    let version = peer.must(&format!("{program} --version"))?.text().lines().next().unwrap_or_default().to_owned();
+    let version =
+        peer.must(&format!("{program} --version"))?.text().lines().next().unwrap_or_default().to_owned();
     peer.version = version;
     peer.plain = words(&format!("{program} run --bundle {bundle} bench{{n}}"));
     Ok(())

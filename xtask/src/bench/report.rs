@@ -41,7 +41,16 @@ impl Time {
         let mut sorted = samples.clone();
         sorted.sort_by(f64::total_cmp);
         let at = |part: f64| quantile(&sorted, part);
-        Self { network, engine, median: at(0.5), tenth: at(0.1), ninetieth: at(0.9), min: at(0.0), max: at(1.0), samples }
+        Self {
+            network,
+            engine,
+            median: at(0.5),
+            tenth: at(0.1),
+            ninetieth: at(0.9),
+            min: at(0.0),
+            max: at(1.0),
+            samples,
+        }
     }
 }
 
@@ -62,7 +71,8 @@ impl Report {
         stages: BTreeMap<&'static str, Vec<String>>,
         memory: Vec<Memory>,
     ) -> Self {
-        let mut times: Vec<Time> = samples.into_iter().map(|(key, samples)| Time::new(key, samples)).collect();
+        let mut times: Vec<Time> =
+            samples.into_iter().map(|(key, samples)| Time::new(key, samples)).collect();
         times.sort_by(|a, b| a.network.cmp(b.network).then(a.median.total_cmp(&b.median)));
         Self {
             machine: machine(),
@@ -90,7 +100,8 @@ impl Report {
             self.times_of(&mut text, network, title);
         }
         for (network, lines) in &self.stages {
-            let _ = writeln!(text, "\n## Where davit's time goes ({network})\n\n```\n{}\n```", lines.join("\n"));
+            let _ =
+                writeln!(text, "\n## Where davit's time goes ({network})\n\n```\n{}\n```", lines.join("\n"));
         }
         text += "\n## Memory\n\n| engine | process | what | MB |\n|---|---|---|---:|\n";
         for m in &self.memory {
@@ -103,7 +114,10 @@ impl Report {
     fn times_of(&self, text: &mut String, network: &str, title: &str) {
         let times: Vec<&Time> = self.times.iter().filter(|t| t.network == network).collect();
         let davit = times.iter().find(|t| t.engine == "davit").map(|t| t.median);
-        let _ = writeln!(text, "\n## {title}\n\n| engine | median ms | 10 % .. 90 % | min .. max | times davit's |");
+        let _ = writeln!(
+            text,
+            "\n## {title}\n\n| engine | median ms | 10 % .. 90 % | min .. max | times davit's |"
+        );
         *text += "|---|---:|---:|---:|---:|\n";
         for t in times {
             let ratio = davit.map_or_else(String::new, |d| format!("{:.2}", t.median / d));

@@ -50,7 +50,11 @@ fn look(path: &str, text: &str, findings: &mut Findings) {
     if daemons.iter().any(|d| path.starts_with(d)) && !is_boundary(path) && names(text, "tonic") {
         findings.broken.push(format!("{path}: domain code knows no tonic; only server/, peer/ and main do"));
     }
-    if path.starts_with("cowfs/src/") && !path.contains("fuse") && !path.contains("/bin/") && names(text, "fuser") {
+    if path.starts_with("cowfs/src/")
+        && !path.contains("fuse")
+        && !path.contains("/bin/")
+        && names(text, "fuser")
+    {
         findings.broken.push(format!("{path}: the core of the file system knows no fuser"));
     }
 }

@@ -23,12 +23,19 @@ pub fn assert_nothing(stage: &Stage, before: &Inventory) -> anyhow::Result<()> {
     for kind in KINDS {
         let of_kind: Vec<&String> = left.iter().filter(|l| l.starts_with(&format!("{kind} "))).collect();
         let plural = if *kind == "process" { "processes".to_owned() } else { format!("{kind}s") };
-        println!("{plural:<10} {}", if of_kind.is_empty() { "none".to_owned() } else { format!("{of_kind:?}") });
+        println!(
+            "{plural:<10} {}",
+            if of_kind.is_empty() { "none".to_owned() } else { format!("{of_kind:?}") }
+        );
     }
     let [_, run] = stage.davit_directories();
     let sockets: Vec<_> = std::fs::read_dir(&run).into_iter().flatten().flatten().map(|e| e.path()).collect();
     let sockets: Vec<_> = sockets.iter().filter(|p| p.extension().is_some_and(|e| e == "sock")).collect();
-    println!("{:<10} {}", "sockets", if sockets.is_empty() { "none".to_owned() } else { format!("{sockets:?}") });
+    println!(
+        "{:<10} {}",
+        "sockets",
+        if sockets.is_empty() { "none".to_owned() } else { format!("{sockets:?}") }
+    );
     if left.is_empty() && sockets.is_empty() {
         return Ok(());
     }

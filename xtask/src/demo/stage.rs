@@ -128,7 +128,12 @@ impl Stage {
             if ran.stdout.contains(part) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{container} never said {part:?}: {}{}", ran.stdout, ran.stderr);
+            ensure!(
+                Instant::now() < deadline,
+                "{container} never said {part:?}: {}{}",
+                ran.stdout,
+                ran.stderr
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -153,7 +158,8 @@ impl Stage {
     /// Enters the user and network namespaces of netd, which is where a rootless davit publishes.
     fn fetch_rootless(&self, port: u16) -> anyhow::Result<String> {
         let status = self.quietly(&["status", "--format", "json"])?;
-        let netd = pid_of(&serde_json::from_str(&status.stdout)?, "davit-netd").context("status names no pid of netd")?;
+        let netd = pid_of(&serde_json::from_str(&status.stdout)?, "davit-netd")
+            .context("status names no pid of netd")?;
         let pid = netd.to_string();
         let words = ["-t", &pid, "--user", "--preserve-credentials", "--net", "--"];
         println!("$ nsenter {} curl http://127.0.0.1:{port}/", words.join(" "));
@@ -197,7 +203,8 @@ fn pid_of(value: &serde_json::Value, name: &str) -> Option<i64> {
 /// The body that a server on a loopback port answers (HTTP/1.0).
 pub fn get(port: u16) -> anyhow::Result<String> {
     let address = (Ipv4Addr::LOCALHOST, port);
-    let mut stream = TcpStream::connect(address).with_context(|| format!("nothing answers on port {port}"))?;
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("nothing answers on port {port}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut text = String::new();

@@ -1,0 +1,214 @@
+//! Daemons come and go; containers, their logs, names and ports stay.
+
+use davit_tests::host::objects;
+use davit_tests::{Container, Host, eventually};
+
+/// Counts, ten times a second.
+const COUNTER: &[&str] = &["busybox:1", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"];
+
+/// Kills a daemon as the kernel would, and waits until it is gone.
+fn kill_9(host: &Host, daemon: &str) {
+    let comm = &daemon[..daemon.len().min(15)];
+    let old = host.sh(&format!("pgrep -x {comm}")).ok();
+    host.sh(&format!("pkill -9 -x {comm}")).ok();
+    eventually("the killed process is gone", || {
+        let now = host.sh(&format!("pgrep -x {comm}"));
+        if now.text() == old.text() { Err(now.to_string()) } else { Ok(()) }
+    });
+}
+
+/// Asserts that the log counts on from where it was, with no number missing or twice, and answers where it is.
+fn counts_on(c: &Container<'_>, host: &Host, from: usize) -> usize {
+    let wanted = format!("\n{}\n", from + 3);
+    let ran = eventually("the log goes on", || {
+        let ran = host.davit(["logs", &c.name]);
+        if ran.code == 0 && ran.stdout.contains(&wanted) { Ok(ran) } else { Err(ran.to_string()) }
+    });
+    for (index, line) in ran.stdout.lines().enumerate() {
+        assert_eq!(line, (index + 1).to_string(), "the log has a gap: {ran}");
+    }
+    ran.stdout.lines().count()
+}
+
+fn survives(daemon: &str) {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    let counter = host.run_detached("counter", &[&["--net", "n"], COUNTER].concat());
+    let server = ["--net", "n", "-p", "8080:80", "busybox:1", "nc", "-ll", "-p", "80", "-e", "hostname"];
+    host.run_detached("web", &server);
+    let pid = counter.inspect(&["State", "Pid"]);
+    let seen = counts_on(&counter, &host, 1);
+    kill_9(&host, daemon);
+    host.davit(["exec", "counter", "true"]).ok();
+    let seen = counts_on(&counter, &host, seen);
+    assert_eq!(counter.inspect(&["State", "Pid"]), pid, "the same process");
+    assert!(!counter.resolves("web").is_empty());
+    counter.sh("nc -w 5 web 80 </dev/null").ok();
+    let port = host.sh("nc -w 5 127.0.0.1 8080 </dev/null").ok();
+    assert!(!port.text().is_empty(), "{port}");
+    // Everything else works as before, too.
+    host.davit(["run", "--rm", "--net", "n", "busybox:1", "true"]).ok();
+    let follower = host.start_davit(["logs", "-f", "--tail", "1", "counter"]);
+    follower.until(&format!("{}\n", seen + 10));
+    host.davit(["rm", "-f", "counter", "web"]).ok();
+    host.davit(["net", "rm", "n"]).ok();
+}
+
+#[test]
+fn a_container_survives_the_death_of_storaged() {
+    survives("davit-storaged");
+}
+
+#[test]
+fn a_container_survives_the_death_of_netd() {
+    survives("davit-netd");
+}
+
+#[test]
+fn a_container_survives_the_death_of_runtimed() {
+    survives("davit-runtimed");
+}
+
+#[test]
+fn a_container_survives_the_death_of_the_supervisor() {
+    survives("davit-supervisor");
+}
+
+#[test]
+fn an_attached_client_outlives_runtimed() {
+    let host = Host::with_busybox();
+    let script = "i=0; while [ ! -e /end ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 5";
+    let running = host.start_davit(["run", "--name", "c", "--net", "none", "busybox:1", "sh", "-c", script]);
+    running.until("3\n");
+    kill_9(&host, "davit-runtimed");
+    running.until("15\n");
+    host.davit(["exec", "c", "touch", "/end"]).ok();
+    let ran = running.wait().exits(5);
+    for (index, line) in ran.stdout.lines().enumerate() {
+        assert_eq!(line, (index + 1).to_string(), "{ran}");
+    }
+}
+
+#[test]
+fn an_exit_while_no_daemon_runs_is_known_afterwards() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    let dir = host.work("shared");
+    std::fs::create_dir(&dir).unwrap();
+    let volume = format!("{}:/shared", dir.display());
+    let script = "until [ -e /shared/end ]; do sleep 0.05; done; echo last words; exit 7";
+    host.run_detached("c", &["--net", "n", "-v", &volume, "busybox:1", "sh", "-c", script]);
+    host.davit(["down"]).ok();
+    std::fs::write(dir.join("end"), "").unwrap();
+    eventually("the program has ended", || {
+        let ran = host.sh("pgrep -f shared/end");
+        if ran.text().is_empty() { Ok(()) } else { Err(ran.to_string()) }
+    });
+    host.davit(["wait", "c"]).ok().prints("7");
+    host.davit(["logs", "c"]).ok().prints("last words");
+    host.davit(["rm", "c"]).ok();
+}
+
+#[test]
+fn down_leaves_containers_running_and_up_finds_them() {
+    let host = Host::with_busybox();
+    let c = host.run_detached("counter", &[&["--net", "none"], COUNTER].concat());
+    let seen = counts_on(&c, &host, 1);
+    host.davit(["down"]).ok();
+    let left = host.inventory().matching("process ").join("\n");
+    for daemon in ["davit-storaged", "davit-netd", "davit-runtimed", "davit-supervisor"] {
+        assert!(!left.contains(daemon), "{daemon} still runs:\n{left}");
+    }
+    assert!(left.contains("davit-monitor"), "the monitor holds the container:\n{left}");
+    host.davit(["up"]).ok();
+    host.davit(["ps"]).ok().says("counter");
+    counts_on(&c, &host, seen);
+    c.exec(&["true"]).ok();
+}
+
+#[test]
+fn status_shows_the_three_daemons() {
+    let host = Host::new();
+    let table = host.davit(["status"]).ok();
+    for word in
+        ["davit-storaged", "davit-netd", "davit-runtimed", "davit.storage", "davit.network", "davit.runtime"]
+    {
+        assert!(table.stdout.contains(word), "no {word} in {table}");
+    }
+    let rows = objects(&host.davit(["status", "--format", "json"]).ok());
+    assert!(!rows.is_empty());
+    host.davit(["down"]).ok();
+    let up = host.davit(["up"]);
+    up.ok();
+}
+
+#[test]
+fn concurrent_first_commands_start_one_set_of_daemons() {
+    let host = Host::new();
+    let commands: Vec<_> = (0..6).map(|_| host.start_davit(["image", "ls"])).collect();
+    for command in commands {
+        command.wait().ok();
+    }
+    for daemon in ["davit-storaged", "davit-netd", "davit-runtimed", "davit-supervisor"] {
+        host.sh(&format!("pgrep -x -c {}", &daemon[..daemon.len().min(15)])).ok().prints("1");
+    }
+}
+
+#[test]
+fn a_second_daemon_on_a_state_directory_is_refused() {
+    let host = Host::with_busybox();
+    for daemon in ["davit-storaged", "davit-netd", "davit-runtimed"] {
+        let second = host.command(daemon).env("DAVIT_RUN_DIR", "/run/second").start().wait();
+        assert!(second.code != 0, "{second}");
+        let said = second.stderr.to_lowercase();
+        assert!(said.contains("state") && (said.contains("another") || said.contains("already")), "{second}");
+        assert!(!said.contains("panicked"), "{second}");
+    }
+    let words = ["--run-dir", "/run/second", "image", "ls"];
+    let ran = host.davit(words);
+    assert!(ran.code != 0, "a second suite on the same state: {ran}");
+    host.davit(["run", "--rm", "--net", "none", "busybox:1", "true"]).ok();
+    host.sh("rm -rf /run/second").ok();
+}
+
+#[test]
+fn a_newer_state_directory_is_refused_by_name() {
+    let host = Host::new();
+    host.davit(["status"]).ok();
+    host.davit(["down"]).ok();
+    host.sh("echo 999 > \"$DAVIT_STATE_DIR\"/storage/format").ok();
+    let ran = host.command("davit-storaged").start().wait();
+    assert!(ran.code != 0 && ran.stderr.contains("999"), "{ran}");
+}
+
+#[test]
+fn kill_9_in_the_middle_of_runs_leaks_nothing() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    for daemon in ["davit-runtimed", "davit-netd", "davit-storaged"] {
+        let runs: Vec<_> =
+            (0..4).map(|_| host.start_davit(["run", "--rm", "--net", "n", "busybox:1", "true"])).collect();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        kill_9(&host, daemon);
+        for run in runs {
+            // Whether a run was hit or not: it ends, and what it made goes.
+            let _ = run.wait();
+        }
+        host.davit(["run", "--rm", "--net", "n", "busybox:1", "true"]).ok();
+    }
+    eventually("all containers are gone", || {
+        let ran = host.davit(["ps", "-a"]).ok();
+        if ran.stdout.lines().count() == 1 { Ok(()) } else { Err(ran.to_string()) }
+    });
+    host.davit(["net", "rm", "n"]).ok();
+}
+
+#[test]
+fn many_containers_at_once() {
+    let host = Host::with_busybox();
+    let runs: Vec<_> =
+        (0..12).map(|n| host.start_davit(["run", "--rm", "busybox:1", "echo", &n.to_string()])).collect();
+    for (n, run) in runs.into_iter().enumerate() {
+        run.wait().ok().prints(&n.to_string());
+    }
+}
