@@ -139,13 +139,12 @@ fn words(text: &str) -> Result<Vec<String>, &'static str> {
             ('\\', None | Some('"')) => {
                 word.get_or_insert_default().push(chars.next().ok_or("it ends with a backslash")?);
             }
-            (c, Some(_)) => word.get_or_insert_default().push(c),
             ('"' | '\'', None) => {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
             (c, None) if c.is_whitespace() => out.extend(word.take()),
-            (c, None) => word.get_or_insert_default().push(c),
+            (c, _) => word.get_or_insert_default().push(c),
         }
     }
     if quote.is_some() {

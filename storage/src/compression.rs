@@ -36,9 +36,8 @@ pub enum CompressionError {
 pub fn detect(start: &[u8]) -> Result<Compression, CompressionError> {
     Ok(match start {
         [0x1f, 0x8b, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
         // A zstd skippable frame may come first.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
         [0xfd, b'7', b'z', b'X', b'Z', ..] => return Err(CompressionError::Unsupported("xz")),
         [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(CompressionError::Unsupported("bzip2")),
         _ => Compression::Plain,

@@ -107,7 +107,13 @@ impl Copier {
             }
             FileType::Socket => return Ok(()),
             kind => {
-                rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?
+                rustix::fs::mknodat(
+                    to,
+                    name,
+                    kind,
+                    Mode::from_raw_mode(stat.st_mode & 0o7777),
+                    stat.st_rdev,
+                )?;
             }
         }
         rustix::fs::chownat(to, name, Some(uid(&stat)), Some(gid(&stat)), AtFlags::SYMLINK_NOFOLLOW)?;

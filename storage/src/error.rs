@@ -131,18 +131,21 @@ impl Error {
         }
         match self {
             Self::Path(e) if e.source.kind() == std::io::ErrorKind::NotFound => Kind::NotFound,
-            Self::Path(_) | Self::Metadata(_) | Self::Task(_) => Kind::Internal,
-            Self::Content(ContentError::Path(_)) => Kind::Internal,
-            Self::Document { source: DocumentError::NoPlatform { .. }, .. } => Kind::NotFound,
-            Self::Document { source: DocumentError::NotAnImage(_) | DocumentError::Schema1, .. } => {
-                Kind::Unsupported
+            Self::Path(_)
+            | Self::Metadata(_)
+            | Self::Task(_)
+            | Self::Content(ContentError::Path(_))
+            | Self::Unpack { source: UnpackError::Io { .. }, .. } => Kind::Internal,
+            Self::Document { source: DocumentError::NoPlatform { .. }, .. } | Self::UnknownImage { .. } => {
+                Kind::NotFound
             }
-            Self::Unpack { source: UnpackError::Io { .. }, .. } => Kind::Internal,
-            Self::Content(_) | Self::Document { .. } | Self::Unpack { .. } | Self::WrongDiffId { .. } => {
-                Kind::Corrupt
-            }
-            Self::Compression(CompressionError::Unsupported(_)) => Kind::Unsupported,
-            Self::Compression(_) => Kind::Corrupt,
+            Self::Document { source: DocumentError::NotAnImage(_) | DocumentError::Schema1, .. }
+            | Self::Compression(CompressionError::Unsupported(_)) => Kind::Unsupported,
+            Self::Content(_)
+            | Self::Document { .. }
+            | Self::Unpack { .. }
+            | Self::WrongDiffId { .. }
+            | Self::Compression(_) => Kind::Corrupt,
             Self::Reference(_) | Self::Change(_) | Self::UnknownFilter(_) | Self::AmbiguousId(_) => {
                 Kind::InvalidArgument
             }
@@ -151,7 +154,6 @@ impl Error {
             Self::FromHost(e) => e.kind(),
             Self::Snapshot(e) => e.kind(),
             Self::Volume(e) => e.kind(),
-            Self::UnknownImage { .. } => Kind::NotFound,
             Self::ImageInUse { .. } | Self::SeveralReferences { .. } => Kind::InUse,
             Self::Cancelled => Kind::Cancelled,
         }

@@ -107,11 +107,13 @@ impl RegistryError {
     /// For the contract.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unreachable { .. } | Self::RateLimited(_) => Kind::Unavailable,
             Self::NotFound { .. } | Self::NoBlob(_) => Kind::NotFound,
             Self::Unauthorized { .. } => Kind::Unauthenticated,
-            Self::Status { status, .. } if status.is_server_error() => Kind::Unavailable,
-            Self::Status { .. } | Self::Protocol { .. } | Self::Certificate { .. } => Kind::Unavailable,
+            Self::Unreachable { .. }
+            | Self::RateLimited(_)
+            | Self::Status { .. }
+            | Self::Protocol { .. }
+            | Self::Certificate { .. } => Kind::Unavailable,
             Self::BadCertificates(_) => Kind::InvalidArgument,
             Self::Client(_) => Kind::Internal,
         }
@@ -296,18 +298,17 @@ impl Session {
 
     fn broken(&self, error: &reqwest::Error) -> RegistryError {
         let mut why = error.to_string();
-        let mut next = std::error::Error::source(error);
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(e) = next {
             why = e.to_string();
             if let Some(rustls::Error::InvalidCertificate(c)) = e.downcast_ref::<rustls::Error>() {
-                return RegistryError::Certificate { registry: self.registry.clone(), why: format!("{c}") };
+                return RegistryError::Certificate { registry: self.registry.clone(), why: c.to_string() };
             }
-            // rustls's errors come wrapped into an io::Error, which hides them from `source`.
-            let inner = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-            if let Some(rustls::Error::InvalidCertificate(c)) = inner.and_then(|i| i.downcast_ref()) {
-                return RegistryError::Certificate { registry: self.registry.clone(), why: format!("{c}") };
-            }
-            next = e.source();
+            // An error that is wrapped into an io::Error is not reached by `source`; rustls's is, even twice.
+            next = match e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => e.source(),
+            };
         }
         if error.is_timeout() {
             why = "it does not answer in time".into();

@@ -77,7 +77,7 @@ impl HealthSource for Health {
         };
         let space = match rustix::fs::statvfs(&self.0.state) {
             Ok(fs) if fs.f_bavail * fs.f_frsize < LOW_SPACE => {
-                let free = fs.f_bavail * fs.f_frsize >> 20;
+                let free = (fs.f_bavail * fs.f_frsize) >> 20;
                 daemon::degraded("space", format!("only {free} MiB are free in {}", self.0.state.display()))
             }
             Ok(_) => daemon::ok("space"),

@@ -112,17 +112,14 @@ impl Snapshots {
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<SnapshotRecord>(&bytes).ok())
                 .filter(|r| *r.key == *entry.file_name());
-            match record {
-                Some(record) => {
-                    table.insert(record.key.clone(), record);
+            if let Some(record) = record {
+                table.insert(record.key.clone(), record);
+            } else {
+                let name = entry.file_name();
+                if !name.to_string_lossy().starts_with(".new-") {
+                    tracing::warn!(snapshot.key = %name.to_string_lossy(), "removed a snapshot without a whole record");
                 }
-                None => {
-                    let name = entry.file_name();
-                    if !name.to_string_lossy().starts_with(".new-") {
-                        tracing::warn!(snapshot.key = %name.to_string_lossy(), "removed a snapshot without a whole record");
-                    }
-                    trash.discard(&entry.path())?;
-                }
+                trash.discard(&entry.path())?;
             }
         }
         Ok(Self { dir, driver, trash, table: Mutex::new(table) })
@@ -177,12 +174,11 @@ impl Snapshots {
         let mut table = self.lock();
         // Another call with the same key may have been faster.
         let there = table.get(&record.key).cloned();
-        let done = made.and_then(|()| match there {
-            Some(there) => {
+        let done = made.and_then(|()| {
+            if let Some(there) = there {
                 self.trash.discard(&staged)?;
                 same_image(there, &record)
-            }
-            None => {
+            } else {
                 std::fs::rename(&staged, self.path(&record.key)).at("rename", &staged)?;
                 table.insert(record.key.clone(), record.clone());
                 Ok(record)

@@ -89,18 +89,16 @@ impl Trash {
 impl Inner {
     fn run(&self, work: &Receiver<PathBuf>) {
         loop {
-            let path = match work.recv_timeout(LINGER) {
-                Ok(path) => path,
-                Err(_) => {
-                    let mut worker = self.worker.lock().expect("no one panics with the trash locked");
-                    // What was sent before the lock was taken is still ours.
-                    match work.try_recv() {
-                        Ok(path) => path,
-                        Err(_) => {
-                            *worker = None;
-                            return;
-                        }
-                    }
+            let path = if let Ok(path) = work.recv_timeout(LINGER) {
+                path
+            } else {
+                let mut worker = self.worker.lock().expect("no one panics with the trash locked");
+                // What was sent before the lock was taken is still ours.
+                if let Ok(path) = work.try_recv() {
+                    path
+                } else {
+                    *worker = None;
+                    return;
                 }
             };
             if let Err(e) = delete_tree(&path) {
@@ -124,7 +122,7 @@ pub fn delete_in(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     let mut cut_off: Vec<std::ffi::OsString> = vec![name.to_os_string()];
     let mut count = 0u64;
     while let Some(top) = cut_off.pop() {
-        delete_level(dir, dir, &top, 0, &mut |from, deep| {
+        delete_level(dir, &top, 0, &mut |from, deep| {
             count += 1;
             let random: u64 = rand::random();
             let fresh = std::ffi::OsString::from(format!(".deep-{random:016x}-{count}"));
@@ -139,7 +137,6 @@ pub fn delete_in(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
 type CutOff<'a> = dyn FnMut(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()> + 'a;
 
 fn delete_level(
-    top: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
     name: &OsStr,
     depth: usize,
@@ -175,7 +172,7 @@ fn delete_level(
             }
             found = true;
             if entry.file_type() == FileType::Directory {
-                delete_level(top, child.as_fd(), entry_name, depth + 1, cut_off)?;
+                delete_level(child.as_fd(), entry_name, depth + 1, cut_off)?;
             } else {
                 rustix::fs::unlinkat(&child, entry_name, AtFlags::empty())?;
             }

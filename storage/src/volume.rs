@@ -245,20 +245,19 @@ impl Volumes {
         let anonymous = name.is_empty();
         let name = if anonymous { random_name() } else { name.to_owned() };
         id::check_name(&name)?;
-        let record = match self.read(&name)? {
-            Some(record) => record,
-            None => {
-                let (labels, options) = (BTreeMap::new(), BTreeMap::new());
-                let record = VolumeRecord {
-                    name: name.clone(),
-                    created_unix_ns: now_ns(),
-                    labels,
-                    options,
-                    anonymous,
-                    users: Vec::new(),
-                };
-                self.make(record, !anonymous)?
-            }
+        let record = if let Some(record) = self.read(&name)? {
+            record
+        } else {
+            let (labels, options) = (BTreeMap::new(), BTreeMap::new());
+            let record = VolumeRecord {
+                name: name.clone(),
+                created_unix_ns: now_ns(),
+                labels,
+                options,
+                anonymous,
+                users: Vec::new(),
+            };
+            self.make(record, !anonymous)?
         };
         let data = self.data(&name);
         let empty = std::fs::read_dir(&data).at("read", &data)?.next().is_none();

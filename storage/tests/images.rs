@@ -1,6 +1,7 @@
 //! Images as third-party tools make them, through the real daemon.
 #![allow(clippy::unwrap_used)]
 
+#[path = "host/private.rs"]
 mod host;
 
 use davit_contracts::Kind;
@@ -104,7 +105,7 @@ async fn removing_the_last_reference_removes_what_nothing_else_needs() {
 #[tokio::test]
 async fn an_unknown_image_names_the_nearest() {
     let host = Host::new().await;
-    host.from_host("tools", &["/bin/true"]).await.unwrap();
+    host.make_from_host("tools", &["/bin/true"]).await.unwrap();
     for asked in ["tool", "tools:v2", "toolz"] {
         let e = host.inspect(asked).await.unwrap_err();
         assert_eq!((e.kind(), e.hint()), (Kind::NotFound, "did you mean tools:latest?"), "{asked}");
@@ -119,11 +120,11 @@ async fn an_unknown_image_names_the_nearest() {
 #[tokio::test]
 async fn programs_of_the_host_run_from_their_image() {
     let host = Host::new().await;
-    let done = host.from_host("tools", &["sh", "/bin/cat", "ls", "/usr/bin/python3.11"]).await;
+    let done = host.make_from_host("tools", &["sh", "/bin/cat", "ls", "/usr/bin/python3.11"]).await;
     let done = match done {
         Ok(done) => done,
         Err(e) if e.message().contains("python3.11") => {
-            host.from_host("tools", &["sh", "/bin/cat", "ls"]).await.unwrap()
+            host.make_from_host("tools", &["sh", "/bin/cat", "ls"]).await.unwrap()
         }
         Err(e) => panic!("{e}"),
     };
@@ -135,15 +136,15 @@ async fn programs_of_the_host_run_from_their_image() {
     let (ok, out) = host.in_mount(&prepared.mounts, script);
     assert!(ok && out.contains("root:x:0:0") && out.contains("drwxrwxrwt"), "{out}");
     // The same programs make the same layer.
-    let again = host.from_host("again", &["sh", "/bin/cat", "ls", "/usr/bin/python3.11"]).await.unwrap();
+    let again = host.make_from_host("again", &["sh", "/bin/cat", "ls", "/usr/bin/python3.11"]).await.unwrap();
     assert_ne!(again.image_id, String::new());
     if done.image_id != again.image_id {
         let diff = |i: pb::InspectImageResponse| i.image.unwrap().diff_ids;
         assert_eq!(diff(first_again(&host).await), diff(host.inspect("again").await.unwrap()));
     }
-    let e = host.from_host("x", &["no-such-program"]).await.unwrap_err();
+    let e = host.make_from_host("x", &["no-such-program"]).await.unwrap_err();
     assert_eq!(e.kind(), Kind::NotFound);
-    let e = host.from_host("x", &["/etc/passwd"]).await.unwrap_err();
+    let e = host.make_from_host("x", &["/etc/passwd"]).await.unwrap_err();
     assert_eq!(e.kind(), Kind::InvalidArgument);
 }
 

@@ -1,8 +1,10 @@
 //! Pulling from Debian's docker-registry on loopback, and from servers that lie.
 #![allow(clippy::unwrap_used)]
 
+#[path = "host/private.rs"]
 mod host;
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -26,14 +28,14 @@ impl Registry {
             dir.display()
         );
         if let Some((cert, key)) = tls {
-            config += &format!("  tls: {{certificate: {}, key: {}}}\n", cert.display(), key.display());
+            let _ = write!(config, "  tls: {{certificate: {}, key: {}}}\n", cert.display(), key.display());
         }
         if let Some(file) = htpasswd {
-            config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+            let _ = write!(config, "auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
         }
         let path = dir.join(format!("registry-{port}.yml"));
         std::fs::write(&path, config).unwrap();
-        let process = Command::new("docker-registry")
+        let mut process = Command::new("docker-registry")
             .arg("serve")
             .arg(&path)
             .stdin(Stdio::null())
@@ -47,6 +49,8 @@ impl Registry {
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+        let _ = process.kill();
+        let _ = process.wait();
         panic!("docker-registry does not start");
     }
 }
@@ -91,7 +95,7 @@ async fn an_image_is_pulled_over_plain_http_from_loopback() {
     let pinned = format!("{name}@{}", two.manifest_digest);
     let by_digest = host.pull(request(&pinned)).await.unwrap();
     assert_eq!(by_digest.image_id, two.image_id);
-    assert_eq!(host.inspect(&pinned).await.unwrap().image.unwrap().digests, [pinned.clone()]);
+    assert_eq!(host.inspect(&pinned).await.unwrap().image.unwrap().digests, std::slice::from_ref(&pinned));
     // The same config under another manifest is the same image.
     let v2s2 = host.pull(request(&format!("{name}:v2s2"))).await.unwrap();
     assert_eq!(host.inspect(&v2s2.image_id).await.unwrap().image.unwrap().diff_ids.len(), 3);

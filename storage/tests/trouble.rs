@@ -1,6 +1,7 @@
 //! Bad input, a full disk, sudden death.
 #![allow(clippy::unwrap_used)]
 
+#[path = "host/private.rs"]
 mod host;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use davit_contracts::Kind;
 use davit_contracts::storage as pb;
 use host::{Host, busybox_layout, sh};
+use pb::import_request::Part;
 
 /// A file of a layout whose name is found by the manifest's media type.
 fn largest_blob(layout: &Path) -> std::path::PathBuf {
@@ -163,7 +165,6 @@ async fn sudden_death_at_any_moment_of_a_load_leaves_nothing_or_all() {
 async fn a_caller_that_goes_away_leaves_nothing() {
     let host = Host::new().await;
     let part = |p| pb::ImportRequest { part: Some(p) };
-    use pb::import_request::Part;
     let (sender, receiver) = tokio::sync::mpsc::channel(2);
     sender.send(part(Part::Header(pb::ImportHeader::default()))).await.unwrap();
     let stream = host.images().import(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap();

@@ -30,17 +30,16 @@ impl Store {
             contents.tags.iter().filter(|(_, id)| **id == image.id).map(|(t, _)| t.clone()).collect();
         // A name that reads like an id is a name only when it is tagged so.
         let named = Reference::parse(asked).ok().map(|r| r.canonical()).filter(|t| all.contains(t));
-        let tags = match named {
-            Some(tag) => vec![tag],
-            None => {
-                let repositories: BTreeSet<&str> =
-                    all.iter().map(|t| t.rsplit_once([':', '@']).map_or(t.as_str(), |p| p.0)).collect();
-                if repositories.len() > 1 && !force {
-                    let references = all.iter().map(|t| familiar(t)).collect();
-                    return Err(Error::SeveralReferences { image: image.id.short().to_owned(), references });
-                }
-                all.clone()
+        let tags = if let Some(tag) = named {
+            vec![tag]
+        } else {
+            let repositories: BTreeSet<&str> =
+                all.iter().map(|t| t.rsplit_once([':', '@']).map_or(t.as_str(), |p| p.0)).collect();
+            if repositories.len() > 1 && !force {
+                let references = all.iter().map(|t| familiar(t)).collect();
+                return Err(Error::SeveralReferences { image: image.id.short().to_owned(), references });
             }
+            all.clone()
         };
         let last = all.iter().all(|t| tags.contains(t) || t.contains('@'));
         let users = self.snapshots.of_image(&image.id);
@@ -56,7 +55,7 @@ impl Store {
             });
         }
         let (tags, images) = if last { (all, vec![image]) } else { (tags, Vec::new()) };
-        self.collect(contents, tags, &images)
+        self.collect(&contents, &tags, &images)
     }
 
     /// Removes images without a name (with `all`: every one that no snapshot uses).
@@ -72,15 +71,16 @@ impl Store {
             .filter(|r| self.snapshots.of_image(&r.id).is_empty())
             .collect();
         let ids: BTreeSet<&Digest> = images.iter().map(|i| &i.id).collect();
-        let tags = contents.tags.iter().filter(|(_, id)| ids.contains(id)).map(|(t, _)| t.clone()).collect();
-        self.collect(contents, tags, &images)
+        let tags: Vec<String> =
+            contents.tags.iter().filter(|(_, id)| ids.contains(id)).map(|(t, _)| t.clone()).collect();
+        self.collect(&contents, &tags, &images)
     }
 
     /// Removes records in one commit, then what they named. Layers that running operations hold stay.
     fn collect(
         &self,
-        contents: Contents,
-        tags: Vec<String>,
+        contents: &Contents,
+        tags: &[String],
         images: &[ImageRecord],
     ) -> Result<Removed, Error> {
         let gone: BTreeSet<&Digest> = images.iter().map(|i| &i.id).collect();
@@ -98,7 +98,7 @@ impl Store {
         let doomed_blobs: Vec<Digest> =
             contents.blobs.keys().filter(|d| !blobs.contains(*d)).cloned().collect();
         let ids: Vec<Digest> = gone.iter().map(|d| (*d).clone()).collect();
-        self.metadata.remove(&tags, &ids, &doomed_layers, &doomed_blobs)?;
+        self.metadata.remove(tags, &ids, &doomed_layers, &doomed_blobs)?;
         // Under the lock of `held` still: nobody can find the layer present between the record and the tree.
         for layer in &doomed_layers {
             self.layers.delete(layer)?;

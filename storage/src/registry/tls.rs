@@ -79,12 +79,12 @@ fn verifier(
     roots.add_parsable_certificates(extra.iter().cloned());
     if roots.is_empty() {
         // Nothing can be trusted then; the error comes with the first connection and says why.
-        return Ok(Arc::new(Pinned { inner: None, pinned: extra, provider: Arc::clone(provider) }));
+        return Ok(Arc::new(Pinned { inner: None, named: extra, provider: Arc::clone(provider) }));
     }
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|e| RegistryError::BadCertificates(e.to_string()))?;
-    Ok(Arc::new(Pinned { inner: Some(inner), pinned: extra, provider: Arc::clone(provider) }))
+    Ok(Arc::new(Pinned { inner: Some(inner), named: extra, provider: Arc::clone(provider) }))
 }
 
 /// webpki, plus: a certificate that was itself named as trusted is, even if it is its own authority (the usual result
@@ -92,7 +92,7 @@ fn verifier(
 #[derive(Debug)]
 struct Pinned {
     inner: Option<Arc<WebPkiServerVerifier>>,
-    pinned: Vec<CertificateDer<'static>>,
+    named: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -111,7 +111,7 @@ impl ServerCertVerifier for Pinned {
                 v.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             });
         match verified {
-            Err(_) if self.pinned.iter().any(|p| p.as_ref() == end_entity.as_ref()) => {
+            Err(_) if self.named.iter().any(|p| p.as_ref() == end_entity.as_ref()) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }

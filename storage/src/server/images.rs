@@ -9,7 +9,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::streams::{ChunkReader, ProgressStream, run};
 use super::{blocking, messages, status, unsupported};
-use crate::error::Error;
 use crate::image::intake::{ImportOptions, Input};
 use crate::reference::Reference;
 use crate::registry::Access;
@@ -166,8 +165,7 @@ impl pb::images_server::Images for Images {
     ) -> Result<Response<pb::PruneImagesResponse>, Status> {
         let r = request.into_inner();
         let filters = messages::sorted(r.filters);
-        let removed =
-            blocking(&self.0, move |store| store.prune_images(r.all, &filters).map_err(Error::from)).await?;
+        let removed = blocking(&self.0, move |store| store.prune_images(r.all, &filters)).await?;
         Ok(Response::new(pb::PruneImagesResponse {
             untagged: removed.untagged,
             deleted: removed.deleted,

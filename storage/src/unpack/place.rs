@@ -155,7 +155,7 @@ fn write_data<R: Skip>(
     entry: &Entry,
 ) -> Result<(), UnpackError> {
     let mut left = length;
-    let mut buffer = [0u8; 32 << 10];
+    let mut buffer = [0u8; 16 << 10];
     let mut data = tar.data();
     while left > 0 {
         let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));

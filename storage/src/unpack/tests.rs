@@ -59,7 +59,8 @@ impl Archive {
             let rest = format!(" {k}={v}\n");
             let length =
                 (1..10).map(|d| d + rest.len()).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
-            text.push_str(&format!("{length}{rest}"));
+            text += &length.to_string();
+            text += &rest;
         }
         self.entry("pax", EntryType::XHeader, "", text.as_bytes())
     }

@@ -162,7 +162,7 @@ impl Host {
         Ok(drain(stream).await?.remove(0))
     }
 
-    pub async fn from_host(&self, reference: &str, programs: &[&str]) -> Result<pb::ImageDone, Error> {
+    pub async fn make_from_host(&self, reference: &str, programs: &[&str]) -> Result<pb::ImageDone, Error> {
         let request = pb::FromHostRequest {
             reference: reference.into(),
             programs: programs.iter().map(ToString::to_string).collect(),
