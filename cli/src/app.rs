@@ -101,7 +101,8 @@ impl App {
         daemon: &str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Outcome<T> {
-        tokio::pin!(call);
+        // On the heap: a call's state is tens of kilobytes, and every command above holds it.
+        let mut call = Box::pin(call);
         loop {
             match tokio::time::timeout(SUSPICIOUS, &mut call).await {
                 Ok(answer) => return self.answered(daemon, answer),

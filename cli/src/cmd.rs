@@ -27,14 +27,14 @@ use crate::error::Outcome;
 /// Runs a command; what comes back is the exit code.
 pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
     match command {
-        Command::Container(c) => return container(app, *c).await,
+        Command::Container(c) => return Box::pin(container(app, *c)).await,
         Command::ContainerGroup(group) => match *group {
             ContainerGroup::Ls(args) => ps::ps(app, &args).await,
             ContainerGroup::Inspect(args) => {
                 inspect::inspect(app, args.format.as_deref(), Some("container"), &args.names).await
             }
             ContainerGroup::Prune(_) => lifecycle::prune(app).await,
-            ContainerGroup::Command(c) => return container(app, c).await,
+            ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
         },
         Command::Image(c) => image::image(app, c).await,
         Command::Images(args) => image::list(app, &args).await,

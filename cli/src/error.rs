@@ -56,10 +56,20 @@ impl Failure {
 
 /// One line with its causes, and one of advice.
 pub fn tell(e: &Error) {
-    eprintln!("davit: {}", e.to_string().replace('\n', " "));
+    eprintln!("davit: {}", one_line(&e.to_string()));
     if !e.hint().is_empty() {
         eprintln!("hint: {}", e.hint().replace('\n', " "));
     }
+}
+
+/// Without line breaks, and without the numbers that the standard library puts after the system's words.
+pub fn one_line(text: &str) -> String {
+    let mut out = text.trim().replace('\n', " ");
+    while let Some(start) = out.find(" (os error ") {
+        let Some(length) = out[start..].find(')') else { break };
+        out.replace_range(start..=start + length, "");
+    }
+    out
 }
 
 /// "No such file or directory", without "(os error 2)".
@@ -119,5 +129,6 @@ mod tests {
     fn system_errors_read_as_text() {
         let e = std::io::Error::from_raw_os_error(2);
         assert_eq!(plain(&e), "no such file or directory");
+        assert_eq!(one_line("a: No (os error 2): b (os error 13)\nc\n"), "a: No: b c");
     }
 }

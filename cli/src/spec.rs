@@ -1,6 +1,6 @@
 //! From `run`'s flags to the contract's container.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
@@ -103,9 +103,9 @@ fn mounts(args: &CreateArgs) -> Result<Vec<MountSpec>, String> {
     for text in &args.mount {
         out.push(parse::mount::mount(text)?);
     }
-    let mut targets: HashMap<&str, ()> = HashMap::new();
+    let mut targets: HashSet<&str> = HashSet::new();
     for mount in &out {
-        if targets.insert(&mount.target, ()).is_some() {
+        if !targets.insert(&mount.target) {
             return Err(format!("two mounts have the target {}", mount.target));
         }
     }

@@ -113,12 +113,18 @@ pub fn down(layout: &Layout) -> Result<bool, Error> {
     let answer = ask(layout, "down", Some(Duration::from_secs(60))).map_err(|why| failed(why, layout))?;
     // It answers just before it ends; the next command must not meet it half gone.
     for _ in 0..1000 {
-        if pid.is_none_or(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+        if pid.is_none_or(|pid| !runs(pid)) {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(answer.is_some())
+}
+
+/// Whether the process runs; one that nobody has reaped yet does not.
+fn runs(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Starts a supervisor and waits until the daemons serve. Another one that runs already is as good.

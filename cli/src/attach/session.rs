@@ -205,7 +205,7 @@ impl<'a> Session<'a> {
     }
 
     fn receive(&mut self, out: &mut Sink<'_>, err: &mut Sink<'_>) -> Outcome {
-        let mut bytes = [0u8; 64 << 10];
+        let mut bytes = vec![0u8; 64 << 10];
         match self.stream.read(&mut bytes) {
             Ok(0) => self.eof = true,
             Ok(n) => self.decoder.push(&bytes[..n]),
@@ -233,7 +233,7 @@ impl<'a> Session<'a> {
     }
 
     fn take_input(&mut self, stdin: BorrowedFd<'_>) {
-        let mut bytes = [0u8; 32 << 10];
+        let mut bytes = vec![0u8; 32 << 10];
         match rustix::io::read(stdin, &mut bytes) {
             Ok(0) => self.end_input(),
             Ok(n) => {

@@ -12,6 +12,9 @@ use crate::error::{Failure, Outcome};
 /// What the terminal was like; set while it is raw. Global, because a panic must undo it too.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
+/// The hook that undoes it is set once.
+static HOOK: std::sync::Once = std::sync::Once::new();
+
 /// Whether it is a terminal.
 pub fn is_terminal(fd: &impl AsFd) -> bool {
     isatty(fd)
@@ -54,7 +57,6 @@ fn remember(_: &Stdin, before: Termios) {
     if let Ok(mut slot) = BEFORE.lock() {
         *slot = Some(before);
     }
-    static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
         let inner = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {

@@ -19,9 +19,12 @@ pub async fn create(app: &App, args: &CreateArgs) -> Outcome {
     let mut spec = spec::build(args)?;
     spec.stdin_once = spec.open_stdin;
     let cid = CidFile::reserve(args.cidfile.as_deref())?;
-    let answer = with_image(app, args, &spec, || async {
-        let request = CreateRequest { spec: Some(spec.clone()) };
-        app.runtime(app.containers().await?.create(request)).await
+    let answer = with_image(app, args, &spec, || {
+        Box::pin(async {
+            let request = CreateRequest { spec: Some(spec.clone()) };
+            let mut containers = app.containers().await?;
+            Box::pin(app.runtime(containers.create(request))).await
+        })
     })
     .await?;
     warn(&answer.warnings);
@@ -65,18 +68,19 @@ where
     }
     match pull::pull(app, &spec.image, platform, args.quiet).await {
         Ok(_) => call().await,
-        Err(Failure::Told(e)) => Err(unfetched(&e, &missing).into()),
+        Err(Failure::Told(e)) => Err(unfetched(&spec.image, &e, &missing).into()),
         Err(other) => Err(other),
     }
 }
 
 /// Why it could not be fetched, with the names that may have been meant.
-fn unfetched(e: &Error, missing: &Error) -> Error {
+fn unfetched(image: &str, e: &Error, missing: &Error) -> Error {
     let hint = match (missing.hint(), e.hint()) {
         ("", hint) | (hint, "") => hint.to_owned(),
         (near, hint) => format!("{near}; {hint}"),
     };
-    Error::new(e.kind(), e.to_string()).with_subject(e.subject()).with_hint(hint)
+    let message = format!("there is no image '{image}' here, and it cannot be fetched: {e}");
+    Error::new(e.kind(), message).with_subject(e.subject()).with_hint(hint)
 }
 
 /// `--cidfile`: made before the container, so that a bad path costs nothing.

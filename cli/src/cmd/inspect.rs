@@ -36,20 +36,18 @@ async fn find(app: &App, kind: Option<&str>, name: &str) -> Outcome<Value> {
     if let Some(kind) = kind {
         return one(app, kind, name).await;
     }
-    let mut hint = String::new();
     for kind in KINDS {
         match one(app, kind, name).await {
             // A name that this kind cannot have is no more than absent.
-            Err(Failure::Told(e)) if matches!(e.kind(), Kind::NotFound | Kind::InvalidArgument) => {
-                if hint.is_empty() {
-                    e.hint().clone_into(&mut hint);
-                }
-            }
+            Err(Failure::Told(e)) if matches!(e.kind(), Kind::NotFound | Kind::InvalidArgument) => {}
             other => return other,
         }
     }
     let message = format!("there is no container, image, network or volume '{name}'");
-    Err(Error::new(Kind::NotFound, message).with_subject(name).with_hint(hint).into())
+    Err(Error::new(Kind::NotFound, message)
+        .with_subject(name)
+        .with_hint("'davit ps -a', 'davit images', 'davit net ls' and 'davit volume ls' list what there is")
+        .into())
 }
 
 async fn one(app: &App, kind: &str, name: &str) -> Outcome<Value> {

@@ -9,7 +9,7 @@ use davit_contracts::{Error, Kind};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::error::Outcome;
+use crate::error::{Outcome, one_line};
 use crate::output::{self, format, table, words};
 use crate::supervisor::{self, Report};
 
@@ -56,8 +56,8 @@ impl Answers {
     fn verdict(&self) -> (&'static str, Vec<String>) {
         let info = match &self.info {
             Ok(info) => info,
-            Err(e) if e.kind() == Kind::Timeout => return ("failed", vec![e.to_string()]),
-            Err(e) => return ("down", vec![e.to_string()]),
+            Err(e) if e.kind() == Kind::Timeout => return ("failed", vec![one_line(&e.to_string())]),
+            Err(e) => return ("down", vec![one_line(&e.to_string())]),
         };
         if let Err(e) = require(&format!("davit-{}", self.name), &info.contracts, self.wanted) {
             return ("incompatible", vec![e.to_string()]);
@@ -130,7 +130,7 @@ pub async fn status(app: &App, format: Option<&str>) -> Outcome<i32> {
     match format {
         None | Some("" | "table") => output::print(&text(&object, report.as_ref())),
         Some("json") => output::line(object.to_string()),
-        Some(template) => output::print(&format::inspected(Some(template), &[object.clone()])?),
+        Some(template) => output::print(&format::inspected(Some(template), std::slice::from_ref(&object))?),
     }
     let well = |d: &Value| matches!(d["Health"].as_str(), Some("ok" | "degraded"));
     let all = object["Daemons"].as_array().is_some_and(|d| d.iter().all(well));
@@ -157,7 +157,7 @@ fn text(object: &Value, report: Option<&Report>) -> String {
             if up { string(&d["Pid"]) } else { "-".into() },
             if up { words::duration(d["UptimeMs"].as_i64().unwrap_or(0) * 1_000_000) } else { "-".into() },
             dash(list("Contracts")),
-            dash(string(&d["Driver"])),
+            dash(string(&d["Driver"]).split(' ').next().unwrap_or_default().to_owned()),
             string(&d["Health"]),
         ]);
         for reason in d["Reasons"].as_array().into_iter().flatten() {
@@ -170,7 +170,7 @@ fn text(object: &Value, report: Option<&Report>) -> String {
     let mut out = table::layout(&rows);
     out.extend(notes);
     for limit in report.iter().flat_map(|r| &r.limits) {
-        out.push_str(&format!("rootless: {limit}\n"));
+        out.extend(["rootless: ", limit, "\n"]);
     }
     out
 }

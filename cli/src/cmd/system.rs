@@ -1,17 +1,17 @@
 //! up, down, version, info.
 
-use davit_contracts::Error;
 use davit_contracts::runtime::ListRequest;
 use davit_contracts::runtime::containers_client::ContainersClient;
 use davit_contracts::storage::ListImagesRequest;
 use davit_contracts::version::require;
+use davit_contracts::{Error, Kind};
 use davit_contracts::{client, plugin::InfoRequest};
 use serde_json::{Value, json};
 
 use super::status::{self, DAEMONS};
 use crate::app::App;
 use crate::args::system::DownArgs;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::output::{self, format};
 use crate::supervisor;
 
@@ -43,7 +43,12 @@ async fn all_answer(app: &App) -> bool {
 /// `davit down`: says which containers keep running.
 pub async fn down(app: &App, args: &DownArgs) -> Outcome {
     let running = running(app).await;
-    if !supervisor::down(&app.layout)? {
+    let layout = app.layout.clone();
+    // Not on this thread: our connections must see the daemons' goodbye, or they would wait for us.
+    let ended = tokio::task::spawn_blocking(move || supervisor::down(&layout)).await;
+    let ended = ended
+        .map_err(|e| Failure::new(Kind::Internal, format!("the wait for the supervisor failed: {e}")))?;
+    if !ended? {
         eprintln!("the daemons are not running");
         return Ok(());
     }
@@ -149,7 +154,7 @@ pub async fn info(app: &App, format: Option<&str>) -> Outcome {
 
 fn text(object: &Value) -> String {
     let string = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    let mut out = String::new();
+    let mut lines: Vec<String> = Vec::new();
     for (title, key) in [
         ("Containers", "Containers"),
         (" Running", "ContainersRunning"),
@@ -166,19 +171,20 @@ fn text(object: &Value) -> String {
         ("Sockets", "RunDir"),
         ("Configuration", "ConfigDir"),
     ] {
-        out.push_str(&format!("{title}: {}\n", string(&object[key])));
+        lines.push(format!("{title}: {}", string(&object[key])));
     }
     for d in object["Daemons"].as_array().into_iter().flatten() {
-        out.push_str(&format!("{}: {}\n", string(&d["Name"]), string(&d["Health"])));
+        lines.push(format!("{}: {}", string(&d["Name"]), string(&d["Health"])));
         for (key, value) in d["Details"].as_object().into_iter().flatten() {
-            out.push_str(&format!(" {key}: {}\n", string(value)));
+            lines.push(format!(" {key}: {}", string(value)));
         }
         for reason in d["Reasons"].as_array().into_iter().flatten() {
-            out.push_str(&format!(" {}\n", string(reason)));
+            lines.push(format!(" {}", string(reason)));
         }
     }
     for limit in object["Limits"].as_array().into_iter().flatten() {
-        out.push_str(&format!("rootless: {}\n", string(limit)));
+        lines.push(format!("rootless: {}", string(limit)));
     }
-    out
+    lines.push(String::new());
+    lines.join("\n")
 }

@@ -244,13 +244,11 @@ fn lookup(from: &Value, names: &[String]) -> Result<Value, String> {
 }
 
 fn unknown(name: &str, map: &serde_json::Map<String, Value>) -> String {
-    match map.keys().find(|k| k.eq_ignore_ascii_case(name)) {
-        Some(near) => format!("there is no field .{name}: .{near} is meant?"),
-        None => {
-            let known: Vec<String> = map.keys().map(|k| format!(".{k}")).collect();
-            format!("there is no field .{name}; known: {}", known.join(" "))
-        }
+    if let Some(near) = map.keys().find(|k| k.eq_ignore_ascii_case(name)) {
+        return format!("there is no field .{name}: .{near} is meant?");
     }
+    let known: Vec<String> = map.keys().map(|k| format!(".{k}")).collect();
+    format!("there is no field .{name}; known: {}", known.join(" "))
 }
 
 fn call(name: &str, values: &[Value]) -> Result<Value, String> {

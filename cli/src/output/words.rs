@@ -29,6 +29,7 @@ pub fn ago(then_ns: i64, now_ns: i64) -> String {
 }
 
 /// `1.23MB`: powers of 1000 and four digits at most, as docker shows sizes.
+#[allow(clippy::cast_precision_loss)] // four digits are shown
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes as f64;

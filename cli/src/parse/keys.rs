@@ -100,9 +100,12 @@ mod tests {
             let mut m = Matcher::new(keys.clone());
             let mut out = Vec::new();
             let hit = m.feed(&input, &mut out);
-            match input.windows(4).position(|w| w == keys) {
-                Some(at) => { prop_assert!(hit); prop_assert_eq!(&out[..], &input[..at]); }
-                None => { prop_assert!(!hit); prop_assert!(input.starts_with(&out) && input.len() - out.len() < 4); }
+            let at = input.windows(4).position(|w| w == keys);
+            prop_assert_eq!(hit, at.is_some());
+            if let Some(at) = at {
+                prop_assert_eq!(&out[..], &input[..at]);
+            } else {
+                prop_assert!(input.starts_with(&out) && input.len() - out.len() < 4);
             }
         }
     }

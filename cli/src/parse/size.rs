@@ -22,6 +22,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         return whole.checked_mul(factor).filter(|n| i64::try_from(*n).is_ok()).ok_or_else(bad);
     }
     let value: f64 = number.parse().map_err(|_| bad())?;
+    #[allow(clippy::cast_precision_loss)] // a power of two
     let total = value * factor as f64;
     // 2^63 is exact in a double; everything below it fits.
     if total.is_finite() && total < 9_223_372_036_854_775_808.0 { Ok(total as u64) } else { Err(bad()) }
@@ -37,7 +38,7 @@ pub fn nano_cpus(text: &str) -> Result<i64, String> {
     let bad = || format!("'{text}' is not a number of CPUs: a positive decimal is expected, such as 1.5");
     let value: f64 = text.parse().map_err(|_| bad())?;
     let nano = (value * 1e9).round();
-    if value.is_finite() && nano >= 1.0 && nano < 1e18 { Ok(nano as i64) } else { Err(bad()) }
+    if (1.0..1e18).contains(&nano) { Ok(nano as i64) } else { Err(bad()) }
 }
 
 #[cfg(test)]

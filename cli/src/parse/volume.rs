@@ -57,7 +57,7 @@ fn option(spec: &mut MountSpec, word: &str) -> Result<(), String> {
             spec.options.insert("relabel".into(), if word == "Z" { "private" } else { "shared" }.into());
         }
         "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-            word.clone_into(&mut spec.propagation)
+            word.clone_into(&mut spec.propagation);
         }
         "bind" | "rbind" | "cached" | "delegated" | "consistent" => {}
         _ => {

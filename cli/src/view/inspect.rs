@@ -154,7 +154,7 @@ fn mounts(c: &Container) -> Value {
 
 fn network_settings(c: &Container) -> Value {
     let networks: Map<String, Value> = c.endpoints.iter().map(|e| (e.network.clone(), endpoint(e))).collect();
-    let first = c.endpoints.first().map(endpoint).unwrap_or_else(|| endpoint(&Endpoint::default()));
+    let first = c.endpoints.first().map_or_else(|| endpoint(&Endpoint::default()), endpoint);
     json!({
         "SandboxID": c.id,
         "SandboxKey": if c.monitor_pid > 0 { format!("/proc/{}/ns/net", c.monitor_pid) } else { String::new() },
