@@ -120,36 +120,23 @@ async fn an_unknown_image_names_the_nearest() {
 #[tokio::test]
 async fn programs_of_the_host_run_from_their_image() {
     let host = Host::new().await;
-    let done = host.make_from_host("tools", &["sh", "/bin/cat", "ls", "/usr/bin/python3.11"]).await;
-    let done = match done {
-        Ok(done) => done,
-        Err(e) if e.message().contains("python3.11") => {
-            host.make_from_host("tools", &["sh", "/bin/cat", "ls"]).await.unwrap()
-        }
-        Err(e) => panic!("{e}"),
-    };
+    let programs = ["sh", "/bin/cat", "ls", "/usr/bin/python3"];
+    host.make_from_host("tools", &programs).await.unwrap();
     let first = host.inspect("tools").await.unwrap();
-    assert_eq!(first.config.unwrap().cmd, ["/bin/sh"]);
+    assert_eq!(first.config.as_ref().unwrap().cmd, ["/bin/sh"]);
     let prepared = host.prepare("c1", "tools").await.unwrap();
     let script = "chroot $ROOT /bin/sh -c 'cat /etc/passwd; ls -ld /tmp; ls /usr/lib >/dev/null
-        if test -x /usr/bin/python3.11; then /usr/bin/python3.11 -c \"import socket, http.server, ssl, json, sqlite3; print(socket.getservbyname)\"; fi'";
+        /usr/bin/python3 -c \"import socket, http.server, ssl, json; print(socket.gethostname)\"'";
     let (ok, out) = host.in_mount(&prepared.mounts, script);
     assert!(ok && out.contains("root:x:0:0") && out.contains("drwxrwxrwt"), "{out}");
     // The same programs make the same layer.
-    let again = host.make_from_host("again", &["sh", "/bin/cat", "ls", "/usr/bin/python3.11"]).await.unwrap();
-    assert_ne!(again.image_id, String::new());
-    if done.image_id != again.image_id {
-        let diff = |i: pb::InspectImageResponse| i.image.unwrap().diff_ids;
-        assert_eq!(diff(first_again(&host).await), diff(host.inspect("again").await.unwrap()));
-    }
+    host.make_from_host("again", &programs).await.unwrap();
+    let again = host.inspect("again").await.unwrap().image.unwrap();
+    assert_eq!(first.image.unwrap().diff_ids, again.diff_ids);
     let e = host.make_from_host("x", &["no-such-program"]).await.unwrap_err();
     assert_eq!(e.kind(), Kind::NotFound);
     let e = host.make_from_host("x", &["/etc/passwd"]).await.unwrap_err();
     assert_eq!(e.kind(), Kind::InvalidArgument);
-}
-
-async fn first_again(host: &Host) -> pb::InspectImageResponse {
-    host.inspect("tools").await.unwrap()
 }
 
 #[tokio::test]
@@ -208,4 +195,52 @@ async fn a_volume_is_filled_from_the_image_once() {
     let release = pb::ReleaseVolumeRequest { user: "c1".into(), remove_anonymous: true };
     assert_eq!(host.volumes().release(release).await.unwrap().into_inner().removed.len(), 1);
     host.volumes().remove(in_use).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_copy_driver_gives_the_same_tree() {
+    let mut host = Host::new().await;
+    host.kill();
+    let config = host.tmp.path().join("config");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("storaged.toml"), "driver = \"copy\"\n").unwrap();
+    host.start().await;
+    let layout = busybox_layout(host.tmp.path());
+    host.load(&layout).await.unwrap();
+    let prepared = host.prepare("c1", "two").await.unwrap();
+    assert_eq!((prepared.driver.as_str(), prepared.mounts[0].r#type.as_str()), ("copy", "bind"));
+    let script = "chroot $ROOT /bin/sh -c 'test ! -e /gone; cat /dir/above; test ! -e /dir/below; echo mine > /dir/mine'";
+    let (ok, out) = host.in_mount(&prepared.mounts, script);
+    assert!(ok && out.contains("above"), "{out}");
+    let other = host.prepare("c2", "two").await.unwrap();
+    assert!(host.in_mount(&other.mounts, "test ! -e $ROOT/dir/mine").0);
+}
+
+#[tokio::test]
+async fn records_survive_a_restart() {
+    let mut host = Host::new().await;
+    host.make_from_host("tools", &["/bin/true"]).await.unwrap();
+    let before = host.prepare("c1", "tools").await.unwrap();
+    host.kill();
+    host.start().await;
+    let again = host.snapshots().mounts(pb::MountsRequest { key: "c1".into() }).await.unwrap().into_inner();
+    assert_eq!((again.mounts, again.reference), (before.mounts, before.reference));
+    let listed = host.snapshots().list(pb::ListSnapshotsRequest {}).await.unwrap().into_inner().snapshots;
+    assert_eq!(listed.len(), 1);
+    let keys = ["../x", "", ".new-x", "a/b"];
+    for key in keys {
+        assert_eq!(host.prepare(key, "tools").await.unwrap_err().kind(), Kind::InvalidArgument, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn in_a_user_namespace_layers_carry_user_xattrs() {
+    let host = Host::rootless().await;
+    let layout = busybox_layout(host.tmp.path());
+    host.load(&layout).await.unwrap();
+    let prepared = host.prepare("c1", "two").await.unwrap();
+    assert!(prepared.mounts[0].options.contains(&"userxattr".to_owned()), "{:?}", prepared.mounts);
+    let (ok, out) = host
+        .in_mount(&prepared.mounts, "test ! -e $ROOT/gone; test ! -e $ROOT/dir/below; cat $ROOT/dir/above");
+    assert!(ok && out.contains("above"), "{out}");
 }

@@ -28,10 +28,10 @@ impl Registry {
             dir.display()
         );
         if let Some((cert, key)) = tls {
-            let _ = write!(config, "  tls: {{certificate: {}, key: {}}}\n", cert.display(), key.display());
+            let _ = writeln!(config, "  tls: {{certificate: {}, key: {}}}", cert.display(), key.display());
         }
         if let Some(file) = htpasswd {
-            let _ = write!(config, "auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+            let _ = writeln!(config, "auth: {{htpasswd: {{realm: test, path: {}}}}}", file.display());
         }
         let path = dir.join(format!("registry-{port}.yml"));
         std::fs::write(&path, config).unwrap();

@@ -16,23 +16,30 @@ pub struct Host {
     pub tmp: tempfile::TempDir,
     /// Size of a tmpfs that the daemon has as its state, in a mount namespace of its own.
     tmpfs: Option<&'static str>,
+    /// In a user namespace of its own.
+    rootless: bool,
     daemon: Option<Child>,
 }
 
 impl Host {
     /// Starts a daemon below a fresh directory.
     pub async fn new() -> Self {
-        Self::begin(None).await
+        Self::begin(None, false).await
     }
 
     /// Starts a daemon whose state is a small tmpfs that only it sees.
     pub async fn on_tmpfs(size: &'static str) -> Self {
-        Self::begin(Some(size)).await
+        Self::begin(Some(size), false).await
     }
 
-    async fn begin(tmpfs: Option<&'static str>) -> Self {
+    /// Starts a daemon in a user namespace, as the supervisor does for a plain user.
+    pub async fn rootless() -> Self {
+        Self::begin(None, true).await
+    }
+
+    async fn begin(tmpfs: Option<&'static str>, rootless: bool) -> Self {
         let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
-        let mut host = Self { tmp, tmpfs, daemon: None };
+        let mut host = Self { tmp, tmpfs, rootless, daemon: None };
         host.start().await;
         host
     }
@@ -42,6 +49,11 @@ impl Host {
         let state = self.tmp.path().join("state");
         std::fs::create_dir_all(&state).unwrap();
         let mut command = match self.tmpfs {
+            None if self.rootless => {
+                let mut command = Command::new("unshare");
+                command.args(["-U", "-r", "-m", program]).env("DAVIT_ROOTLESS", "1");
+                command
+            }
             None => Command::new(program),
             Some(size) => {
                 let mut command = Command::new("unshare");
@@ -55,7 +67,6 @@ impl Host {
             .env("DAVIT_STATE_DIR", &state)
             .env("DAVIT_RUN_DIR", self.tmp.path().join("run"))
             .env("DAVIT_CONFIG_DIR", self.tmp.path().join("config"))
-            .env_remove("DAVIT_ROOTLESS")
             .env_remove("LISTEN_FDS")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
@@ -205,6 +216,7 @@ impl Host {
             _ => format!("mount --bind {} $ROOT", mount.source),
         };
         let out = Command::new("unshare")
+            .args(if self.rootless { &["-U", "-r"][..] } else { &[] })
             .args(["-m", "--propagation", "private", "sh", "-ec", &format!("{line}\n{script}")])
             .env("ROOT", &root)
             .output()
