@@ -11,6 +11,7 @@
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! ```
 
+pub mod mac;
 pub mod message;
 pub mod route;
 pub mod socket;

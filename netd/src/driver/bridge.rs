@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -15,6 +16,11 @@ use crate::sysctl::{self, SysctlError};
 pub const DEFAULT_MTU: u32 = 1500;
 /// Prefixes of the interfaces that netd makes: bridges, and our ends of veth pairs.
 pub const PREFIXES: [&str; 2] = ["dv-", "dvh"];
+
+/// `BR_STATE_FORWARDING`.
+const FORWARDING: u8 = 3;
+/// How long a port may take to forward; normally well under a millisecond.
+const PORT_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A bridge that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,4 +168,24 @@ pub fn plug(socket: &Socket, plug: &Plug<'_>, group: u32) -> Result<(), NetlinkE
         route::set_port_mode(&mut batch, &endpoint.host_interface, plug.mode);
     }
     socket.run(&batch)
+}
+
+/// Waits until the bridge forwards for a sandbox's port, and passes packets of the host itself.
+///
+/// The kernel turns both on from its link-watch work, some time after the sandbox's end came up (the bridge itself with
+/// its first port). A frame that is sent before is lost, and the neighbour discovery that it was for costs the
+/// container a second.
+pub fn await_forwarding(socket: &Socket, bridge: &str, host_interface: &str) -> Result<(), NetlinkError> {
+    let start = Instant::now();
+    loop {
+        let port = route::port_state(socket, host_interface)? == Some(FORWARDING);
+        if port && route::link(socket, bridge)?.is_some_and(|l| l.operational) {
+            return Ok(());
+        }
+        if start.elapsed() > PORT_PATIENCE {
+            tracing::warn!(bridge, interface = host_interface, "the bridge port does not forward yet");
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }

@@ -129,6 +129,11 @@ impl Engine {
                 self.plug(sandbox, endpoint, netns.as_fd(), stages)?;
             }
             self.enter(sandbox, netns.as_fd(), stages)?;
+            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
+                let bridge = &self.networks[&endpoint.network].interface;
+                bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;
+            }
+            stages.end("forwarding");
         }
         self.open_ports(sandbox)?;
         stages.end("ports");

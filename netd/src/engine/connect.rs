@@ -58,6 +58,8 @@ impl Engine {
         let resolver = (!self.names.serves(&before.id)).then_some(None);
         let visit = Visit { interfaces: vec![interface_of(endpoint)], routes_out, routes_in, resolver };
         self.visit(after, netns.as_fd(), &visit)?;
+        let bridge = &self.networks[&endpoint.network].interface;
+        bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;
         self.move_ports(before, after)?;
         self.keep(after)
     }

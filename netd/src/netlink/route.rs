@@ -1,12 +1,11 @@
 //! The rtnetlink messages that netd sends and the answers that it reads (rtnetlink(7), linux/if_link.h).
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
+pub use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
 use super::socket::{NetlinkError, Socket};
 
@@ -23,6 +22,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -31,6 +31,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
@@ -41,6 +42,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
+const OPER_UP: u8 = 6;
 const IFF_UP: u32 = 1;
 const IFA_F_NODAD: u8 = 2;
 const AF_UNSPEC: u8 = 0;
@@ -49,55 +51,6 @@ const AF_INET6: u8 = 10;
 const TABLE_MAIN: u8 = 254;
 const PROTO_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
-
-/// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0.map(|b| format!("{b:02x}"));
-        f.write_str(&bytes.join(":"))
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::str::FromStr for Mac {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let bad = || format!("'{s}' is not an Ethernet address such as 02:42:ac:11:00:02");
-        let mut bytes = [0; 6];
-        let mut parts = s.split([':', '-']);
-        for b in &mut bytes {
-            let part = parts.next().filter(|p| (1..=2).contains(&p.len())).ok_or_else(bad)?;
-            *b = u8::from_str_radix(part, 16).map_err(|_| bad())?;
-        }
-        // The low bit of the first byte marks groups; no interface may have such an address.
-        if parts.next().is_some() || bytes[0] & 1 == 1 || bytes == [0; 6] {
-            return Err(bad());
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl TryFrom<String> for Mac {
-    type Error = String;
-    fn try_from(s: String) -> Result<Self, String> {
-        s.parse()
-    }
-}
-
-impl From<Mac> for String {
-    fn from(m: Mac) -> String {
-        m.to_string()
-    }
-}
 
 /// A veth pair: one end on a bridge here, the other in a sandbox with its final name.
 #[derive(Debug)]
@@ -243,6 +196,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its group; ours is the instance's mark.
     pub group: u32,
+    /// Whether it passes packets: `IF_OPER_UP` (RFC 2863).
+    pub operational: bool,
     /// `bridge`, `veth`, ...; empty for hardware.
     pub kind: String,
 }
@@ -258,11 +213,13 @@ fn text(value: &[u8]) -> String {
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
     let index = number(payload.get(4..8)?);
-    let mut link = Link { index, name: String::new(), mtu: 0, group: 0, kind: String::new() };
+    let mut link =
+        Link { index, name: String::new(), mtu: 0, group: 0, operational: false, kind: String::new() };
     for (kind, value) in attributes(payload.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = number(value),
+            IFLA_OPERSTATE => link.operational = value == [OPER_UP],
             IFLA_GROUP => link.group = number(value),
             IFLA_LINKINFO => {
                 for (inner, value) in attributes(value) {
@@ -279,12 +236,30 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
 
 /// Looks a link up by name.
 pub fn link(socket: &Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
+    Ok(get_link(socket, name)?.as_deref().and_then(parse_link))
+}
+
+fn get_link(socket: &Socket, name: &str) -> Result<Option<Vec<u8>>, NetlinkError> {
     let mut batch = Batch::new();
     let head = link_head(AF_UNSPEC, 0, 0, 0);
     batch.push(format!("look up interface {name}"), GETLINK, Flags::REQUEST, &head, |a| {
         a.text(IFLA_IFNAME, name);
     });
-    Ok(socket.get(&batch, NEWLINK)?.as_deref().and_then(parse_link))
+    socket.get(&batch, NEWLINK)
+}
+
+/// The state of a bridge port (`BR_STATE_*`, 3 is forwarding); `None` when it is none.
+pub fn port_state(socket: &Socket, name: &str) -> Result<Option<u8>, NetlinkError> {
+    let Some(payload) = get_link(socket, name)? else { return Ok(None) };
+    let inside = |bytes: &[u8], wanted| {
+        attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec())
+    };
+    let state = payload
+        .get(16..)
+        .and_then(|body| inside(body, IFLA_LINKINFO))
+        .and_then(|info| inside(&info, IFLA_INFO_SLAVE_DATA))
+        .and_then(|data| inside(&data, IFLA_BRPORT_STATE));
+    Ok(state.and_then(|value| value.first().copied()))
 }
 
 /// All links.
@@ -355,15 +330,6 @@ fn parse_route(payload: &[u8]) -> Option<Reach> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-
-    #[test]
-    fn a_mac_is_parsed_and_a_group_address_is_refused() {
-        assert_eq!("02:da:0A:0-:00:01".parse::<Mac>().ok(), None);
-        assert_eq!("02:da:0A:00:00:01".parse::<Mac>().unwrap().to_string(), "02:da:0a:00:00:01");
-        for bad in ["", "01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00", "02:00:00:00:00:00:00"] {
-            assert!(bad.parse::<Mac>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_veth_message_names_the_peer_and_its_namespace() {
