@@ -1,5 +1,7 @@
 //! The container daemon.
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use davit_contracts::version::RUNTIME;
 use davit_daemon_kit::config;
@@ -8,8 +10,19 @@ use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
 use davit_runtime_core::{Config, STATE_FORMAT, build};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     init_tracing("runtimed");
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line, whatever RUST_BACKTRACE says: the supervisor shows it to a person.
+            eprintln!("davit-runtimed: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
     let config: Config = config::load(&layout.config_file("runtimed"))?;
     let state = StateDir::open(&layout.runtime_state(), STATE_FORMAT)?;
