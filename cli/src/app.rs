@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Outcome, connection_broke};
 use crate::supervisor;
 
 /// After this long without an answer we look whether the daemon is alive at all.
@@ -112,37 +112,24 @@ impl App {
     }
 
     fn answered<T>(&self, daemon: &str, answer: Result<Response<T>, Status>) -> Outcome<T> {
-        let error = match answer {
-            Ok(response) => return Ok(response.into_inner()),
-            Err(status) => Error::from(status),
-        };
+        answer.map(Response::into_inner).map_err(|status| self.refused(daemon, status))
+    }
+
+    /// A daemon's refusal, of a call or in the middle of a stream.
+    pub fn refused(&self, daemon: &str, status: Status) -> Failure {
+        let error = Error::from(status);
         if self.debug {
             eprintln!("davit: davit-{daemon} answered {:?}: {error:?}", error.kind());
         }
-        // A daemon that died under a call: tonic words that as a broken transport.
-        let broken = [
-            "transport error",
-            "error trying to connect",
-            "broken pipe",
-            "connection reset",
-            "h2 protocol error",
-        ];
-        let text = error.to_string();
-        if error.hint().is_empty()
-            && matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled)
-            && broken.iter().any(|b| text.to_lowercase().contains(b))
-        {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("davit-{daemon} ended while it worked on this"),
-            )
+        if !connection_broke(&error) {
+            return error.into();
+        }
+        Error::new(Kind::Unavailable, format!("davit-{daemon} ended while it worked on this"))
             .with_hint(format!(
                 "it is started again by itself: repeat the command; its log is {}",
                 self.layout.supervisor_log().display()
             ))
-            .into());
-        }
-        Err(error.into())
+            .into()
     }
 
     fn check(&self, daemon: &str) -> Outcome {

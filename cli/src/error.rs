@@ -62,6 +62,23 @@ pub fn tell(e: &Error) {
     }
 }
 
+/// Whether a call was cut by the daemon's end rather than answered: tonic words that as a broken transport.
+pub fn connection_broke(e: &Error) -> bool {
+    const WORDS: [&str; 7] = [
+        "transport error",
+        "error trying to connect",
+        "broken pipe",
+        "connection reset",
+        "connection refused",
+        "h2 protocol error",
+        "operation was canceled",
+    ];
+    let own = !e.hint().is_empty() || !e.subject().is_empty();
+    let kind = matches!(e.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled);
+    let text = e.to_string().to_lowercase();
+    !own && kind && WORDS.iter().any(|w| text.contains(w))
+}
+
 /// Without line breaks, and without the numbers that the standard library puts after the system's words.
 pub fn one_line(text: &str) -> String {
     let mut out = text.trim().replace('\n', " ");
@@ -95,12 +112,6 @@ impl LowercaseFirst for str {
 impl From<Error> for Failure {
     fn from(e: Error) -> Self {
         Self::Told(e)
-    }
-}
-
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Self {
-        Self::Told(status.into())
     }
 }
 

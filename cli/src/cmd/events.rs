@@ -29,7 +29,7 @@ pub async fn events(app: &App, args: &EventsArgs) -> Outcome {
     };
     let json = args.format.as_deref() == Some("json");
     let mut stream = app.runtime(app.events().await?.subscribe(request)).await?;
-    while let Some(event) = stream.message().await? {
+    while let Some(event) = stream.message().await.map_err(|s| app.refused("runtimed", s))? {
         let line = match &template {
             Some(template) => template.render(&object(&event))?,
             None if json => object(&event).to_string(),

@@ -113,9 +113,9 @@ pub async fn wait(app: &App, containers: &[String]) -> Outcome {
     .await
 }
 
-/// Whether a call was cut by the daemon's end rather than answered.
+/// Whether asking again makes sense: the daemon ended meanwhile, or is being started.
 pub fn is_interruption(e: &davit_contracts::Error) -> bool {
-    matches!(e.kind(), Kind::Unavailable | Kind::Cancelled)
+    e.kind() == Kind::Unavailable
 }
 
 /// `davit pause`

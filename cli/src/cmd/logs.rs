@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use davit_contracts::runtime::LogsRequest;
 use davit_contracts::runtime::log_entry::Stream;
-use davit_contracts::{Error, runtime::LogEntry};
+use davit_contracts::runtime::{LogEntry, LogsRequest};
 
 use super::lifecycle::is_interruption;
 use crate::app::App;
@@ -64,7 +63,7 @@ async fn stream(app: &App, request: &LogsRequest, timestamps: bool, seen: &mut O
         let entry = match entries.message().await {
             Ok(Some(entry)) => entry,
             Ok(None) => return Ok(()),
-            Err(status) => return Err(Error::from(status).into()),
+            Err(status) => return Err(app.refused("runtimed", status)),
         };
         *seen = Some(entry.time_unix_ns);
         if show(&entry, timestamps).is_err() {

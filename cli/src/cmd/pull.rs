@@ -30,17 +30,17 @@ pub async fn pull(
     let request =
         PullRequest { reference: image.to_owned(), platform, auth: auth(image), ..PullRequest::default() };
     let stream = app.storage(app.images().await?.pull(request)).await?;
-    show(stream, quiet).await
+    show(app, stream, quiet).await
 }
 
 /// Shows a stream of progress to its end and gives the images that came of it.
-pub async fn show(mut stream: Streaming<Progress>, quiet: bool) -> Outcome<Vec<ImageDone>> {
+pub async fn show(app: &App, mut stream: Streaming<Progress>, quiet: bool) -> Outcome<Vec<ImageDone>> {
     let mut display = Display::new(quiet);
     let result = loop {
         match stream.message().await {
             Ok(Some(progress)) => display.event(progress),
             Ok(None) => break Ok(()),
-            Err(status) => break Err(Failure::from(status)),
+            Err(status) => break Err(app.refused("storaged", status)),
         }
     };
     display.clear();

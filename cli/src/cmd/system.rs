@@ -24,7 +24,7 @@ pub async fn up(app: &App) -> Outcome {
     }
     for (name, wanted) in DAEMONS {
         let mut client = app.plugin(name).await?;
-        let info = client.info(InfoRequest { contracts: vec![wanted.into()] }).await?.into_inner();
+        let info = app.call(name, client.info(InfoRequest { contracts: vec![wanted.into()] })).await?;
         require(&format!("davit-{name}"), &info.contracts, wanted)?;
     }
     Ok(())

@@ -36,7 +36,7 @@ pub async fn pull(app: &App, args: &PullArgs) -> Outcome {
         ca_pem: authority(&args.registry)?,
     };
     let stream = app.storage(app.images().await?.pull(request)).await?;
-    for image in show(stream, args.quiet).await? {
+    for image in show(app, stream, args.quiet).await? {
         name_all(&image);
     }
     Ok(())
@@ -52,7 +52,7 @@ pub async fn push(app: &App, args: &PushArgs) -> Outcome {
         ca_pem: authority(&args.registry)?,
     };
     let stream = app.storage(app.images().await?.push(request)).await?;
-    for image in show(stream, args.quiet).await? {
+    for image in show(app, stream, args.quiet).await? {
         if !args.quiet {
             name_all(&image);
         }
@@ -105,7 +105,7 @@ pub async fn load(app: &App, args: &LoadArgs) -> Outcome {
     let reader = if is_dir { None } else { Some(open(source)?) };
     let requests = feed(LoadRequest { part: Some(LoadPart::Header(header)) }, reader, data);
     let stream = app.storage(app.images().await?.load(requests.stream)).await?;
-    let images = checked(show(stream, args.quiet).await, &requests.failure)?;
+    let images = checked(show(app, stream, args.quiet).await, &requests.failure)?;
     for image in images {
         for reference in &image.references {
             output::line(if args.quiet { reference.clone() } else { format!("Loaded image: {reference}") });
@@ -134,7 +134,7 @@ pub async fn import(app: &App, args: &ImportArgs) -> Outcome {
     let data = |bytes| ImportRequest { part: Some(ImportPart::Data(bytes)) };
     let requests = feed(ImportRequest { part: Some(ImportPart::Header(header)) }, Some(reader), data);
     let stream = app.storage(app.images().await?.import(requests.stream)).await?;
-    for image in checked(show(stream, false).await, &requests.failure)? {
+    for image in checked(show(app, stream, false).await, &requests.failure)? {
         output::line(image.image_id);
     }
     Ok(())
@@ -153,7 +153,7 @@ pub async fn from_host(app: &App, args: &FromHostArgs) -> Outcome {
         changes: args.change.clone(),
     };
     let stream = app.storage(app.images().await?.from_host(request)).await?;
-    for image in show(stream, args.quiet).await? {
+    for image in show(app, stream, args.quiet).await? {
         output::line(image.image_id);
     }
     Ok(())
@@ -258,7 +258,7 @@ pub async fn save(app: &App, args: &SaveArgs) -> Outcome {
         None => Box::new(std::io::stdout()),
     };
     let written = async {
-        while let Some(chunk) = stream.message().await? {
+        while let Some(chunk) = stream.message().await.map_err(|s| app.refused("storaged", s))? {
             out.write_all(&chunk.data).map_err(|e| Failure::io("cannot write the archive", &e))?;
         }
         out.flush().map_err(|e| Failure::io("cannot write the archive", &e))
