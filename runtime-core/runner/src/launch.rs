@@ -3,7 +3,7 @@
 //! The clone happens as early as possible; while the child mounts, this side makes the cgroups and writes the records. Whatever fails,
 //! [`Undo`] kills the child and removes cgroups and state, so that nothing is left.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -185,7 +185,7 @@ fn start_init(mut p: Prepared, create: &cli::Create, wait_on_socket: bool, undo:
     before.restore(&p.spec)?;
     if p.spec.linux.makes(NamespaceKind::User) {
         identity::map(pid, &p.spec.linux)?;
-        message::send(&ours, &Message::Mapped, &[])?;
+        tell(&ours, &Message::Mapped, &[])?;
     }
     let entries = match entries {
         Some(entries) => entries,
@@ -196,7 +196,7 @@ fn start_init(mut p: Prepared, create: &cli::Create, wait_on_socket: bool, undo:
     };
     let json = serde_json::to_vec(&p.cgroups).map_err(|source| Error::Json { path: "the cgroups".into(), source })?;
     let doors: Vec<_> = entries.iter().map(AsFd::as_fd).collect();
-    message::send(&ours, &Message::Cgroups(json), &doors)?;
+    tell(&ours, &Message::Cgroups(json), &doors)?;
     p.state.pid = pid;
     p.state.start_time = ProcessRef::of(pid).map_err(|_| Error::Vanished)?.start_time;
     p.state.cgroups = p.cgroups;
@@ -206,6 +206,14 @@ fn start_init(mut p: Prepared, create: &cli::Create, wait_on_socket: bool, undo:
         crate::state::write_atomically(file, pid.to_string().as_bytes())?;
     }
     Ok(Launched { state: p.state, dir: p.dir, channel: ours, pidfd })
+}
+
+/// Sends to the first process; if it has given up meanwhile, what it said is the error.
+fn tell(channel: &Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    message::send(channel, message, fds).or_else(|e| match message::receive(channel)? {
+        Some((Message::Failed(text), _)) => Err(Error::Inside(text)),
+        _ => Err(e),
+    })
 }
 
 fn clone(spec: &Spec, flags: CloneFlags, cgroup: Option<&std::fs::File>) -> Result<Cloned> {
@@ -228,7 +236,7 @@ fn wait_until_ready(channel: &Channel, state: &State) -> Result<()> {
                 let Hooks { prestart, create_runtime, .. } = &state.hooks;
                 hooks::run(prestart, &json)?;
                 hooks::run(create_runtime, &json)?;
-                message::send(channel, &Message::GoOn, &[])?;
+                tell(channel, &Message::GoOn, &[])?;
             }
             Some((Message::Failed(text), _)) => return Err(Error::Inside(text)),
             _ => return Err(Error::Vanished),
