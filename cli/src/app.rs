@@ -119,7 +119,7 @@ impl App {
     pub fn refused(&self, daemon: &str, status: Status) -> Failure {
         let error = Error::from(status);
         if self.debug {
-            eprintln!("davit: davit-{daemon} answered {:?}: {error:?}", error.kind());
+            crate::output::complain!("davit: davit-{daemon} answered {:?}: {error:?}", error.kind());
         }
         if !connection_broke(&error) {
             return error.into();

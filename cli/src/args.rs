@@ -25,7 +25,6 @@ use volume::VolumeCommand;
     propagate_version = false,
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = "The daemons start by themselves on first use. 'davit COMMAND --help' explains a command."
 )]
 pub struct Cli {

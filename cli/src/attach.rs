@@ -98,7 +98,7 @@ fn refused(refusal: Refusal) -> Failure {
 /// docker's refusal of `-it` where there is no terminal.
 pub fn check_tty(stdin: bool, tty: bool) -> Outcome {
     if stdin && tty && !terminal::is_terminal(&std::io::stdin()) {
-        eprintln!("davit: the input device is not a TTY");
+        crate::output::complain!("davit: the input device is not a TTY");
         return Err(Failure::Code(1));
     }
     Ok(())

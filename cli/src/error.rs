@@ -38,7 +38,7 @@ impl Failure {
     pub fn tell(&self) {
         match self {
             Self::Told(e) => tell(e),
-            Self::Usage(text) => eprintln!("davit: {text}\nhint: see 'davit --help'"),
+            Self::Usage(text) => crate::output::complain!("davit: {text}\nhint: see 'davit --help'"),
             Self::Code(_) => {}
         }
     }
@@ -56,9 +56,9 @@ impl Failure {
 
 /// One line with its causes, and one of advice.
 pub fn tell(e: &Error) {
-    eprintln!("davit: {}", one_line(&e.to_string()));
+    crate::output::complain!("davit: {}", one_line(&e.to_string()));
     if !e.hint().is_empty() {
-        eprintln!("hint: {}", e.hint().replace('\n', " "));
+        crate::output::complain!("hint: {}", e.hint().replace('\n', " "));
     }
 }
 

@@ -19,7 +19,16 @@ pub fn print(text: &str) {
     }
 }
 
-/// The same, with a newline.
+/// A line on standard error. Unlike `eprintln!` it does not panic when nobody reads there any more.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+pub(crate) use complain;
+
+/// Writes a line to standard output.
 pub fn line(text: impl AsRef<str>) {
     print(&format!("{}\n", text.as_ref()));
 }

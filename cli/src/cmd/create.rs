@@ -36,7 +36,7 @@ pub async fn create(app: &App, args: &CreateArgs) -> Outcome {
 /// Tells what the daemon had to say besides.
 pub fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("WARNING: {warning}");
+        crate::output::complain!("WARNING: {warning}");
     }
 }
 
@@ -64,7 +64,7 @@ where
         return Err(missing.into());
     }
     if !args.quiet {
-        eprintln!("Unable to find image '{}' locally", spec.image);
+        crate::output::complain!("Unable to find image '{}' locally", spec.image);
     }
     match pull::pull(app, &spec.image, platform, args.quiet).await {
         Ok(_) => call().await,

@@ -124,5 +124,5 @@ fn timings(args: &RunArgs, answer: &RunResponse, answered: Duration, begun: Inst
     }));
     rows.push(vec!["= as the client saw it".into(), ms(answered)]);
     rows.push(vec!["= with the program".into(), ms(begun.elapsed())]);
-    eprint!("{}", output::table::layout(&rows));
+    output::complain!("{}", output::table::layout(&rows).trim_end());
 }

@@ -135,7 +135,7 @@ pub async fn status(app: &App, format: Option<&str>) -> Outcome<i32> {
     let well = |d: &Value| matches!(d["Health"].as_str(), Some("ok" | "degraded"));
     let all = object["Daemons"].as_array().is_some_and(|d| d.iter().all(well));
     if !all && format.is_none() && report.is_none() {
-        eprintln!("hint: start the daemons with 'davit up'");
+        crate::output::complain!("hint: start the daemons with 'davit up'");
     }
     Ok(i32::from(!all))
 }

@@ -49,7 +49,15 @@ pub async fn down(app: &App, args: &DownArgs) -> Outcome {
     let ended = ended
         .map_err(|e| Failure::new(Kind::Internal, format!("the wait for the supervisor failed: {e}")))?;
     if !ended? {
-        eprintln!("the daemons are not running");
+        if all_answer(app).await {
+            return Err(Error::new(
+                Kind::WrongState,
+                "the daemons run, but not under davit's own supervisor",
+            )
+            .with_hint("stop them where they were started, such as with systemctl")
+            .into());
+        }
+        output::complain!("the daemons are not running");
         return Ok(());
     }
     if !args.quiet && !running.is_empty() {

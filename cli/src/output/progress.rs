@@ -39,7 +39,7 @@ impl Display {
             Some(bars) => {
                 let _ = bars.println(message);
             }
-            None => eprintln!("{message}"),
+            None => crate::output::complain!("{message}"),
         }
     }
 

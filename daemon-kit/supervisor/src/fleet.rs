@@ -112,7 +112,7 @@ impl Fleet {
             }
             return;
         }
-        let words = self.log.last_line();
+        let words = self.log.last_words(self.services[n].name);
         let how = if words.is_empty() { how.to_owned() } else { format!("{how}: {words}") };
         self.died(n, &how);
     }

@@ -60,14 +60,15 @@ impl Log {
         let _ = self.file.set_len(0);
     }
 
-    /// The last line that `daemon`'s failure may be explained by: the file's last non-empty one.
-    pub fn last_line(&self) -> String {
+    /// The line that a daemon's end may be explained by: the last one that names it (`davit-netd: ...`), else the last of all.
+    pub fn last_words(&self, daemon: &str) -> String {
         let text = fs::read(&self.path).unwrap_or_default();
         let tail = &text[text.len().saturating_sub(4096)..];
         let tail = String::from_utf8_lossy(tail);
-        let line =
-            tail.lines().rev().find(|l| !l.trim().is_empty() && !l.contains(" supervisor: ")).unwrap_or("");
-        line.trim().to_owned()
+        let said = || tail.lines().rev().filter(|l| !l.trim().is_empty() && !l.contains(" supervisor: "));
+        let name = format!("davit-{daemon}");
+        let line = said().find(|l| l.contains(&name)).or_else(|| said().next());
+        line.unwrap_or("").trim().to_owned()
     }
 
     /// Lets go of whoever started us: stdin becomes /dev/null, stdout and stderr this log.
@@ -105,6 +106,9 @@ mod tests {
         let log = Log::open(&dir.path().join("supervisor.log")).unwrap();
         (&log.file).write_all(b"davit-netd: no such option\n").unwrap();
         log.line("netd ended");
-        assert_eq!(log.last_line(), "davit-netd: no such option");
+        assert_eq!(log.last_words("netd"), "davit-netd: no such option");
+        (&log.file).write_all(b"davit-storaged: hello\n").unwrap();
+        assert_eq!(log.last_words("netd"), "davit-netd: no such option");
+        assert_eq!(log.last_words("runtimed"), "davit-storaged: hello");
     }
 }

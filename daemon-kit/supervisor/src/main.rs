@@ -61,6 +61,8 @@ fn run() -> Result<()> {
     if background {
         davit_sys::userns::detach().context("cannot go to the background")?;
     }
+    // A person's umask must not decide over the modes of images' files.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let signals = poll_loop::block_signals()?;
     let space = if layout.rootless { rootless::enter(&layout)? } else { rootless::Space::default() };
     let log = log::Log::open(&layout.supervisor_log())?;

@@ -59,6 +59,7 @@ pub fn enter(layout: &Layout) -> Result<Space> {
     if limits.is_empty() && !whole_map(holder) {
         limits.push(SINGLE.to_owned());
     }
+    limits.push(NO_UPLINK.to_owned());
     let netns = holder.namespace("net").context("cannot open the holder's network namespace")?;
     userns::join(holder).context("cannot join the holder's namespaces")?;
     Ok(Space { netns: Some(netns), limits, holder: Some(holder) })
@@ -72,6 +73,10 @@ fn make_holder(record: &Path, limits: &mut Vec<String>) -> Result<ProcessRef> {
     }
     made.map(|()| holder)
 }
+
+/// The private network namespace ends at itself.
+const NO_UPLINK: &str = "networks have no way out yet, and published ports answer only inside the instance (--net host has the \
+     host's network)";
 
 const SINGLE: &str = "only your own user id is mapped: programs in containers run as root only, and images whose files have other owners \
      are unpacked with yours (install newuidmap, package uidmap, and have a range in /etc/subuid and /etc/subgid)";
