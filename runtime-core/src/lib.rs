@@ -33,6 +33,7 @@ use davit_daemon_kit::paths::Layout;
 use tonic::service::Routes;
 
 pub use config::Config;
+pub use container::leftovers::remove_empty_parents;
 pub use error::RuntimeError;
 
 /// The format of the state directory that this build writes.

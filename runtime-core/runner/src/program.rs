@@ -84,7 +84,13 @@ impl<'a> Program<'a> {
             Err(Errno::EACCES | Errno::EPERM) => self.enter_cwd(),
             other => other,
         }
-        .map_err(|e| Error::Program(format!("chdir to cwd ({:?}) set in config.json failed: {}", p.cwd, describe(e as i32))))?;
+        .map_err(|e| {
+            Error::Program(format!(
+                "chdir to cwd (\"{}\") set in config.json failed: {}",
+                p.cwd.display(),
+                describe(e as i32)
+            ))
+        })?;
         check_cwd()?;
         let env = self.environment();
         let path = lookup::find(&p.args, &p.env)?;
@@ -98,7 +104,11 @@ impl<'a> Program<'a> {
     }
 
     fn enter_cwd(&self) -> nix::Result<()> {
-        let cwd = if self.process.cwd.as_os_str().is_empty() { PathBuf::from("/") } else { self.process.cwd.clone() };
+        let cwd = if self.process.cwd.as_os_str().is_empty() {
+            PathBuf::from("/")
+        } else {
+            self.process.cwd.clone()
+        };
         nix::unistd::chdir(&cwd)
     }
 
@@ -118,19 +128,33 @@ impl<'a> Program<'a> {
         if held.has(Capability::SETPCAP) {
             caps::limit_bounding(sets.bounding)?;
         } else if caps::bounding().and(sets.bounding) != caps::bounding() {
-            return Err(Error::Config("the bounding set cannot be limited: the runner lacks CAP_SETPCAP".into()));
+            return Err(Error::Config(
+                "the bounding set cannot be limited: the runner lacks CAP_SETPCAP".into(),
+            ));
         }
         let user = &p.user;
         fork::keep_capabilities(true).context(|| "keep capabilities over the change of user")?;
         let ids = |groups| fork::set_ids(user.uid, user.gid, groups);
         let done = match ids(Some(&user.additional_gids)) {
-            // setgroups(2) is denied in a user namespace that an unprivileged user made.
-            Err(e) if e.raw_os_error() == Some(libc::EPERM) && user.additional_gids.is_empty() => ids(None),
+            // setgroups(2) is denied in a user namespace that an unprivileged user made; nothing is lost when only the
+            // primary group was asked for.
+            Err(e)
+                if e.raw_os_error() == Some(libc::EPERM)
+                    && user.additional_gids.iter().all(|gid| *gid == user.gid) =>
+            {
+                ids(None)
+            }
             other => other,
         };
-        done.context(|| format!("become uid {}, gid {}, groups {:?}", user.uid, user.gid, user.additional_gids))?;
+        done.context(|| {
+            format!("become uid {}, gid {}, groups {:?}", user.uid, user.gid, user.additional_gids)
+        })?;
         fork::keep_capabilities(false).context(|| "stop keeping capabilities")?;
-        let until_filter = if self.filter_needs_admin() { CapSet::default().with(Capability::SYS_ADMIN).and(held) } else { CapSet::default() };
+        let until_filter = if self.filter_needs_admin() {
+            CapSet::default().with(Capability::SYS_ADMIN).and(held)
+        } else {
+            CapSet::default()
+        };
         caps::set(sets.effective, sets.permitted.or(until_filter), sets.inheritable)?;
         let mask = user.umask.unwrap_or(0o022);
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
@@ -174,10 +198,13 @@ impl<'a> Program<'a> {
                 caps::set(sets.effective.or(admin), sets.permitted.or(admin), sets.inheritable)?;
                 // Ambient members go first: clearing permitted ones later would need no call, raising them does.
             }
-            let descriptor = davit_sys::seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")?;
+            let descriptor = davit_sys::seccomp::load(&filter.program, filter.flags)
+                .context(|| "load the seccomp filter")?;
             if let (Some(descriptor), Some(listener)) = (descriptor, self.listener) {
                 let channel = davit_sys::fork::channel::Channel::from_fd(listener.into());
-                channel.send(b"{}", &[std::os::fd::AsFd::as_fd(&descriptor)]).context(|| "hand over the seccomp listener")?;
+                channel
+                    .send(b"{}", &[std::os::fd::AsFd::as_fd(&descriptor)])
+                    .context(|| "hand over the seccomp listener")?;
             }
             if !self.process.no_new_privileges {
                 caps::set(sets.effective, sets.permitted, sets.inheritable)?;
@@ -194,6 +221,8 @@ impl<'a> Program<'a> {
 fn check_cwd() -> Result<()> {
     match nix::unistd::getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
-        _ => Err(Error::Program("the working directory lies outside of the container's root file system".into())),
+        _ => Err(Error::Program(
+            "the working directory lies outside of the container's root file system".into(),
+        )),
     }
 }

@@ -8,7 +8,7 @@ use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
-use davit_runtime_core::{Config, STATE_FORMAT, build};
+use davit_runtime_core::{Config, STATE_FORMAT, build, remove_empty_parents};
 
 fn main() -> ExitCode {
     init_tracing("runtimed");
@@ -44,5 +44,6 @@ fn serve() -> anyhow::Result<()> {
     })?;
     // Monitors and containers go on without us; nothing has to wait for the blocking pool.
     runtime.shutdown_background();
+    remove_empty_parents();
     Ok(())
 }

@@ -15,6 +15,9 @@ use super::record::ProcessRecord;
 /// How long killed processes may take to leave their cgroup.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Where containers' cgroups are when nothing else was asked for.
+const DEFAULT_PARENT: &str = "davit";
+
 /// What is known about the dead.
 #[derive(Debug, Clone, Default)]
 pub struct Leftovers {
@@ -60,11 +63,20 @@ pub fn clear(left: &Leftovers) -> io::Result<()> {
 /// Its directories in every cgroup hierarchy that is mounted here.
 fn cgroups(parent: &str, id: &str) -> Vec<PathBuf> {
     let parent = match parent.trim_matches('/') {
-        "" => "davit",
+        "" => DEFAULT_PARENT,
         parent => parent,
     };
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     cgroup_mounts(&mountinfo).map(|m| m.join(parent).join(id)).filter(|p| p.is_dir()).collect()
+}
+
+/// Removes the default parent of our containers' cgroups from every hierarchy where it is empty: with the last container and
+/// the last daemon gone nothing of us stays. rmdir(2) refuses a parent that another instance still uses.
+pub fn remove_empty_parents() {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for mount in cgroup_mounts(&mountinfo) {
+        let _ = fs::remove_dir(mount.join(DEFAULT_PARENT));
+    }
 }
 
 /// proc_pid_mountinfo(5): field 5 is the mount point, the type follows the lone hyphen.

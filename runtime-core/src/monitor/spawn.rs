@@ -35,7 +35,12 @@ pub async fn spawn(
     let watch = watch(run.path()).map_err(io_error("watch", run.path()))?;
     let failed = |why: String| RuntimeError::MonitorStart { id: id[..12.min(id.len())].to_owned(), why };
     let log = File::create(run.monitor_log()).map_err(io_error("create", &run.monitor_log()))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    // What our supervisor told us is not the container's: an OCI runtime would answer NOTIFY_SOCKET for it.
+    for key in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+        command.env_remove(key);
+    }
+    let mut child = command
         .arg(run.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
