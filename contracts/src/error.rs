@@ -28,7 +28,13 @@ pub struct Error {
 impl Error {
     /// An error of `kind` with one line that says what failed and why.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), subject: String::new(), hint: String::new(), causes: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            subject: String::new(),
+            hint: String::new(),
+            causes: Vec::new(),
+        }
     }
 
     /// Builds an error from any error and its chain of sources.
@@ -189,7 +195,9 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_way_through_a_status() {
-        let e = Error::new(Kind::NotFound, "no image 'alpin'").with_subject("alpin").with_hint("did you mean alpine?");
+        let e = Error::new(Kind::NotFound, "no image 'alpin'")
+            .with_subject("alpin")
+            .with_hint("did you mean alpine?");
         let back = Error::from(Status::from(e.clone()));
         assert_eq!(e, back);
     }

@@ -85,6 +85,12 @@ fn send_notify(state: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     };
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let text = [io::IoSlice::new(state.as_bytes())];
-    sendmsg(socket.as_raw_fd(), &text, &[ControlMessage::ScmRights(&raw)], MsgFlags::empty(), Some(&address))?;
+    sendmsg(
+        socket.as_raw_fd(),
+        &text,
+        &[ControlMessage::ScmRights(&raw)],
+        MsgFlags::empty(),
+        Some(&address),
+    )?;
     Ok(())
 }
