@@ -117,7 +117,9 @@ impl Placement {
         let mut entries = Vec::with_capacity(self.joined.len());
         let mut kept = Vec::with_capacity(self.joined.len());
         for group in std::mem::take(&mut self.joined) {
-            match make_directory(&group, resources).and_then(|()| Entry::open(&group.directory, group.version())) {
+            match make_directory(&group, resources)
+                .and_then(|()| Entry::open(&group.directory, group.version()))
+            {
                 Ok(entry) => {
                     entries.push(entry);
                     kept.push(group);
@@ -147,13 +149,17 @@ impl Placement {
 
     /// Writes limits (not device rules) into the cgroups.
     pub fn apply(&self, resources: &Resources) -> Result<()> {
-        if let Some(group) = self.unified() {
-            limits_v2::apply(&group.directory, resources)?;
-            if self.joined.len() == 1 {
-                return Ok(());
+        match self.unified() {
+            Some(group) if self.joined.len() == 1 => limits_v2::apply(&group.directory, resources),
+            Some(group) => {
+                // Hybrid: the unified hierarchy has what no v1 hierarchy has.
+                let rest =
+                    Resources { hugepage_limits: resources.hugepage_limits.clone(), ..Resources::default() };
+                limits_v2::apply(&group.directory, &rest)?;
+                limits_v1::apply(self, resources)
             }
+            None => limits_v1::apply(self, resources),
         }
-        limits_v1::apply(self, resources)
     }
 
     /// Joins hierarchies that `resources` needs and the container is not in yet, with all its processes.
@@ -203,6 +209,9 @@ impl Placement {
         let mut failed = Ok(());
         for group in &self.joined {
             let done = remove_tree(&group.directory);
+            if done.is_ok() {
+                remove_parents(group);
+            }
             if failed.is_ok() {
                 failed = done;
             }
@@ -221,15 +230,36 @@ fn collect(directory: &Path, pids: &mut BTreeSet<i32>) {
 
 fn subdirectories(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.filter_map(Result::ok).filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+    entries
+        .filter_map(Result::ok)
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect()
 }
 
 fn is_refusal(e: &CgroupError) -> bool {
-    matches!(e.source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound)
-        || matches!(e.source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EBUSY))
+    matches!(
+        e.source.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound
+    ) || matches!(e.source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EBUSY))
 }
 
 fn make_directory(group: &Joined, resources: Option<&Resources>) -> Result<(), CgroupError> {
+    // The last container below a parent may be removing it at this moment.
+    let mut tries = 0;
+    loop {
+        match make_path(group) {
+            Err(e) if e.source.kind() == ErrorKind::NotFound && tries < 20 => tries += 1,
+            other => break other?,
+        }
+    }
+    if group.version() == Version::V2 {
+        limits_v2::delegate(group, resources)?;
+    }
+    Ok(())
+}
+
+fn make_path(group: &Joined) -> Result<(), CgroupError> {
     let mut missing: Vec<&Path> = Vec::new();
     let mut at = group.directory.as_path();
     while at != group.mount_point && at.starts_with(&group.mount_point) && !at.exists() {
@@ -247,10 +277,21 @@ fn make_directory(group: &Joined, resources: Option<&Resources>) -> Result<(), C
             limits_v1::inherit_cpuset(directory)?;
         }
     }
-    if group.version() == Version::V2 {
-        limits_v2::delegate(group, resources)?;
-    }
     Ok(())
+}
+
+/// Empty directories above the container's go too, so that nothing is left after the last container; only below a top directory named
+/// `davit...`, because any other may be an administrator's.
+fn remove_parents(group: &Joined) {
+    let Ok(below) = group.directory.strip_prefix(&group.mount_point) else { return };
+    let ours = below.iter().next().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("davit"));
+    let mut at = group.directory.parent();
+    while let Some(directory) = at.filter(|d| ours && *d != group.mount_point) {
+        if fs::remove_dir(directory).is_err() {
+            return;
+        }
+        at = directory.parent();
+    }
 }
 
 fn remove_tree(directory: &Path) -> Result<()> {
@@ -266,7 +307,11 @@ fn remove_tree(directory: &Path) -> Result<()> {
             remove_tree(&below)?;
         }
         if waited > Duration::from_secs(1) {
-            return Err(Error::Cgroup(CgroupError { operation: "remove".into(), path: directory.into(), source }));
+            return Err(Error::Cgroup(CgroupError {
+                operation: "remove".into(),
+                path: directory.into(),
+                source,
+            }));
         }
         std::thread::sleep(pause);
         waited += pause;
@@ -279,7 +324,8 @@ mod tests {
     use super::*;
 
     fn hybrid() -> Vec<Hierarchy> {
-        let controllers = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "name=systemd"];
+        let controllers =
+            ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "name=systemd"];
         let lines: Vec<String> = controllers
             .iter()
             .map(|c| format!("1 1 0:1 / /sys/fs/cgroup/{c} rw - cgroup cgroup rw,{c}"))
@@ -295,7 +341,14 @@ mod tests {
     #[test]
     fn only_what_is_needed_is_joined() {
         let plain = choose(&hybrid(), "/davit/x", "x", Some(&Resources::default()));
-        let want = ["cpu/davit/x", "cpuacct/davit/x", "memory/davit/x", "devices/davit/x", "freezer/davit/x", "pids/davit/x"];
+        let want = [
+            "cpu/davit/x",
+            "cpuacct/davit/x",
+            "memory/davit/x",
+            "devices/davit/x",
+            "freezer/davit/x",
+            "pids/davit/x",
+        ];
         assert_eq!(names(&plain), want);
         let text = r#"{"devices":[{"allow":true,"access":"rwm"}],"cpu":{"cpus":"0"}}"#;
         let privileged = choose(&hybrid(), "/davit/x", "x", Some(&serde_json::from_str(text).unwrap()));
@@ -315,7 +368,8 @@ mod tests {
 
     #[test]
     fn a_machine_with_v2_alone_has_one_group() {
-        let all = davit_sys::cgroup::parse("1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "0::/user.slice\n");
+        let all =
+            davit_sys::cgroup::parse("1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "0::/user.slice\n");
         assert_eq!(names(&choose(&all, "", "id", None)), ["davit/id"]);
         assert_eq!(names(&choose(&all, "/a/b", "id", None)), ["a/b"]);
     }

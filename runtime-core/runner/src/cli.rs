@@ -185,21 +185,46 @@ pub struct Update {
 
 /// Limits of `update` that are numbers.
 pub const LIMITS: [&str; 11] = [
-    "blkio-weight", "cpu-period", "cpu-quota", "cpu-share", "cpu-burst", "cpuset-cpus", "cpuset-mems", "memory",
-    "memory-reservation", "memory-swap", "pids-limit",
+    "blkio-weight",
+    "cpu-period",
+    "cpu-quota",
+    "cpu-share",
+    "cpu-burst",
+    "cpuset-cpus",
+    "cpuset-mems",
+    "memory",
+    "memory-reservation",
+    "memory-swap",
+    "pids-limit",
 ];
 
 const CREATE_VALUES: [&str; 5] = ["bundle", "pid-file", "console-socket", "preserve-fds", "pidfd-socket"];
 const CREATE_FLAGS: [&str; 3] = ["no-pivot", "no-new-keyring", "no-subreaper"];
 const EXEC_VALUES: [&str; 13] = [
-    "process", "pid-file", "console-socket", "cwd", "env", "user", "additional-gids", "cap", "apparmor",
-    "preserve-fds", "process-label", "cgroup", "pidfd-socket",
+    "process",
+    "pid-file",
+    "console-socket",
+    "cwd",
+    "env",
+    "user",
+    "additional-gids",
+    "cap",
+    "apparmor",
+    "preserve-fds",
+    "process-label",
+    "cgroup",
+    "pidfd-socket",
 ];
 
 /// Parses everything after the program's name.
 pub fn invocation(args: &[String]) -> Result<Invocation> {
     let values = ["root", "log", "log-format", "criu", "rootless", "cgroup-manager"];
-    let mut o = parse(args, &values, &["debug", "systemd-cgroup", "version", "help"], &[("v", "version"), ("h", "help")])?;
+    let mut o = parse(
+        args,
+        &values,
+        &["debug", "systemd-cgroup", "version", "help"],
+        &[("v", "version"), ("h", "help")],
+    )?;
     let log_json = match o.value("log-format").as_deref() {
         Some("json") => true,
         None | Some("text") => false,
@@ -267,7 +292,10 @@ fn command(name: &str, args: &[String]) -> Result<Command> {
         }
         "spec" => {
             let mut o = parse(args, &["bundle"], &["rootless"], &[("b", "bundle")])?;
-            Command::Spec { bundle: o.path("bundle").unwrap_or_else(|| ".".into()), rootless: o.flag("rootless") }
+            Command::Spec {
+                bundle: o.path("bundle").unwrap_or_else(|| ".".into()),
+                rootless: o.flag("rootless"),
+            }
         }
         "update" => update(args)?,
         "features" => Command::Features,
@@ -276,7 +304,9 @@ fn command(name: &str, args: &[String]) -> Result<Command> {
         "state" => Command::State { id: parse(args, &[], &[], &[])?.id()? },
         "pause" => Command::Pause { id: parse(args, &[], &[], &[])?.id()? },
         "resume" => Command::Resume { id: parse(args, &[], &[], &[])?.id()? },
-        other => return Err(Error::Usage(format!("unknown command {other:?}; davit-runner --help lists them"))),
+        other => {
+            return Err(Error::Usage(format!("unknown command {other:?}; davit-runner --help lists them")));
+        }
     })
 }
 
@@ -294,11 +324,21 @@ fn create(o: &mut Options) -> Result<Create> {
 
 fn exec(args: &[String]) -> Result<Command> {
     let short = [
-        ("p", "process"), ("d", "detach"), ("t", "tty"), ("e", "env"), ("u", "user"), ("g", "additional-gids"), ("c", "cap"),
+        ("p", "process"),
+        ("d", "detach"),
+        ("t", "tty"),
+        ("e", "env"),
+        ("u", "user"),
+        ("g", "additional-gids"),
+        ("c", "cap"),
     ];
     let flags = ["detach", "tty", "no-new-privs", "no-subreaper", "ignore-paused"];
     let mut o = parse(args, &EXEC_VALUES, &flags, &short)?;
-    let gids = o.values("additional-gids").iter().map(|g| options::number("additional-gids", g)).collect::<Result<_>>()?;
+    let gids = o
+        .values("additional-gids")
+        .iter()
+        .map(|g| options::number("additional-gids", g))
+        .collect::<Result<_>>()?;
     let words = o.rest.split_off(1.min(o.rest.len()));
     let exec = Exec {
         process: o.path("process"),
@@ -325,7 +365,14 @@ fn exec(args: &[String]) -> Result<Command> {
 
 fn update(args: &[String]) -> Result<Command> {
     let mut values: Vec<&str> = LIMITS.to_vec();
-    values.extend(["resources", "kernel-memory", "kernel-memory-tcp", "l3-cache-schema", "mem-bw-schema", "cpu-idle"]);
+    values.extend([
+        "resources",
+        "kernel-memory",
+        "kernel-memory-tcp",
+        "l3-cache-schema",
+        "mem-bw-schema",
+        "cpu-idle",
+    ]);
     let mut o = parse(args, &values, &[], &[("r", "resources")])?;
     let limits = LIMITS.iter().filter_map(|l| Some((*l, o.value(l)?))).collect();
     Ok(Command::Update(Box::new(Update { resources: o.path("resources"), limits, id: o.id()? })))

@@ -60,7 +60,9 @@ pub enum Error {
     #[error("{0}")]
     Inside(String),
     /// The process inside ended without a word.
-    #[error("the container's first process ended while it was being set up (killed by the OOM killer or a limit?)")]
+    #[error(
+        "the container's first process ended while it was being set up (killed by the OOM killer or a limit?)"
+    )]
     Vanished,
     /// A hook failed.
     #[error("hook {path}: {problem}")]

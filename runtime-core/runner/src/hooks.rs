@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn hooks_read_the_state_and_their_own_environment_only() {
-        run(&[hook("read s; [ \"$s\" = '{}' ] && [ \"$A\" = b ] && [ -z \"$HOME\" ]", None)], "{}\n").unwrap();
+        run(&[hook("read s; [ \"$s\" = '{}' ] && [ \"$A\" = b ] && [ -z \"$HOME\" ]", None)], "{}\n")
+            .unwrap();
         let e = run(&[hook("exit 3", None), hook("exit 4", None)], "").unwrap_err().to_string();
         assert!(e.contains("exit status: 3"), "{e}");
         let e = run(&[hook("sleep 60", Some(1))], "").unwrap_err().to_string();

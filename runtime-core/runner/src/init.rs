@@ -1,6 +1,6 @@
 //! The container's first process, from its clone to the exec of the program. Nothing here returns to the runner's code.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -100,9 +100,14 @@ impl Init<'_> {
             terminal.take(socket)?;
         }
         self.run_early_hooks()?;
-        self.make_cwd(root.as_fd(), &process.cwd);
+        // A missing working directory is made, as runc does; where it cannot be, entering it says why.
+        let _ = davit_sys::rootfs::open_or_make(root.as_fd(), &process.cwd, Target::Directory);
         rootfs::hide::make_read_only(root.as_fd(), &linux.readonly_paths)?;
         rootfs::hide::mask(root.as_fd(), &linux.masked_paths)?;
+        if !linux.makes(NamespaceKind::Pid) {
+            // Foreign processes see this one before it is the program.
+            fork::set_undumpable().context(|| "hide the runner's memory")?;
+        }
         Ok((root, cgroups))
     }
 
@@ -130,16 +135,19 @@ impl Init<'_> {
             Some((Message::Failed(text), _)) => return Err(Error::Inside(text)),
             _ => return Err(Error::Vanished),
         };
-        let placement: Placement =
-            serde_json::from_slice(&json).map_err(|source| Error::Json { path: PathBuf::from("the cgroups"), source })?;
+        let placement: Placement = serde_json::from_slice(&json)
+            .map_err(|source| Error::Json { path: PathBuf::from("the cgroups"), source })?;
         for (door, group) in doors.into_iter().zip(&placement.joined) {
-            Entry::from_fd(door).join().context(|| format!("join the cgroup {}", group.directory.display()))?;
+            Entry::from_fd(door)
+                .join()
+                .context(|| format!("join the cgroup {}", group.directory.display()))?;
         }
         if self.spec.linux.makes(NamespaceKind::Cgroup) {
             fork::unshare(NamespaceKind::Cgroup.flag()).context(|| "make a cgroup namespace")?;
         } else if let Some(path) = self.spec.linux.joins(NamespaceKind::Cgroup) {
             let file = std::fs::File::open(path).context(|| format!("open {}", path.display()))?;
-            fork::setns(file.as_fd(), NamespaceKind::Cgroup.flag()).context(|| format!("join {}", path.display()))?;
+            fork::setns(file.as_fd(), NamespaceKind::Cgroup.flag())
+                .context(|| format!("join {}", path.display()))?;
         }
         Ok(placement)
     }
@@ -153,14 +161,11 @@ impl Init<'_> {
         hooks::run(&hooks.create_container, &self.state_json)
     }
 
-    /// A missing working directory is made, as runc does; where it cannot be, entering it says why.
-    fn make_cwd(&self, root: BorrowedFd<'_>, cwd: &std::path::Path) {
-        let _ = davit_sys::rootfs::open_or_make(root, cwd, Target::Directory);
-    }
-
     /// From the pivot to the exec; gives why not.
     fn enter(&mut self, root: OwnedFd, _cgroups: &Placement) -> Error {
-        let Some(process) = self.spec.process.as_ref() else { return Error::Config("process is missing".into()) };
+        let Some(process) = self.spec.process.as_ref() else {
+            return Error::Config("process is missing".into());
+        };
         let mut program = Program::new(process, self.filter, self.preserve_fds);
         program.listener = self.listener.take().map(Into::into);
         let prepared = program.open_label().and_then(|()| {
@@ -171,10 +176,11 @@ impl Init<'_> {
             drop(root);
             program.assume()
         });
-        let assumed = match prepared.and_then(|a| message::send(&self.channel, &Message::Ready, &[]).map(|()| a)) {
-            Ok(assumed) => assumed,
-            Err(e) => return e,
-        };
+        let assumed =
+            match prepared.and_then(|a| message::send(&self.channel, &Message::Ready, &[]).map(|()| a)) {
+                Ok(assumed) => assumed,
+                Err(e) => return e,
+            };
         if let Err(e) = self.wait_for_start() {
             return e;
         }

@@ -52,7 +52,10 @@ pub fn load_spec(bundle: &Path) -> Result<Spec> {
 
 fn check(spec: &Spec) -> Result<()> {
     if !spec.oci_version.starts_with("1.") {
-        return Err(Error::Config(format!("ociVersion {:?}: this runtime follows version 1", spec.oci_version)));
+        return Err(Error::Config(format!(
+            "ociVersion {:?}: this runtime follows version 1",
+            spec.oci_version
+        )));
     }
     if spec.root.is_none() {
         return Err(Error::Config("root is missing".into()));
@@ -62,7 +65,10 @@ fn check(spec: &Spec) -> Result<()> {
         return Err(Error::Config("process.args must not be empty".into()));
     }
     if !process.cwd.is_absolute() {
-        return Err(Error::Config(format!("process.cwd {:?} must be an absolute path", process.cwd)));
+        return Err(Error::Config(format!(
+            "process.cwd \"{}\" must be an absolute path",
+            process.cwd.display()
+        )));
     }
     if !spec.linux.makes(NamespaceKind::Mount) {
         return Err(Error::Config("linux.namespaces needs a new mount namespace".into()));
@@ -86,11 +92,13 @@ struct Prepared {
 
 /// Creates a container. `wait_on_socket`: its program waits for the `start` command; otherwise for [`Launched::start`].
 pub fn launch(root: &Path, create: &cli::Create, wait_on_socket: bool) -> Result<Launched> {
-    let bundle = create.bundle.canonicalize().context(|| format!("find the bundle {}", create.bundle.display()))?;
+    let bundle =
+        create.bundle.canonicalize().context(|| format!("find the bundle {}", create.bundle.display()))?;
     let spec = load_spec(&bundle)?;
     let dir = StateDir::create(root, &create.id)?;
     let mut undo = Undo::of(&dir);
-    let launched = prepare(create, bundle, spec, dir).and_then(|p| start_init(p, create, wait_on_socket, &mut undo));
+    let launched =
+        prepare(create, bundle, spec, dir).and_then(|p| start_init(p, create, wait_on_socket, &mut undo));
     match launched {
         Ok(launched) => {
             undo.disarm();
@@ -105,7 +113,9 @@ fn prepare(create: &cli::Create, bundle: PathBuf, spec: Spec, dir: StateDir) -> 
     let console = match (&create.console_socket, terminal) {
         (Some(path), true) => Some(connect(path)?),
         (None, true) => {
-            return Err(Error::Config("process.terminal is set: name a --console-socket that gets the terminal".into()));
+            return Err(Error::Config(
+                "process.terminal is set: name a --console-socket that gets the terminal".into(),
+            ));
         }
         _ => None,
     };
@@ -143,7 +153,12 @@ fn prepare(create: &cli::Create, bundle: PathBuf, spec: Spec, dir: StateDir) -> 
     Ok(Prepared { dir, spec, plan, cgroups, filter, state, console, listener })
 }
 
-fn start_init(mut p: Prepared, create: &cli::Create, wait_on_socket: bool, undo: &mut Undo) -> Result<Launched> {
+fn start_init(
+    mut p: Prepared,
+    create: &cli::Create,
+    wait_on_socket: bool,
+    undo: &mut Undo,
+) -> Result<Launched> {
     let resources = p.spec.linux.resources.clone();
     let gate = if wait_on_socket { Gate::Socket(listen(&p.dir)?) } else { Gate::Runner };
     // v2: the child is born in its cgroup. v1: it walks in later, and the directories are made while it mounts.
@@ -153,7 +168,8 @@ fn start_init(mut p: Prepared, create: &cli::Create, wait_on_socket: bool, undo:
         undo.cgroups(&p.cgroups);
         entries = Some(p.cgroups.make(resources.as_ref())?);
     }
-    let born_in = p.cgroups.unified().filter(|_| only_v2).and_then(|g| std::fs::File::open(&g.directory).ok());
+    let born_in =
+        p.cgroups.unified().filter(|_| only_v2).and_then(|g| std::fs::File::open(&g.directory).ok());
     let (ours, theirs) = Channel::pair().context(|| "make a channel to the first process")?;
     let before = namespaces::join_before_clone(&p.spec)?;
     let flags = namespaces::clone_flags(&p.spec);
@@ -187,14 +203,14 @@ fn start_init(mut p: Prepared, create: &cli::Create, wait_on_socket: bool, undo:
         identity::map(pid, &p.spec.linux)?;
         tell(&ours, &Message::Mapped, &[])?;
     }
-    let entries = match entries {
-        Some(entries) => entries,
-        None => {
-            undo.cgroups(&p.cgroups);
-            p.cgroups.make(resources.as_ref())?
-        }
+    let entries = if let Some(made) = entries {
+        made
+    } else {
+        undo.cgroups(&p.cgroups);
+        p.cgroups.make(resources.as_ref())?
     };
-    let json = serde_json::to_vec(&p.cgroups).map_err(|source| Error::Json { path: "the cgroups".into(), source })?;
+    let json = serde_json::to_vec(&p.cgroups)
+        .map_err(|source| Error::Json { path: "the cgroups".into(), source })?;
     let doors: Vec<_> = entries.iter().map(AsFd::as_fd).collect();
     tell(&ours, &Message::Cgroups(json), &doors)?;
     p.state.pid = pid;

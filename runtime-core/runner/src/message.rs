@@ -96,7 +96,12 @@ mod tests {
     #[test]
     fn messages_survive_and_a_close_is_none() {
         let (a, b) = Channel::pair().unwrap();
-        for m in [Message::Mapped, Message::Cgroups(b"{}".to_vec()), Message::Failed("no: x".into()), Message::Start] {
+        for m in [
+            Message::Mapped,
+            Message::Cgroups(b"{}".to_vec()),
+            Message::Failed("no: x".into()),
+            Message::Start,
+        ] {
             send(&a, &m, &[]).unwrap();
             assert_eq!(receive(&b).unwrap().unwrap().0, m);
         }

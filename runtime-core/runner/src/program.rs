@@ -196,7 +196,6 @@ impl<'a> Program<'a> {
             if !self.process.no_new_privileges {
                 let admin = CapSet::default().with(Capability::SYS_ADMIN).and(caps::get()?.1);
                 caps::set(sets.effective.or(admin), sets.permitted.or(admin), sets.inheritable)?;
-                // Ambient members go first: clearing permitted ones later would need no call, raising them does.
             }
             let descriptor = davit_sys::seccomp::load(&filter.program, filter.flags)
                 .context(|| "load the seccomp filter")?;

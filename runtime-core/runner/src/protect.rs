@@ -24,7 +24,8 @@ pub fn ensure(command: &Command) -> Result<()> {
         return Ok(());
     }
     let own = Path::new("/proc/self/exe");
-    let exe = rustix::fs::open(own, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(|| "open /proc/self/exe")?;
+    let exe = rustix::fs::open(own, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "open /proc/self/exe")?;
     if sys::is_read_only(exe.as_fd()).context(|| "look at the mount of /proc/self/exe")? || is_sealed(own) {
         return Ok(());
     }
@@ -47,8 +48,6 @@ pub fn ensure(command: &Command) -> Result<()> {
         text(k)
     });
     let env: Vec<CString> = env.chain([text(format!("{MARK}=1").into())]).collect();
-    let refs = |list: &'_ [CString]| list.iter().map(|s| s.clone()).collect::<Vec<_>>();
-    let (args, env) = (refs(&args), refs(&env));
     let failed = sys::exec_fd(
         program.as_fd(),
         &args.iter().map(CString::as_c_str).collect::<Vec<_>>(),
@@ -62,7 +61,10 @@ fn sealed_copy(own: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
     let copy = rustix::fs::memfd_create("davit-runner", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(copy);
     std::io::copy(&mut std::fs::File::open(own)?, &mut file)?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
     Ok(file.into())
 }
 

@@ -64,7 +64,13 @@ pub fn plan(spec: &Spec, bundle: &Path, bind_devices: bool) -> Result<Plan> {
             Error::Config(format!("rootfsPropagation {name:?} is none of private, slave, shared, unbindable"))
         })?),
     };
-    Ok(Plan { root: path, bundle: bundle.to_owned(), mounts: mounts.collect::<Result<_>>()?, propagation, bind_devices })
+    Ok(Plan {
+        root: path,
+        bundle: bundle.to_owned(),
+        mounts: mounts.collect::<Result<_>>()?,
+        propagation,
+        bind_devices,
+    })
 }
 
 impl Plan {
@@ -86,9 +92,14 @@ impl Plan {
         rustix::mount::mount_change("/", flags).context(|| "cut the mount namespace off from the host's")?;
         let shown = self.root.display();
         let tree = sys::clone_tree_at(&self.root, true).context(|| format!("clone the mount of {shown}"))?;
-        let target = rustix::fs::open(&self.root, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-            .context(|| format!("open {shown}"))?;
-        sys::attach(tree.as_fd(), target.as_fd()).context(|| format!("mount the root file system at {shown}"))?;
+        let target = rustix::fs::open(
+            &self.root,
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .context(|| format!("open {shown}"))?;
+        sys::attach(tree.as_fd(), target.as_fd())
+            .context(|| format!("mount the root file system at {shown}"))?;
         Ok(tree)
     }
 
@@ -96,11 +107,13 @@ impl Plan {
     pub fn seal(&self, root: &OwnedFd, read_only: bool) -> Result<()> {
         if read_only {
             let attributes = MountAttributes { set: sys::ATTR_RDONLY, ..MountAttributes::default() };
-            sys::set_attributes(root.as_fd(), attributes, false).context(|| "make the root file system read-only")?;
+            sys::set_attributes(root.as_fd(), attributes, false)
+                .context(|| "make the root file system read-only")?;
         }
         if let Some((propagation, recursive)) = self.propagation {
             let attributes = MountAttributes { propagation, ..MountAttributes::default() };
-            sys::set_attributes(root.as_fd(), attributes, recursive).context(|| "set the root's propagation")?;
+            sys::set_attributes(root.as_fd(), attributes, recursive)
+                .context(|| "set the root's propagation")?;
         }
         Ok(())
     }

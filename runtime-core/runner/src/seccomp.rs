@@ -78,7 +78,8 @@ pub(crate) mod action {
 pub fn compile(profile: &Seccomp) -> Result<Filter, SeccompError> {
     let default = parse_action(&profile.default_action, profile.default_errno_ret)?;
     let rules = by_name(&profile.syscalls)?;
-    let notifies = default == action::NOTIFY || profile.syscalls.iter().any(|r| r.action == "SCMP_ACT_NOTIFY");
+    let notifies =
+        default == action::NOTIFY || profile.syscalls.iter().any(|r| r.action == "SCMP_ACT_NOTIFY");
     if notifies && profile.listener_path.is_none() {
         return Err(SeccompError::NoListener);
     }
@@ -175,7 +176,8 @@ fn parse_flags(names: &[String]) -> Result<u32, SeccompError> {
 
 /// The ranges of system call numbers of equal treatment, from 0 up.
 fn segments(architecture: &Architecture, rules: &HashMap<&str, Treatment>, default: u32) -> Vec<Segment> {
-    let denies = !matches!(default & 0xffff_0000, action::ALLOW | action::LOG | action::TRACE | action::NOTIFY);
+    let denies =
+        !matches!(default & 0xffff_0000, action::ALLOW | action::LOG | action::TRACE | action::NOTIFY);
     let mut newest = 0;
     let mut out: Vec<Segment> = Vec::new();
     for (number, name) in architecture.names.iter().enumerate() {

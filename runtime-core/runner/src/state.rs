@@ -75,8 +75,8 @@ pub struct OciState<'a> {
 impl State {
     /// The state as the specification has it. The pid of a stopped container is 0.
     pub fn oci<'a>(&'a self, status: &'a str, pid: i32) -> OciState<'a> {
-        let uid = nix::unistd::Uid::from_raw(self.owner);
-        let known = || nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(String::new, |u| u.name);
+        // Without the user database: a static executable cannot load its modules.
+        let owner = || if self.owner == 0 { "root".to_owned() } else { self.owner.to_string() };
         OciState {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -86,15 +86,21 @@ impl State {
             rootfs: &self.rootfs,
             created: &self.created,
             annotations: &self.annotations,
-            // A look-up in the user database has no place on the start path, nor among what hooks are promised.
-            owner: (status != "creating").then(known),
+            owner: (status != "creating").then(owner),
         }
     }
 
     /// The same as text, for hooks; empty when there are none to read it.
     pub fn oci_json(&self, status: &str, pid: i32) -> String {
         let h = &self.hooks;
-        let any = [&h.prestart, &h.create_runtime, &h.create_container, &h.start_container, &h.poststart, &h.poststop];
+        let any = [
+            &h.prestart,
+            &h.create_runtime,
+            &h.create_container,
+            &h.start_container,
+            &h.poststart,
+            &h.poststop,
+        ];
         if any.iter().all(|l| l.is_empty()) {
             return String::new();
         }
@@ -183,14 +189,17 @@ impl StateDir {
 
     /// Writes state.json: a reader sees all of it or none.
     pub fn save(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state).map_err(|source| Error::Json { path: self.path.clone(), source })?;
+        let text =
+            serde_json::to_vec(state).map_err(|source| Error::Json { path: self.path.clone(), source })?;
         write_atomically(&self.path.join("state.json"), &text)
     }
 
     /// Removes the directory; that it is gone is no error.
     pub fn remove(&self) -> Result<()> {
         match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context(|| format!("remove {}", self.path.display())),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(e).context(|| format!("remove {}", self.path.display()))
+            }
             _ => Ok(()),
         }
     }
@@ -221,8 +230,10 @@ pub fn ids(root: &Path) -> Result<Vec<String>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context(|| format!("list {}", root.display()))?,
     };
-    let mut ids: Vec<String> =
-        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| !n.starts_with('.')).collect();
+    let mut ids: Vec<String> = entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|n| !n.starts_with('.'))
+        .collect();
     ids.sort();
     Ok(ids)
 }

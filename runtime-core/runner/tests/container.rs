@@ -1,6 +1,8 @@
 //! davit-runner on real containers, made of the machine's busybox-static. Needs root; every bundle lives in a directory of its own, cgroups
 //! below /davit-runner-test, and each test checks that nothing is left.
 
+#![allow(clippy::unwrap_used)] // helpers of tests lie outside of #[test] functions
+
 #[path = "container/bundle.rs"]
 mod bundle;
 #[path = "container/errors.rs"]
@@ -19,7 +21,7 @@ mod limits;
 mod seccomp;
 #[path = "container/terminal.rs"]
 mod terminal;
-#[path = "container/userns.rs"]
-mod userns;
 #[path = "container/unified.rs"]
 mod unified;
+#[path = "container/userns.rs"]
+mod userns;

@@ -11,8 +11,17 @@ use crate::spec::resources::DeviceRule;
 
 /// Creating nodes is harmless without the right to open them; these may be opened: null, zero, full, tty, random, urandom, console, pts, ptmx.
 const DEFAULTS: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 5:0 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:1 rwm",
-    "c 136:* rwm", "c 5:2 rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 5:0 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:1 rwm",
+    "c 136:* rwm",
+    "c 5:2 rwm",
 ];
 
 /// Writes the rules into a fresh cgroup.
@@ -72,7 +81,8 @@ mod tests {
     #[test]
     fn a_later_deny_all_counts() {
         let rules: Vec<DeviceRule> =
-            serde_json::from_str(r#"[{"allow":true,"type":"c","major":10,"access":"r"},{"allow":false}]"#).unwrap();
+            serde_json::from_str(r#"[{"allow":true,"type":"c","major":10,"access":"r"},{"allow":false}]"#)
+                .unwrap();
         assert_eq!(lines(&rules).last(), Some(&(false, "a".to_owned())));
     }
 }

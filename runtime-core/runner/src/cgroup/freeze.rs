@@ -20,7 +20,8 @@ impl Placement {
         if let Some(group) = self.controller("freezer") {
             return read(&group.directory.join("freezer.state")).is_ok_and(|s| s.trim() != "THAWED");
         }
-        self.unified().is_some_and(|g| read(&g.directory.join("cgroup.freeze")).is_ok_and(|s| s.trim() == "1"))
+        self.unified()
+            .is_some_and(|g| read(&g.directory.join("cgroup.freeze")).is_ok_and(|s| s.trim() == "1"))
     }
 
     /// Freezes all processes and waits until they are.
@@ -79,7 +80,9 @@ pub fn send(pid: i32, signal: i32) -> Result<()> {
     // nix's Signal lacks the real-time ones, which kill(2) takes all the same.
     let done = match nix::sys::signal::Signal::try_from(signal) {
         Ok(known) => kill(Pid::from_raw(pid), known),
-        Err(_) => davit_sys::fork::kill_raw(pid, signal).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))),
+        Err(_) => {
+            davit_sys::fork::kill_raw(pid, signal).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+        }
     };
     match done {
         Err(Errno::ESRCH) => Ok(()),
@@ -103,10 +106,17 @@ fn poll(mut done: impl FnMut() -> Result<bool>) -> Result<bool> {
 fn too_slow(file: &Path) -> Error {
     Error::Limit {
         what: "the running of processes (pause)".into(),
-        reason: format!("the kernel did not freeze them within {} s ({})", PATIENCE.as_secs(), file.display()),
+        reason: format!(
+            "the kernel did not freeze them within {} s ({})",
+            PATIENCE.as_secs(),
+            file.display()
+        ),
     }
 }
 
 fn no_freezer() -> Error {
-    Error::Limit { what: "the running of processes (pause)".into(), reason: "the container has no freezer cgroup".into() }
+    Error::Limit {
+        what: "the running of processes (pause)".into(),
+        reason: "the container has no freezer cgroup".into(),
+    }
 }

@@ -16,7 +16,8 @@ pub fn apply(placement: &Placement, resources: &Resources) -> Result<()> {
             Some(group) => Ok(Some(group.directory.as_path())),
             None if asked => Err(Error::Limit {
                 what: controller.to_owned(),
-                reason: "this machine has no such cgroup controller, or it is not delegated to this user".into(),
+                reason: "this machine has no such cgroup controller, or it is not delegated to this user"
+                    .into(),
             }),
             None => Ok(None),
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use davit_sys::cgroup::{CgroupError, read, write};
 
 use super::Joined;
+use crate::error::{Error, Result};
 use crate::spec::Resources;
 use crate::spec::resources::{BlockIo, Cpu, Memory};
 
@@ -31,17 +32,16 @@ pub fn delegate(group: &Joined, resources: Option<&Resources>) -> Result<(), Cgr
 }
 
 /// Writes all limits that `resources` names.
-pub fn apply(d: &Path, resources: &Resources) -> Result<(), CgroupError> {
-    for (file, value) in values(resources) {
-        write(&d.join(file), &value)?;
-    }
-    for (file, value) in &resources.unified {
+pub fn apply(d: &Path, resources: &Resources) -> Result<()> {
+    for (file, value) in values(resources).into_iter().chain(resources.unified.clone()) {
         // A file name, never a path: the config must not reach other cgroups.
-        if file.contains('/') {
-            let source = std::io::Error::from_raw_os_error(libc::EINVAL);
-            return Err(CgroupError { operation: format!("write {value:?} to"), path: file.into(), source });
+        let path = d.join(&file);
+        if file.contains('/') || !path.exists() {
+            let reason =
+                "this machine has no such cgroup controller, or it is not delegated to this user".into();
+            return Err(Error::Limit { what: file, reason });
         }
-        write(&d.join(file), value)?;
+        write(&path, &value)?;
     }
     Ok(())
 }
@@ -62,7 +62,12 @@ fn values(resources: &Resources) -> Vec<(String, String)> {
     if let Some(b) = &resources.block_io {
         block_io(b, &mut out);
     }
-    out.extend(resources.hugepage_limits.iter().map(|h| (format!("hugetlb.{}.max", h.page_size), h.limit.to_string())));
+    out.extend(
+        resources
+            .hugepage_limits
+            .iter()
+            .map(|h| (format!("hugetlb.{}.max", h.page_size), h.limit.to_string())),
+    );
     out
 }
 
@@ -78,7 +83,9 @@ fn memory(m: &Memory, out: &mut Vec<(&'static str, String)>) {
     // v1 limits memory and swap together, v2 swap alone.
     match (m.swap.filter(|v| *v != 0), limit) {
         (Some(-1), _) => out.push(("memory.swap.max", "max".into())),
-        (Some(sum), Some(limit)) if limit > 0 => out.push(("memory.swap.max", (sum - limit).max(0).to_string())),
+        (Some(sum), Some(limit)) if limit > 0 => {
+            out.push(("memory.swap.max", (sum - limit).max(0).to_string()));
+        }
         _ => {}
     }
 }
@@ -123,7 +130,11 @@ fn block_io(b: &BlockIo, out: &mut Vec<(String, String)>) {
         ("wiops", &b.throttle_write_iops_device),
     ];
     for (key, devices) in limits {
-        out.extend(devices.iter().map(|d| ("io.max".to_owned(), format!("{}:{} {key}={}", d.major, d.minor, d.rate))));
+        out.extend(
+            devices
+                .iter()
+                .map(|d| ("io.max".to_owned(), format!("{}:{} {key}={}", d.major, d.minor, d.rate))),
+        );
     }
 }
 
@@ -135,11 +146,18 @@ mod tests {
     fn v1_units_become_v2_units() {
         let text = r#"{"memory":{"limit":1000,"swap":1500,"reservation":-1},"cpu":{"shares":1024,"quota":50000},
             "pids":{"limit":0},"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}]}}"#;
-        let got: Vec<String> =
-            values(&serde_json::from_str(text).unwrap()).into_iter().map(|(f, v)| format!("{f}={v}")).collect();
+        let got: Vec<String> = values(&serde_json::from_str(text).unwrap())
+            .into_iter()
+            .map(|(f, v)| format!("{f}={v}"))
+            .collect();
         let want = [
-            "memory.max=1000", "memory.low=max", "memory.swap.max=500", "cpu.weight=39", "cpu.max=50000 100000",
-            "pids.max=max", "io.max=8:0 rbps=7",
+            "memory.max=1000",
+            "memory.low=max",
+            "memory.swap.max=500",
+            "cpu.weight=39",
+            "cpu.max=50000 100000",
+            "pids.max=max",
+            "io.max=8:0 rbps=7",
         ];
         assert_eq!(got, want);
         assert_eq!((weight_of_shares(2), weight_of_shares(262_144), weight_of_shares(0)), (1, 10_000, 1));

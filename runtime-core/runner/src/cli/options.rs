@@ -78,7 +78,10 @@ impl Options {
     /// The container's id: exactly one word that makes a file name.
     pub fn id(&mut self) -> Result<String> {
         let [id] = self.rest.as_slice() else {
-            return Err(Error::Usage(format!("exactly one container id is needed, {} words were given", self.rest.len())));
+            return Err(Error::Usage(format!(
+                "exactly one container id is needed, {} words were given",
+                self.rest.len()
+            )));
         };
         valid_id(id)?;
         Ok(id.clone())

@@ -27,7 +27,9 @@ pub fn exec(root: &Path, exec: &cli::Exec) -> Result<i32> {
     let state = dir.load()?;
     match dir.status(&state) {
         Status::Running | Status::Created => {}
-        status => return Err(Error::Status { operation: "exec in", id: exec.id.clone(), status: status.as_str() }),
+        status => {
+            return Err(Error::Status { operation: "exec in", id: exec.id.clone(), status: status.as_str() });
+        }
     }
     let process = process(exec, &state)?;
     let filter = seccomp::load(&dir.seccomp_file(), state.seccomp_flags)?;
@@ -35,7 +37,8 @@ pub fn exec(root: &Path, exec: &cli::Exec) -> Result<i32> {
         return enter(exec, &state, &process, filter.as_ref(), exec.console_socket.as_deref()).map(|_| 0);
     }
     let foreground = Foreground::block_signals()?;
-    let own_terminal = if process.terminal && exec.console_socket.is_none() { Some(Terminal::new()?) } else { None };
+    let own_terminal =
+        if process.terminal && exec.console_socket.is_none() { Some(Terminal::new()?) } else { None };
     let socket = own_terminal.as_ref().map(|t| t.socket.as_path()).or(exec.console_socket.as_deref());
     let (pid, pidfd) = enter(exec, &state, &process, filter.as_ref(), socket)?;
     foreground.wait(pid, &pidfd, own_terminal)
@@ -52,7 +55,11 @@ fn process(exec: &cli::Exec, state: &State) -> Result<Process> {
     };
     if exec.process.is_some() {
         p.terminal |= exec.tty;
-        return if p.args.is_empty() { Err(Error::Config("process.args must not be empty".into())) } else { Ok(p) };
+        return if p.args.is_empty() {
+            Err(Error::Config("process.args must not be empty".into()))
+        } else {
+            Ok(p)
+        };
     }
     if let Some(user) = &exec.user {
         let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
@@ -80,9 +87,15 @@ fn process(exec: &cli::Exec, state: &State) -> Result<Process> {
 
 /// Which namespaces of the container are not ours.
 fn foreign_namespaces(pid: i32) -> CloneFlags {
-    let inode = |who: &str, kind: NamespaceKind| fs::metadata(format!("/proc/{who}/ns/{}", kind.file())).map(|m| m.ino()).ok();
+    let inode = |who: &str, kind: NamespaceKind| {
+        fs::metadata(format!("/proc/{who}/ns/{}", kind.file())).map(|m| m.ino()).ok()
+    };
     let target = pid.to_string();
-    NamespaceKind::ALL.into_iter().filter(|k| inode("self", *k) != inode(&target, *k)).map(NamespaceKind::flag).collect()
+    NamespaceKind::ALL
+        .into_iter()
+        .filter(|k| inode("self", *k) != inode(&target, *k))
+        .map(NamespaceKind::flag)
+        .collect()
 }
 
 fn enter(
@@ -98,10 +111,17 @@ fn enter(
     let flags = foreign_namespaces(state.pid);
     let console = match (process.terminal, console) {
         (true, Some(path)) => Some(launch::connect(path)?),
-        (true, None) => return Err(Error::Usage("exec --detach with a terminal needs --console-socket".into())),
+        (true, None) => {
+            return Err(Error::Usage("exec --detach with a terminal needs --console-socket".into()));
+        }
         _ => None,
     };
-    let doors = state.cgroups.joined.iter().map(|g| Entry::open(&g.directory, g.version())).collect::<Result<Vec<_>, _>>()?;
+    let doors = state
+        .cgroups
+        .joined
+        .iter()
+        .map(|g| Entry::open(&g.directory, g.version()))
+        .collect::<Result<Vec<_>, _>>()?;
     if let Some(score) = process.oom_score_adj {
         kernel::set_oom_score(score)?;
     }
@@ -139,7 +159,10 @@ fn clone_into(target: &OwnedFd, flags: CloneFlags, user: bool) -> Result<Cloned>
     if !user {
         return Ok(fork::clone_process(CloneFlags::empty(), None)?);
     }
-    launch::namespaces::clone_through(|| fork::setns(target.as_fd(), flags).context(|| "join the container's namespaces"), CloneFlags::empty())
+    launch::namespaces::clone_through(
+        || fork::setns(target.as_fd(), flags).context(|| "join the container's namespaces"),
+        CloneFlags::empty(),
+    )
 }
 
 fn become_member(

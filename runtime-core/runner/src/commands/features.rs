@@ -3,7 +3,6 @@
 use davit_sys::caps::Capability;
 use serde_json::json;
 
-
 use crate::error::{Error, Result};
 use crate::spec::NamespaceKind;
 

@@ -26,7 +26,14 @@ impl Foreground {
     /// Must come before the clone, so that no signal is lost in between. (The program gets a clean mask.)
     pub fn block_signals() -> Result<Self> {
         let mut mask = SigSet::all();
-        for kept in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP] {
+        for kept in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGABRT,
+            Signal::SIGTRAP,
+        ] {
             mask.remove(kept);
         }
         mask.thread_block().context(|| "block signals")?;
@@ -122,7 +129,9 @@ impl Terminal {
     fn connect(self) -> Result<Connected> {
         let (stream, _) = self.listener.accept().context(|| "take the terminal")?;
         let _ = std::fs::remove_file(&self.socket);
-        let received = davit_sys::fork::channel::Channel::from_fd(stream.into()).receive().context(|| "take the terminal")?;
+        let received = davit_sys::fork::channel::Channel::from_fd(stream.into())
+            .receive()
+            .context(|| "take the terminal")?;
         let master = received.fds.into_iter().next().ok_or(io::ErrorKind::UnexpectedEof.into());
         let master: OwnedFd = master.map_err(|e: io::Error| e).context(|| "take the terminal")?;
         let saved = rustix::termios::tcgetattr(io::stdin()).ok();
@@ -166,7 +175,9 @@ impl Connected {
         let mut buffer = [0u8; 4096];
         if output && self.master_open {
             match self.master.read(&mut buffer) {
-                Ok(n) if n > 0 => drop(io::stdout().write_all(&buffer[..n]).and_then(|()| io::stdout().flush())),
+                Ok(n) if n > 0 => {
+                    drop(io::stdout().write_all(&buffer[..n]).and_then(|()| io::stdout().flush()));
+                }
                 _ => self.master_open = false,
             }
         }

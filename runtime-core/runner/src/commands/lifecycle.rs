@@ -50,9 +50,9 @@ pub fn run(root: &Path, create: &cli::Create, detach: bool, keep: bool) -> Resul
         create.console_socket = Some(t.socket.clone());
     }
     let launched = launch::launch(root, &create, false)?;
-    let started = launched
-        .start()
-        .and_then(|()| hooks::run(&launched.state.hooks.poststart, &launched.state.oci_json("running", launched.state.pid)));
+    let started = launched.start().and_then(|()| {
+        hooks::run(&launched.state.hooks.poststart, &launched.state.oci_json("running", launched.state.pid))
+    });
     let code = started.and_then(|()| foreground.wait(launched.state.pid, &launched.pidfd, terminal));
     if keep {
         return code;

@@ -42,7 +42,8 @@ pub fn list(root: &Path, as_json: bool, quiet: bool) -> Result<()> {
     if quiet {
         return found.iter().try_for_each(|(s, _)| print(&format!("{}\n", s.id)));
     }
-    let states: Vec<_> = found.iter().map(|(s, status)| s.oci(status.as_str(), visible_pid(s, *status))).collect();
+    let states: Vec<_> =
+        found.iter().map(|(s, status)| s.oci(status.as_str(), visible_pid(s, *status))).collect();
     if as_json {
         return print(&(json(&states, false)? + "\n"));
     }
@@ -69,7 +70,10 @@ pub fn ps(root: &Path, id: &str, as_json: bool, args: &[String]) -> Result<()> {
     let column = header.split_whitespace().position(|w| w == "PID");
     let column = column.ok_or_else(|| Error::Usage("ps: the output has no PID column".into()))?;
     let belongs = |line: &&str| {
-        line.split_whitespace().nth(column).and_then(|p| p.parse().ok()).is_some_and(|p: i32| pids.contains(&p))
+        line.split_whitespace()
+            .nth(column)
+            .and_then(|p| p.parse().ok())
+            .is_some_and(|p: i32| pids.contains(&p))
     };
     let lines: Vec<&str> = std::iter::once(header).chain(text.lines().skip(1).filter(belongs)).collect();
     print(&(lines.join("\n") + "\n"))
@@ -80,6 +84,7 @@ pub fn spec(bundle: &Path, rootless: bool) -> Result<()> {
     let path = bundle.join("config.json");
     let text = json(&template::spec(rootless), true)? + "\n";
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
-    let mut file = file.context(|| format!("write {} (a config.json that is there already is kept)", path.display()))?;
+    let mut file =
+        file.context(|| format!("write {} (a config.json that is there already is kept)", path.display()))?;
     std::io::Write::write_all(&mut file, text.as_bytes()).context(|| format!("write {}", path.display()))
 }

@@ -27,7 +27,9 @@ mod tests {
 
     #[test]
     fn names_and_numbers_mean_the_same() {
-        for (text, number) in [("15", 15), ("TERM", 15), ("sigterm", 15), ("KILL", 9), ("RTMIN+1", 35), ("0", 0)] {
+        for (text, number) in
+            [("15", 15), ("TERM", 15), ("sigterm", 15), ("KILL", 9), ("RTMIN+1", 35), ("0", 0)]
+        {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for text in ["FROB", "65", "-1", "", "RTMIN+31"] {

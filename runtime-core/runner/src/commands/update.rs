@@ -55,7 +55,8 @@ fn from_options(limits: &[(&'static str, String)]) -> Result<Resources> {
             "cpuset-mems" => cpu.mems.clone_from(value),
             "pids-limit" => r.pids = Some(Pids { limit: cli::options::number(name, value)? }),
             "blkio-weight" => {
-                r.block_io = Some(BlockIo { weight: Some(cli::options::number(name, value)?), ..BlockIo::default() });
+                r.block_io =
+                    Some(BlockIo { weight: Some(cli::options::number(name, value)?), ..BlockIo::default() });
             }
             other => return Err(Error::Usage(format!("--{other} cannot be changed"))),
         }

@@ -33,7 +33,14 @@ pub fn set(spec: &Spec) -> Result<()> {
 
 /// Dots separate, slashes are dots of a name (`net.ipv4.conf.eth0/1.x`); both forms without `..`.
 fn sysctl_path(key: &str) -> Result<PathBuf> {
-    let relative: String = key.chars().map(|c| match c { '.' => '/', '/' => '.', other => other }).collect();
+    let relative: String = key
+        .chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
     let slashed = key.contains('/') && !key.contains('.');
     let relative = if slashed { key.to_owned() } else { relative };
     if relative.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
@@ -45,7 +52,13 @@ fn sysctl_path(key: &str) -> Result<PathBuf> {
 /// Only what a namespace of the container isolates may be set: everything else would change the host.
 fn check_sysctl(key: &str, spec: &Spec) -> Result<()> {
     const IPC: [&str; 8] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
     let dotted = if key.contains('.') { key.to_owned() } else { key.replace('/', ".") };
@@ -96,8 +109,14 @@ mod tests {
 
     #[test]
     fn names_become_paths_that_stay_below_proc_sys() {
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.rp_filter").unwrap(), PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/rp_filter"));
-        assert_eq!(sysctl_path("net/ipv4/ip_forward").unwrap(), PathBuf::from("/proc/sys/net/ipv4/ip_forward"));
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/1.rp_filter").unwrap(),
+            PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/rp_filter")
+        );
+        assert_eq!(
+            sysctl_path("net/ipv4/ip_forward").unwrap(),
+            PathBuf::from("/proc/sys/net/ipv4/ip_forward")
+        );
         for bad in ["net/../kernel/x", "net..x", "net.//.x", ""] {
             sysctl_path(bad).unwrap_err();
         }

@@ -23,7 +23,8 @@ pub fn map(pid: i32, linux: &Linux) -> Result<()> {
     let single = linux.uid_mappings.len() == 1 && linux.uid_mappings[0].size == 1;
     if privileged || single {
         if !privileged {
-            fs::write(format!("/proc/{pid}/setgroups"), "deny").context(|| "deny setgroups in the user namespace")?;
+            fs::write(format!("/proc/{pid}/setgroups"), "deny")
+                .context(|| "deny setgroups in the user namespace")?;
         }
         fs::write(format!("/proc/{pid}/uid_map"), uids).context(|| "map user ids")?;
         return fs::write(format!("/proc/{pid}/gid_map"), gids).context(|| "map group ids");
@@ -33,7 +34,9 @@ pub fn map(pid: i32, linux: &Linux) -> Result<()> {
 }
 
 fn lines(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect()
+    mappings
+        .iter()
+        .fold(String::new(), |text, m| text + &format!("{} {} {}\n", m.container_id, m.host_id, m.size))
 }
 
 fn by_program(program: &str, pid: i32, lines: &str) -> Result<()> {

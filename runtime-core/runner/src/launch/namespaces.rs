@@ -29,7 +29,8 @@ pub fn join_before_clone(spec: &Spec) -> Result<Left> {
     let has_hooks = spec.hooks.is_some();
     for kind in [Kind::Network, Kind::Ipc, Kind::Uts, Kind::Time, Kind::Pid] {
         let Some(path) = spec.linux.joins(kind) else { continue };
-        let file = File::open(path).context(|| format!("open the {} namespace {}", kind.file(), path.display()))?;
+        let file =
+            File::open(path).context(|| format!("open the {} namespace {}", kind.file(), path.display()))?;
         if has_hooks && kind != Kind::Pid && kind != Kind::Time {
             let own = format!("/proc/self/ns/{}", kind.file());
             left.0.push((kind, File::open(&own).context(|| format!("open {own}"))?));
@@ -51,7 +52,8 @@ impl Left {
     /// Goes back, so that hooks run in the runtime's namespaces.
     pub fn restore(self, _spec: &Spec) -> Result<()> {
         for (kind, file) in self.0 {
-            fork::setns(file.as_fd(), kind.flag()).context(|| format!("return to the {} namespace", kind.file()))?;
+            fork::setns(file.as_fd(), kind.flag())
+                .context(|| format!("return to the {} namespace", kind.file()))?;
         }
         Ok(())
     }
@@ -60,7 +62,10 @@ impl Left {
 /// Clones into an existing user namespace.
 pub fn clone_in_user_namespace(path: &Path, flags: CloneFlags) -> Result<Cloned> {
     let file = File::open(path).context(|| format!("open the user namespace {}", path.display()))?;
-    let join = || fork::setns(file.as_fd(), Kind::User.flag()).context(|| format!("join the user namespace {}", path.display()));
+    let join = || {
+        fork::setns(file.as_fd(), Kind::User.flag())
+            .context(|| format!("join the user namespace {}", path.display()))
+    };
     clone_through(join, flags)
 }
 

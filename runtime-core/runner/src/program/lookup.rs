@@ -18,14 +18,17 @@ pub fn find(args: &[String], env: &[String]) -> Result<String> {
         return match check(name) {
             Ok(()) => Ok(name.clone()),
             // runc says which call failed for what does not exist; engines match on the ending.
-            Err(Errno::ENOENT) => Err(Error::Program(format!("exec: {name:?}: stat {name}: no such file or directory"))),
+            Err(Errno::ENOENT) => {
+                Err(Error::Program(format!("exec: {name:?}: stat {name}: no such file or directory")))
+            }
             Err(e) => Err(Error::Program(format!("exec: {name:?}: {}", describe(e as i32)))),
         };
     }
     let path = env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let mut denied = false;
     for directory in path.split(':') {
-        let candidate = if directory.is_empty() { format!("./{name}") } else { format!("{directory}/{name}") };
+        let candidate =
+            if directory.is_empty() { format!("./{name}") } else { format!("{directory}/{name}") };
         match check(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(Errno::EACCES) => denied = true,
@@ -40,7 +43,9 @@ pub fn find(args: &[String], env: &[String]) -> Result<String> {
 
 fn check(path: &str) -> Result<(), Errno> {
     let meta = nix::sys::stat::stat(path)?;
-    if nix::sys::stat::SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT) == nix::sys::stat::SFlag::S_IFDIR {
+    if nix::sys::stat::SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT)
+        == nix::sys::stat::SFlag::S_IFDIR
+    {
         return Err(Errno::EISDIR);
     }
     // faccessat(2) with the effective ids: the rights that exec will have.
@@ -83,7 +88,10 @@ mod tests {
 
     #[test]
     fn failures_are_worded_as_engines_expect() {
-        assert!(message(&["frob"], &["PATH=/bin"]).ends_with("exec: \"frob\": executable file not found in $PATH"));
+        assert!(
+            message(&["frob"], &["PATH=/bin"])
+                .ends_with("exec: \"frob\": executable file not found in $PATH")
+        );
         assert!(message(&["/frob"], &[]).ends_with("exec: \"/frob\": stat /frob: no such file or directory"));
         assert!(message(&["/etc/passwd"], &[]).ends_with("exec: \"/etc/passwd\": permission denied"));
         assert!(message(&["/etc"], &[]).ends_with("is a directory"));

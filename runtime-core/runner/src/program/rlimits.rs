@@ -9,9 +9,13 @@ use crate::spec::process::Rlimit;
 /// Sets them all.
 pub fn apply(limits: &[Rlimit]) -> Result<()> {
     for limit in limits {
-        let resource = resource(&limit.kind).ok_or_else(|| Error::Config(format!("unknown rlimit {:?}", limit.kind)))?;
+        let resource =
+            resource(&limit.kind).ok_or_else(|| Error::Config(format!("unknown rlimit {:?}", limit.kind)))?;
         if limit.soft > limit.hard {
-            return Err(Error::Config(format!("{}: the soft limit {} is above the hard one {}", limit.kind, limit.soft, limit.hard)));
+            return Err(Error::Config(format!(
+                "{}: the soft limit {} is above the hard one {}",
+                limit.kind, limit.soft, limit.hard
+            )));
         }
         let done = match setrlimit(resource, limit.soft, limit.hard) {
             Err(Errno::EPERM) => {
@@ -53,7 +57,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_before_anything_is_set() {
-        let limit = |kind: &str, soft, hard| apply(&[Rlimit { kind: kind.into(), soft, hard }]).unwrap_err().to_string();
+        let limit = |kind: &str, soft, hard| {
+            apply(&[Rlimit { kind: kind.into(), soft, hard }]).unwrap_err().to_string()
+        };
         assert!(limit("RLIMIT_FROB", 1, 1).contains("RLIMIT_FROB"));
         assert!(limit("RLIMIT_NOFILE", 2, 1).contains("above the hard one"));
     }

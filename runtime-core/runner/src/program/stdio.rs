@@ -35,12 +35,18 @@ impl Terminal {
     /// Opens one; `root` is the container's root directory.
     pub fn open(root: &OwnedFd, size: Option<ConsoleSize>) -> Result<Self> {
         let open = |path: &str| open_in_root(root.as_fd(), Path::new(path), OFlags::RDWR | OFlags::NOCTTY);
-        let master = open("/dev/pts/ptmx").context(|| "open /dev/pts/ptmx in the container (is devpts mounted?)")?;
+        let master =
+            open("/dev/pts/ptmx").context(|| "open /dev/pts/ptmx in the container (is devpts mounted?)")?;
         rustix::pty::unlockpt(&master).context(|| "unlock the terminal")?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context(|| "open the terminal")?;
         if let Some(size) = size.filter(|s| s.height > 0 || s.width > 0) {
-            let window = rustix::termios::Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+            let window = rustix::termios::Winsize {
+                ws_row: size.height,
+                ws_col: size.width,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
             rustix::termios::tcsetwinsize(&slave, window).context(|| "set the terminal's size")?;
         }
         Ok(Self { master, slave })
@@ -49,10 +55,14 @@ impl Terminal {
     /// Sends the master side over the console socket (runc's protocol: one descriptor with the terminal's name as data) and takes the slave as
     /// controlling terminal and standard descriptors. The caller leads its session.
     pub fn take(self, socket: OwnedFd) -> Result<()> {
-        Channel::from_fd(socket).send(b"/dev/ptmx", &[self.master.as_fd()]).context(|| "send the terminal over the console socket")?;
-        fork::set_controlling_terminal(self.slave.as_fd()).context(|| "make the terminal the controlling one")?;
+        Channel::from_fd(socket)
+            .send(b"/dev/ptmx", &[self.master.as_fd()])
+            .context(|| "send the terminal over the console socket")?;
+        fork::set_controlling_terminal(self.slave.as_fd())
+            .context(|| "make the terminal the controlling one")?;
         for target in 0..=2 {
-            fork::replace_stdio(self.slave.as_fd(), target).context(|| "connect the standard descriptors to the terminal")?;
+            fork::replace_stdio(self.slave.as_fd(), target)
+                .context(|| "connect the standard descriptors to the terminal")?;
         }
         Ok(())
     }

@@ -26,14 +26,22 @@ pub fn mount(planned: &Planned, placement: &Placement, root: BorrowedFd<'_>) -> 
     tmpfs.mount.source = "tmpfs".into();
     tmpfs.options.set = planned.options.set & !sys::ATTR_RDONLY;
     tmpfs.options.data = vec![("mode".into(), Some("755".into()))];
-    let nothing =
-        super::Plan { root: "/".into(), bundle: "/".into(), mounts: vec![], propagation: None, bind_devices: false };
+    let nothing = super::Plan {
+        root: "/".into(),
+        bundle: "/".into(),
+        mounts: vec![],
+        propagation: None,
+        bind_devices: false,
+    };
     mounts::mount(&nothing, &tmpfs, root)?;
-    let top = sys::open_in_root(root, destination, rustix::fs::OFlags::PATH).context(|| format!("open {}", destination.display()))?;
+    let top = sys::open_in_root(root, destination, rustix::fs::OFlags::PATH)
+        .context(|| format!("open {}", destination.display()))?;
     for group in &placement.joined {
         let name = group.mount_point.file_name().unwrap_or("unified".as_ref());
-        rustix::fs::mkdirat(&top, name, Mode::from_raw_mode(0o755)).context(|| "make a directory for a cgroup")?;
-        let target = sys::open_in_root(top.as_fd(), Path::new(name), rustix::fs::OFlags::PATH).context(|| "open a cgroup's directory")?;
+        rustix::fs::mkdirat(&top, name, Mode::from_raw_mode(0o755))
+            .context(|| "make a directory for a cgroup")?;
+        let target = sys::open_in_root(top.as_fd(), Path::new(name), rustix::fs::OFlags::PATH)
+            .context(|| "open a cgroup's directory")?;
         bind(&group.directory, target.as_fd(), set)?;
         for controller in group.controllers.iter().filter(|c| name != c.as_str() && !c.contains('=')) {
             let linked = rustix::fs::symlinkat(name, &top, controller.as_str());
@@ -41,7 +49,8 @@ pub fn mount(planned: &Planned, placement: &Placement, root: BorrowedFd<'_>) -> 
         }
     }
     let attributes = MountAttributes { set: set & sys::ATTR_RDONLY, ..MountAttributes::default() };
-    sys::set_attributes(top.as_fd(), attributes, false).context(|| format!("make {} read-only", destination.display()))
+    sys::set_attributes(top.as_fd(), attributes, false)
+        .context(|| format!("make {} read-only", destination.display()))
 }
 
 fn bind(directory: &Path, target: BorrowedFd<'_>, set: u64) -> Result<()> {

@@ -32,13 +32,28 @@ fn copy(from: &OwnedFd, to: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, Mode::RWXU)?;
-                let source = rustix::fs::openat(from, name, OFlags::RDONLY | OFlags::DIRECTORY | nofollow, Mode::empty())?;
-                let target = rustix::fs::openat(to, name, OFlags::RDONLY | OFlags::DIRECTORY | nofollow, Mode::empty())?;
+                let source = rustix::fs::openat(
+                    from,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | nofollow,
+                    Mode::empty(),
+                )?;
+                let target = rustix::fs::openat(
+                    to,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | nofollow,
+                    Mode::empty(),
+                )?;
                 copy(&source, target.as_fd(), depth + 1)?;
             }
             FileType::RegularFile => {
                 let source = rustix::fs::openat(from, name, OFlags::RDONLY | nofollow, Mode::empty())?;
-                let target = rustix::fs::openat(to, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow, Mode::RWXU)?;
+                let target = rustix::fs::openat(
+                    to,
+                    name,
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow,
+                    Mode::RWXU,
+                )?;
                 io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target))?;
             }
             FileType::Symlink => {

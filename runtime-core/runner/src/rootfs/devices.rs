@@ -13,8 +13,12 @@ use crate::spec::Device;
 const DEFAULTS: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-const LINKS: [(&str, &str); 4] =
-    [("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"), ("/proc/self/fd/2", "stderr")];
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+];
 
 /// Fills /dev. `bind`: nodes cannot be made here, so the host's are bound.
 pub fn fill(root: BorrowedFd<'_>, configured: &[Device], bind: bool) -> Result<()> {
@@ -30,9 +34,10 @@ pub fn fill(root: BorrowedFd<'_>, configured: &[Device], bind: bool) -> Result<(
     for device in configured {
         let node = Node::try_from(device)?;
         let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else {
-            return Err(Error::Config(format!("device path {:?} names no file", device.path)));
+            return Err(Error::Config(format!("device path \"{}\" names no file", device.path.display())));
         };
-        let parent = sys::open_or_make(root, parent, Target::Directory).context(|| format!("make {}", parent.display()))?;
+        let parent = sys::open_or_make(root, parent, Target::Directory)
+            .context(|| format!("make {}", parent.display()))?;
         node.place(root, parent.as_fd(), name.as_ref(), &device.path, bind)?;
     }
     for (target, name) in LINKS {
@@ -72,16 +77,31 @@ impl TryFrom<&Device> for Node {
             "c" | "u" => FileType::CharacterDevice,
             "b" => FileType::BlockDevice,
             "p" => FileType::Fifo,
-            other => return Err(Error::Config(format!("device {}: unknown type {other:?}", d.path.display()))),
+            other => {
+                return Err(Error::Config(format!("device {}: unknown type {other:?}", d.path.display())));
+            }
         };
         let number = |n: Option<i64>| u32::try_from(n.unwrap_or(0)).unwrap_or(0);
         let owner = (d.uid.is_some() || d.gid.is_some()).then(|| (d.uid.unwrap_or(0), d.gid.unwrap_or(0)));
-        Ok(Self { kind, major: number(d.major), minor: number(d.minor), mode: d.file_mode.unwrap_or(0o666) & 0o7777, owner })
+        Ok(Self {
+            kind,
+            major: number(d.major),
+            minor: number(d.minor),
+            mode: d.file_mode.unwrap_or(0o666) & 0o7777,
+            owner,
+        })
     }
 }
 
 impl Node {
-    fn place(&self, root: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &Path, shown: &Path, bind: bool) -> Result<()> {
+    fn place(
+        &self,
+        root: BorrowedFd<'_>,
+        parent: BorrowedFd<'_>,
+        name: &Path,
+        shown: &Path,
+        bind: bool,
+    ) -> Result<()> {
         if bind {
             return bind_host(root, shown);
         }
@@ -101,12 +121,14 @@ impl Node {
 
     /// A node that the image brings is taken only if it is that device: an image must not choose what /dev/null is.
     fn check_existing(&self, parent: BorrowedFd<'_>, name: &Path, shown: &Path) -> Result<()> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).context(|| format!("stat {}", shown.display()))?;
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+            .context(|| format!("stat {}", shown.display()))?;
         let number = rustix::fs::makedev(self.major, self.minor);
         if FileType::from_raw_mode(stat.st_mode) == self.kind && stat.st_rdev == number {
             return Ok(());
         }
-        rustix::fs::unlinkat(parent, name, AtFlags::empty()).context(|| format!("replace {}", shown.display()))?;
+        rustix::fs::unlinkat(parent, name, AtFlags::empty())
+            .context(|| format!("replace {}", shown.display()))?;
         rustix::fs::mknodat(parent, name, self.kind, Mode::from_raw_mode(self.mode), number)
             .context(|| format!("make the device {}", shown.display()))
     }
@@ -118,7 +140,8 @@ fn bind_host(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.context(|| format!("bind the device {}", path.display()))?,
     };
-    let target = sys::open_or_make(root, path, Target::File).context(|| format!("make {}", path.display()))?;
+    let target =
+        sys::open_or_make(root, path, Target::File).context(|| format!("make {}", path.display()))?;
     sys::attach(tree.as_fd(), target.as_fd()).context(|| format!("bind the device {}", path.display()))
 }
 
@@ -126,6 +149,7 @@ fn bind_host(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
 pub fn bind_console(root: BorrowedFd<'_>, terminal: &OwnedFd) -> Result<()> {
     let path = Path::new("/dev/console");
     let target = sys::open_or_make(root, path, Target::File).context(|| "make /dev/console")?;
-    let tree = sys::clone_tree(terminal.as_fd(), Path::new(""), false).context(|| "clone the terminal's mount")?;
+    let tree =
+        sys::clone_tree(terminal.as_fd(), Path::new(""), false).context(|| "clone the terminal's mount")?;
     sys::attach(tree.as_fd(), target.as_fd()).context(|| "bind the terminal to /dev/console")
 }

@@ -22,7 +22,8 @@ pub fn mask(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
         } else if let Some(first) = &empty {
             sys::clone_tree(first.as_fd(), Path::new(""), false).context(|| format!("mask {shown}"))?
         } else {
-            empty_directory().map_err(|e| Error::Io { operation: format!("mask {shown}"), source: e.into() })?
+            empty_directory()
+                .map_err(|e| Error::Io { operation: format!("mask {shown}"), source: e.into() })?
         };
         sys::attach(cover.as_fd(), target.as_fd()).context(|| format!("mask {shown}"))?;
         if kind == FileType::Directory {

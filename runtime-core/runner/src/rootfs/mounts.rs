@@ -31,13 +31,15 @@ pub fn mount(plan: &Plan, planned: &Planned, root: BorrowedFd<'_>) -> Result<()>
     if mount.kind == "tmpfs" && !options.data.iter().any(|(k, _)| k == "mode") {
         keep_mode(target.as_fd(), tree.as_fd());
     }
-    sys::attach(tree.as_fd(), target.as_fd()).context(|| format!("attach {} at {}", mount.kind, mount.destination.display()))?;
+    sys::attach(tree.as_fd(), target.as_fd())
+        .context(|| format!("attach {} at {}", mount.kind, mount.destination.display()))?;
     finish(tree.as_fd(), options, &mount.destination, false)
 }
 
 /// The descriptor to mount on; missing ones are made.
 pub fn target(root: BorrowedFd<'_>, destination: &Path, kind: Target) -> Result<OwnedFd> {
-    sys::open_or_make(root, destination, kind).context(|| format!("make the mount target {}", destination.display()))
+    sys::open_or_make(root, destination, kind)
+        .context(|| format!("make the mount target {}", destination.display()))
 }
 
 struct Failed {
@@ -66,7 +68,10 @@ fn file_system(kind: &str, source: &Path, options: &MountOptions) -> std::result
         return Err(Failed { errno: 0, message: None });
     }
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let explain = |e: rustix::io::Errno| Failed { errno: e.raw_os_error(), message: sys::context_message(context.as_fd()) };
+    let explain = |e: rustix::io::Errno| Failed {
+        errno: e.raw_os_error(),
+        message: sys::context_message(context.as_fd()),
+    };
     if !source.as_os_str().is_empty() {
         fsconfig_set_string(&context, "source", source).map_err(explain)?;
     }
@@ -93,7 +98,8 @@ fn host_sysfs(options: &MountOptions) -> Result<OwnedFd> {
 /// mount(2) on the descriptor, through the host's /proc that is still ours.
 fn classic(planned: &Planned, target: &OwnedFd) -> Result<()> {
     let (mount, options) = (&planned.mount, &planned.options);
-    let join = |(k, v): &(String, Option<String>)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}"));
+    let join =
+        |(k, v): &(String, Option<String>)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}"));
     let data: Vec<String> = options.data.iter().map(join).collect();
     let path = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
     // The low attribute bits are ro, nosuid, nodev, noexec in the same order as MS_*.
@@ -128,7 +134,8 @@ fn bind(plan: &Plan, planned: &Planned, root: BorrowedFd<'_>) -> Result<()> {
 /// Attributes and propagation; `attributes` false where the mount was made with them.
 fn finish(tree: BorrowedFd<'_>, options: &MountOptions, destination: &Path, attributes: bool) -> Result<()> {
     let change = |a: MountAttributes, recursive| {
-        sys::set_attributes(tree, a, recursive).context(|| format!("set the options of the mount at {}", destination.display()))
+        sys::set_attributes(tree, a, recursive)
+            .context(|| format!("set the options of the mount at {}", destination.display()))
     };
     // An access time mode can only be set together with clearing the whole field.
     let field = |set: u64, clear: u64| {
@@ -154,7 +161,12 @@ fn finish(tree: BorrowedFd<'_>, options: &MountOptions, destination: &Path, attr
 fn keep_mode(covered: BorrowedFd<'_>, tree: BorrowedFd<'_>) {
     if let Ok(stat) = rustix::fs::fstat(covered) {
         let mode = rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777);
-        let opened = rustix::fs::openat(tree, ".", rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
+        let opened = rustix::fs::openat(
+            tree,
+            ".",
+            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        );
         if let Ok(fd) = opened {
             let _ = rustix::fs::fchmod(fd, mode);
         }

@@ -86,7 +86,8 @@ pub fn parse(mount: &Mount) -> Result<MountOptions> {
                 let what = mount.destination.display();
                 return Err(Error::Config(format!("mount {what}: id-mapped mounts are not supported yet")));
             }
-            "defaults" | "silent" | "loud" | "async" | "nomand" | "nolazytime" | "nostrictatime" | "remount" | "newinstance" => {}
+            "defaults" | "silent" | "loud" | "async" | "nomand" | "nolazytime" | "nostrictatime"
+            | "remount" | "newinstance" => {}
             other if other.starts_with("x-") => {}
             other => out.data.push(match other.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),

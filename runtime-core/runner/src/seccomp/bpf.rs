@@ -161,7 +161,8 @@ fn check(conditions: &[Condition], act: u32, out: &mut Vec<Instruction>) {
 /// Code that goes on behind itself when the condition holds and to FAIL when not.
 fn compare(condition: Condition) -> Vec<Instruction> {
     let offset = ARGS + 8 * condition.index;
-    let (low, high) = if cfg!(target_endian = "little") { (offset, offset + 4) } else { (offset + 4, offset) };
+    let (low, high) =
+        if cfg!(target_endian = "little") { (offset, offset + 4) } else { (offset + 4, offset) };
     let (lo, hi) = (condition.value as u32, (condition.value >> 32) as u32);
     let two_words = |high_tests: &[Instruction], low_test: Instruction| {
         let mut code = vec![plain(LOAD, high)];

@@ -10,7 +10,9 @@ pub fn run(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u
     data.extend(number.to_ne_bytes());
     data.extend(arch.to_ne_bytes());
     data.extend(0u64.to_ne_bytes());
-    args.iter().for_each(|a| data.extend(a.to_ne_bytes()));
+    for a in args {
+        data.extend(a.to_ne_bytes());
+    }
     let (mut at, mut accumulator) = (0usize, 0u32);
     loop {
         let i = program[at];

@@ -1,7 +1,7 @@
 //! The `linux` object.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ pub struct Namespace {
     pub path: PathBuf,
 }
 
-fn is_empty_path(path: &PathBuf) -> bool {
+fn is_empty_path(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 

@@ -123,7 +123,9 @@ pub struct CapabilitySets {
 impl Capabilities {
     /// The sets as the kernel can take them: ambient only what is permitted and inheritable too.
     pub fn sets(&self) -> CapabilitySets {
-        let parse = |names: &[String]| -> CapSet { names.iter().filter_map(|n| n.parse::<Capability>().ok()).collect() };
+        let parse = |names: &[String]| -> CapSet {
+            names.iter().filter_map(|n| n.parse::<Capability>().ok()).collect()
+        };
         let (permitted, inheritable) = (parse(&self.permitted), parse(&self.inheritable));
         CapabilitySets {
             bounding: parse(&self.bounding),

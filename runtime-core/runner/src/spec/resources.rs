@@ -132,10 +132,18 @@ pub struct BlockIo {
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub throttle_write_bps_device: Vec<ThrottleDevice>,
     /// Operations a second.
-    #[serde(rename = "throttleReadIOPSDevice", deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "throttleReadIOPSDevice",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub throttle_read_iops_device: Vec<ThrottleDevice>,
     /// Operations a second.
-    #[serde(rename = "throttleWriteIOPSDevice", deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "throttleWriteIOPSDevice",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 
@@ -181,10 +189,18 @@ impl Resources {
             [m.limit, m.reservation, m.swap].iter().flatten().any(|v| *v > 0) || m.swappiness.is_some()
         });
         let cpu = self.cpu.as_ref().is_some_and(|c| {
-            c.shares.is_some_and(|v| v > 0) || c.quota.is_some_and(|v| v > 0) || !c.cpus.is_empty() || !c.mems.is_empty()
+            c.shares.is_some_and(|v| v > 0)
+                || c.quota.is_some_and(|v| v > 0)
+                || !c.cpus.is_empty()
+                || !c.mems.is_empty()
         });
         let pids = self.pids.as_ref().is_some_and(|p| p.limit > 0);
-        memory || cpu || pids || self.block_io_asked() || !self.hugepage_limits.is_empty() || !self.unified.is_empty()
+        memory
+            || cpu
+            || pids
+            || self.block_io_asked()
+            || !self.hugepage_limits.is_empty()
+            || !self.unified.is_empty()
     }
 
     /// Whether any block device limit is asked for.

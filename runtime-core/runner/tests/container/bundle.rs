@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 pub const RUNNER: &str = env!("CARGO_BIN_EXE_davit-runner");
 const APPLETS: [&str; 22] = [
-    "sh", "true", "cat", "id", "ls", "sleep", "hostname", "mount", "stat", "env", "pwd", "grep", "tty", "touch", "echo", "kill",
-    "ps", "head", "test", "mknod", "stty", "chmod",
+    "sh", "true", "cat", "id", "ls", "sleep", "hostname", "mount", "stat", "env", "pwd", "grep", "tty",
+    "touch", "echo", "kill", "ps", "head", "test", "mknod", "stty", "chmod",
 ];
 
 pub struct Bundle {
@@ -35,7 +35,8 @@ impl Bundle {
         }
         let spec = Command::new(RUNNER).args(["spec", "--bundle"]).arg(&dir).status().unwrap();
         assert!(spec.success());
-        let mut config: Value = serde_json::from_str(&fs::read_to_string(dir.join("config.json")).unwrap()).unwrap();
+        let mut config: Value =
+            serde_json::from_str(&fs::read_to_string(dir.join("config.json")).unwrap()).unwrap();
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["sh", "-c", script]);
         config["root"]["readonly"] = json!(false);
@@ -114,7 +115,14 @@ impl Bundle {
         let out = fs::File::create(self.dir.join("out")).unwrap();
         let err = fs::File::create(self.dir.join("err")).unwrap();
         let pid_file = self.dir.join("pid");
-        let args = ["create", "--bundle", self.dir.to_str().unwrap(), "--pid-file", pid_file.to_str().unwrap(), &self.id];
+        let args = [
+            "create",
+            "--bundle",
+            self.dir.to_str().unwrap(),
+            "--pid-file",
+            pid_file.to_str().unwrap(),
+            &self.id,
+        ];
         let status = self.command(&args).stdout(out).stderr(err).status().unwrap();
         assert!(status.success(), "{}", fs::read_to_string(self.dir.join("err")).unwrap());
     }

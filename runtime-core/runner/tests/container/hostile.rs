@@ -31,7 +31,7 @@ fn a_proc_that_is_a_link_does_not_redirect_masks() {
     symlink("/etc", b.rootfs().join("proc")).unwrap();
     // The link's target is inside the root: /etc gets the mount, and /proc leads there.
     assert_eq!(b.says(), "real\n");
-    assert!(!fs::metadata("/etc/self").is_ok());
+    assert!(fs::metadata("/etc/self").is_err());
 }
 
 #[test]
@@ -59,7 +59,14 @@ fn the_runner_cannot_be_overwritten_through_proc_self_exe() {
     let state = b.dir.join("state");
     let pid_file = b.dir.join("pid");
     let mut create = Command::new(&runner);
-    create.arg("--root").arg(&state).args(["create", "--bundle"]).arg(&b.dir).arg("--pid-file").arg(&pid_file).arg(&b.id);
+    create
+        .arg("--root")
+        .arg(&state)
+        .args(["create", "--bundle"])
+        .arg(&b.dir)
+        .arg("--pid-file")
+        .arg(&pid_file)
+        .arg(&b.id);
     let quiet = create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     assert!(quiet.status().unwrap().success());
     let kept = fs::File::open(format!("/proc/{}/exe", b.pid())).unwrap();
@@ -75,7 +82,8 @@ fn the_runner_cannot_be_overwritten_through_proc_self_exe() {
 fn a_program_that_names_the_runner_by_proc_self_exe_gets_nothing_writable() {
     let b = Bundle::new("").with(|c| c["process"]["args"] = json!(["/evil", "--version"]));
     fs::write(b.rootfs().join("evil"), "#!/proc/self/exe\n").unwrap();
-    fs::set_permissions(b.rootfs().join("evil"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(b.rootfs().join("evil"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
     // What matters is that it ends and leaves nothing: it is the runner, without its libraries, in the container.
     b.run();
 }
@@ -83,7 +91,10 @@ fn a_program_that_names_the_runner_by_proc_self_exe_gets_nothing_writable() {
 #[test]
 fn a_fake_device_in_the_image_is_replaced() {
     let b = Bundle::new("echo x > /dev/null; stat -c %F /dev/null").with(|c| {
-        c["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
     });
     fs::create_dir(b.rootfs().join("dev")).unwrap();
     fs::write(b.rootfs().join("dev/null"), "").unwrap();

@@ -6,11 +6,15 @@ use crate::bundle::Bundle;
 
 #[test]
 fn it_is_pid_1_in_its_own_namespaces_with_exactly_its_mounts() {
-    let script = "echo pid=$$; hostname; ls -d /proc/[0-9]* | head -3; cat /proc/mounts; readlink /proc/self/ns/net";
+    let script =
+        "echo pid=$$; hostname; ls -d /proc/[0-9]* | head -3; cat /proc/mounts; readlink /proc/self/ns/net";
     let out = Bundle::new(&script.replace("readlink", "ls -l")).says();
     assert!(out.starts_with("pid=1\nboat\n/proc/1\n"), "{out}");
-    let points: Vec<&str> = out.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| p.starts_with('/')).collect();
-    for want in ["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/proc/sys"] {
+    let points: Vec<&str> =
+        out.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| p.starts_with('/')).collect();
+    for want in
+        ["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/proc/sys"]
+    {
         assert!(points.contains(&want), "{want} is not mounted: {points:?}");
     }
     assert!(!out.contains("/tmp/davit-runner"), "the host's mounts are in sight");
@@ -20,11 +24,13 @@ fn it_is_pid_1_in_its_own_namespaces_with_exactly_its_mounts() {
 
 #[test]
 fn ids_groups_umask_directory_and_environment_are_as_configured() {
-    let bundle = Bundle::new("id -u; id -g; id -G; umask; pwd; env; touch /tmp/f; stat -c %a /tmp/f").with(|c| {
-        c["process"]["user"] = json!({"uid": 1234, "gid": 567, "additionalGids": [8, 90], "umask": 0o077});
-        c["process"]["cwd"] = json!("/made/here");
-        c["process"]["env"] = json!(["PATH=/bin", "A=b c"]);
-    });
+    let bundle =
+        Bundle::new("id -u; id -g; id -G; umask; pwd; env; touch /tmp/f; stat -c %a /tmp/f").with(|c| {
+            c["process"]["user"] =
+                json!({"uid": 1234, "gid": 567, "additionalGids": [8, 90], "umask": 0o077});
+            c["process"]["cwd"] = json!("/made/here");
+            c["process"]["env"] = json!(["PATH=/bin", "A=b c"]);
+        });
     std::fs::create_dir(bundle.rootfs().join("tmp")).unwrap();
     std::os::unix::fs::chown(bundle.rootfs().join("tmp"), Some(1234), None).unwrap();
     std::fs::write(bundle.rootfs().join("etc/passwd"), "x:x:1234:567::/home/x:/bin/sh\n").unwrap();
@@ -46,8 +52,12 @@ fn capabilities_are_exactly_those_of_the_config() {
         "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_CHOWN"],
         "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"]
     });
-    let root = Bundle::new("cat /proc/self/status").with(|c| c["process"]["capabilities"] = five.clone()).says();
-    assert_eq!((status(&root, "CapBnd").as_str(), status(&root, "CapEff").as_str()), ("0000000000000021", "0000000000000021"));
+    let root =
+        Bundle::new("cat /proc/self/status").with(|c| c["process"]["capabilities"] = five.clone()).says();
+    assert_eq!(
+        (status(&root, "CapBnd").as_str(), status(&root, "CapEff").as_str()),
+        ("0000000000000021", "0000000000000021")
+    );
     assert_eq!(status(&root, "NoNewPrivs"), "1");
     // For a plain user only the ambient set survives exec.
     let user = Bundle::new("cat /proc/self/status").with(|c| {
@@ -56,11 +66,14 @@ fn capabilities_are_exactly_those_of_the_config() {
         c["process"]["noNewPrivileges"] = json!(false);
     });
     let user = user.says();
-    for (set, want) in [("CapInh", 0x20), ("CapPrm", 0x20), ("CapEff", 0x20), ("CapAmb", 0x20), ("CapBnd", 0x21)] {
+    for (set, want) in
+        [("CapInh", 0x20), ("CapPrm", 0x20), ("CapEff", 0x20), ("CapAmb", 0x20), ("CapBnd", 0x21)]
+    {
         assert_eq!(u64::from_str_radix(&status(&user, set), 16).unwrap(), want, "{set}");
     }
     assert_eq!(status(&user, "NoNewPrivs"), "0");
-    let none = Bundle::new("cat /proc/self/status").with(|c| drop(c["process"].as_object_mut().unwrap().remove("capabilities")));
+    let none = Bundle::new("cat /proc/self/status")
+        .with(|c| drop(c["process"].as_object_mut().unwrap().remove("capabilities")));
     assert_eq!(status(&none.says(), "CapBnd"), "0000000000000000");
 }
 
@@ -96,10 +109,12 @@ fn masked_paths_are_empty_and_read_only_ones_cannot_be_written() {
 
 #[test]
 fn a_read_only_root_cannot_be_written_but_its_mounts_can() {
-    let bundle = Bundle::new("touch /f || echo denied; touch /data/f && touch /dev/shm/f && echo written").with(|c| c["root"]["readonly"] = json!(true));
+    let bundle = Bundle::new("touch /f || echo denied; touch /data/f && touch /dev/shm/f && echo written")
+        .with(|c| c["root"]["readonly"] = json!(true));
     let source = bundle.dir.join("data");
     std::fs::create_dir(&source).unwrap();
-    let bundle = bundle.mount(json!({"destination": "/data", "type": "bind", "source": "data", "options": ["rbind", "rw"]}));
+    let bundle = bundle
+        .mount(json!({"destination": "/data", "type": "bind", "source": "data", "options": ["rbind", "rw"]}));
     assert_eq!(bundle.says(), "denied\nwritten\n");
     assert!(source.join("f").exists() && bundle.rootfs().join("data").is_dir());
 }
@@ -166,6 +181,9 @@ fn the_cgroup_mount_shows_only_its_own_groups_read_only() {
         assert!(namespaces.iter().any(|n| n["type"] == "cgroup"));
     });
     let (_, out, err) = bundle.run();
-    assert!(out.lines().any(|l| l.contains("pids:/") && l.ends_with(":/")) || out.contains("0::/\n"), "{out}");
+    assert!(
+        out.lines().any(|l| l.contains("pids:/") && l.ends_with(":/")) || out.contains("0::/\n"),
+        "{out}"
+    );
     assert!(out.ends_with("denied\n") && out.contains("\n2\n"), "{out}{err}");
 }

@@ -32,7 +32,8 @@ fn exit_codes_and_signals_become_the_runners_own() {
     let b = Bundle::new("echo up; exec sleep 1000");
     b.write();
     let out = std::fs::File::create(b.dir.join("out")).unwrap();
-    let mut child = b.command(&["run", "--bundle", b.dir.to_str().unwrap(), &b.id]).stdout(out).spawn().unwrap();
+    let mut child =
+        b.command(&["run", "--bundle", b.dir.to_str().unwrap(), &b.id]).stdout(out).spawn().unwrap();
     b.await_out("up");
     b.ok(&["kill", &b.id, "KILL"]);
     assert_eq!(child.wait().unwrap().code(), Some(137));
@@ -44,7 +45,8 @@ fn signals_to_the_foreground_runner_reach_the_program() {
     let b = Bundle::new("trap 'echo got; exit 9' TERM; echo up; while :; do sleep 0.05; done");
     b.write();
     let out = std::fs::File::create(b.dir.join("out")).unwrap();
-    let mut child = b.command(&["run", "--bundle", b.dir.to_str().unwrap(), &b.id]).stdout(out).spawn().unwrap();
+    let mut child =
+        b.command(&["run", "--bundle", b.dir.to_str().unwrap(), &b.id]).stdout(out).spawn().unwrap();
     b.await_out("up");
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(9));
@@ -105,7 +107,12 @@ fn a_paused_container_stands_still_and_goes_on() {
 
 #[test]
 fn state_has_runcs_members() {
-    let b = Bundle::new("sleep 1000").with(|c| c["annotations"] = json!({"a": "b"}));
+    let b = Bundle::new("sleep 1000");
+    let leaf = format!("/{}", b.id); // runc leaves the directories above its own
+    let b = b.with(|c| {
+        c["annotations"] = json!({"a": "b"});
+        c["linux"]["cgroupsPath"] = json!(leaf);
+    });
     b.create();
     let ours = b.state();
     let root = b.dir.join("runc");
@@ -149,7 +156,8 @@ fn hooks_run_in_order_with_the_state_on_stdin() {
     let b = Bundle::new("echo program >> /log");
     let log = b.rootfs().join("log");
     let host = |name: &str| {
-        let script = format!("read s; case $s in *'\"id\":\"{}\"'*) echo {name} >> {};; esac", b.id, log.display());
+        let script =
+            format!("read s; case $s in *'\"id\":\"{}\"'*) echo {name} >> {};; esac", b.id, log.display());
         json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
     };
     let inside = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo startContainer >> /log"], "env": ["PATH=/bin"]}]);
@@ -169,7 +177,9 @@ fn hooks_run_in_order_with_the_state_on_stdin() {
 #[test]
 fn a_failing_hook_ends_the_creation_and_leaves_nothing() {
     let b = Bundle::new("true");
-    let b = b.with(|c| c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}]}));
+    let b = b.with(|c| {
+        c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}]});
+    });
     b.write();
     let message = b.refused(&["create", "--bundle", b.dir.to_str().unwrap(), &b.id]);
     assert!(message.contains("hook /bin/sh: ended with exit status: 3"), "{message}");

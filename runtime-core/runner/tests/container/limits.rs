@@ -12,7 +12,8 @@ fn hybrid() -> bool {
 fn limits_are_written_and_update_changes_them() {
     let b = Bundle::new("exec sleep 1000").with(|c| {
         c["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
-        c["linux"]["resources"]["cpu"] = json!({"shares": 512, "quota": 50000, "period": 100_000, "cpus": "0"});
+        c["linux"]["resources"]["cpu"] =
+            json!({"shares": 512, "quota": 50000, "period": 100_000, "cpus": "0"});
         c["linux"]["resources"]["pids"] = json!({"limit": 50});
     });
     b.create();
@@ -31,7 +32,10 @@ fn limits_are_written_and_update_changes_them() {
     b.ok(&["update", "--memory", "32m", "--pids-limit", "20", "--cpu-share", "256", &b.id]);
     if hybrid() {
         assert_eq!(b.cgroup_file("memory", "memory.limit_in_bytes"), (32 << 20).to_string());
-        assert_eq!((b.cgroup_file("pids", "pids.max"), b.cgroup_file("cpu", "cpu.shares")), ("20".into(), "256".into()));
+        assert_eq!(
+            (b.cgroup_file("pids", "pids.max"), b.cgroup_file("cpu", "cpu.shares")),
+            ("20".into(), "256".into())
+        );
     } else {
         assert_eq!(b.cgroup_file("", "memory.max"), (32 << 20).to_string());
     }

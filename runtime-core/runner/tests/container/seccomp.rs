@@ -21,7 +21,10 @@ fn with_filter(script: &str, no_new_privileges: bool) -> Bundle {
 #[test]
 fn calls_fail_as_the_profile_says_with_and_without_no_new_privs() {
     for no_new_privileges in [true, false] {
-        let b = with_filter("grep Seccomp: /proc/self/status; grep NoNew /proc/self/status; mkdir /x; echo done", no_new_privileges);
+        let b = with_filter(
+            "grep Seccomp: /proc/self/status; grep NoNew /proc/self/status; mkdir /x; echo done",
+            no_new_privileges,
+        );
         std::os::unix::fs::symlink("busybox", b.rootfs().join("bin/mkdir")).unwrap();
         let (code, out, err) = b.run();
         let nnp = u8::from(no_new_privileges);
@@ -50,7 +53,8 @@ fn a_plain_user_gets_the_filter_without_no_new_privs() {
 
 #[test]
 fn an_unknown_action_is_refused() {
-    let b = Bundle::new("true").with(|c| c["linux"]["seccomp"] = json!({"defaultAction": "FROB", "syscalls": []}));
+    let b = Bundle::new("true")
+        .with(|c| c["linux"]["seccomp"] = json!({"defaultAction": "FROB", "syscalls": []}));
     b.write();
     let message = b.refused(&["create", "--bundle", b.dir.to_str().unwrap(), &b.id]);
     assert!(message.contains("unknown action \"FROB\""), "{message}");

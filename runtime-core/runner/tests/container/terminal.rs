@@ -37,7 +37,8 @@ fn the_program_has_a_controlling_terminal_of_its_own_devpts() {
     b.write();
     let socket = b.dir.join("console.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let create = ["create", "--bundle", b.dir.to_str().unwrap(), "--console-socket", socket.to_str().unwrap(), &b.id];
+    let create =
+        ["create", "--bundle", b.dir.to_str().unwrap(), "--console-socket", socket.to_str().unwrap(), &b.id];
     b.ok(&create);
     let mut master = receive(&listener);
     b.start();
@@ -57,7 +58,17 @@ fn an_exec_gets_a_second_terminal() {
     b.start();
     let socket = b.dir.join("exec.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let args = ["exec", "--detach", "--tty", "--console-socket", socket.to_str().unwrap(), &b.id, "sh", "-c", "tty; exit"];
+    let args = [
+        "exec",
+        "--detach",
+        "--tty",
+        "--console-socket",
+        socket.to_str().unwrap(),
+        &b.id,
+        "sh",
+        "-c",
+        "tty; exit",
+    ];
     let status = b.command(&args).stdout(std::process::Stdio::null()).status().unwrap();
     assert!(status.success());
     assert!(read_all(&receive(&listener)).contains("/dev/pts/0"));

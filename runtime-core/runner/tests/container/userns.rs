@@ -22,7 +22,9 @@ fn mapped(script: &str) -> Bundle {
 
 #[test]
 fn root_inside_is_nobody_outside() {
-    let b = mapped("id -u; cat /proc/self/uid_map; echo x > /dev/null && echo devices; touch /f && echo written; exec sleep 1000");
+    let b = mapped(
+        "id -u; cat /proc/self/uid_map; echo x > /dev/null && echo devices; touch /f && echo written; exec sleep 1000",
+    );
     b.create();
     b.start();
     b.await_out("written");
@@ -30,7 +32,15 @@ fn root_inside_is_nobody_outside() {
     assert!(out.starts_with("0\n") && out.contains("200000") && out.contains("devices"), "{out}");
     let status = fs::read_to_string(format!("/proc/{}/status", b.pid())).unwrap();
     assert!(status.contains("Uid:\t200000\t200000"), "{status}");
-    let out = b.ok(&["exec", "--user", "7:8", &b.id, "sh", "-c", "id -u; id -g; cat /proc/self/uid_map; echo $$; ls -l /proc/self/ns/user"]);
+    let out = b.ok(&[
+        "exec",
+        "--user",
+        "7:8",
+        &b.id,
+        "sh",
+        "-c",
+        "id -u; id -g; cat /proc/self/uid_map; echo $$; ls -l /proc/self/ns/user",
+    ]);
     assert!(out.starts_with("7\n8\n") && out.contains("200000"), "{out}");
     let link = fs::read_link(format!("/proc/{}/ns/user", b.pid())).unwrap();
     assert!(out.contains(link.to_str().unwrap()));
@@ -44,7 +54,9 @@ fn a_bind_source_that_its_root_cannot_reach_is_bound_all_the_same() {
     fs::create_dir_all(&closed).unwrap();
     fs::write(closed.join("f"), "reached\n").unwrap();
     fs::set_permissions(b.dir.join("closed"), PermissionsExt::from_mode(0o700)).unwrap();
-    let b = b.mount(json!({"destination": "/data", "type": "bind", "source": "closed/data", "options": ["rbind"]}));
+    let b = b.mount(
+        json!({"destination": "/data", "type": "bind", "source": "closed/data", "options": ["rbind"]}),
+    );
     assert_eq!(b.says(), "reached\n");
 }
 
@@ -68,7 +80,20 @@ fn the_user_namespace_of_another_container_can_be_joined() {
 fn as_nobody(b: &Bundle, args: &[&str]) -> (i32, String, String) {
     let state = b.dir.join("state");
     let out = Command::new("setpriv")
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork"])
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "--net",
+            "--pid",
+            "--fork",
+        ])
         .arg("--mount-proc")
         .arg("--")
         .arg(RUNNER)
@@ -95,11 +120,19 @@ fn unprivileged(script: &str) -> Bundle {
 
 #[test]
 fn a_plain_user_runs_containers_in_its_own_user_namespace() {
-    let b = unprivileged("id -u; echo x > /dev/null; ls /dev; hostname; cat /proc/1/comm; touch /f && echo written; exit 6");
+    let b = unprivileged(
+        "id -u; echo x > /dev/null; ls /dev; hostname; cat /proc/1/comm; touch /f && echo written; exit 6",
+    );
     b.write();
     let (code, out, err) = as_nobody(&b, &["run", "--bundle", b.dir.to_str().unwrap(), &b.id]);
     assert_eq!(code, 6, "{out}{err}");
-    assert!(out.starts_with("0\n") && out.contains("\nnull\n") && out.contains("\nboat\n") && out.ends_with("written\n"), "{out}{err}");
+    assert!(
+        out.starts_with("0\n")
+            && out.contains("\nnull\n")
+            && out.contains("\nboat\n")
+            && out.ends_with("written\n"),
+        "{out}{err}"
+    );
     b.assert_nothing_left();
 }
 
