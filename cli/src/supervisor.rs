@@ -160,7 +160,10 @@ pub fn start(layout: &Layout) -> Result<(), Error> {
         let why = if why.is_empty() { "it said nothing" } else { why };
         return Err(failed(format!("the supervisor does not start: {why}"), layout));
     }
-    wait_ready(layout)
+    wait_ready(layout).inspect_err(|_| {
+        // What cannot serve is not left trying behind the person's back; the error at hand says why.
+        let _ = down(layout);
+    })
 }
 
 #[cfg(test)]

@@ -48,6 +48,13 @@ impl Error {
         me
     }
 
+    /// Puts what only the caller knows before the line: `archive.tar: it is not a tar archive`.
+    #[must_use]
+    pub fn within(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// Names what the error is about (an image reference, a container's name, a path).
     #[must_use]
     pub fn with_subject(mut self, subject: impl Into<String>) -> Self {

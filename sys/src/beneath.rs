@@ -79,7 +79,8 @@ fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> io::Res
     for name in parents {
         let here = at.as_ref().map_or(root, |fd| fd.as_fd());
         // ENOTDIR is what O_DIRECTORY|O_NOFOLLOW says of a symbolic link; openat2 says ELOOP of it.
-        let next = rustix::fs::openat(here, *name, step, Mode::empty()).map_err(|e| link_error(here, name, e))?;
+        let next =
+            rustix::fs::openat(here, *name, step, Mode::empty()).map_err(|e| link_error(here, name, e))?;
         at = Some(next);
     }
     let here = at.as_ref().map_or(root, |fd| fd.as_fd());
@@ -95,7 +96,8 @@ fn link_error(dir: BorrowedFd<'_>, name: &OsStr, e: rustix::io::Errno) -> io::Er
 /// What /proc calls a descriptor; its number when /proc does not say.
 fn name_of(fd: BorrowedFd<'_>) -> PathBuf {
     let number = fd.as_raw_fd();
-    std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_else(|_| PathBuf::from(format!("fd {number}")))
+    std::fs::read_link(format!("/proc/self/fd/{number}"))
+        .unwrap_or_else(|_| PathBuf::from(format!("fd {number}")))
 }
 
 #[cfg(test)]
@@ -120,8 +122,7 @@ mod tests {
     #[test]
     fn both_ways_of_opening_stay_beneath() {
         let (dir, root) = tree();
-        let kernel: Open =
-            |root, p| open(root, p, OFlags::RDONLY, Mode::empty()).map_err(|e| e.source);
+        let kernel: Open = |root, p| open(root, p, OFlags::RDONLY, Mode::empty()).map_err(|e| e.source);
         let fallback: Open = |root, p| walk(root, p, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         for way in [kernel, fallback] {
             way(root.as_fd(), Path::new("a/b/file")).unwrap();
@@ -143,7 +144,10 @@ mod tests {
         let (dir, root) = tree();
         open_in_root(root.as_fd(), Path::new("in/file"), OFlags::RDONLY).unwrap();
         // "out" leads to /etc, which does not exist below this root.
-        assert_eq!(open_in_root(root.as_fd(), Path::new("out"), OFlags::RDONLY).unwrap_err().errno(), Some(libc::ENOENT));
+        assert_eq!(
+            open_in_root(root.as_fd(), Path::new("out"), OFlags::RDONLY).unwrap_err().errno(),
+            Some(libc::ENOENT)
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -99,8 +99,19 @@ pub fn parse(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
 
 fn is_controller(option: &str) -> bool {
     const CONTROLLERS: [&str; 13] = [
-        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "net_cls", "net_prio",
-        "perf_event", "hugetlb", "rdma",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "blkio",
+        "pids",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "hugetlb",
+        "rdma",
     ];
     option.starts_with("name=") || CONTROLLERS.contains(&option) || option == "misc"
 }
@@ -125,7 +136,8 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let Some((first, rest)) = bytes.split_first() {
-        let octal = (*first == b'\\').then(|| rest.get(..3)).flatten().and_then(|d| std::str::from_utf8(d).ok());
+        let octal =
+            (*first == b'\\').then(|| rest.get(..3)).flatten().and_then(|d| std::str::from_utf8(d).ok());
         if let Some(value) = octal.and_then(|d| u8::from_str_radix(d, 8).ok()) {
             out.push(value);
             bytes = &rest[3..];
@@ -170,7 +182,11 @@ impl AsFd for Entry {
 
 /// Reads a control file.
 pub fn read(path: &Path) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|source| CgroupError { operation: "read".into(), path: path.into(), source })
+    fs::read_to_string(path).map_err(|source| CgroupError {
+        operation: "read".into(),
+        path: path.into(),
+        source,
+    })
 }
 
 /// Writes one value in one write(2), as control files want it; never creates a file.
@@ -198,7 +214,10 @@ mod tests {
         let all = parse(HYBRID, OWN);
         assert_eq!(all.len(), 3);
         assert_eq!((all[0].controllers.join("+"), all[0].own.as_str()), ("cpu+cpuacct".into(), "/a/b"));
-        assert_eq!((all[1].mount_point.to_str(), all[1].own.as_str()), (Some("/sys/fs/cgroup/with space"), "/user"));
+        assert_eq!(
+            (all[1].mount_point.to_str(), all[1].own.as_str()),
+            (Some("/sys/fs/cgroup/with space"), "/user")
+        );
         assert_eq!((all[2].version, all[2].own.as_str()), (Version::V2, "/c"));
     }
 

@@ -121,7 +121,8 @@ pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(NEWTIME);
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: setting close-on-exec changes no memory and closes nothing now.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// Hides the process from ptrace(2) and /proc/PID links of others without CAP_SYS_PTRACE (PR_SET_DUMPABLE).
@@ -182,7 +183,11 @@ pub fn replace_stdio(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     assert!((0..=2).contains(&target), "stdio is descriptors 0 to 2");
     // SAFETY: the standard descriptors are never owned by an OwnedFd of ours; dup3's target is one of them.
     let r = unsafe {
-        if fd.as_raw_fd() == target { libc::fcntl(target, libc::F_SETFD, 0) } else { libc::dup3(fd.as_raw_fd(), target, 0) }
+        if fd.as_raw_fd() == target {
+            libc::fcntl(target, libc::F_SETFD, 0)
+        } else {
+            libc::dup3(fd.as_raw_fd(), target, 0)
+        }
     };
     check(r.into()).map(drop)
 }

@@ -151,7 +151,8 @@ fn make(parent: BorrowedFd<'_>, name: &Path, target: Target) -> io::Result<()> {
 
 /// Clones the mount tree at `path` (or, with an empty path, at `at`) as a detached mount.
 pub fn clone_tree(at: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -189,7 +190,9 @@ pub fn exec_fd(program: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> io::Er
     let (argv, envp) = (terminated(args), terminated(env));
     let (fd, empty) = (program.as_raw_fd(), c"".as_ptr());
     // SAFETY: both vectors are NULL-terminated and point at C strings that live over the call.
-    unsafe { libc::syscall(libc::SYS_execveat, fd, empty, argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH) };
+    unsafe {
+        libc::syscall(libc::SYS_execveat, fd, empty, argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH)
+    };
     io::Error::last_os_error()
 }
 

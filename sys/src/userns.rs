@@ -100,6 +100,8 @@ fn hold(report: &OwnedFd) -> ! {
             unsafe { libc::_exit(1) }
         }
     }
+    // What publishes on 127.0.0.1 needs it; netd works without, so a refusal is no reason to stop.
+    let _ = crate::loopback::bring_up();
     // What happens to mounts on the host still arrives here, never the other way round.
     let _ = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>);
     let _ = setsid();

@@ -287,7 +287,7 @@ impl Host {
     /// image, nor file of the state directory. Waits for what davit still clears away after it has answered.
     #[track_caller]
     pub fn leaves_nothing<T>(&self, attempt: impl FnOnce() -> T) -> T {
-        self.davit(["status"]).ok();
+        self.davit(["up"]).ok();
         let before = self.traces();
         let result = attempt();
         eventually("everything of a failed command is cleared away", || {

@@ -34,25 +34,17 @@ impl Internet {
         });
         let netns = format!("/proc/{pid}/ns/net");
         let host_netns = host.netns();
-        let enter = |netns: &str, script: String| {
-            let status =
-                Command::new("nsenter").arg(format!("--net={netns}")).args(["sh", "-ec", &script]).status();
-            assert!(
-                status.expect("nsenter (package util-linux)").success(),
-                "cannot make the link: {script}"
-            );
-        };
         let host_file = host_netns.to_string_lossy().into_owned();
         enter(
             &netns,
-            format!(
+            &format!(
                 "ip link set lo up; ip link add far type veth peer name uplink; \
              ip addr add {ADDRESS}/24 dev far; ip link set far up; ip link set uplink netns {host_file}"
             ),
         );
         enter(
             &host_file,
-            format!(
+            &format!(
                 "ip addr add {HOST_ADDRESS}/24 dev uplink; ip link set uplink up; ip route add default via {ADDRESS}"
             ),
         );
@@ -98,6 +90,13 @@ impl Internet {
     }
 }
 
+/// Runs a shell script in the network namespace of this path.
+#[track_caller]
+fn enter(netns: &str, script: &str) {
+    let status = Command::new("nsenter").arg(format!("--net={netns}")).args(["sh", "-ec", script]).status();
+    assert!(status.expect("nsenter (package util-linux)").success(), "cannot change the link: {script}");
+}
+
 /// The reply to one question (RFC 1035, section 4): an A record of [`ADDRESS`] for `name`, no data for its other types,
 /// NXDOMAIN else.
 fn dns_reply(query: &[u8], name: &str) -> Option<Vec<u8>> {
@@ -124,6 +123,8 @@ fn dns_reply(query: &[u8], name: &str) -> Option<Vec<u8>> {
 
 impl Drop for Internet {
     fn drop(&mut self) {
+        // The link goes by name: a server's thread may keep its socket, and by it the namespace, open for ever.
+        enter(&self.netns, "ip link del far");
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }

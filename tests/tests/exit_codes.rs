@@ -16,7 +16,8 @@ fn the_programs_own_code_is_handed_on() {
 fn a_signal_is_128_and_its_number() {
     let host = Host::with_busybox();
     // Process 1 of a namespace ignores signals of its own making, so it starts the one that dies.
-    host.davit(["run", "--rm", "--net", "none", "busybox:1", "sh", "-c", "sh -c 'kill -9 $$'"]).exits(137);
+    host.davit(["run", "--rm", "--net", "none", "busybox:1", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"])
+        .exits(137);
     let c = host.run_detached("c", &["--net", "none", "busybox:1", "sleep", "1000"]);
     host.davit(["kill", "-s", "KILL", &c.name]).ok();
     host.davit(["wait", "c"]).ok().prints("137");

@@ -100,10 +100,12 @@ fn a_debian_runs_and_knows_itself() {
     let run = |script: &str| host.davit(["run", "--rm", "--net", "none", "debian:1", "bash", "-c", script]);
     run(". /etc/os-release; echo $ID").ok().prints("debian");
     run("dpkg-query -W -f '${Package}\n' bash").ok().prints("bash");
-    run("stat -c '%a %U %G' /tmp /usr/bin/passwd /etc/shadow")
+    run("stat -c '%a %U %G' /tmp /usr/bin/su /usr/sbin/unix_chkpwd")
         .ok()
-        .prints("1777 root root\n4755 root root\n640 root shadow");
-    run("touch /usr/bin/new && rm /usr/bin/perl && mv /etc /etc2 && ls -d /etc2").ok().prints("/etc2");
+        .prints("1777 root root\n4755 root root\n2755 root shadow");
+    run("touch /usr/bin/new && rm /usr/bin/perl && mv /usr/share/base-files /usr/share/moved && ls -d /usr/share/moved")
+        .ok()
+        .prints("/usr/share/moved");
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn its_program_is_process_1_and_sees_no_process_of_the_host() {
     let lone = host.command("sleep").args(["12321"]).start();
     host.davit(["run", "--rm", "--net", "none", "busybox:1", "sh", "-c", "echo $$"]).ok().prints("1");
     sh(&host, &[], "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").ok().says_not("12321").says_not("davit");
-    sh(&host, &[], "ls -d /proc/[0-9]* | wc -l; true").ok().prints("2");
+    sh(&host, &[], "echo /proc/[0-9]*").ok().prints("/proc/1");
     sh(&host, &[], &format!("kill -0 {}", lone.pid)).exits(1);
     host.sh("pgrep -f 'sleep 12321'").ok();
 }
@@ -48,14 +48,14 @@ fn its_user_is_root_with_few_capabilities_or_who_was_asked_for() {
 #[test]
 fn system_calls_that_reach_the_host_are_refused() {
     let host = Host::with_busybox();
-    for script in
-        ["mount -t tmpfs none /tmp", "reboot -f", "unshare -m true", "date -s 2001-01-01", "hostname other"]
-    {
+    for script in ["mount -t tmpfs none /tmp", "reboot -f", "unshare -m true", "hostname other"] {
         let ran = sh(&host, &[], script);
         assert!(ran.code != 0, "{ran}");
     }
+    // busybox's date ends with 0 all the same.
+    sh(&host, &[], "date -s 2001-01-01 2>&1").says("Operation not permitted");
     sh(&host, &[], "echo 1 > /proc/sys/kernel/sysrq; echo $?").says_not("0\n");
-    sh(&host, &[], "wc -c < /proc/kcore").prints("0");
+    sh(&host, &[], "cat /proc/kcore 2>/dev/null | wc -c").prints("0");
     sh(&host, &[], "ls /sys/firmware | wc -l").prints("0");
     sh(&host, &[], "touch /sys/x; echo b > /proc/sysrq-trigger; true").ok();
     sh(&host, &[], "grep Seccomp: /proc/self/status").ok().says("2");

@@ -160,7 +160,7 @@ fn a_program_for_the_image_that_is_not_there() {
 fn a_disk_that_is_full_while_loading() {
     let host = Host::builder().disk_of("16m").create().unwrap();
     // Without an image: something small has to fit.
-    host.davit(["status"]).ok();
+    host.davit(["up"]).ok();
     let debian = fixture::debian();
     host.leaves_nothing(|| host.davit(["image", "load", "-i", &debian.archive()]).refused(&["space"]));
     host.leaves_nothing(|| host.davit(["image", "import", &debian.rootfs_tar(), "x:1"]).refused(&["space"]));

@@ -101,7 +101,7 @@ fn an_exit_while_no_daemon_runs_is_known_afterwards() {
     host.davit(["down"]).ok();
     std::fs::write(dir.join("end"), "").unwrap();
     eventually("the program has ended", || {
-        let ran = host.sh("pgrep -f shared/end");
+        let ran = host.sh("pgrep -f '[s]hared/end'");
         if ran.text().is_empty() { Ok(()) } else { Err(ran.to_string()) }
     });
     host.davit(["wait", "c"]).ok().prints("7");
@@ -129,6 +129,8 @@ fn down_leaves_containers_running_and_up_finds_them() {
 #[test]
 fn status_shows_the_three_daemons() {
     let host = Host::new();
+    assert_eq!(host.davit(["status"]).code, 1, "nothing runs yet");
+    host.davit(["up"]).ok();
     let table = host.davit(["status"]).ok();
     for word in
         ["davit-storaged", "davit-netd", "davit-runtimed", "davit.storage", "davit.network", "davit.runtime"]
@@ -174,11 +176,13 @@ fn a_second_daemon_on_a_state_directory_is_refused() {
 #[test]
 fn a_newer_state_directory_is_refused_by_name() {
     let host = Host::new();
-    host.davit(["status"]).ok();
+    host.davit(["up"]).ok();
     host.davit(["down"]).ok();
     host.sh("echo 999 > \"$DAVIT_STATE_DIR\"/storage/format").ok();
     let ran = host.command("davit-storaged").start().wait();
     assert!(ran.code != 0 && ran.stderr.contains("999"), "{ran}");
+    host.davit(["ps"]).refused(&["999"]);
+    host.sh("echo 1 > \"$DAVIT_STATE_DIR\"/storage/format").ok();
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 fn play(stage: &Stage) -> anyhow::Result<()> {
     let srv = stage.write_programs()?;
-    title("The three daemons start on first use");
+    title("The three daemons (any command starts them; here by name, to look at them)");
+    stage.davit(&["up"])?;
     let status = stage.davit(&["status"])?;
     for daemon in ["davit-storaged", "davit-netd", "davit-runtimed"] {
         says(&status, daemon)?;

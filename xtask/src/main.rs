@@ -1,5 +1,7 @@
 //! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod bench;
@@ -37,7 +39,17 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("Error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test => test::run(),

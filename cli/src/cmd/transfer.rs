@@ -105,7 +105,7 @@ pub async fn load(app: &App, args: &LoadArgs) -> Outcome {
     let reader = if is_dir { None } else { Some(open(source)?) };
     let requests = feed(LoadRequest { part: Some(LoadPart::Header(header)) }, reader, data);
     let stream = app.storage(app.images().await?.load(requests.stream)).await?;
-    let images = checked(show(app, stream, args.quiet).await, &requests.failure)?;
+    let images = checked(show(app, stream, args.quiet).await, source, &requests.failure)?;
     for image in images {
         for reference in &image.references {
             output::line(if args.quiet { reference.clone() } else { format!("Loaded image: {reference}") });
@@ -134,7 +134,7 @@ pub async fn import(app: &App, args: &ImportArgs) -> Outcome {
     let data = |bytes| ImportRequest { part: Some(ImportPart::Data(bytes)) };
     let requests = feed(ImportRequest { part: Some(ImportPart::Header(header)) }, Some(reader), data);
     let stream = app.storage(app.images().await?.import(requests.stream)).await?;
-    for image in checked(show(app, stream, false).await, &requests.failure)? {
+    for image in checked(show(app, stream, false).await, source, &requests.failure)? {
         output::line(image.image_id);
     }
     Ok(())
@@ -228,11 +228,18 @@ fn feed<T: Send + 'static>(
     Feed { stream: ReceiverStream::new(receiver), failure }
 }
 
-/// A source that cannot be read is the reason for whatever the daemon says of the archive's end.
-fn checked<T>(result: Outcome<T>, failure: &std::sync::Mutex<Option<std::io::Error>>) -> Outcome<T> {
-    match failure.lock().ok().and_then(|mut slot| slot.take()) {
-        Some(e) => Err(Failure::io("cannot read the archive", &e)),
-        None => result,
+/// A source that cannot be read is the reason for whatever the daemon says of the archive's end. The daemon knows no path,
+/// only bytes: what it refuses is named here.
+fn checked<T>(
+    result: Outcome<T>,
+    source: Option<&Path>,
+    failure: &std::sync::Mutex<Option<std::io::Error>>,
+) -> Outcome<T> {
+    let name = source.unwrap_or(Path::new("standard input")).display();
+    match (failure.lock().ok().and_then(|mut slot| slot.take()), result) {
+        (Some(e), _) => Err(Failure::io(format!("cannot read {name}"), &e)),
+        (None, Err(Failure::Told(e))) => Err(Failure::Told(e.within(name))),
+        (None, result) => result,
     }
 }
 

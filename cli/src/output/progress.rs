@@ -11,16 +11,15 @@ use std::io::IsTerminal as _;
 pub struct Display {
     bars: Option<MultiProgress>,
     layers: HashMap<String, (ProgressBar, Phase)>,
-    quiet: bool,
     /// The images, in order.
     pub done: Vec<ImageDone>,
 }
 
 impl Display {
-    /// Bars when stderr is a terminal and `quiet` was not asked for; otherwise status lines only.
+    /// Bars when stderr is a terminal and `quiet` was not asked for; otherwise nothing: scripts read results and errors.
     pub fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { bars, layers: HashMap::new(), quiet, done: Vec::new() }
+        Self { bars, layers: HashMap::new(), done: Vec::new() }
     }
 
     /// Takes one event.
@@ -34,12 +33,8 @@ impl Display {
     }
 
     fn status(&self, message: &str) {
-        match &self.bars {
-            _ if self.quiet => {}
-            Some(bars) => {
-                let _ = bars.println(message);
-            }
-            None => crate::output::complain!("{message}"),
+        if let Some(bars) = &self.bars {
+            let _ = bars.println(message);
         }
     }
 

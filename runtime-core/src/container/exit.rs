@@ -50,6 +50,7 @@ impl Task {
     /// Enters that the program runs.
     pub(super) fn running(&mut self, pid: i32, started_unix_ns: i64) {
         self.record.held = false;
+        self.record.unseen = false;
         if pid > 0 {
             self.record.process = ProcessRecord::of(pid);
         }
@@ -143,13 +144,46 @@ impl Task {
         }
     }
 
+    /// Removes a container whose run was cut before its program began.
+    fn give_up(&mut self) -> Flow {
+        tracing::info!(
+            container.id = self.record.short(),
+            "removing a container whose run was never finished"
+        );
+        if let Some(monitor) = self.monitor.take() {
+            self.teardown.monitor = Some(monitor);
+        }
+        self.record.held = false;
+        self.teardown.detach = true;
+        self.teardown.run_dir = true;
+        match self.remove(true) {
+            Ok(()) => Flow::End,
+            Err(e) => {
+                tracing::error!(container.id = self.record.short(), error = e.line(), "it cannot be removed");
+                Flow::On
+            }
+        }
+    }
+
+    /// The client for which the program was held has not come: it died between the answer and its attaching.
+    pub(super) async fn nobody_came(&mut self) -> Flow {
+        if self.record.unseen && self.record.auto_remove() {
+            return self.give_up();
+        }
+        tracing::info!(container.id = self.record.short(), "nobody attached: the start is taken back");
+        self.record.unseen = false;
+        self.abandon().await;
+        self.publish();
+        Flow::On
+    }
+
     /// Takes a container over from a runtimed before us. Network and storage are not asked here: they may not be there yet.
     pub async fn adopt(&mut self) -> Flow {
         let run = self.engine.dirs.run_dir(self.record.id());
         let was_alive = self.status().is_alive() || self.record.held;
         if !run.path().exists() {
             if !was_alive {
-                return Flow::On;
+                return if self.record.unseen { self.give_up() } else { Flow::On };
             }
             let state_exit = read_exit(&self.directory().join("exit.json"));
             let exit = state_exit.filter(|e| e.finished_unix_ns >= self.record.state().started_unix_ns);
@@ -168,7 +202,7 @@ impl Task {
                 self.teardown.leftovers = Some(self.leftovers());
                 self.teardown.detach = true;
                 self.teardown.run_dir = true;
-                return Flow::On;
+                return if self.record.unseen { self.give_up() } else { Flow::On };
             }
         };
         let state = connected.welcome.state.clone();
@@ -202,6 +236,10 @@ impl Task {
                 self.ended(&exit)
             }
             // A start that nobody was told of.
+            Phase::Ready | Phase::Created if self.record.unseen => {
+                self.monitor = Some(connected.into());
+                self.give_up()
+            }
             Phase::Ready | Phase::Created => {
                 self.teardown.monitor = Some(connected.into());
                 self.teardown.detach = true;

@@ -48,6 +48,8 @@ pub struct Record {
     pub image: ImageConfig,
     /// Created and handed to a client that has still to attach before the program begins.
     pub held: bool,
+    /// Made by a run that has not begun its program yet: nobody knows this container, so it goes when the run cannot be finished.
+    pub unseen: bool,
     /// Its monitor, while there is one.
     pub monitor: Option<ProcessRecord>,
     /// Its first process, while there is one.
@@ -104,6 +106,7 @@ impl Record {
             state.started_unix_ns = exit.started_unix_ns;
         }
         self.held = false;
+        self.unseen = false;
         self.process = None;
         self.container.endpoints.clear();
         self.container.ports.clear();

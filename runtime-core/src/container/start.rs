@@ -105,6 +105,7 @@ impl Task {
 
     /// The fast path of `davit run`: created and started in one go. A failure leaves everything to [`Task::discard`].
     pub async fn run_fresh(&mut self, hold: bool) -> Result<Started, RuntimeError> {
+        self.record.unseen = true;
         Box::pin(self.bring_up(hold, true)).await
     }
 

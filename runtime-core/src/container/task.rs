@@ -19,6 +19,9 @@ use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::monitor::link::{Connected, Link};
 
+/// How long a program is held for a client that said it would attach: it does so within milliseconds, or it has died.
+const HOLD_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Where an answer goes.
 pub type Answer<T> = oneshot::Sender<Result<T, RuntimeError>>;
 
@@ -141,6 +144,8 @@ pub struct Task {
     pub(super) teardown: Teardown,
     /// When it is tried again.
     retry: Option<(Instant, Duration)>,
+    /// Since when the program waits for a client to attach.
+    held_since: Option<Instant>,
     /// The record differs from its file.
     pub(super) dirty: bool,
     exits: u64,
@@ -162,6 +167,7 @@ impl Task {
             monitor: None,
             teardown,
             retry: None,
+            held_since: None,
             dirty: false,
             exits: 0,
             view,
@@ -179,12 +185,14 @@ impl Task {
             if !self.teardown.is_done() && self.retry.is_none() {
                 self.retry = Some((Instant::now(), Duration::from_millis(100)));
             }
+            self.held_since = self.record.held.then(|| self.held_since.unwrap_or_else(Instant::now));
             let flow = tokio::select! {
                 biased;
                 event = next_event(self.monitor.as_mut()) => match event {
                     Some(event) => self.happened(event),
                     None => self.monitor_died().await,
                 },
+                () = held_too_long(self.held_since) => self.nobody_came().await,
                 () = due(self.retry) => { self.try_teardown().await; Flow::On }
                 command = self.queue.recv() => match command {
                     Some(command) => self.obey(command).await,
@@ -347,6 +355,13 @@ impl Task {
 async fn next_event(monitor: Option<&mut Monitor>) -> Option<Event> {
     match monitor {
         Some(monitor) => monitor.events.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn held_too_long(since: Option<Instant>) {
+    match since {
+        Some(since) => tokio::time::sleep_until(since + HOLD_PATIENCE).await,
         None => pending().await,
     }
 }

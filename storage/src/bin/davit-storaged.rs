@@ -1,5 +1,6 @@
 //! davit-storaged: serves `davit.storage.v1` on its unix socket.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,18 @@ use davit_storage::server::{self, Health};
 use davit_storage::settings::Settings;
 use davit_storage::store::{FORMAT, Store};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line with the chain of causes; no backtrace, whatever the environment says.
+            eprintln!("davit-storaged: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     if std::env::args().nth(1).is_some_and(|a| a == "--version") {
         println!("davit-storaged {}", env!("CARGO_PKG_VERSION"));
         return Ok(());
