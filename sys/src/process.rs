@@ -121,10 +121,8 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_confuse_the_fields() {
-        let mut text = String::from("7 (a) R (b) S");
-        for n in 4..=52 {
-            text.push_str(&format!(" {n}"));
-        }
+        let rest: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let text = format!("7 (a) R (b) S {}", rest.join(" "));
         let s = parse_stat(&text).unwrap();
         assert_eq!((s.state, s.start_time), (b'S', 22));
     }
