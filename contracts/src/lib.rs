@@ -7,9 +7,9 @@
 pub mod client;
 pub mod error;
 pub mod id;
-pub mod layout;
 pub mod version;
 
+pub use davit_layout as layout;
 pub use error::{Error, Kind};
 
 macro_rules! generated {

@@ -221,12 +221,6 @@ impl From<RuntimeError> for Error {
     }
 }
 
-impl From<RuntimeError> for tonic::Status {
-    fn from(e: RuntimeError) -> Self {
-        Error::from(e).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

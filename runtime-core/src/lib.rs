@@ -30,7 +30,6 @@ use std::sync::Arc;
 
 use davit_daemon_kit::daemon::HealthSource;
 use davit_daemon_kit::paths::Layout;
-use tonic::service::Routes;
 
 pub use config::Config;
 pub use container::leftovers::remove_empty_parents;
@@ -42,7 +41,7 @@ pub const STATE_FORMAT: u32 = 1;
 /// A runtimed that has taken its containers over and is ready to serve.
 pub struct Runtimed {
     /// The contract's services.
-    pub routes: Routes,
+    pub routes: server::Routes,
     /// What it depends on.
     pub health: Arc<dyn HealthSource>,
 }

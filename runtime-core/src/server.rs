@@ -13,9 +13,10 @@ use davit_contracts::runtime::containers_server::ContainersServer;
 use davit_contracts::runtime::events_server::EventsServer;
 use davit_contracts::runtime::execs_server::ExecsServer;
 use davit_contracts::runtime::pods_server::PodsServer;
-use tonic::service::Routes;
+pub use tonic::service::Routes;
 
 use crate::engine::Engine;
+use crate::error::RuntimeError;
 pub use health::Health;
 
 /// All services of the contract.
@@ -25,6 +26,12 @@ pub fn routes(engine: &Arc<Engine>) -> Routes {
         .add_service(ExecsServer::new(service.clone()))
         .add_service(EventsServer::new(service.clone()))
         .add_service(PodsServer::new(service))
+}
+
+impl From<RuntimeError> for tonic::Status {
+    fn from(e: RuntimeError) -> Self {
+        davit_contracts::Error::from(e).into()
+    }
 }
 
 /// The implementation of every service.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use davit_contracts::layout::Layout;
+use davit_layout::Layout;
 use rustix::process::Signal;
 
 use crate::log::Log;

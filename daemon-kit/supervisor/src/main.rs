@@ -24,7 +24,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use davit_contracts::layout::Layout;
+use davit_layout::Layout;
 
 use crate::fleet::Fleet;
 use crate::place::Place;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use davit_contracts::layout::Layout;
+use davit_layout::Layout;
 use rustix::fs::{FlockOperation, flock};
 
 /// A claimed run directory. Sockets bound through it are unlinked at the end.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use davit_contracts::layout::Layout;
+use davit_layout::Layout;
 use davit_sys::process::ProcessRef;
 use davit_sys::userns;
 use nix::unistd::{User, getegid, geteuid};

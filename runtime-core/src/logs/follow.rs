@@ -10,7 +10,6 @@ use davit_contracts::runtime::{LogEntry, LogsRequest};
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use tonic::Status;
 
 use super::reader::Reader;
 use crate::clock::unix_ns;
@@ -23,10 +22,10 @@ pub async fn run(
     request: LogsRequest,
     path: std::path::PathBuf,
     mut view: watch::Receiver<View>,
-    out: mpsc::Sender<Result<LogEntry, Status>>,
+    out: mpsc::Sender<Result<LogEntry, RuntimeError>>,
 ) {
     if let Err(e) = follow(&request, &path, &mut view, &out).await {
-        let _ = out.send(Err(e.into())).await;
+        let _ = out.send(Err(e)).await;
     }
 }
 
@@ -34,7 +33,7 @@ async fn follow(
     request: &LogsRequest,
     path: &Path,
     view: &mut watch::Receiver<View>,
-    out: &mpsc::Sender<Result<LogEntry, Status>>,
+    out: &mpsc::Sender<Result<LogEntry, RuntimeError>>,
 ) -> Result<(), RuntimeError> {
     let failed = || io_error("read the log", path);
     // The watch before the first read: nothing written in between is missed.

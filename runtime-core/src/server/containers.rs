@@ -5,6 +5,7 @@ use davit_contracts::runtime::wait_request::Condition;
 #[allow(clippy::wildcard_imports)] // The service's own messages: forty names.
 use davit_contracts::runtime::*;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -29,7 +30,7 @@ fn unsupported(what: &str) -> Status {
 
 #[tonic::async_trait]
 impl Containers for Service {
-    type LogsStream = ReceiverStream<Result<LogEntry, Status>>;
+    type LogsStream = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<LogEntry, Status>> + Send>>;
     type StatsStream = ReceiverStream<Result<StatsResponse, Status>>;
 
     async fn create(&self, request: Request<CreateRequest>) -> Reply<CreateResponse> {
@@ -170,7 +171,7 @@ impl Containers for Service {
         }
         let (out, stream) = mpsc::channel(256);
         tokio::spawn(follow::run(request, self.engine.dirs.log(&handle.id), handle.watch(), out));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(|entry| entry.map_err(Status::from)))))
     }
 
     async fn top(&self, request: Request<TopRequest>) -> Reply<TopResponse> {

@@ -9,9 +9,10 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-sys", &[]),
     ("davit-wire", &[]),
-    ("davit-contracts", &[]),
+    ("davit-layout", &[]),
+    ("davit-contracts", &["davit-layout"]),
     ("davit-daemon-kit", &["davit-contracts", "davit-sys"]),
-    ("davit-supervisor", &["davit-sys"]),
+    ("davit-supervisor", &["davit-layout", "davit-sys"]),
     ("davit-cowfs", &["davit-sys"]),
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs"]),
     ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit"]),
@@ -29,6 +30,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("davit-supervisor", &["tokio", "tonic"], "the supervisor has to stay small"),
     ("davit-runner", &["tonic"], "the runner is an OCI runtime and knows no daemon"),
     ("davit-wire", &["tokio", "tonic"], "the monitor uses it"),
+    ("davit-layout", &["tokio", "tonic"], "the supervisor uses it"),
     ("davit-sys", &["tonic"], "it is about the kernel"),
 ];
 
