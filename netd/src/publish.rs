@@ -133,6 +133,13 @@ impl Ports {
         outcome
     }
 
+    /// Another name for whoever is refused a port of this sandbox.
+    pub fn rename(&mut self, sandbox: &str, name: &str) {
+        for held in self.held.values_mut().filter(|r| r.sandbox == sandbox) {
+            name.clone_into(&mut held.name);
+        }
+    }
+
     /// Gives back all ports of a sandbox.
     pub fn release(&mut self, sandbox: &str) {
         self.held.retain(|_, r| r.sandbox != sandbox);

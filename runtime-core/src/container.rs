@@ -16,6 +16,7 @@
 //! - a removal that was answered has its directory in `trash/` and goes on after any crash.
 
 pub mod bundle;
+pub mod change;
 pub mod dirs;
 pub mod exit;
 pub mod files;

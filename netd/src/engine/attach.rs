@@ -221,7 +221,7 @@ impl Engine {
         Ok(())
     }
 
-    fn attached(&self, sandbox: Sandbox, stages: Stages) -> Attached {
+    pub(super) fn attached(&self, sandbox: Sandbox, stages: Stages) -> Attached {
         let networks = sandbox
             .endpoints
             .iter()

@@ -1,8 +1,8 @@
-//! Networks added to and taken from a sandbox that runs.
+//! Changes of a sandbox that runs: networks added and taken away, its name.
 
 use std::os::fd::AsFd;
 
-use super::attach::{EndpointSpec, interface_of, open_namespace, routes_of};
+use super::attach::{Attached, EndpointSpec, interface_of, open_namespace, routes_of};
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::bridge;
@@ -24,6 +24,9 @@ impl Engine {
             return Err(EngineError::Connected { sandbox: before.name, network: network.name });
         }
         let of_host = |e: &Endpoint| self.networks.get(&e.network).is_some_and(|n| n.driver == Driver::Host);
+        if network.driver == Driver::None {
+            return Err(EngineError::NoneWithOthers);
+        }
         if network.driver == Driver::Host || before.endpoints.iter().any(of_host) {
             return Err(EngineError::HostWithOthers);
         }
@@ -100,6 +103,20 @@ impl Engine {
         self.keep(&after)?;
         self.note_idle();
         Ok(())
+    }
+
+    /// Gives a sandbox another name. `None` when it is unknown.
+    pub fn rename(&mut self, id: &str, name: &str) -> Result<Option<Attached>, EngineError> {
+        let Some(mut sandbox) = self.sandboxes.get(id).cloned() else { return Ok(None) };
+        let old = std::mem::replace(&mut sandbox.name, name.to_owned());
+        for endpoint in sandbox.endpoints.iter_mut().filter(|e| e.is_wired()) {
+            endpoint.names.retain(|n| *n != old && n != name);
+            // The first is the one that its address resolves to.
+            endpoint.names.insert(0, name.to_owned());
+        }
+        self.keep(&sandbox)?;
+        self.ports.rename(id, name);
+        Ok(Some(self.attached(sandbox, Stages::start())))
     }
 
     fn sandbox(&self, id: &str) -> Result<Sandbox, EngineError> {

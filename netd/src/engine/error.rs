@@ -52,6 +52,8 @@ pub enum EngineError {
     Twice(String, String),
     #[error("network 'host' cannot be combined with others")]
     HostWithOthers,
+    #[error("network 'none' is for containers without any other: nothing can be connected to it")]
+    NoneWithOthers,
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("the process that holds the network namespace of '{container}' is gone")]
@@ -120,7 +122,8 @@ impl EngineError {
             | Self::NoIpv6 { .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
-            | Self::HostWithOthers => Kind::InvalidArgument,
+            | Self::HostWithOthers
+            | Self::NoneWithOthers => Kind::InvalidArgument,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
             Self::Firewall(e)

@@ -116,7 +116,8 @@ pub(super) fn endpoint(sandbox: &Sandbox, e: &Endpoint, network: &str) -> proto:
     }
 }
 
-fn endpoints(attached: &Attached) -> Vec<proto::Endpoint> {
+/// All endpoints of a sandbox.
+pub(super) fn endpoints(attached: &Attached) -> Vec<proto::Endpoint> {
     let both = attached.sandbox.endpoints.iter().zip(&attached.networks);
     both.map(|(e, network)| endpoint(&attached.sandbox, e, network)).collect()
 }

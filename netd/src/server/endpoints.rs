@@ -48,6 +48,17 @@ impl Endpoints for Service {
         Ok(Response::new(proto::DisconnectResponse {}))
     }
 
+    async fn rename(
+        &self,
+        request: Request<proto::RenameSandboxRequest>,
+    ) -> Result<Response<proto::RenameSandboxResponse>, Status> {
+        let proto::RenameSandboxRequest { sandbox_id, name } = request.into_inner();
+        let renamed =
+            self.engine.call(move |e| e.rename(&sandbox_id, &name)).await.map_err(|e| status(&e))?;
+        let endpoints = renamed.as_ref().map(convert::endpoints).unwrap_or_default();
+        Ok(Response::new(proto::RenameSandboxResponse { endpoints }))
+    }
+
     async fn list(
         &self,
         _: Request<proto::ListSandboxesRequest>,

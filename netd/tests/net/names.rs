@@ -73,3 +73,29 @@ async fn an_unreachable_upstream_fails_without_delaying_our_names() {
     assert!(text.contains("SERVFAIL"), "{text}");
     assert_ne!(a.space.dig("alpha"), "");
 }
+
+#[tokio::test]
+async fn a_renamed_sandbox_answers_to_its_new_name_and_aliases_only() {
+    let mut host = Host::new().await;
+    host.net_create("my-bridge").await;
+    let db = Guest::new("db");
+    let aliases = vec!["database".to_owned()];
+    let endpoint = proto::EndpointSpec { network: "my-bridge".into(), aliases, ..Default::default() };
+    let db_ip = ip(&host.attach_request(Host::request(&db, vec![endpoint], &[])).await.unwrap(), 0);
+    let web = host.guest("web", &["my-bridge"], &[]).await;
+    let request = |id: &str| proto::RenameSandboxRequest { sandbox_id: id.to_owned(), name: "store".into() };
+    let renamed = host.endpoints().rename(request(&db.id)).await.unwrap().into_inner();
+    assert_eq!(renamed.endpoints[0].name, "store");
+    for _ in 0..2 {
+        for name in ["store", "database", "db-host", "store.my-bridge"] {
+            assert_eq!(web.space.dig(name), db_ip, "{name}");
+        }
+        assert_eq!(web.space.dig("+tries=1 db"), "", "the old name");
+        assert_eq!(web.space.dig(&format!("-x {db_ip}")), "store.my-bridge.");
+        // What was acknowledged is still so after a kill.
+        host.kill();
+        host.start().await;
+    }
+    let unknown = host.endpoints().rename(request("0123")).await.unwrap().into_inner();
+    assert!(unknown.endpoints.is_empty());
+}

@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use davit_contracts::network::EndpointSpec;
 use davit_wire::{Event, ExitRecord, Failure, FailureKind, Phase, Request};
 
 use super::leftovers::Leftovers;
-use super::network;
 use super::record::{ProcessRecord, read_exit};
 use super::remove::{MARKER, Removing, recorded_monitor};
 use super::state::{Ask, Status, judge};
@@ -15,7 +13,6 @@ use crate::clock::unix_ns;
 use crate::error::{RuntimeError, io_error};
 use crate::monitor::link::connect;
 use crate::signal;
-use crate::spec::check::{self, Network};
 
 impl Task {
     /// Takes an event of the monitor.
@@ -297,80 +294,6 @@ impl Task {
         self.teardown.snapshot = true;
         self.teardown.directory = Some(trashed);
         Ok(())
-    }
-
-    /// Another name; netd's names of a running container stay until it is started again.
-    pub(super) fn rename(&mut self, name: &str) -> Result<(), RuntimeError> {
-        judge(Ask::Rename, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
-        let old = self.record.container.name.clone();
-        if name.strip_prefix('/').unwrap_or(name) == old {
-            return Err(RuntimeError::Invalid(
-                "renaming a container with the same name as its current name".into(),
-            ));
-        }
-        self.record.container.name = self.engine.registry.rename(self.record.id(), name)?;
-        self.save();
-        self.publish();
-        self.emit("rename", &[("oldName", old)]);
-        Ok(())
-    }
-
-    /// One more network, now and at every start.
-    pub(super) async fn connect(&mut self, endpoint: EndpointSpec) -> Result<(), RuntimeError> {
-        let name = self.record.container.name.clone();
-        judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
-        let spec = self.record.container.spec.get_or_insert_default();
-        let Network::Endpoints(mut list) = check::network(spec)? else {
-            return Err(RuntimeError::Invalid(format!(
-                "container {name} has no network of its own (host, none or container mode): it cannot be connected"
-            )));
-        };
-        let (id, network) = network::lookup(&self.engine.peers, &endpoint.network).await?;
-        if list.iter().any(|e| e.network == network || e.network == id) {
-            return Err(RuntimeError::Peer(Box::new(davit_contracts::Error::new(
-                davit_contracts::Kind::AlreadyExists,
-                format!("endpoint with name {name} already exists in network {network}"),
-            ))));
-        }
-        if self.status().is_alive() {
-            let made = network::connect(&self.engine.peers, self.record.id(), &endpoint).await?;
-            self.record.container.endpoints.push(made);
-        }
-        list.push(EndpointSpec { network, ..endpoint });
-        self.set_endpoints(list);
-        Ok(())
-    }
-
-    /// One network less, now and at every start.
-    pub(super) async fn disconnect(&mut self, network: &str, force: bool) -> Result<(), RuntimeError> {
-        let name = self.record.container.name.clone();
-        judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
-        let not_there =
-            || RuntimeError::Invalid(format!("container {name} is not connected to network {network}"));
-        let Network::Endpoints(mut list) =
-            check::network(&self.record.container.spec.clone().unwrap_or_default())?
-        else {
-            return Err(not_there());
-        };
-        let (id, canonical) = network::lookup(&self.engine.peers, network).await?;
-        let before = list.len();
-        list.retain(|e| e.network != id && e.network != canonical);
-        if list.len() == before {
-            return Err(not_there());
-        }
-        if self.status().is_alive() {
-            network::disconnect(&self.engine.peers, self.record.id(), &id, force).await?;
-        }
-        self.record.container.endpoints.retain(|e| e.network_id != id);
-        self.set_endpoints(list);
-        Ok(())
-    }
-
-    fn set_endpoints(&mut self, list: Vec<EndpointSpec>) {
-        let network = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
-        network.mode = list.first().map_or_else(|| "none".to_owned(), |e| e.network.clone());
-        network.endpoints = list;
-        self.publish();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use davit_contracts::network::{
     AttachRequest, AttachResponse, ConnectRequest, DetachRequest, DisconnectRequest, Endpoint, EndpointSpec,
-    Holder, InspectNetworkRequest, PortMapping,
+    Holder, InspectNetworkRequest, PortMapping, RenameSandboxRequest,
 };
 
 use super::record::{ProcessRecord, Record};
@@ -62,6 +62,15 @@ pub async fn disconnect(peers: &Peers, id: &str, network: &str, force: bool) -> 
         endpoints(channel).disconnect(request).await
     };
     peers.network.call(call).await.map(|_| ())
+}
+
+/// Another name to resolve by; the endpoints as they are called now, none when netd does not know the container.
+pub async fn rename(peers: &Peers, id: &str, name: &str) -> Result<Vec<Endpoint>, RuntimeError> {
+    let call = |channel| async move {
+        let request = RenameSandboxRequest { sandbox_id: id.to_owned(), name: name.to_owned() };
+        endpoints(channel).rename(request).await
+    };
+    peers.network.call(call).await.map(|r| r.endpoints)
 }
 
 /// The id and name of a network that must exist.

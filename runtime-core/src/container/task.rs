@@ -249,7 +249,7 @@ impl Task {
                 return flow;
             }
             Command::Rename { name, answer } => {
-                let _ = answer.send(self.rename(&name));
+                let _ = answer.send(self.rename(&name).await);
             }
             Command::Connect { endpoint, answer } => {
                 let _ = answer.send(self.connect(*endpoint).await);

@@ -200,3 +200,21 @@ fn a_network_namespace_is_shared_and_none_has_loopback() {
         assert!(text.ends_with(&format!("{}\n", &first.id[..12])), "{text}");
     });
 }
+
+#[test]
+fn a_rename_reaches_the_network_or_does_not_happen() {
+    world(async |w| {
+        let id = w.run(w.sh("web", "sleep 60"), false).await.unwrap().id;
+        let mut c = w.client();
+        c.rename(RenameRequest { container: "web".into(), name: "front".into() }).await.unwrap();
+        assert_eq!(w.peers.held().sandboxes[&id].name, "front");
+        let shown = w.inspect("front").await.unwrap();
+        assert!(shown.endpoints.iter().all(|e| e.name == "front"), "{:?}", shown.endpoints);
+        let refused = RenameRequest { container: "front".into(), name: "refused".into() };
+        c.rename(refused).await.unwrap_err();
+        assert_eq!(w.inspect("front").await.unwrap().name, "front");
+        assert_eq!(w.inspect("refused").await.unwrap_err().kind(), Kind::NotFound);
+        c.remove(RemoveRequest { container: id, force: true, ..RemoveRequest::default() }).await.unwrap();
+        w.assert_clean().await;
+    });
+}

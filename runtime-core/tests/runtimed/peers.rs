@@ -293,6 +293,21 @@ impl Endpoints for Peers {
     async fn disconnect(&self, _: Request<net::DisconnectRequest>) -> Reply<net::DisconnectResponse> {
         Ok(Response::new(net::DisconnectResponse {}))
     }
+    async fn rename(&self, request: Request<net::RenameSandboxRequest>) -> Reply<net::RenameSandboxResponse> {
+        let net::RenameSandboxRequest { sandbox_id, name } = request.into_inner();
+        if name == "refused" {
+            return Err(Error::new(Kind::Internal, "told to refuse").into());
+        }
+        let mut held = self.held();
+        let Some(sandbox) = held.sandboxes.get_mut(&sandbox_id) else {
+            return Ok(Response::new(net::RenameSandboxResponse::default()));
+        };
+        sandbox.name.clone_from(&name);
+        for endpoint in &mut sandbox.endpoints {
+            endpoint.name.clone_from(&name);
+        }
+        Ok(Response::new(net::RenameSandboxResponse { endpoints: sandbox.endpoints.clone() }))
+    }
     async fn list(&self, _: Request<net::ListSandboxesRequest>) -> Reply<net::ListSandboxesResponse> {
         let sandboxes = self.held().sandboxes.values().cloned().collect();
         Ok(Response::new(net::ListSandboxesResponse { sandboxes }))
