@@ -36,6 +36,7 @@ use crate::driver::bridge::Bridge;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
 use crate::firewall::Firewall;
+use crate::firewall::watch::Watch;
 use crate::ipam::Pool;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
@@ -139,7 +140,7 @@ impl Engine {
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
-/// Sends requests to the engine's thread. Cheap to clone; the thread ends when the last one is gone.
+/// Sends requests to the engine's thread. Cheap to clone; the thread lives as long as the process.
 #[derive(Debug, Clone)]
 pub struct Client {
     jobs: mpsc::Sender<Job>,
@@ -149,6 +150,12 @@ impl Client {
     /// Starts the thread.
     pub fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
+        match engine.firewall.watch() {
+            Ok(watch) => guard_rules(watch, jobs.clone())?,
+            Err(error) => {
+                tracing::warn!(%error, "flushed firewall rules come back only with the next change")
+            }
+        }
         thread::Builder::new()
             .name("netd-engine".into())
             .stack_size(512 << 10)
@@ -169,6 +176,22 @@ impl Client {
         self.jobs.send(job).map_err(|_| EngineError::Stopped)?;
         answered.await.map_err(|_| EngineError::Stopped)?
     }
+}
+
+/// A thread that has the engine mend its rules when somebody else took some away.
+fn guard_rules(mut watch: Watch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let guard = move || {
+        loop {
+            if let Err(error) = watch.next_loss() {
+                tracing::warn!(%error, "flushed firewall rules come back only with the next change");
+                return;
+            }
+            if jobs.send(Box::new(Engine::mend_rules)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("netd-rules".into()).stack_size(128 << 10).spawn(guard).map(drop)
 }
 
 fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {

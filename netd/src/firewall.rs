@@ -4,7 +4,9 @@
 //! transaction, and a port is added or removed as elements of maps, so that neither costs more when there are many.
 
 pub mod nftables;
+pub mod watch;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -84,6 +86,11 @@ impl Firewall {
     /// Opens the socket; changes nothing.
     pub fn open(table: String) -> Result<Self, NetlinkError> {
         Ok(Self { socket: Socket::open(Netlink::Netfilter)?, table })
+    }
+
+    /// Hears of others who take something out of the table.
+    pub fn watch(&self) -> io::Result<watch::Watch> {
+        watch::Watch::open(&self.table, self.socket.port()?)
     }
 
     /// Replaces whatever the table says, in one transaction.

@@ -95,6 +95,19 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes the rules again after somebody else took some away; nothing when none are needed.
+    pub(super) fn mend_rules(&mut self) {
+        if self.walled.is_empty() {
+            return;
+        }
+        match self.apply_rules() {
+            Ok(()) => tracing::warn!("somebody removed firewall rules of ours; they are back"),
+            Err(error) => {
+                tracing::error!(%error, "somebody removed firewall rules of ours; they are missing")
+            }
+        }
+    }
+
     /// Publishes a sandbox's ports. Elements only; when they cannot be added, since somebody flushed the rules, all
     /// rules are written again.
     pub(super) fn open_ports(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {

@@ -17,12 +17,16 @@ const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEWTABLE: u16 = SUBSYSTEM;
-const DELTABLE: u16 = SUBSYSTEM | 2;
+pub(super) const DELTABLE: u16 = SUBSYSTEM | 2;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const NEWRULE: u16 = SUBSYSTEM | 6;
+pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
 const NEWSET: u16 = SUBSYSTEM | 9;
 const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
 const DELSETELEM: u16 = SUBSYSTEM | 0xe;
+/// Told after each transaction.
+pub(super) const NEWGEN: u16 = SUBSYSTEM | 0xf;
+/// Told of a table, chain, rule, set or element that is gone.
+pub(super) const REMOVALS: [u16; 5] = [DELTABLE, SUBSYSTEM | 5, SUBSYSTEM | 8, SUBSYSTEM | 0xb, DELSETELEM];
 
 /// Elements in one message: the list is one attribute, whose length is 16 bits.
 const ELEMENTS: usize = 400;
@@ -37,7 +41,7 @@ pub enum Family {
 }
 
 impl Family {
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,

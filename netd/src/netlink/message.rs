@@ -162,18 +162,24 @@ fn aligned(n: usize) -> usize {
 }
 
 /// Walks the messages of a received buffer: (type, sequence, payload). Stops at the first malformed one.
-pub fn messages(mut buffer: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
+pub fn messages(buffer: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
+    notices(buffer).map(|(kind, seq, _, payload)| (kind, seq, payload))
+}
+
+/// The same with the port of the socket that caused a message, before its payload.
+pub fn notices(mut buffer: &[u8]) -> impl Iterator<Item = (u16, u32, u32, &[u8])> {
     std::iter::from_fn(move || {
         let len = u32::from_ne_bytes(buffer.get(..4)?.try_into().ok()?) as usize;
         let kind = u16::from_ne_bytes(buffer.get(4..6)?.try_into().ok()?);
         let seq = u32::from_ne_bytes(buffer.get(8..12)?.try_into().ok()?);
+        let port = u32::from_ne_bytes(buffer.get(12..16)?.try_into().ok()?);
         if len < HEADER {
             return None;
         }
         // An error may echo a request that is longer than our buffer: what is there is enough.
         let payload = buffer.get(HEADER..len.min(buffer.len()))?;
         buffer = buffer.get(aligned(len)..).unwrap_or(&[]);
-        Some((kind, seq, payload))
+        Some((kind, seq, port, payload))
     })
 }
 

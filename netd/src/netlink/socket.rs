@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send,
+    setsockopt, socket, sockopt,
 };
 
 use super::message::{Batch, messages};
@@ -82,6 +82,15 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket in the calling thread's namespace.
     pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
+        Self::bound(protocol, 0)
+    }
+
+    /// Opens a socket that hears what the kernel tells these multicast groups (a bit each).
+    pub fn listen(protocol: Protocol, groups: u32) -> Result<Self, NetlinkError> {
+        Self::bound(protocol, groups)
+    }
+
+    fn bound(protocol: Protocol, groups: u32) -> Result<Self, NetlinkError> {
         let number = match protocol {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
@@ -89,12 +98,29 @@ impl Socket {
         let failed = |e: Errno| NetlinkError::Open { protocol, source: e.into() };
         let fd =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, number).map_err(failed)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(failed)?;
         if protocol == Protocol::Netfilter {
             // Without the privilege the default (some 200 kB) stays, which is enough for a thousand ports.
             let _ = setsockopt(&fd, sockopt::SndBufForce, &SEND_BUFFER);
         }
         Ok(Self { fd })
+    }
+
+    /// The number that the kernel knows it by: messages about what it changed bear it.
+    pub fn port(&self) -> io::Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
+    }
+
+    /// Waits for what the kernel tells; `None` when some of it was lost.
+    pub fn hear(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match recv(self.fd.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Ok(n) => return Ok(Some(n)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// Sends the batch and reads one acknowledgement for each message, all of which must have asked for one.

@@ -1,5 +1,7 @@
 //! The rules as `nft` reads them back, and their cost.
 
+use std::time::{Duration, Instant};
+
 use crate::host::{Guest, Host};
 
 #[tokio::test]
@@ -22,5 +24,28 @@ async fn rules_do_not_grow_with_ports_and_a_flush_is_mended_by_the_next_change()
     for guest in [&a, &b, &c] {
         host.detach(guest).await;
     }
+    host.becomes_clean().await;
+}
+
+#[tokio::test]
+async fn rules_that_somebody_removes_come_back_by_themselves() {
+    let host = Host::new().await;
+    let a = host.guest("a", &["bridge"], &["8080:80"]).await;
+    a.space.serve_tcp("0.0.0.0:80");
+    let whole = host.space.run("nft list ruleset");
+    let name = whole.split_whitespace().find(|w| w.starts_with("davit")).unwrap();
+    for damage in
+        ["flush ruleset".to_owned(), format!("flush table inet {name}"), format!("delete table inet {name}")]
+    {
+        host.space.run(&format!("nft {damage}"));
+        let until = Instant::now() + Duration::from_secs(20);
+        while host.space.run("nft list ruleset") != whole {
+            assert!(Instant::now() < until, "after '{damage}': {}", host.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(host.space.ask_tcp("127.0.0.1:8080").is_some(), "{damage}");
+    }
+    assert_eq!(host.log().matches("they are back").count(), 3, "mending causes no mending");
+    host.detach(&a).await;
     host.becomes_clean().await;
 }
