@@ -153,7 +153,7 @@ impl Client {
         match engine.firewall.watch() {
             Ok(watch) => guard_rules(watch, jobs.clone())?,
             Err(error) => {
-                tracing::warn!(%error, "flushed firewall rules come back only with the next change")
+                tracing::warn!(%error, "flushed firewall rules come back only with the next change");
             }
         }
         thread::Builder::new()

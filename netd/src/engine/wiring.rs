@@ -103,7 +103,7 @@ impl Engine {
         match self.apply_rules() {
             Ok(()) => tracing::warn!("somebody removed firewall rules of ours; they are back"),
             Err(error) => {
-                tracing::error!(%error, "somebody removed firewall rules of ours; they are missing")
+                tracing::error!(%error, "somebody removed firewall rules of ours; they are missing");
             }
         }
     }

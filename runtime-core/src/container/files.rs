@@ -31,9 +31,11 @@ pub fn hosts(h: &Hosts<'_>) -> String {
     add(&mut text, h.extra, gateway);
     for address in h.endpoints.iter().flat_map(|e| [&e.ip, &e.ip6]).filter(|a| !a.is_empty()) {
         let ip = address.split('/').next().unwrap_or(address);
-        let _ = match h.domainname {
-            "" => writeln!(text, "{ip}\t{}", h.hostname),
-            domain => writeln!(text, "{ip}\t{0}.{domain} {0}", h.hostname),
+        // The full name first, then the short one: hostname(1) -f and -s look here.
+        let _ = match (h.domainname, h.hostname.split_once('.')) {
+            ("", None) => writeln!(text, "{ip}\t{}", h.hostname),
+            ("", Some((short, _))) => writeln!(text, "{ip}\t{} {short}", h.hostname),
+            (domain, _) => writeln!(text, "{ip}\t{0}.{domain} {0}", h.hostname),
         };
     }
     text
@@ -113,6 +115,8 @@ mod tests {
         }
         let text = hosts(&Hosts { hostname: "web", domainname: "lan", endpoints: &endpoints, extra: &[] });
         assert!(text.ends_with("10.89.0.2\tweb.lan web\n"));
+        let text = hosts(&Hosts { hostname: "db.lan", domainname: "", endpoints: &endpoints, extra: &[] });
+        assert!(text.ends_with("10.89.0.2\tdb.lan db\n"), "{text}");
     }
 
     #[test]

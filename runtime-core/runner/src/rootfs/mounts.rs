@@ -126,9 +126,26 @@ fn bind(plan: &Plan, planned: &Planned, root: BorrowedFd<'_>) -> Result<()> {
     let kind = sys::file_type(tree.as_fd()).context(|| format!("stat {}", mount.source.display()))?;
     let missing = if kind == FileType::Directory { Target::Directory } else { Target::File };
     let target = target(root, &mount.destination, missing)?;
+    check_kinds(planned, kind, target.as_fd())?;
     finish(tree.as_fd(), options, &mount.destination, true)?;
     sys::attach(tree.as_fd(), target.as_fd())
         .context(|| format!("bind {} to {}", mount.source.display(), mount.destination.display()))
+}
+
+/// The kernel's words for a file on a directory, or the other way round, are "invalid argument" and no more.
+fn check_kinds(planned: &Planned, source: FileType, target: BorrowedFd<'_>) -> Result<()> {
+    let (from, to) = (planned.mount.source.display(), planned.mount.destination.display());
+    let covered = sys::file_type(target).context(|| format!("stat {to} in the container"))?;
+    let name = |directory| if directory { "a directory" } else { "a file" };
+    let (ours, theirs) = (source == FileType::Directory, covered == FileType::Directory);
+    if ours == theirs {
+        return Ok(());
+    }
+    Err(Error::Inside(format!(
+        "cannot bind {from} to {to}: {from} is {} on the host and {to} is {} in the container",
+        name(ours),
+        name(theirs)
+    )))
 }
 
 /// Attributes and propagation; `attributes` false where the mount was made with them.

@@ -84,6 +84,21 @@ fn a_bad_mount_option_is_explained_by_the_kernel() {
 }
 
 #[test]
+fn a_file_bound_to_a_directory_is_explained_and_so_is_the_reverse() {
+    for (source, target, words) in [
+        ("/etc/passwd", "/etc", "/etc/passwd is a file on the host and /etc is a directory in the container"),
+        ("/etc", "/etc/plain", "/etc is a directory on the host and /etc/plain is a file in the container"),
+    ] {
+        let b = Bundle::new("true").mount(
+            json!({"destination": target, "type": "bind", "source": source, "options": ["bind", "ro"]}),
+        );
+        std::fs::write(b.rootfs().join("etc/plain"), "").unwrap();
+        let message = create_fails(&b);
+        assert!(message.ends_with(words), "{message}");
+    }
+}
+
+#[test]
 fn a_missing_bundle_or_config_is_named() {
     let b = Bundle::new("true");
     assert!(b.refused(&["create", "--bundle", "/nowhere", "x"]).contains("find the bundle /nowhere"));
