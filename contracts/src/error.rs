@@ -51,7 +51,10 @@ impl Error {
     /// Puts what only the caller knows before the line: `archive.tar: it is not a tar archive`.
     #[must_use]
     pub fn within(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        let what = what.to_string();
+        if !self.message.starts_with(&what) {
+            self.message = format!("{what}: {}", self.message);
+        }
         self
     }
 
@@ -217,6 +220,13 @@ mod tests {
             assert_eq!(status.code(), code_of(kind));
             assert_eq!(Error::from(status).kind(), kind);
         }
+    }
+
+    #[test]
+    fn what_a_message_begins_with_is_not_said_twice() {
+        let about = |message: &str| Error::new(Kind::Corrupt, message).within("/a").message().to_owned();
+        assert_eq!(about("/a is corrupt"), "/a is corrupt");
+        assert_eq!(about("it is corrupt"), "/a: it is corrupt");
     }
 
     #[test]

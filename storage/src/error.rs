@@ -168,6 +168,9 @@ impl Error {
             Self::UnknownImage { nearest, .. } if !nearest.is_empty() => {
                 format!("did you mean {}?", nearest.join(" or "))
             }
+            Self::Document { source: DocumentError::NoPlatform { .. }, .. } => {
+                "name one that is offered with --platform".into()
+            }
             Self::ImageInUse { .. } => "remove the containers first; force only removes the reference".into(),
             Self::SeveralReferences { .. } => "remove them one by one, or use force".into(),
             Self::Registry(e) => e.hint(),

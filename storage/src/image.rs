@@ -135,7 +135,11 @@ impl Store {
         match key {
             "reference" => {
                 let tagless = |r: &str| r.rsplit_once(':').map_or(r.to_owned(), |(name, _)| name.to_owned());
-                all.retain(|s| s.references.iter().any(|r| glob(value, r) || glob(value, &tagless(r))));
+                // An image's other names were not asked for.
+                all.retain_mut(|s| {
+                    s.references.retain(|r| glob(value, r) || glob(value, &tagless(r)));
+                    !s.references.is_empty()
+                });
             }
             "label" => {
                 let (name, wanted) = value.split_once('=').map_or((value, None), |(n, v)| (n, Some(v)));

@@ -351,6 +351,15 @@ impl ImageFile {
         }
         Ok(file)
     }
+
+    /// Refuses an image made for another platform. One that does not say for what it is made is taken.
+    pub fn check_platform(&self, wanted: &Platform) -> Result<(), DocumentError> {
+        let silent = self.platform.os.is_empty() && self.platform.architecture.is_empty();
+        if silent || self.platform.serves(wanted) {
+            return Ok(());
+        }
+        Err(DocumentError::NoPlatform { wanted: wanted.text(), offered: self.platform.text() })
+    }
 }
 
 /// An RFC 3339 time as nanoseconds since 1970; 0 when it is missing or none.

@@ -80,6 +80,7 @@ impl Store {
             None => session.config(&manifest.config.digest).await?,
         };
         let file = ImageFile::parse(&config).map_err(usable)?;
+        file.check_platform(platform).map_err(usable)?;
         let (named, known) = (manifest.layers.len(), file.rootfs.diff_ids.len());
         if named != known {
             return Err(usable(DocumentError::LayerCount { manifest: named, config: known }));

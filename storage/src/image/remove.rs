@@ -33,8 +33,7 @@ impl Store {
         let tags = if let Some(tag) = named {
             vec![tag]
         } else {
-            let repositories: BTreeSet<&str> =
-                all.iter().map(|t| t.rsplit_once([':', '@']).map_or(t.as_str(), |p| p.0)).collect();
+            let repositories: BTreeSet<&str> = all.iter().map(|t| repository(t)).collect();
             if repositories.len() > 1 && !force {
                 let references = all.iter().map(|t| familiar(t)).collect();
                 return Err(Error::SeveralReferences { image: image.id.short().to_owned(), references });
@@ -45,7 +44,9 @@ impl Store {
         let users = self.snapshots.of_image(&image.id);
         if last && !users.is_empty() {
             if !force {
-                return Err(Error::ImageInUse { image: familiar(asked), keys: users });
+                // Containers' ids, as `ps` shows them.
+                let keys = users.iter().map(|key| key.chars().take(12).collect()).collect();
+                return Err(Error::ImageInUse { image: familiar(asked), keys });
             }
             // The image stays, unnamed, for as long as containers are based on it.
             self.metadata.remove(&tags, &[], &[], &[])?;
@@ -115,5 +116,26 @@ impl Store {
             reclaimed: doomed_layers.iter().map(size).sum::<u64>()
                 + doomed_blobs.iter().map(stored).sum::<u64>(),
         })
+    }
+}
+
+/// A canonical reference without its tag and digest.
+fn repository(canonical: &str) -> &str {
+    let named = canonical.split_once('@').map_or(canonical, |(name, _)| name);
+    match named.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => named,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::repository;
+
+    #[test]
+    fn a_digest_and_a_tag_of_one_repository_are_of_one_repository() {
+        for reference in ["r:5000/a/b:1", "r:5000/a/b@sha256:00", "r:5000/a/b:1@sha256:00"] {
+            assert_eq!(repository(reference), "r:5000/a/b");
+        }
     }
 }

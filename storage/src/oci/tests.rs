@@ -59,3 +59,17 @@ fn times_are_nanoseconds() {
     assert_eq!(unix_ns("yesterday"), 0);
     assert!(unix_ns(&now_rfc3339()) > 1_600_000_000_000_000_000);
 }
+
+#[test]
+fn an_image_of_another_platform_is_refused_and_a_silent_one_taken() {
+    let arm = ImageFile::parse(br#"{"os":"linux","architecture":"arm64"}"#).unwrap();
+    let wish = |architecture: &str| Platform {
+        os: "linux".into(),
+        architecture: architecture.into(),
+        variant: String::new(),
+    };
+    arm.check_platform(&wish("arm64")).unwrap();
+    let refused = arm.check_platform(&wish("amd64")).unwrap_err().to_string();
+    assert!(refused.contains("linux/amd64") && refused.contains("linux/arm64"), "{refused}");
+    ImageFile::parse(b"{}").unwrap().check_platform(&wish("amd64")).unwrap();
+}
