@@ -1,6 +1,7 @@
 //! The command line: docker's words where docker has them.
 
 pub mod container;
+pub mod flags;
 pub mod image;
 pub mod network;
 pub mod run;
@@ -74,11 +75,11 @@ pub enum Command {
     Tag(image::TagArgs),
     /// Fetch an image from a registry
     Pull(image::PullArgs),
-    /// Send an image to a registry
+    /// Send an image to a registry (not in this version yet)
     Push(image::PushArgs),
     /// Read images from an archive or an OCI layout
     Load(image::LoadArgs),
-    /// Write images to an archive
+    /// Write images to an archive (not in this version yet)
     Save(image::SaveArgs),
     /// Make an image of a root file system archive
     Import(image::ImportArgs),

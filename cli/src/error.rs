@@ -4,6 +4,8 @@ use std::fmt;
 
 use davit_contracts::{Error, Kind};
 
+use crate::args::flags::named_command;
+
 /// A command's failure.
 #[derive(Debug)]
 pub enum Failure {
@@ -38,7 +40,11 @@ impl Failure {
     pub fn tell(&self) {
         match self {
             Self::Told(e) => tell(e),
-            Self::Usage(text) => crate::output::complain!("davit: {text}\nhint: see 'davit --help'"),
+            Self::Usage(text) => {
+                let command = named_command(std::env::args().skip(1));
+                let space = if command.is_empty() { "" } else { " " };
+                crate::output::complain!("davit: {text}\nhint: see 'davit {command}{space}--help'");
+            }
             Self::Code(_) => {}
         }
     }

@@ -12,8 +12,8 @@ mod spec;
 mod supervisor;
 mod view;
 
-use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, Parser as _};
 use davit_contracts::layout::{Layout, Overrides};
 use davit_contracts::{Error, Kind};
 
@@ -80,16 +80,28 @@ fn gives_the_programs_code(command: &Command) -> bool {
     }
 }
 
-/// Help and version are answers; anything else is a mistake, 125 for the commands that run programs.
+/// Help and version are answers; anything else is a mistake, 125 for flags and for the commands that run programs.
 fn usage(e: &clap::Error) -> i32 {
+    // The parser counts a variable such as DAVIT_RUN_DIR as an argument, and complains where help is wanted.
+    if e.kind() == ErrorKind::MissingSubcommand {
+        output::complain!("{}", Cli::command().render_help());
+        return 0;
+    }
     let _ = e.print();
     match e.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 1,
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 0,
+        _ if about_a_flag(e) => 125,
         _ => {
             let words: Vec<String> =
                 std::env::args().skip(1).filter(|a| !a.starts_with('-')).take(3).collect();
             if words.iter().any(|w| w == "run" || w == "exec") { 125 } else { 1 }
         }
     }
+}
+
+/// Docker's exit code for a flag that does not exist or has a wrong value is 125, whatever the command.
+fn about_a_flag(e: &clap::Error) -> bool {
+    matches!(e.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.starts_with('-'))
 }

@@ -19,9 +19,10 @@ use crate::parse;
 /// What was asked for, or what is wrong with it.
 pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
     let (image, command) = args.image_and_command.split_first().ok_or("the image is missing")?;
-    if image.is_empty() || image.starts_with('-') {
-        return Err(format!("'{image}' is not an image"));
+    if image.is_empty() {
+        return Err("the image is missing: its name is empty".into());
     }
+    crate::args::flags::refuse_unknown("run", image)?;
     if let Some(name) = &args.name {
         check_name(name).map_err(|e| e.to_string())?;
     }

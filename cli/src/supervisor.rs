@@ -1,12 +1,15 @@
 //! The supervisor as a client sees it: its line protocol, and starting it when nobody answers.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use davit_contracts::layout::Layout;
 use davit_contracts::{Error, Kind};
+
+/// How often a supervisor is started that others end at the same time.
+const ATTEMPTS: usize = 3;
 
 /// One daemon in the supervisor's report.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -68,12 +71,13 @@ fn parse(lines: &[String]) -> Report {
     report
 }
 
-/// Sends one request: the answer's lines, or its error. `Ok(None)`: no supervisor listens.
+/// Sends one request: the answer's lines, or its error. `Ok(None)`: no supervisor listens, or it ended before it answered.
 fn ask(layout: &Layout, request: &str, patience: Option<Duration>) -> Result<Option<Vec<String>>, String> {
     let Ok(mut stream) = UnixStream::connect(layout.supervisor_socket()) else { return Ok(None) };
     let _ = stream.set_read_timeout(patience);
-    let sent = writeln!(stream, "{request}");
-    sent.map_err(|e| format!("cannot talk to the supervisor: {}", crate::error::plain(&e)))?;
+    if writeln!(stream, "{request}").is_err() {
+        return Ok(None);
+    }
     let mut lines = Vec::new();
     for line in BufReader::new(stream).lines() {
         match line {
@@ -82,10 +86,11 @@ fn ask(layout: &Layout, request: &str, patience: Option<Duration>) -> Result<Opt
                 Some(why) => return Err(why.to_owned()),
                 None => lines.push(line),
             },
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
             Err(e) => return Err(format!("the supervisor does not answer: {}", crate::error::plain(&e))),
         }
     }
-    Err("the supervisor closed the connection".into())
+    Ok(None)
 }
 
 fn failed(why: String, layout: &Layout) -> Error {
@@ -98,11 +103,10 @@ pub fn status(layout: &Layout) -> Result<Option<Report>, Error> {
     Ok(lines.map(|lines| parse(&lines)))
 }
 
-/// Waits until all daemons serve; the error of one that does not start.
-pub fn wait_ready(layout: &Layout) -> Result<(), Error> {
+/// Waits until all daemons serve; the error of one that does not start. False: the supervisor was just ending.
+pub fn wait_ready(layout: &Layout) -> Result<bool, Error> {
     match ask(layout, "ready", Some(Duration::from_secs(60))) {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(failed("the supervisor ended at once".into(), layout)),
+        Ok(answer) => Ok(answer.is_some()),
         Err(why) => Err(failed(why, layout)),
     }
 }
@@ -127,8 +131,24 @@ fn runs(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Starts a supervisor and waits until the daemons serve. Another one that runs already is as good.
+/// Starts a supervisor and waits until the daemons serve. Another one that runs already is as good; one that is met while it
+/// ends is followed by its successor.
 pub fn start(layout: &Layout) -> Result<(), Error> {
+    for _ in 0..ATTEMPTS {
+        launch(layout)?;
+        let ready = wait_ready(layout).inspect_err(|_| {
+            // What cannot serve is not left trying behind the person's back; the error at hand says why.
+            let _ = down(layout);
+        })?;
+        if ready {
+            return Ok(());
+        }
+    }
+    Err(failed("the supervisor ended at once".into(), layout))
+}
+
+/// Starts a supervisor process, up to where its sockets accept connections.
+fn launch(layout: &Layout) -> Result<(), Error> {
     let name = "davit-supervisor";
     let binary = Layout::binary(name).ok_or_else(|| {
         Error::new(Kind::NotFound, format!("{name} is neither beside davit nor in PATH"))
@@ -160,15 +180,13 @@ pub fn start(layout: &Layout) -> Result<(), Error> {
         let why = if why.is_empty() { "it said nothing" } else { why };
         return Err(failed(format!("the supervisor does not start: {why}"), layout));
     }
-    wait_ready(layout).inspect_err(|_| {
-        // What cannot serve is not left trying behind the person's back; the error at hand says why.
-        let _ = down(layout);
-    })
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use davit_contracts::layout::Overrides;
 
     #[test]
     fn a_report_is_read() {
@@ -183,5 +201,24 @@ mod tests {
         assert_eq!(report.daemons[0].note, "exit status 1: a=b");
         assert_eq!((report.daemons[0].restarts, report.daemons[0].deaths), (3, 2));
         assert_eq!(report.limits, ["only one id"]);
+    }
+
+    #[test]
+    fn a_supervisor_that_ends_instead_of_answering_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = |name: &str| Some(dir.path().join(name));
+        let overrides = Overrides { state: own("s"), run: own("r"), config: own("c") };
+        let layout = Layout::with_overrides(overrides).unwrap();
+        std::fs::create_dir(dir.path().join("r")).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(layout.supervisor_socket()).unwrap();
+        let ending = std::thread::spawn(move || {
+            for _ in 0..4 {
+                drop(listener.accept().unwrap());
+            }
+        });
+        assert_eq!(status(&layout).unwrap(), None);
+        assert!(!wait_ready(&layout).unwrap());
+        assert!(!down(&layout).unwrap());
+        ending.join().unwrap();
     }
 }

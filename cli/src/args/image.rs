@@ -23,11 +23,11 @@ pub enum ImageCommand {
     History(HistoryArgs),
     /// Fetch an image from a registry
     Pull(PullArgs),
-    /// Send an image to a registry
+    /// Send an image to a registry (not in this version yet)
     Push(PushArgs),
     /// Read images from an archive or an OCI layout
     Load(LoadArgs),
-    /// Write images to an archive
+    /// Write images to an archive (not in this version yet)
     Save(SaveArgs),
     /// Make an image of a root file system archive
     Import(ImportArgs),
@@ -43,7 +43,7 @@ pub struct ListArgs {
     /// Only those of this name
     #[arg(value_name = "REPOSITORY[:TAG]")]
     pub reference: Option<String>,
-    /// Also those without a name
+    /// Accepted for scripts: those without a name are always shown
     #[arg(short, long)]
     pub all: bool,
     /// Only ids

@@ -38,7 +38,7 @@ pub struct CreateArgs {
     /// Program to run in place of the image's entrypoint; empty: none
     #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
     pub entrypoint: Option<String>,
-    /// Run a small init as process 1 that reaps orphans and forwards signals
+    /// Run a small init as process 1 that reaps orphans and forwards signals (not in this version yet)
     #[arg(long, help_heading = "Process")]
     pub init: bool,
     /// Signal that `stop` sends
@@ -47,7 +47,7 @@ pub struct CreateArgs {
     /// Seconds that `stop` waits before it kills
     #[arg(long, value_name = "SECONDS", help_heading = "Process")]
     pub stop_timeout: Option<u32>,
-    /// When to start it again: no, on-failure[:N], always, unless-stopped
+    /// When to start it again: no, on-failure[:N], always, unless-stopped (only recorded in this version)
     #[arg(long, value_name = "POLICY", help_heading = "Process")]
     pub restart: Option<String>,
     /// Mount a volume or a directory ([SOURCE:]TARGET[:ro])
@@ -131,7 +131,7 @@ pub struct CreateArgs {
     /// UTS namespace: host
     #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
     pub uts: Option<String>,
-    /// User namespace: host or auto
+    /// User namespace: host (auto is not in this version yet)
     #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
     pub userns: Option<String>,
     /// Kernel parameter of the container's namespaces
@@ -170,13 +170,13 @@ pub struct CreateArgs {
     /// OCI runtime: a name from the configuration, or a path
     #[arg(long, value_name = "RUNTIME", help_heading = "Container")]
     pub runtime: Option<String>,
-    /// Log driver: json-file, local, none
+    /// Log driver: json-file or none
     #[arg(long, value_name = "DRIVER", help_heading = "Container")]
     pub log_driver: Option<String>,
     /// Option of the log driver
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair, help_heading = "Container")]
     pub log_opt: Vec<(String, String)>,
-    /// Run it in a pod
+    /// Run it in a pod (not in this version yet)
     #[arg(long, value_name = "POD", help_heading = "Container")]
     pub pod: Option<String>,
     /// When to fetch the image: missing, always, never

@@ -7,6 +7,7 @@ use davit_wire::ExitRecord;
 
 use crate::app::App;
 use crate::args::container::ExecArgs;
+use crate::args::flags;
 use crate::attach::{self, Ended, Options, Signals, terminal};
 use crate::error::{Failure, Outcome};
 use crate::spec;
@@ -18,6 +19,7 @@ pub async fn exec(app: &App, args: &ExecArgs) -> Outcome<i32> {
         .split_first()
         .filter(|(_, command)| !command.is_empty())
         .ok_or_else(|| Failure::Usage("the command is missing".into()))?;
+    flags::refuse_unknown("exec", container)?;
     let attached = !args.detach;
     let stdin = args.interactive && attached;
     attach::check_tty(stdin, args.tty)?;

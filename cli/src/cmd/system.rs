@@ -17,9 +17,8 @@ use crate::supervisor;
 
 /// `davit up`: idempotent; fails when a daemon does not come up or speaks another contract.
 pub async fn up(app: &App) -> Outcome {
-    if supervisor::status(&app.layout)?.is_some() {
-        supervisor::wait_ready(&app.layout)?;
-    } else if !all_answer(app).await {
+    let supervised = supervisor::status(&app.layout)?.is_some() && supervisor::wait_ready(&app.layout)?;
+    if !supervised && !all_answer(app).await {
         supervisor::start(&app.layout)?;
     }
     for (name, wanted) in DAEMONS {
@@ -43,13 +42,13 @@ async fn all_answer(app: &App) -> bool {
 /// `davit down`: says which containers keep running.
 pub async fn down(app: &App, args: &DownArgs) -> Outcome {
     let running = running(app).await;
-    let layout = app.layout.clone();
-    // Not on this thread: our connections must see the daemons' goodbye, or they would wait for us.
-    let ended = tokio::task::spawn_blocking(move || supervisor::down(&layout)).await;
-    let ended = ended
-        .map_err(|e| Failure::new(Kind::Internal, format!("the wait for the supervisor failed: {e}")))?;
-    if !ended? {
-        if all_answer(app).await {
+    while !end(app).await? {
+        if !all_answer(app).await {
+            output::complain!("the daemons are not running");
+            return Ok(());
+        }
+        // A supervisor that someone else started meanwhile is ended as well.
+        if supervisor::status(&app.layout)?.is_none() {
             return Err(Error::new(
                 Kind::WrongState,
                 "the daemons run, but not under davit's own supervisor",
@@ -57,8 +56,6 @@ pub async fn down(app: &App, args: &DownArgs) -> Outcome {
             .with_hint("stop them where they were started, such as with systemctl")
             .into());
         }
-        output::complain!("the daemons are not running");
-        return Ok(());
     }
     if !args.quiet && !running.is_empty() {
         output::line(format!(
@@ -73,6 +70,16 @@ pub async fn down(app: &App, args: &DownArgs) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// Ends the supervisor; false when none runs.
+async fn end(app: &App) -> Outcome<bool> {
+    let layout = app.layout.clone();
+    // Not on this thread: our connections must see the daemons' goodbye, or they would wait for us.
+    let ended = tokio::task::spawn_blocking(move || supervisor::down(&layout)).await;
+    let ended = ended
+        .map_err(|e| Failure::new(Kind::Internal, format!("the wait for the supervisor failed: {e}")))?;
+    Ok(ended?)
 }
 
 /// Names of running containers, if runtimed answers soon; nothing is started for it.

@@ -238,7 +238,10 @@ fn checked<T>(
     let name = source.unwrap_or(Path::new("standard input")).display();
     match (failure.lock().ok().and_then(|mut slot| slot.take()), result) {
         (Some(e), _) => Err(Failure::io(format!("cannot read {name}"), &e)),
-        (None, Err(Failure::Told(e))) => Err(Failure::Told(e.within(name))),
+        // What is wrong with the arguments is not about the file.
+        (None, Err(Failure::Told(e))) if e.kind() != Kind::InvalidArgument => {
+            Err(Failure::Told(e.within(name)))
+        }
         (None, result) => result,
     }
 }

@@ -10,7 +10,7 @@ use std::io::IsTerminal as _;
 /// Shows progress events and collects the images that came of them.
 pub struct Display {
     bars: Option<MultiProgress>,
-    layers: HashMap<String, (ProgressBar, Phase)>,
+    layers: HashMap<String, (ProgressBar, (Phase, bool))>,
     /// The images, in order.
     pub done: Vec<ImageDone>,
 }
@@ -40,18 +40,21 @@ impl Display {
 
     fn layer(&mut self, layer: &Layer) {
         let Some(bars) = &self.bars else { return };
-        let phase = layer.phase();
+        let (phase, measured) = (layer.phase(), layer.total > 0);
         let (bar, before) = self.layers.entry(layer.id.clone()).or_insert_with(|| {
-            let bar = bars.add(ProgressBar::new(layer.total));
-            bar.set_prefix(layer.id.clone());
-            (bar, Phase::Unspecified)
+            // With its style from the first moment: the default one is as wide as the terminal.
+            let bar = ProgressBar::new(layer.total)
+                .with_prefix(layer.id.clone())
+                .with_message(word(phase))
+                .with_style(style(phase, measured));
+            (bars.add(bar), (phase, measured))
         });
-        if *before != phase {
-            *before = phase;
-            bar.set_style(style(phase));
+        bar.set_length(layer.total);
+        if *before != (phase, measured) {
+            *before = (phase, measured);
+            bar.set_style(style(phase, measured));
             bar.set_message(word(phase));
         }
-        bar.set_length(layer.total);
         bar.set_position(layer.current);
         if matches!(phase, Phase::Exists | Phase::Done) {
             bar.finish();
@@ -66,11 +69,13 @@ impl Display {
     }
 }
 
-fn style(phase: Phase) -> ProgressStyle {
+/// How a layer is shown; without a known size there is nothing to draw a bar of.
+fn style(phase: Phase, measured: bool) -> ProgressStyle {
     let template = match phase {
-        Phase::Downloading | Phase::Unpacking | Phase::Pushing => {
+        Phase::Downloading | Phase::Unpacking | Phase::Pushing if measured => {
             "{prefix:12} {msg:12} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9}"
         }
+        Phase::Downloading | Phase::Unpacking | Phase::Pushing => "{prefix:12} {msg:12} {decimal_bytes:>9}",
         _ => "{prefix:12} {msg}",
     };
     ProgressStyle::with_template(template)

@@ -27,7 +27,6 @@ use anyhow::{Context as _, Result, bail};
 use davit_layout::Layout;
 
 use crate::fleet::Fleet;
-use crate::place::Place;
 
 fn main() -> ExitCode {
     match run() {
@@ -52,9 +51,8 @@ fn run() -> Result<()> {
         }
     }
     let layout = Layout::from_env()?;
-    let Some(place) = Place::claim(&layout)? else {
-        // Another supervisor has this run directory; what was asked for is so as soon as it listens.
-        place::wait_for_other(&layout)?;
+    let Some(place) = place::claim_or_find(&layout)? else {
+        // Another supervisor has this run directory, and listens: what was asked for is so.
         println!("ready");
         return Ok(());
     };
@@ -66,8 +64,9 @@ fn run() -> Result<()> {
     let signals = poll_loop::block_signals()?;
     let space = if layout.rootless { rootless::enter(&layout)? } else { rootless::Space::default() };
     let log = log::Log::open(&layout.supervisor_log())?;
-    let fleet = Fleet::new(&layout, &place, log, space)?;
+    // Before the daemons' sockets: who finds those finds the supervisor behind them.
     let control = place.control_listener()?;
+    let fleet = Fleet::new(&layout, &place, log, space)?;
     println!("ready");
     std::io::stdout().flush().context("cannot say that we are ready")?;
     if background {

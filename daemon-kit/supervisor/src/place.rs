@@ -86,13 +86,16 @@ impl Place {
     }
 }
 
-/// Waits until the supervisor that has the lock listens, which it does a moment after taking it.
-pub fn wait_for_other(layout: &Layout) -> Result<()> {
+/// Takes the run directory, or finds the supervisor that has it listening; one that neither listens nor lets go is waited for.
+pub fn claim_or_find(layout: &Layout) -> Result<Option<Place>> {
     let path = layout.supervisor_socket();
-    let give_up = Instant::now() + Duration::from_secs(10);
+    let give_up = Instant::now() + Duration::from_secs(15);
     loop {
+        if let Some(place) = Place::claim(layout)? {
+            return Ok(Some(place));
+        }
         match UnixStream::connect(&path) {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(None),
             Err(_) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(5)),
             Err(e) => {
                 return Err(e).with_context(|| {
