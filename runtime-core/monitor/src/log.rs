@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use davit_wire::config::LogSink;
 
 use crate::clock;
+use crate::note::note;
 use lines::Lines;
 
 /// Where the main program's output is recorded.
@@ -95,7 +96,7 @@ impl JsonFile {
             batch_content: 0,
         };
         if let Err(e) = this.reopen() {
-            eprintln!("davit-monitor: cannot open the log {}: {e}", path.display());
+            note(format_args!("cannot open the log {}: {e}", path.display()));
         }
         this
     }
@@ -116,7 +117,7 @@ impl JsonFile {
             && self.size >= self.max_size
             && let Err(e) = self.rotate()
         {
-            eprintln!("davit-monitor: cannot rotate {}: {e}", self.path.display());
+            note(format_args!("cannot rotate {}: {e}", self.path.display()));
         }
         json::write_line(line, stdout, now, &mut self.batch);
         self.batch_content += line.len() as u64;

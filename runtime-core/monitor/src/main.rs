@@ -7,6 +7,7 @@ mod clock;
 mod conn;
 mod log;
 mod monitor;
+mod note;
 mod oom;
 mod reactor;
 mod ring;
@@ -19,6 +20,8 @@ mod stdio;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use note::note;
 
 fn main() -> ExitCode {
     davit_sys::resident::close_inherited_descriptors();
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
                 text = format!("{text}: {c}");
                 cause = c.source();
             }
-            eprintln!("davit-monitor: {text}");
+            note(format_args!("{text}"));
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,7 @@ use davit_wire::{Event, ExecExit, ExitRecord, Failure, FailureKind, Frame, Phase
 use super::calls::{Asker, Purpose};
 use super::{MAIN, Monitor};
 use crate::clock;
+use crate::note::note;
 use crate::runtime::ProgramEnds;
 use crate::session::{Session, Stage};
 use crate::startup::replace_file;
@@ -85,7 +86,7 @@ impl Monitor {
         let here = self.run_dir.join("exit.json");
         for (path, sync) in durable.iter().map(|p| (p, true)).chain([(&here, false)]) {
             if let Err(e) = replace_file(path, &text, sync) {
-                eprintln!("davit-monitor: cannot write {}: {e}", path.display());
+                note(format_args!("cannot write {}: {e}", path.display()));
             }
         }
     }
@@ -172,7 +173,7 @@ impl Monitor {
         if let Some(shutdown) = self.shutdown.take() {
             let result = shutdown.deleted.unwrap_or(Ok(())).map(|()| Reply::Done);
             if let Err(failure) = &result {
-                eprintln!("davit-monitor: the container is not removed cleanly: {}", failure.message);
+                note(format_args!("the container is not removed cleanly: {}", failure.message));
             }
             for asker in shutdown.askers {
                 self.answer(asker, result.clone());

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use super::calls::{Asker, ExecFiles, Purpose};
 use super::{MAIN, Monitor};
 use crate::clock;
+use crate::note::note;
 use crate::rules;
 use crate::runtime::{ProgramEnds, option};
 use crate::session::{Session, Stage};
@@ -145,7 +146,7 @@ impl Monitor {
             }
             if let Err(e) = unmount(&path) {
                 let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-                eprintln!("davit-monitor: {e}: {cause}");
+                note(format_args!("{e}: {cause}"));
             }
         }
     }

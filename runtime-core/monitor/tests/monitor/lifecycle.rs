@@ -38,6 +38,16 @@ fn an_ephemeral_container_leaves_its_record_in_the_run_directory_only() {
 }
 
 #[test]
+fn a_disk_that_takes_neither_record_nor_complaint_does_not_end_the_monitor() {
+    let mut w = wanted(&["sh", "-c", "exit 4"]);
+    w.prepare = "exec 2>/dev/full; mkdir \"$1/../state/exit.json\";";
+    let mut c = w.run();
+    assert_eq!(c.control.exited().code, 4);
+    assert_eq!(c.control.state().phase, Phase::Exited);
+    c.shut_down();
+}
+
+#[test]
 fn a_signal_is_told_apart_from_a_code() {
     let mut c = wanted(&["sleep", "1000"]).run();
     assert_eq!(c.control.request(Request::Kill { signal: 9, all: false }), Ok(Reply::Done));
