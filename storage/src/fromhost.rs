@@ -9,70 +9,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use davit_contracts::Kind;
-
 mod elf;
+mod error;
 mod layer;
 mod libraries;
 
+pub use error::FromHostError;
+
 use elf::Elf;
 use libraries::Libraries;
-
-/// Why programs cannot be packed.
-#[derive(Debug, thiserror::Error)]
-pub enum FromHostError {
-    /// No programs were named.
-    #[error("no program was named")]
-    Nothing,
-    /// Not there.
-    #[error("program '{0}' is not found on this host")]
-    NoProgram(String),
-    /// A path to take along is not there.
-    #[error("'{0}' does not exist on this host")]
-    NoPath(String),
-    /// Neither ELF nor script.
-    #[error("'{path}' is not a program: {why}")]
-    NotAProgram {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
-    /// A library is nowhere.
-    #[error("'{program}' needs the library {library}, which is not found on this host")]
-    NoLibrary {
-        /// Which program or library.
-        program: PathBuf,
-        /// By soname.
-        library: String,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Links that lead in a circle.
-    #[error("too many symbolic links on the way to {}", .0.display())]
-    Links(PathBuf),
-    /// A relative path.
-    #[error("'{0}' is not an absolute path")]
-    Relative(String),
-}
-
-impl FromHostError {
-    /// For the contract.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::NoProgram(_) | Self::NoPath(_) => Kind::NotFound,
-            Self::Read { .. } => Kind::Internal,
-            _ => Kind::InvalidArgument,
-        }
-    }
-}
 
 /// What goes to a path of the layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
