@@ -32,7 +32,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Sends log lines to stderr; DAVIT_LOG filters (tracing-subscriber's EnvFilter words), default `info`.
 pub fn init_tracing(short: &str) {
     let filter = EnvFilter::try_from_env("DAVIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    // What cannot be written is lost: complaining about it on the same full disk would end the daemon.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false);
     // A second call (tests in one process) keeps the first.
     let _ = builder.try_init();
     tracing::debug!(daemon = short, "tracing is on");

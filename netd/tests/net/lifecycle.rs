@@ -137,3 +137,20 @@ async fn kills_at_any_moment_leak_nothing() {
     host.net_remove("n").await.unwrap();
     host.becomes_clean().await;
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
+    let mut host = Host::new().await;
+    host.stop();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut daemon = host.command().env("DAVIT_LOG", "debug").stderr(full).spawn().unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while davit_contracts::client::connect(&host.socket()).await.is_err() {
+        assert_eq!(daemon.try_wait().unwrap(), None, "it ended");
+        assert!(std::time::Instant::now() < until, "it does not answer");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    host.net_create("n").await;
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
