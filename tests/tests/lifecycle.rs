@@ -73,7 +73,7 @@ fn a_created_container_starts_and_starts_again() {
     host.davit([
         "create",
         "--name",
-        "c",
+        "twice",
         "--net",
         "none",
         "busybox:1",
@@ -82,14 +82,14 @@ fn a_created_container_starts_and_starts_again() {
         "echo run >> /count; cat /count",
     ])
     .ok();
-    assert_eq!(status(&host, "c"), "created");
-    host.davit(["start", "-a", "c"]).ok().prints("run");
-    assert_eq!(status(&host, "c"), "exited");
-    host.davit(["start", "-a", "c"]).ok().prints("run\nrun");
-    host.davit(["start", "c"]).ok().prints("c");
-    host.davit(["wait", "c"]).ok().prints("0");
-    host.davit(["rm", "c"]).ok().prints("c");
-    host.davit(["inspect", "c"]).refused(&["c"]);
+    assert_eq!(status(&host, "twice"), "created");
+    host.davit(["start", "-a", "twice"]).ok().prints("run");
+    assert_eq!(status(&host, "twice"), "exited");
+    host.davit(["start", "-a", "twice"]).ok().prints("run\nrun");
+    host.davit(["start", "twice"]).ok().prints("twice");
+    host.davit(["wait", "twice"]).ok().prints("0");
+    host.davit(["rm", "twice"]).ok().prints("twice");
+    host.davit(["inspect", "twice"]).refused(&["twice"]);
 }
 
 #[test]
