@@ -9,7 +9,7 @@ use davit_contracts::layout::Layout;
 use davit_contracts::{Error, Kind};
 
 /// How often a supervisor is started that others end at the same time.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 20;
 
 /// One daemon in the supervisor's report.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -143,8 +143,10 @@ pub fn start(layout: &Layout) -> Result<(), Error> {
         if ready {
             return Ok(());
         }
+        // The one that ends may still listen for a moment.
+        std::thread::sleep(Duration::from_millis(20));
     }
-    Err(failed("the supervisor ended at once".into(), layout))
+    Err(failed("the daemons are ended again and again while they start".into(), layout))
 }
 
 /// Starts a supervisor process, up to where its sockets accept connections.

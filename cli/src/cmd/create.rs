@@ -51,7 +51,11 @@ where
     F: Future<Output = Outcome<T>>,
 {
     let platform = spec::platform(args.platform.as_deref())?;
-    if args.pull == "always" {
+    let other = match &platform {
+        Some(wanted) if args.pull != "never" => pull::is_for_another(app, &spec.image, wanted).await?,
+        _ => false,
+    };
+    if args.pull == "always" || other {
         pull::pull(app, &spec.image, platform.clone(), args.quiet).await?;
         return call().await;
     }
@@ -77,7 +81,7 @@ where
 fn unfetched(image: &str, e: &Error, missing: &Error) -> Error {
     let hint = match (missing.hint(), e.hint()) {
         ("", hint) | (hint, "") => hint.to_owned(),
-        (near, hint) => format!("{near}; {hint}"),
+        (near, hint) => format!("{near} If not, {hint}"),
     };
     let message = format!("there is no image '{image}' here, and it cannot be fetched: {e}");
     Error::new(e.kind(), message).with_subject(e.subject()).with_hint(hint)

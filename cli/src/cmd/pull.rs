@@ -2,7 +2,7 @@
 
 use davit_contracts::Kind;
 use davit_contracts::storage::{
-    ImageDone, InspectImageRequest, Platform, Progress, PullRequest, RegistryAuth,
+    ImageDone, InspectImageRequest, InspectImageResponse, Platform, Progress, PullRequest, RegistryAuth,
 };
 use tonic::Streaming;
 
@@ -12,10 +12,22 @@ use crate::output::progress::Display;
 
 /// Whether storaged has it.
 pub async fn is_here(app: &App, image: &str) -> Outcome<bool> {
+    Ok(find(app, image).await?.is_some())
+}
+
+/// Whether the image that storaged has is made for another platform.
+pub async fn is_for_another(app: &App, image: &str, wanted: &Platform) -> Outcome<bool> {
+    let is = find(app, image).await?.and_then(|found| found.image?.platform);
+    let silent = |p: &Platform| p.os.is_empty() && p.architecture.is_empty();
+    let differs = |p: &Platform| p.os != wanted.os || p.architecture != wanted.architecture;
+    Ok(is.is_some_and(|p| !silent(&p) && differs(&p)))
+}
+
+async fn find(app: &App, image: &str) -> Outcome<Option<InspectImageResponse>> {
     let request = InspectImageRequest { reference: image.to_owned() };
     match app.storage(app.images().await?.inspect(request)).await {
-        Ok(_) => Ok(true),
-        Err(Failure::Told(e)) if e.kind() == Kind::NotFound => Ok(false),
+        Ok(found) => Ok(Some(found)),
+        Err(Failure::Told(e)) if e.kind() == Kind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
