@@ -99,16 +99,60 @@ impl Report {
         for (network, title) in [("bridge", "On a bridge network"), ("none", "Without network")] {
             self.times_of(&mut text, network, title);
         }
+        self.against_budget(&mut text);
         for (network, lines) in &self.stages {
             let _ =
                 writeln!(text, "\n## Where davit's time goes ({network})\n\n```\n{}\n```", lines.join("\n"));
         }
         text += "\n## Memory\n\n| engine | process | what | MB |\n|---|---|---|---:|\n";
         for m in &self.memory {
-            let megabytes = f64::from(u32::try_from(m.kilobytes).unwrap_or(u32::MAX)) / 1024.0;
-            let _ = writeln!(text, "| {} | {} | {} | {megabytes:.2} |", m.engine, m.process, m.what);
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.2} |",
+                m.engine,
+                m.process,
+                m.what,
+                megabytes(m.kilobytes)
+            );
         }
         text
+    }
+
+    /// The design's budget, each line with what this run reached; a line whose peer is not installed is left out.
+    fn against_budget(&self, text: &mut String) {
+        let median = |network: &str, engine: &str| {
+            self.times.iter().find(|t| t.network == network && t.engine == engine).map(|t| t.median)
+        };
+        let size = |process: &str| {
+            let found = self.memory.iter().find(|m| m.process == process)?;
+            Some(megabytes(found.kilobytes))
+        };
+        let daemons = ["davit-storaged", "davit-netd", "davit-runtimed"].map(size);
+        let idle = daemons.into_iter().sum::<Option<f64>>();
+        let lines = [
+            (
+                "on a bridge, ms",
+                "a tenth of docker's",
+                median("bridge", "davit"),
+                median("bridge", "docker").map(|d| d / 10.0),
+            ),
+            (
+                "without network, ms",
+                "twice bare crun's",
+                median("none", "davit"),
+                median("none", "crun").map(|c| c * 2.0),
+            ),
+            ("three daemons idle, MB", "25", idle, Some(25.0)),
+            ("a monitor, MB", "below conmon's", size("davit-monitor"), size("conmon")),
+        ];
+        *text +=
+            "\n## Against the budget\n\n| what | budget | here | reached | met |\n|---|---|---:|---:|---|\n";
+        for (what, budget, reached, limit) in lines {
+            if let (Some(reached), Some(limit)) = (reached, limit) {
+                let met = if reached <= limit { "yes" } else { "no" };
+                let _ = writeln!(text, "| {what} | {budget} | {limit:.2} | {reached:.2} | {met} |");
+            }
+        }
     }
 
     fn times_of(&self, text: &mut String, network: &str, title: &str) {
@@ -128,6 +172,10 @@ impl Report {
             );
         }
     }
+}
+
+fn megabytes(kilobytes: u64) -> f64 {
+    f64::from(u32::try_from(kilobytes).unwrap_or(u32::MAX)) / 1024.0
 }
 
 fn machine() -> String {
