@@ -35,6 +35,9 @@ pub enum Ended {
     Exited(ExitRecord),
     /// The person left; the program goes on.
     Detached,
+    /// Nobody reads our output any more (`davit run ... | head`): the program was sent SIGPIPE, and we leave as a shell's
+    /// pipeline would, whatever it does about it.
+    Unread,
     /// The monitor went away without a word.
     Lost,
 }

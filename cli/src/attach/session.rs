@@ -137,6 +137,7 @@ impl<'a> Session<'a> {
             if gone {
                 // As in a shell's pipeline: whoever writes to a reader that is gone gets SIGPIPE.
                 self.push(&Frame::Signal(Signal::SIGPIPE as i32));
+                self.ended.get_or_insert(Ended::Unread);
             }
             if ready.writable {
                 self.send();
@@ -147,7 +148,7 @@ impl<'a> Session<'a> {
     /// Whether all is said. A person who detaches waits for nothing.
     fn finished(&self, out: &Sink<'_>, err: &Sink<'_>) -> bool {
         match self.ended {
-            Some(Ended::Detached) => self.outgoing.is_empty() || self.eof,
+            Some(Ended::Detached | Ended::Unread) => self.outgoing.is_empty() || self.eof,
             Some(_) => out.pending.is_empty() && err.pending.is_empty(),
             None => self.eof && out.pending.is_empty() && err.pending.is_empty(),
         }

@@ -7,6 +7,7 @@ use davit_contracts::runtime::wait_request::Condition;
 use davit_contracts::runtime::{InspectRequest, RunRequest, RunResponse, WaitRequest};
 use davit_contracts::{Error, Kind};
 use davit_wire::ExitRecord;
+use nix::sys::signal::Signal;
 
 use super::create::{CidFile, warn, with_image};
 use crate::app::App;
@@ -66,6 +67,7 @@ pub async fn run(app: &App, args: &RunArgs) -> Outcome<i32> {
 pub async fn finish(app: &App, id: &str, auto_remove: bool, ended: Outcome<Ended>) -> Outcome<i32> {
     let record = match ended? {
         Ended::Detached => return Ok(0),
+        Ended::Unread => return Ok(128 + Signal::SIGPIPE as i32),
         Ended::Exited(record) => record,
         Ended::Lost => lost(app, id).await?,
     };

@@ -204,7 +204,8 @@ impl Serving {
     /// As a kill does: connections break.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
+            // Not in the background: its socket must be closed when this returns.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(20));
         }
     }
 }

@@ -256,6 +256,9 @@ impl Task {
             return Err(self.out_of_turn());
         };
         if running > 0 {
+            if self.record.unseen {
+                self.announce_created();
+            }
             self.running(pid, 0);
             self.emit("start", &[]);
         }

@@ -146,6 +146,8 @@ pub struct Task {
     retry: Option<(Instant, Duration)>,
     /// Since when the program waits for a client to attach.
     held_since: Option<Instant>,
+    /// Its creation was told.
+    announced: bool,
     /// The record differs from its file.
     pub(super) dirty: bool,
     exits: u64,
@@ -168,6 +170,7 @@ impl Task {
             teardown,
             retry: None,
             held_since: None,
+            announced: false,
             dirty: false,
             exits: 0,
             view,
@@ -220,9 +223,11 @@ impl Task {
         self.record.container.spec.clone().unwrap_or_default()
     }
 
-    /// Tells everybody of a new container.
+    /// Tells everybody of a new container, once.
     pub fn announce_created(&mut self) {
-        self.emit("create", &[]);
+        if !std::mem::replace(&mut self.announced, true) {
+            self.emit("create", &[]);
+        }
         self.publish();
     }
 

@@ -59,11 +59,15 @@ impl Channel {
         let mut buffer = vec![0u8; 65536];
         let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
         let mut fds = Vec::new();
+        // An end that closes with something unread resets the other (unix(7)), and the kernel tells that before what was sent
+        // last: only a second reset in a row means that nothing is to be had.
+        let mut reset = false;
         let n = loop {
             let mut io_slices = [IoSliceMut::new(&mut buffer)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut io_slices, Some(&mut space), flags) {
                 Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::ECONNRESET) if !reset => reset = true,
                 Err(e) => return Err(e.into()),
                 Ok(message) => {
                     for control in message.cmsgs()? {

@@ -39,3 +39,32 @@ fn none_cannot_be_added_and_a_bind_of_the_wrong_kind_is_explained() {
     let run = host.davit(["run", "--rm", "-v", "/etc/passwd:/etc", "busybox:1", "true"]);
     run.exits(125).refused(&["/etc is a directory in the container"]);
 }
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_but_not_a_program_that_does_not_mind() {
+    let host = Host::with_busybox();
+    let script = "davit run --name y --net none busybox:1 sh -c 'trap \"\" PIPE; yes' | head -n 1";
+    host.sh(script).ok().prints("y");
+    eventually("the program goes on", || {
+        let ran = host.davit(["ps", "--format", "{{.Names}}"]).ok();
+        if ran.text() == "y" { Ok(()) } else { Err(ran.to_string()) }
+    });
+    host.davit(["rm", "-f", "y"]).ok();
+}
+
+#[test]
+fn events_tell_of_the_creation_before_the_start() {
+    let host = Host::with_busybox();
+    host.run_detached("c", &["--net", "none", "busybox:1", "sleep", "1000"]);
+    host.davit(["run", "--rm", "--name", "d", "--net", "none", "busybox:1", "true"]).ok();
+    let told = host.davit(["events", "--since", "10m", "--until", "0s", "--format", "json"]).ok();
+    let actions_of = |name: &str| -> Vec<String> {
+        davit_tests::host::objects(&told)
+            .iter()
+            .filter(|e| e["Actor"]["Attributes"]["name"] == name)
+            .map(|e| e["Action"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(actions_of("c"), ["create", "start"], "{told}");
+    assert_eq!(actions_of("d")[..3], ["create", "start", "die"], "{told}");
+}
