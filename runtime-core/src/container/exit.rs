@@ -283,7 +283,6 @@ impl Task {
         fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
         self.engine.registry.remove(self.record.id());
-        self.publish_gone();
         self.emit("destroy", &[]);
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);

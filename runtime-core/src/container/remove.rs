@@ -25,6 +25,8 @@ use crate::readable;
 
 /// How long a monitor may go on sending output to slow clients after it was told to end.
 const DRAIN: Duration = Duration::from_secs(60);
+/// How long a removal waits for storaged before it is acknowledged.
+const SOON: Duration = Duration::from_secs(1);
 /// The marker of a journaled removal, inside the container's directory.
 pub const MARKER: &str = "removing.json";
 
@@ -107,6 +109,15 @@ impl Teardown {
             }
         }
         errors
+    }
+
+    /// Lets go of image and volumes, if storaged answers soon; what it refuses or takes too long for is tried again with the rest. The
+    /// root may still be mounted in the monitor's namespace, where nothing runs any more.
+    pub async fn free_storage(&mut self, engine: &Engine) {
+        if self.leftovers.is_none() {
+            let mut errors = Vec::new();
+            let _ = tokio::time::timeout(SOON, self.storage(engine, &mut errors)).await;
+        }
     }
 
     async fn storage(&mut self, engine: &Engine, errors: &mut Vec<RuntimeError>) {

@@ -146,6 +146,8 @@ pub struct Task {
     retry: Option<(Instant, Duration)>,
     /// Since when the program waits for a client to attach.
     held_since: Option<Instant>,
+    /// Who asked for the removal that is under way.
+    removed: Option<Answer<()>>,
     /// Its creation was told.
     announced: bool,
     /// The record differs from its file.
@@ -170,6 +172,7 @@ impl Task {
             teardown,
             retry: None,
             held_since: None,
+            removed: None,
             announced: false,
             dirty: false,
             exits: 0,
@@ -207,7 +210,14 @@ impl Task {
                 break;
             }
         }
-        let Self { engine, teardown, record, .. } = self;
+        let engine = Arc::clone(&self.engine);
+        // Before anybody hears that it is gone: its image and volumes may be removed at once.
+        self.teardown.free_storage(&engine).await;
+        self.publish_gone();
+        if let Some(answer) = self.removed.take() {
+            let _ = answer.send(Ok(()));
+        }
+        let Self { teardown, record, .. } = self;
         teardown.finish(&engine).await;
         tracing::debug!(container.id = record.short(), "nothing is left of it");
     }
@@ -247,12 +257,15 @@ impl Task {
             Command::Unpause { answer } => {
                 let _ = answer.send(self.freeze(false).await);
             }
-            Command::Remove { volumes, answer } => {
-                let removed = self.remove(volumes);
-                let flow = if removed.is_ok() { Flow::End } else { Flow::On };
-                let _ = answer.send(removed);
-                return flow;
-            }
+            Command::Remove { volumes, answer } => match self.remove(volumes) {
+                Ok(()) => {
+                    self.removed = Some(answer);
+                    return Flow::End;
+                }
+                Err(e) => {
+                    let _ = answer.send(Err(e));
+                }
+            },
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(&name).await);
             }
