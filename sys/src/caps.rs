@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-const NAMES: [&str; 41] = [
+/// All names without `CAP_`, in the kernel's order: the index is the capability's number (capabilities(7), Linux 5.9).
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

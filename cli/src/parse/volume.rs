@@ -100,17 +100,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<MountSpec, String> {
-        volume(text, Path::new("/work/dir"), Some(Path::new("/home/u")))
+        volume(text, Path::new("/srv/dir"), Some(Path::new("/home/u")))
     }
 
     #[test]
     fn sources_are_paths_or_names() {
         for (text, kind, source, target) in [
             ("/a:/b", "bind", "/a", "/b"),
-            ("./x:/b", "bind", "/work/dir/x", "/b"),
-            ("../x/./y:/b/", "bind", "/work/x/y", "/b"),
+            ("./x:/b", "bind", "/srv/dir/x", "/b"),
+            ("../x/./y:/b/", "bind", "/srv/x/y", "/b"),
             ("~/x:/b", "bind", "/home/u/x", "/b"),
-            ("sub/x:/b", "bind", "/work/dir/sub/x", "/b"),
+            ("sub/x:/b", "bind", "/srv/dir/sub/x", "/b"),
             ("data:/b", "volume", "data", "/b"),
             ("/b", "volume", "", "/b"),
         ] {
