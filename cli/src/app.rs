@@ -10,6 +10,9 @@ use davit_contracts::runtime::containers_client::ContainersClient;
 use davit_contracts::runtime::events_client::EventsClient;
 use davit_contracts::runtime::execs_client::ExecsClient;
 use davit_contracts::storage::images_client::ImagesClient;
+use davit_contracts::storage::registries_client::RegistriesClient;
+use davit_contracts::storage::snapshots_client::SnapshotsClient;
+use davit_contracts::storage::system_client::SystemClient;
 use davit_contracts::storage::volumes_client::VolumesClient;
 use davit_contracts::{Error, Kind, client};
 use tokio::sync::OnceCell;
@@ -54,6 +57,12 @@ impl App {
     clients! {
         /// storaged's images.
         images: ImagesClient on storaged;
+        /// storaged's snapshots.
+        snapshots: SnapshotsClient on storaged;
+        /// storaged's conversations with registries.
+        registries: RegistriesClient on storaged;
+        /// storaged as a whole.
+        storage_system: SystemClient on storaged;
         /// storaged's volumes.
         volumes: VolumesClient on storaged;
         /// netd's networks.

@@ -17,7 +17,7 @@ pub struct Version {
 /// `davit.plugin` as this build speaks it.
 pub const PLUGIN: Version = Version { name: "davit.plugin", major: 1, minor: 0 };
 /// `davit.storage` as this build speaks it.
-pub const STORAGE: Version = Version { name: "davit.storage", major: 1, minor: 0 };
+pub const STORAGE: Version = Version { name: "davit.storage", major: 1, minor: 1 };
 /// `davit.network` as this build speaks it.
 pub const NETWORK: Version = Version { name: "davit.network", major: 1, minor: 1 };
 /// `davit.runtime` as this build speaks it.
@@ -60,7 +60,7 @@ mod tests {
         let offered = [Contract { name: "davit.storage".into(), major: 2, minor: 3 }];
         let e = require("storaged", &offered, STORAGE).unwrap_err();
         assert_eq!(e.kind(), Kind::Unsupported);
-        assert!(e.to_string().contains("2.3") && e.to_string().contains("1.0"), "{e}");
+        assert!(e.to_string().contains("2.3") && e.to_string().contains("1.1"), "{e}");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use davit_contracts::plugin::health_response::Check;
 use davit_contracts::storage::images_server::ImagesServer;
+use davit_contracts::storage::registries_server::RegistriesServer;
 use davit_contracts::storage::snapshots_server::SnapshotsServer;
+use davit_contracts::storage::system_server::SystemServer;
 use davit_contracts::storage::volumes_server::VolumesServer;
 use davit_contracts::{Error as ContractError, Kind};
 use davit_daemon_kit::daemon::{self, HealthSource};
@@ -16,21 +18,29 @@ use crate::store::Store;
 
 mod images;
 mod messages;
+mod registries;
 mod snapshots;
 mod streams;
+mod system;
 mod volumes;
 
 /// Large enough for a chunk of any client; lists go out, not in.
 const MAX_REQUEST: usize = 8 << 20;
 
-/// The three services of the contract.
+/// The services of the contract.
 pub fn routes(store: &Arc<Store>) -> Routes {
     let images = ImagesServer::new(images::Images(Arc::clone(store)))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(davit_contracts::client::MAX_MESSAGE);
     let snapshots = SnapshotsServer::new(snapshots::Snapshots(Arc::clone(store)));
     let volumes = VolumesServer::new(volumes::Volumes(Arc::clone(store)));
-    Routes::new(images).add_service(snapshots).add_service(volumes)
+    let registries = RegistriesServer::new(registries::Registries(Arc::clone(store)));
+    let system = SystemServer::new(system::System(Arc::clone(store)));
+    Routes::new(images)
+        .add_service(snapshots)
+        .add_service(volumes)
+        .add_service(registries)
+        .add_service(system)
 }
 
 /// The one mapping of this daemon's errors.

@@ -22,8 +22,10 @@ use crate::trash::Trash;
 use crate::volume::Volumes;
 
 mod intake;
+mod outgoing;
 
 pub use intake::{LayerSource, Opener};
+pub use outgoing::LayerArchive;
 
 /// The version of the state directory's layout.
 pub const FORMAT: u32 = 1;

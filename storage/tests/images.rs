@@ -179,6 +179,7 @@ async fn a_volume_is_filled_from_the_image_once() {
         snapshot_key: "c1".into(),
         image_path: path.into(),
         no_copy: false,
+        subpath: String::new(),
     };
     let got = host.volumes().acquire(acquire("vol", "/data")).await.unwrap().into_inner();
     let mount = got.mount.unwrap();

@@ -50,6 +50,7 @@ pub async fn push(app: &App, args: &PushArgs) -> Outcome {
         plain_http: args.registry.plain_http,
         skip_tls_verify: !args.registry.tls_verify,
         ca_pem: authority(&args.registry)?,
+        all_tags: false,
     };
     let stream = app.storage(app.images().await?.push(request)).await?;
     for image in show(app, stream, args.quiet).await? {

@@ -76,6 +76,7 @@ async fn volume(peers: &Peers, id: &str, m: &MountSpec) -> Result<MountPoint, Ru
         snapshot_key: id.to_owned(),
         image_path: target.clone(),
         no_copy: m.options.contains_key("nocopy"),
+        subpath: String::new(),
     };
     let answer: AcquireVolumeResponse = peers
         .storage

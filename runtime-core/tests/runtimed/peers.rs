@@ -140,6 +140,20 @@ type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Snapshots for Peers {
+    type ExportStream = tokio_stream::Empty<Result<st::Chunk, Status>>;
+    type CopyOutStream = tokio_stream::Empty<Result<st::CopyOutResponse, Status>>;
+    async fn changes(&self, _: Request<st::ChangesRequest>) -> Reply<st::ChangesResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn export(&self, _: Request<st::ExportRequest>) -> Reply<Self::ExportStream> {
+        Err(Status::unimplemented(""))
+    }
+    async fn copy_out(&self, _: Request<st::CopyOutRequest>) -> Reply<Self::CopyOutStream> {
+        Err(Status::unimplemented(""))
+    }
+    async fn copy_in(&self, _: Request<tonic::Streaming<st::CopyInRequest>>) -> Reply<st::CopyInResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn prepare(&self, request: Request<st::PrepareRequest>) -> Reply<st::PrepareResponse> {
         let request = request.into_inner();
         let slow = {
@@ -211,6 +225,9 @@ impl Peers {
 
 #[tonic::async_trait]
 impl Volumes for Peers {
+    async fn prune(&self, _: Request<st::PruneVolumesRequest>) -> Reply<st::PruneVolumesResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn create(&self, _: Request<st::CreateVolumeRequest>) -> Reply<st::Volume> {
         Err(Status::unimplemented(""))
     }

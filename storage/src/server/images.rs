@@ -7,7 +7,7 @@ use davit_contracts::storage as pb;
 use davit_contracts::{Error as ContractError, Kind};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::streams::{ChunkReader, ProgressStream, run};
+use super::streams::{ChunkReader, ChunkStream, ProgressStream, run};
 use super::{blocking, messages, status, unsupported};
 use crate::image::intake::{ImportOptions, Input};
 use crate::reference::Reference;
@@ -31,7 +31,7 @@ impl pb::images_server::Images for Images {
     type PullStream = ProgressStream;
     type PushStream = ProgressStream;
     type LoadStream = ProgressStream;
-    type SaveStream = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::Chunk, Status>> + Send>>;
+    type SaveStream = ChunkStream;
     type ImportStream = ProgressStream;
     type FromHostStream = ProgressStream;
     type CommitStream = ProgressStream;

@@ -1,11 +1,13 @@
 //! davit.storage.v1.Snapshots. Prepare is on the start path of every container.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, messages};
+use super::streams::ChunkStream;
+use super::{blocking, messages, unsupported};
 use crate::store::Store;
 
 /// The service.
@@ -13,6 +15,10 @@ pub(super) struct Snapshots(pub(super) Arc<Store>);
 
 #[tonic::async_trait]
 impl pb::snapshots_server::Snapshots for Snapshots {
+    type ExportStream = ChunkStream;
+    type CopyOutStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::CopyOutResponse, Status>> + Send>>;
+
     #[tracing::instrument(skip_all, fields(snapshot.key = %request.get_ref().key))]
     async fn prepare(
         &self,
@@ -61,5 +67,27 @@ impl pb::snapshots_server::Snapshots for Snapshots {
         let key = request.into_inner().key;
         let (bytes, inodes) = blocking(&self.0, move |store| Ok(store.snapshots.usage(&key)?)).await?;
         Ok(Response::new(pb::UsageResponse { bytes, inodes }))
+    }
+
+    async fn changes(&self, _: Request<pb::ChangesRequest>) -> Result<Response<pb::ChangesResponse>, Status> {
+        Err(unsupported("compare a container with its image"))
+    }
+
+    async fn export(&self, _: Request<pb::ExportRequest>) -> Result<Response<ChunkStream>, Status> {
+        Err(unsupported("export containers"))
+    }
+
+    async fn copy_out(
+        &self,
+        _: Request<pb::CopyOutRequest>,
+    ) -> Result<Response<Self::CopyOutStream>, Status> {
+        Err(unsupported("copy out of containers"))
+    }
+
+    async fn copy_in(
+        &self,
+        _: Request<tonic::Streaming<pb::CopyInRequest>>,
+    ) -> Result<Response<pb::CopyInResponse>, Status> {
+        Err(unsupported("copy into containers"))
     }
 }

@@ -17,6 +17,9 @@ use crate::progress::{Event, SharedSink, Sink};
 pub(super) type ProgressStream =
     Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::Progress, Status>> + Send>>;
 
+/// Bytes as tonic sends them.
+pub(super) type ChunkStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::Chunk, Status>> + Send>>;
+
 /// Events on their way; the last ones of a call must find room, so that reports of layers are dropped before.
 const EVENTS: usize = 256;
 const RESERVED: usize = 128;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, messages};
+use super::{blocking, messages, unsupported};
 use crate::error::Error;
 use crate::store::Store;
 use crate::volume::VolumeRecord;
@@ -112,5 +112,12 @@ impl pb::volumes_server::Volumes for Volumes {
         let removed =
             blocking(&self.0, move |store| Ok(store.volumes.release(&r.user, r.remove_anonymous)?)).await?;
         Ok(Response::new(pb::ReleaseVolumeResponse { removed }))
+    }
+
+    async fn prune(
+        &self,
+        _: Request<pb::PruneVolumesRequest>,
+    ) -> Result<Response<pb::PruneVolumesResponse>, Status> {
+        Err(unsupported("prune volumes"))
     }
 }
