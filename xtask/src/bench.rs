@@ -12,12 +12,15 @@ mod measure;
 mod memory;
 mod peers;
 mod report;
+mod unpack;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum What {
     /// `davit run --rm IMG true`, with and without network, and what the daemons and monitors hold in memory
     Run(Options),
+    /// Load and pull of an image of 10 layers, 1 GB and 60,000 files
+    Unpack(unpack::Options),
 }
 
 /// How to measure.
@@ -48,13 +51,16 @@ pub struct Options {
 
 /// Runs one benchmark and writes its report.
 pub fn run(what: &What) -> anyhow::Result<()> {
-    let What::Run(options) = what;
+    let options = match what {
+        What::Run(options) => options,
+        What::Unpack(options) => return unpack::run(options),
+    };
     let binaries = match &options.bin_dir {
         Some(dir) => dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?,
         None => cargo::build(!options.debug)?,
     };
     davit_tests::host::use_binaries(&binaries);
-    let mut peers = peers::set_up(options)?;
+    let mut peers = peers::set_up(&options.only, options.tmpfs)?;
     let samples = measure::interleaved(&peers, options.rounds)?;
     let stages = measure::stages(&peers);
     let memory = memory::measure(&mut peers, options.containers);

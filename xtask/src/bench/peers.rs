@@ -9,7 +9,6 @@ use davit_tests::host::{Host, Running};
 use davit_tests::{Ran, eventually, fixture};
 use serde_json::Value;
 
-use super::Options;
 use crate::packages::which;
 
 /// An engine that is ready to run containers.
@@ -38,9 +37,9 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn new(name: &'static str, options: &Options) -> anyhow::Result<Self> {
+    fn new(name: &'static str, tmpfs: bool) -> anyhow::Result<Self> {
         let builder = Host::builder().unchecked();
-        let host = if options.tmpfs { builder } else { builder.on_disk() }.create()?;
+        let host = if tmpfs { builder } else { builder.on_disk() }.create()?;
         Ok(Self {
             name,
             version: String::new(),
@@ -84,7 +83,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Sets up every engine that is installed and wanted; one that cannot be set up is reported and left out.
-pub fn set_up(options: &Options) -> anyhow::Result<Vec<Peer>> {
+pub fn set_up(only: &[String], tmpfs: bool) -> anyhow::Result<Vec<Peer>> {
     type SetUp = fn(&mut Peer) -> anyhow::Result<()>;
     let known: [(&'static str, &str, SetUp); 6] = [
         ("davit", "davit", davit),
@@ -96,14 +95,14 @@ pub fn set_up(options: &Options) -> anyhow::Result<Vec<Peer>> {
     ];
     let mut peers = Vec::new();
     for (name, program, set_up) in known {
-        if !options.only.is_empty() && !options.only.iter().any(|o| o == name) {
+        if !only.is_empty() && !only.iter().any(|o| o == name) {
             continue;
         }
         if name != "davit" && !which(program) {
             println!("{name}: not installed");
             continue;
         }
-        let mut peer = Peer::new(name, options)?;
+        let mut peer = Peer::new(name, tmpfs)?;
         match set_up(&mut peer) {
             Ok(()) => {
                 println!("{name}: {}", peer.version);

@@ -56,7 +56,7 @@ impl Time {
 
 /// Linear between the two nearest samples; `sorted` must not be empty.
 #[allow(clippy::cast_precision_loss, reason = "far fewer samples than an f64 can count")]
-fn quantile(sorted: &[f64], part: f64) -> f64 {
+pub fn quantile(sorted: &[f64], part: f64) -> f64 {
     let place = part * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     low + (high - low) * place.fract()
@@ -178,7 +178,8 @@ fn megabytes(kilobytes: u64) -> f64 {
     f64::from(u32::try_from(kilobytes).unwrap_or(u32::MAX)) / 1024.0
 }
 
-fn machine() -> String {
+/// CPUs and kernel.
+pub fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{cpus} CPUs, Linux {}", kernel.trim())
