@@ -4,9 +4,70 @@
 //! earlier one; paths are those in the tree (links on the way resolved), relative, without a leading slash, "" for the
 //! root.
 
-use std::io;
+//!
+//! On disk a ledger is one file a layer (see [`path`]), written by [`Writer`], read by [`Reader`]: a header with the
+//! version, one record an event, and a trailer with the number of records and the BLAKE3 digest of all before it, so
+//! that a damaged or cut ledger is noticed. Numbers are LEB128; a path only stores what differs from the one before.
+//!
+//! ```text
+//! "davit-ledger 1\n"  { 1 PATH BODY | 2 PATH TARGET | 3 PATH | 4 PATH }*  0 COUNT DIGEST
+//! PATH = shared-prefix length rest     BODY = kind mode uid gid mtime xattrs [size digest | target | major minor]
+//! ```
 
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
 use crate::tarball::Time;
+
+mod read;
+mod write;
+
+pub use read::{LedgerError, Reader, node_at};
+pub use write::Writer;
+
+/// The first bytes of every ledger of this version.
+const MAGIC: &[u8] = b"davit-ledger 1\n";
+/// What every version begins with.
+const MAGIC_STEM: &[u8] = b"davit-ledger ";
+/// The longest path: links of a layer can lead deeper than any single name of its archive does.
+const MAX_PATH: usize = 1 << 20;
+/// The most attributes of one path, and the longest name and value (XATTR_NAME_MAX, XATTR_SIZE_MAX).
+const MAX_XATTRS: usize = 1 << 16;
+const MAX_XATTR_NAME: usize = 255;
+const MAX_XATTR_VALUE: usize = 1 << 16;
+/// All attributes of one path together.
+const MAX_XATTR_BYTES: usize = 8 << 20;
+
+/// What begins a record.
+mod tag {
+    pub(super) const END: u8 = 0;
+    pub(super) const NODE: u8 = 1;
+    pub(super) const LINK: u8 = 2;
+    pub(super) const OPAQUE: u8 = 3;
+    pub(super) const GONE: u8 = 4;
+}
+
+/// What begins a body.
+mod kind {
+    pub(super) const FILE: u8 = 0;
+    pub(super) const DIRECTORY: u8 = 1;
+    pub(super) const SYMLINK: u8 = 2;
+    pub(super) const FIFO: u8 = 3;
+    pub(super) const CHAR_DEVICE: u8 = 4;
+    pub(super) const BLOCK_DEVICE: u8 = 5;
+    pub(super) const WHITEOUT: u8 = 6;
+}
+
+/// Where the ledger of a layer is below the state directory.
+pub fn path(state: &Path, diff_id: &Digest) -> PathBuf {
+    directory(state).join(diff_id.hex())
+}
+
+/// The directory of all ledgers.
+pub fn directory(state: &Path) -> PathBuf {
+    state.join("ledgers")
+}
 
 /// What is known of one path. Digests are BLAKE3: fast enough to be free beside decompression, and as strong as SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,3 +166,6 @@ impl Recorder for Unrecorded {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
