@@ -44,6 +44,11 @@ pub fn detect(start: &[u8]) -> Result<Compression, CompressionError> {
     })
 }
 
+/// Tells the compression of what a reader gives, without taking anything.
+pub fn of<R: Read>(reader: &mut BufReader<R>) -> Result<Compression, CompressionError> {
+    detect(&first_bytes(reader).map_err(CompressionError::Read)?)
+}
+
 /// A reader of the plain bytes below, which owns the reader of the stored bytes.
 pub enum Plain<R: Read> {
     /// As stored.

@@ -1,7 +1,12 @@
 //! Unpacked layers by diff id.
 //!
-//! Layout below the state directory: `layers/<64 hex>` is a layer in overlay format, `staging/<random>` one being
-//! unpacked. States of a layer:
+//! Layout below the state directory: `layers/<64 hex>` is a layer, `staging/<random>` one being unpacked. In both:
+//! ```text
+//! fs/      the tree, in overlay format
+//! ledger   what the tree must look like (see [`crate::ledger`])
+//! recipe   how to make the plain tar again (see [`crate::recipe`]); only where no archive is kept
+//! ```
+//! so that one rename publishes, and one removes, all of a layer. States of a layer:
 //!
 //! ```text
 //! (none) --unpack--> ready (staged, shared in memory) --commit--> committed (renamed, synced, in the database)
@@ -21,6 +26,10 @@ use crate::digest::Digest;
 use crate::failure::{At, PathError};
 use crate::metadata::{LayerRecord, Metadata, MetadataError};
 use crate::trash::Trash;
+
+const TREE: &str = "fs";
+const LEDGER: &str = "ledger";
+const RECIPE: &str = "recipe";
 
 /// Layers on disk and those on their way there.
 pub struct LayerStore {
@@ -82,8 +91,18 @@ pub struct StagedTree {
 
 impl StagedTree {
     /// Where to unpack.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn tree(&self) -> PathBuf {
+        self.path.join(TREE)
+    }
+
+    /// Where its ledger belongs.
+    pub fn ledger(&self) -> PathBuf {
+        self.path.join(LEDGER)
+    }
+
+    /// Where its recipe belongs.
+    pub fn recipe(&self) -> PathBuf {
+        self.path.join(RECIPE)
     }
 }
 
@@ -99,12 +118,33 @@ impl Drop for StagedTree {
 pub struct ReadyLayer {
     /// What its record will be.
     pub record: LayerRecord,
-    /// Its tar.
-    pub blob: StagedBlob,
+    /// Its tar, unless it has a recipe.
+    pub blob: Option<StagedBlob>,
     tree: StagedTree,
 }
 
 impl LayerStore {
+    /// Brings a state directory of format 1 forward, in which a layer was its tree alone. May be cut off anywhere and called
+    /// again.
+    pub fn migrate_from_1(state: &Path) -> Result<(), PathError> {
+        let (layers, moving) = (state.join("layers"), state.join("layers.1"));
+        if !layers.exists() && !moving.exists() {
+            return Ok(());
+        }
+        if !moving.exists() {
+            std::fs::rename(&layers, &moving).at("rename", &layers)?;
+        }
+        std::fs::create_dir_all(&layers).at("create", &layers)?;
+        for entry in std::fs::read_dir(&moving).at("read", &moving)?.flatten() {
+            let to = layers.join(entry.file_name());
+            std::fs::create_dir_all(&to).at("create", &to)?;
+            std::fs::rename(entry.path(), to.join(TREE)).at("rename", &entry.path())?;
+        }
+        std::fs::remove_dir(&moving).at("remove", &moving)?;
+        let dir = std::fs::File::open(&layers).at("open", &layers)?;
+        rustix::fs::syncfs(dir.as_fd()).at("sync", &layers)
+    }
+
     /// Opens it and throws away what was being unpacked.
     pub fn open(state: &Path, trash: Trash) -> Result<Arc<Self>, PathError> {
         let me = Self {
@@ -139,6 +179,20 @@ impl LayerStore {
 
     /// Where a layer's tree is.
     pub fn path(&self, diff_id: &Digest) -> PathBuf {
+        self.directory(diff_id).join(TREE)
+    }
+
+    /// Where a layer's ledger is, if it has one.
+    pub fn ledger(&self, diff_id: &Digest) -> PathBuf {
+        self.directory(diff_id).join(LEDGER)
+    }
+
+    /// Where a layer's recipe is, if it has one.
+    pub fn recipe(&self, diff_id: &Digest) -> PathBuf {
+        self.directory(diff_id).join(RECIPE)
+    }
+
+    fn directory(&self, diff_id: &Digest) -> PathBuf {
         self.layers.join(diff_id.hex())
     }
 
@@ -174,15 +228,17 @@ impl LayerStore {
         use std::os::unix::fs::PermissionsExt;
         let path = self.staging.join(format!("{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&path).at("create", &path)?;
-        let tree = StagedTree { path: path.clone(), trash: self.trash.clone() };
+        let staged = StagedTree { path, trash: self.trash.clone() };
+        let tree = staged.tree();
+        std::fs::create_dir(&tree).at("create", &tree)?;
         // What an image without an entry for its root gets, whatever our umask is.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-            .at("set the mode of", &path)?;
-        Ok(tree)
+        std::fs::set_permissions(&tree, std::fs::Permissions::from_mode(0o755))
+            .at("set the mode of", &tree)?;
+        Ok(staged)
     }
 
     /// Makes an unpacked tree known to other operations.
-    pub fn ready(&self, record: LayerRecord, blob: StagedBlob, tree: StagedTree) -> LayerHandle {
+    pub fn ready(&self, record: LayerRecord, blob: Option<StagedBlob>, tree: StagedTree) -> LayerHandle {
         let ready = Arc::new(ReadyLayer { record, blob, tree });
         let mut shared = self.lock();
         shared.ready.retain(|_, r| r.strong_count() > 0);
@@ -192,7 +248,7 @@ impl LayerStore {
 
     /// Gives a ready layer its name. The caller makes it durable.
     pub fn publish(&self, ready: &ReadyLayer) -> Result<(), PathError> {
-        let to = self.path(&ready.record.diff_id);
+        let to = self.directory(&ready.record.diff_id);
         if to.exists() {
             return Ok(());
         }
@@ -209,7 +265,7 @@ impl LayerStore {
 
     /// Removes a layer's tree.
     pub fn delete(&self, diff_id: &Digest) -> Result<(), PathError> {
-        self.trash.discard(&self.path(diff_id))
+        self.trash.discard(&self.directory(diff_id))
     }
 
     /// Writes everything below the state directory to the disk (syncfs(2)).

@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod metadata;
 pub mod oci;
 pub mod progress;
+pub mod recipe;
 pub mod reference;
 pub mod registry;
 pub mod server;

@@ -48,8 +48,14 @@ pub struct ImageRecord {
 pub struct LayerRecord {
     /// Of the uncompressed tar.
     pub diff_id: Digest,
-    /// The tar as it came.
+    /// The tar as it came. With a recipe it is the plain one, whose digest is the diff id, and no blob has it.
     pub blob: Digest,
+    /// The tar is made again from the tree instead of being kept.
+    #[serde(default)]
+    pub recipe: bool,
+    /// Bytes of the tar as it came; 0 when an earlier version did not write it down.
+    #[serde(default)]
+    pub archive_size: u64,
     /// Bytes of its files.
     pub size: u64,
     /// Entries of its tar.

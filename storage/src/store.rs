@@ -20,15 +20,18 @@ use crate::settings::Settings;
 use crate::snapshot::Snapshots;
 use crate::trash::Trash;
 use crate::volume::Volumes;
+use writeback::Writeback;
 
 mod intake;
 mod outgoing;
+mod verified;
+mod writeback;
 
-pub use intake::{LayerSource, Opener};
+pub use intake::{Again, LayerSource, Opener};
 pub use outgoing::LayerArchive;
 
 /// The version of the state directory's layout.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Everything that this daemon keeps.
 pub struct Store {
@@ -54,6 +57,7 @@ pub struct Store {
     pub volumes: Volumes,
     committing: Mutex<()>,
     unpacking: Semaphore,
+    writeback: Arc<Writeback>,
 }
 
 /// An image to be committed.
@@ -103,6 +107,7 @@ impl Store {
             volumes,
             committing: Mutex::new(()),
             unpacking: Semaphore::new(parallel),
+            writeback: Writeback::new(state),
         }))
     }
 
@@ -140,9 +145,11 @@ impl Store {
             for layer in &image.layers {
                 if let LayerHandle::Ready(ready) = layer {
                     self.layers.publish(ready)?;
-                    self.content.publish(&ready.blob)?;
+                    if let Some(blob) = &ready.blob {
+                        self.content.publish(blob)?;
+                        addition.blobs.push((blob.digest.clone(), blob.size));
+                    }
                     addition.layers.push(ready.record.clone());
-                    addition.blobs.push((ready.blob.digest.clone(), ready.blob.size));
                 }
             }
             for blob in &image.blobs {
@@ -167,7 +174,7 @@ impl Store {
         for image in images {
             for layer in &image.layers {
                 let LayerHandle::Ready(ready) = layer else { continue };
-                forget_blob(&ready.blob.digest);
+                ready.blob.iter().for_each(|b| forget_blob(&b.digest));
                 if let Ok(None) = self.metadata.layer(&ready.record.diff_id)
                     && let Err(e) = self.layers.delete(&ready.record.diff_id)
                 {

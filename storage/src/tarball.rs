@@ -12,7 +12,7 @@ mod pax;
 mod sparse;
 
 use entry::filled;
-pub use entry::{Entry, Kind, Time};
+pub use entry::{Entry, Kind, SparseMap, Time};
 use pax::Pax;
 
 /// The size of a tar block.
@@ -54,8 +54,18 @@ pub trait Skip: Read {
     }
 }
 
+/// A stream that wants to know which of its bytes are the content of which file.
+pub trait Passage: Skip {
+    /// The next `length` bytes are the whole content of the regular file `path` in the tree.
+    fn content(&mut self, _path: &[u8], _length: u64) {}
+    /// A file whose content has passed may be gone from the tree again.
+    fn replaced(&mut self) {}
+}
+
 impl Skip for &[u8] {}
+impl Passage for &[u8] {}
 impl<R: Read> Skip for crate::digest::Hashing<R> {}
+impl<R: Read> Passage for crate::digest::Hashing<R> {}
 
 /// Reads entries one after another. The data of an entry must be taken through [`TarReader::data`] before the next.
 pub struct TarReader<R> {
@@ -95,6 +105,11 @@ impl<R: Skip> TarReader<R> {
     /// The stream below, where the next byte comes from.
     pub fn inner(&self) -> &R {
         &self.inner
+    }
+
+    /// The same, to tell it something.
+    pub fn inner_mut(&mut self) -> &mut R {
+        &mut self.inner
     }
 
     /// The data of the present entry as the stream holds it; for a sparse entry only the parts that are there.

@@ -11,18 +11,25 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use davit_cowfs::{Namespace, OPAQUE_VALUE, TarName, tar_name};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::tarball::{Entry, Kind, Skip, TarError, TarReader, Time};
+use crate::ledger::{Event, Node, NodeKind, Recorder};
+use crate::tarball::{Entry, Kind, Passage, TarError, TarReader};
 
 mod attributes;
+mod deferred;
 mod place;
 mod walk;
 
-use walk::Walk;
+use attributes::Creation;
+use deferred::Deferred;
+use place::Placed;
+use walk::{IMPLIED_MODE, Place, Walk};
+
+/// What is read and written at a time.
+const BUFFER: usize = 128 << 10;
 
 /// What bounds a layer.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +95,9 @@ pub enum UnpackError {
     /// More than [`Limits`].
     #[error("the layer is larger than allowed: more than {0}")]
     TooLarge(String),
+    /// What was unpacked could not be written down.
+    #[error("cannot write down what the layer holds")]
+    Record(#[source] io::Error),
     /// A system call failed.
     #[error("cannot {operation} '{path}' of the layer")]
     Io {
@@ -101,19 +111,24 @@ pub enum UnpackError {
     },
 }
 
-/// Unpacks all entries of `tar` into the directory `root`.
-pub fn unpack<R: Skip>(
+/// Unpacks all entries of `tar` into the directory `root`, and tells `recorder` what the tree is to look like.
+pub fn unpack<R: Passage>(
     tar: &mut TarReader<R>,
     root: BorrowedFd<'_>,
     options: &Options,
+    recorder: &mut dyn Recorder,
 ) -> Result<Stats, UnpackError> {
     let root = root.try_clone_to_owned().map_err(|e| io_error("open", b"/", e))?;
     let mut unpacker = Unpacker {
-        walk: Walk::new(root, options.namespace),
+        walk: Walk::new(root, options.namespace).map_err(|e| io_error("look at", b"/", e))?,
         options,
+        creation: Creation::of_this_process(),
         stats: Stats::default(),
-        directories: Vec::new(),
+        deferred: Deferred::default(),
+        buffer: vec![0; BUFFER],
+        recorder,
     };
+    unpacker.record(Event::Node { path: b"", node: unpacker.implied_directory() })?;
     while let Some(entry) = tar.next_entry()? {
         unpacker.count(&entry)?;
         unpacker.entry(tar, &entry)?;
@@ -124,9 +139,11 @@ pub fn unpack<R: Skip>(
 struct Unpacker<'a> {
     walk: Walk,
     options: &'a Options,
+    creation: Creation,
     stats: Stats,
-    /// Times of directories, set last: making something in a directory changes them.
-    directories: Vec<(PathBuf, Time)>,
+    deferred: Deferred,
+    buffer: Vec<u8>,
+    recorder: &'a mut dyn Recorder,
 }
 
 impl Unpacker<'_> {
@@ -143,7 +160,11 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn entry<R: Skip>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<(), UnpackError> {
+    fn record(&mut self, event: Event<'_>) -> Result<(), UnpackError> {
+        self.recorder.record(event).map_err(UnpackError::Record)
+    }
+
+    fn entry<R: Passage>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<(), UnpackError> {
         let components = walk::components(&entry.path)?;
         let Some((name, parents)) = components.split_last() else {
             // "./": the root itself.
@@ -162,98 +183,117 @@ impl Unpacker<'_> {
             return Err(unsafe_path(&entry.path));
         }
         let parent = self.walk.parent(parents, &entry.path)?;
+        self.record_steps(tar)?;
         match meaning {
-            TarName::Opaque => self.opaque(parent.as_fd(), parents.is_empty(), &entry.path),
-            TarName::Whiteout(hidden) => {
-                self.whiteout(parent.as_fd(), OsStr::from_bytes(hidden), &entry.path)
-            }
+            TarName::Opaque => self.opaque(&parent, &entry.path),
+            TarName::Whiteout(hidden) => self.whiteout(&parent, OsStr::from_bytes(hidden), &entry.path),
             _ => {
-                let over_whiteout = self.make_room(parent.as_fd(), name, entry)?;
-                if entry.kind == Kind::Directory {
-                    self.directories.push((walk::join(&components), entry.mtime));
+                let mut over_whiteout = false;
+                while self.place(tar, &parent, name, entry, over_whiteout)? == Placed::Occupied {
+                    over_whiteout |= self.make_room(&parent, name, entry)?;
+                    tar.inner_mut().replaced();
                 }
-                self.place(tar, parent.as_fd(), name, entry, over_whiteout)
+                Ok(())
             }
         }
     }
 
-    fn root_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
-        let root = self.walk.root();
-        attributes::of_descriptor(root, entry, self.options)?;
-        self.directories.push((PathBuf::new(), entry.mtime));
+    /// What resolving the parents made on the way.
+    fn record_steps<R: Passage>(&mut self, tar: &mut TarReader<R>) -> Result<(), UnpackError> {
+        for step in self.walk.take_steps() {
+            if step.replaced {
+                tar.inner_mut().replaced();
+                self.record(Event::Gone { path: &step.path })?;
+            }
+            self.record(Event::Node { path: &step.path, node: self.implied_directory() })?;
+            if step.opaque {
+                self.record(Event::Opaque { path: &step.path })?;
+            }
+        }
         Ok(())
     }
 
-    fn opaque(&mut self, parent: BorrowedFd<'_>, is_root: bool, path: &[u8]) -> Result<(), UnpackError> {
-        if is_root {
+    /// A directory that no entry names: nobody sets its time.
+    fn implied_directory(&self) -> Node<'static> {
+        Node {
+            kind: NodeKind::Directory,
+            mode: IMPLIED_MODE,
+            uid: self.creation.uid,
+            gid: self.creation.gid,
+            mtime: None,
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn root_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        let root = self.walk.root_place();
+        self.existing_directory(root.dir.as_fd(), b"", entry)?;
+        // Its group may have changed.
+        self.walk.look_at_root_again().map_err(|e| io_error("look at", b"/", e))
+    }
+
+    fn opaque(&mut self, parent: &Place, path: &[u8]) -> Result<(), UnpackError> {
+        if parent.path.is_empty() {
             // overlayfs always merges the roots: the driver leaves the lower layers out instead.
             self.stats.opaque_root = true;
             return Ok(());
         }
         let name = OsStr::new(self.options.namespace.opaque());
-        davit_sys::xattr::set(parent, name, OPAQUE_VALUE).map_err(|e| io_error("make opaque", path, e))
+        davit_sys::xattr::set(parent.dir.as_fd(), name, OPAQUE_VALUE)
+            .map_err(|e| io_error("make opaque", path, e))?;
+        self.record(Event::Opaque { path: &parent.path })
     }
 
     /// A whiteout hides what lower layers have. What this very layer has under the name stays, but as a directory it
     /// must not merge with a lower one.
-    fn whiteout(&mut self, parent: BorrowedFd<'_>, hidden: &OsStr, path: &[u8]) -> Result<(), UnpackError> {
-        match walk::kind_at(parent, hidden) {
+    fn whiteout(&mut self, parent: &Place, hidden: &OsStr, path: &[u8]) -> Result<(), UnpackError> {
+        let place = parent.join(hidden);
+        match walk::kind_at(parent.dir.as_fd(), hidden) {
             Err(rustix::io::Errno::NOENT) => {
-                place::make_whiteout(parent, hidden).map_err(|e| io_error("hide", path, e))
+                place::make_whiteout(parent.dir.as_fd(), hidden).map_err(|e| io_error("hide", path, e))?;
+                let (uid, gid) = (self.creation.uid, self.creation.gid);
+                let node = Node { kind: NodeKind::Whiteout, mode: 0, uid, gid, mtime: None, xattrs: Vec::new() };
+                self.record(Event::Node { path: &place, node })
             }
             Ok(FileType::Directory) => {
-                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty())
-                    .map_err(|e| io_error("open", path, e))?;
-                self.opaque(dir.as_fd(), false, path)
+                let dir = open_dir(parent.dir.as_fd(), hidden).map_err(|e| io_error("open", path, e))?;
+                let name = OsStr::new(self.options.namespace.opaque());
+                davit_sys::xattr::set(dir.as_fd(), name, OPAQUE_VALUE)
+                    .map_err(|e| io_error("make opaque", path, e))?;
+                self.record(Event::Opaque { path: &place })
             }
             Ok(_) => Ok(()),
             Err(e) => Err(io_error("look at", path, e)),
         }
     }
 
-    /// Removes what an earlier entry put there, unless both are directories. Answers whether it was a whiteout.
-    fn make_room(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &OsStr,
-        entry: &Entry,
-    ) -> Result<bool, UnpackError> {
-        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(rustix::io::Errno::NOENT) => return Ok(false),
-            Err(e) => return Err(io_error("look at", &entry.path, e)),
-        };
+    /// Removes what an earlier entry put there, which is no directory where a directory is to come. Answers whether it was
+    /// a whiteout.
+    fn make_room(&mut self, parent: &Place, name: &OsStr, entry: &Entry) -> Result<bool, UnpackError> {
+        let dir = parent.dir.as_fd();
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| io_error("look at", &entry.path, e))?;
         let there = FileType::from_raw_mode(stat.st_mode);
-        if there == FileType::Directory && entry.kind == Kind::Directory {
-            return Ok(false);
-        }
         self.walk.forget();
-        let top = self.walk.root();
         if there == FileType::Directory {
             // Through the root, which then takes the parts that are too deep.
+            let top = self.walk.root();
             let doomed = format!(".davit-doomed-{:016x}", rand::random::<u64>());
-            rustix::fs::renameat(parent, name, top, &doomed)
+            rustix::fs::renameat(dir, name, top, &doomed)
                 .map_err(|e| io_error("replace", &entry.path, e))?;
             crate::trash::delete_in(top, OsStr::new(&doomed))
                 .map_err(|e| io_error("replace", &entry.path, e))?;
         } else {
-            rustix::fs::unlinkat(parent, name, AtFlags::empty())
+            rustix::fs::unlinkat(dir, name, AtFlags::empty())
                 .map_err(|e| io_error("replace", &entry.path, e))?;
         }
+        self.record(Event::Gone { path: &parent.join(name) })?;
         Ok(there == FileType::CharacterDevice && stat.st_rdev == 0)
     }
 
     fn finish(mut self) -> Result<Stats, UnpackError> {
         self.walk.forget();
-        for (path, time) in self.directories.iter().rev() {
-            // It may have been replaced by a later entry: then there is nothing to set.
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-            if let Ok(dir) = davit_sys::beneath::open(self.walk.root(), path, flags, Mode::empty()) {
-                attributes::times_of(dir.as_fd(), *time)
-                    .map_err(|e| io_error("set the time of", path.as_os_str().as_bytes(), e))?;
-            }
-        }
+        self.deferred.apply(self.walk.root())?;
         Ok(self.stats)
     }
 }

@@ -90,23 +90,27 @@ fn authority(args: &RegistryArgs) -> Outcome<Vec<u8>> {
     }
 }
 
-/// `davit load`. A directory goes by its path; a file is sent, because the daemon may not be allowed to read it.
+/// `davit load`. A directory goes by its path; a file too where the daemon sees the same one, else its bytes are sent.
 pub async fn load(app: &App, args: &LoadArgs) -> Outcome {
     let mut header = LoadHeader {
         reference: args.tag.clone().unwrap_or_default(),
         platform: spec::platform(args.platform.as_deref())?,
         ..LoadHeader::default()
     };
-    let data = |bytes| LoadRequest { part: Some(LoadPart::Data(bytes)) };
     let source = args.input.as_deref().filter(|p| *p != Path::new("-"));
     let is_dir = source.is_some_and(Path::is_dir);
-    if let Some(path) = source.filter(|_| is_dir) {
-        header.path = absolute(path)?;
+    let opened = if is_dir { None } else { Some(open(source)?) };
+    if let Some(path) = source {
+        (header.path, header.path_dev, header.path_ino) = where_it_is(path, is_dir)?;
     }
-    let reader = if is_dir { None } else { Some(open(source)?) };
-    let requests = feed(LoadRequest { part: Some(LoadPart::Header(header)) }, reader, data);
-    let stream = app.storage(app.images().await?.load(requests.stream)).await?;
-    let images = checked(show(app, stream, args.quiet).await, source, &requests.failure)?;
+    let by_path = !header.path.is_empty();
+    let images = match send(app, args, source, header.clone(), opened.filter(|_| !by_path)).await {
+        Err(Failure::Told(e)) if by_path && !is_dir && e.kind() == Kind::WrongState => {
+            let header = LoadHeader { path: String::new(), path_dev: 0, path_ino: 0, ..header };
+            send(app, args, source, header, Some(open(source)?)).await?
+        }
+        other => other?,
+    };
     for image in images {
         for reference in &image.references {
             output::line(if args.quiet { reference.clone() } else { format!("Loaded image: {reference}") });
@@ -120,6 +124,31 @@ pub async fn load(app: &App, args: &LoadArgs) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Path, device and inode of a file that the daemon may open itself; nothing for a pipe.
+fn where_it_is(path: &Path, is_dir: bool) -> Outcome<(String, u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    if is_dir {
+        return Ok((absolute(path)?, 0, 0));
+    }
+    match path.canonicalize().and_then(|p| Ok((p.metadata()?, p))) {
+        Ok((meta, path)) if meta.is_file() => Ok((absolute(&path)?, meta.dev(), meta.ino())),
+        _ => Ok((String::new(), 0, 0)),
+    }
+}
+
+async fn send(
+    app: &App,
+    args: &LoadArgs,
+    source: Option<&Path>,
+    header: LoadHeader,
+    reader: Option<Box<dyn Read + Send>>,
+) -> Outcome<Vec<ImageDone>> {
+    let data = |bytes| LoadRequest { part: Some(LoadPart::Data(bytes)) };
+    let requests = feed(LoadRequest { part: Some(LoadPart::Header(header)) }, reader, data);
+    let stream = app.storage(app.images().await?.load(requests.stream)).await?;
+    checked(show(app, stream, args.quiet).await, source, &requests.failure)
 }
 
 /// `davit import`

@@ -10,6 +10,7 @@ use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{self, Daemon, Listener};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
+use davit_storage::layer::LayerStore;
 use davit_storage::server::{self, Health};
 use davit_storage::settings::Settings;
 use davit_storage::store::{FORMAT, Store};
@@ -35,7 +36,11 @@ fn run() -> anyhow::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let layout = Layout::from_env()?;
     let settings: Settings = config::load(&layout.config_file("storaged"))?;
-    let state = StateDir::open(&layout.storage_state(), FORMAT)?;
+    let mut state = StateDir::open(&layout.storage_state(), FORMAT)?;
+    if state.found_format() < FORMAT {
+        LayerStore::migrate_from_1(state.path())?;
+        state.migrated(FORMAT)?;
+    }
     rustls::crypto::ring::default_provider().install_default().ok().context("TLS is set up twice")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()

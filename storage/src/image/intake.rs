@@ -19,7 +19,7 @@ use crate::oci::{self, Document, DocumentError, HistoryEntry, ImageFile, Platfor
 use crate::progress::{Done, Event, Phase, SharedSink, Stoppable};
 use crate::reference::Reference;
 use crate::registry::{Access, BlobReader, Session};
-use crate::store::{LayerSource, NewImage, Store};
+use crate::store::{Again, Opener, LayerSource, NewImage, Store};
 
 /// How long a failed image waits for its other layers to stop. A download that stalls stops later, on its own.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -92,6 +92,7 @@ impl Store {
             LayerSource {
                 diff_id: Some(diff_id.clone()),
                 blob: Some((layer.digest.clone(), layer.size)),
+                again: None,
                 phase: Phase::Downloading,
                 label: layer.digest.short().to_owned(),
                 whiteouts: true,
@@ -151,9 +152,13 @@ impl Store {
         let sources =
             planned.layers.iter().zip(&planned.file.rootfs.diff_ids).map(|((file, blob), diff_id)| {
                 let (source, file) = (Arc::clone(source), file.clone());
+                let (source_again, file_again) = (Arc::clone(&source), file.clone());
                 LayerSource {
                     diff_id: Some(diff_id.clone()),
                     blob: blob.clone(),
+                    again: Some(Box::new(move || {
+                        Ok(source_again.open_file(&file_again)?.ok_or_else(|| ArchiveError::Missing(file_again.clone()))?)
+                    })),
                     phase: Phase::Unpacking,
                     label: diff_id.short().to_owned(),
                     whiteouts: true,
@@ -187,21 +192,21 @@ impl Store {
         let mut config = RunConfig::default();
         change::apply_all(&mut config, &options.changes)?;
         let tags = tags_of(&options.reference)?;
-        let (open, from): (crate::store::Opener, String) = match input {
+        let (open, again, from): (Opener, Option<Again>, String) = match input {
             Input::Path(path) => {
                 let from = path.display().to_string();
                 let open = move || {
-                    let file =
-                        std::fs::File::open(&path).map_err(|source| ArchiveError::Open { path, source })?;
+                    let failed = |source| ArchiveError::Open { path: path.clone(), source };
+                    let file = std::fs::File::open(&path).map_err(failed)?;
                     Ok(Box::new(file) as Box<dyn Read + Send>)
                 };
-                (Box::new(open), from)
+                (Box::new(open.clone()), Some(Box::new(open)), from)
             }
-            Input::Stream(stream) => (Box::new(move || Ok(stream)), "-".into()),
+            Input::Stream(stream) => (Box::new(move || Ok(stream)), None, "-".into()),
         };
         let message =
             if options.message.is_empty() { format!("Imported from {from}") } else { options.message };
-        self.one_layer(open, "rootfs", config, tags, String::new(), message, sink).await
+        self.one_layer(open, again, "rootfs", config, tags, String::new(), message, sink).await
     }
 
     /// Makes an image of programs of this host.
@@ -235,21 +240,23 @@ impl Store {
         let mut config =
             RunConfig { env: vec![format!("PATH={}", fromhost::PATH)], cmd: command, ..RunConfig::default() };
         change::apply_all(&mut config, changes)?;
+        let (file, scratch) = tar;
+        let (file, scratch) = (Arc::new(file), Arc::new(scratch));
         let open = move || {
-            let (mut file, scratch) = tar;
-            std::io::Seek::rewind(&mut file)
-                .map_err(|source| ArchiveError::Read { name: "the layer".into(), source })?;
-            Ok(Box::new(WithScratch { file, _scratch: scratch }) as Box<dyn Read + Send>)
+            let scratch = Scratch { file: Arc::clone(&file), at: 0, _scratch: Arc::clone(&scratch) };
+            Ok(Box::new(scratch) as Box<dyn Read + Send>)
         };
+        let again: Option<Again> = Some(Box::new(open.clone()));
         tracing::debug!(size, diff_id = %digest, "collected");
         let by = format!("davit image from-host {}", programs.join(" "));
-        self.one_layer(Box::new(open), "host", config, tags, by, String::new(), sink).await
+        self.one_layer(Box::new(open), again, "host", config, tags, by, String::new(), sink).await
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of an image
     async fn one_layer(
         self: &Arc<Self>,
-        open: crate::store::Opener,
+        open: Opener,
+        again: Option<Again>,
         label: &str,
         config: RunConfig,
         tags: Vec<String>,
@@ -260,6 +267,7 @@ impl Store {
         let source = LayerSource {
             diff_id: None,
             blob: None,
+            again,
             phase: Phase::Unpacking,
             label: label.to_owned(),
             whiteouts: false,
@@ -341,14 +349,18 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || span.in_scope(work)).await?
 }
 
-struct WithScratch {
-    file: std::fs::File,
-    _scratch: crate::content::TemporaryPath,
+/// A file of ours that is deleted when the last reader is done.
+struct Scratch {
+    file: Arc<std::fs::File>,
+    at: u64,
+    _scratch: Arc<crate::content::TemporaryPath>,
 }
 
-impl Read for WithScratch {
+impl Read for Scratch {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.file.read(buf)
+        let n = std::os::unix::fs::FileExt::read_at(&*self.file, buf, self.at)?;
+        self.at += n as u64;
+        Ok(n)
     }
 }
 

@@ -26,6 +26,12 @@ fn absolute(path: &str) -> Result<PathBuf, Status> {
     if path.is_absolute() { Ok(path) } else { Err(bad_request("a path must be absolute")) }
 }
 
+/// Whether the daemon sees the regular file that its client means.
+fn is_same_file(path: &std::path::Path, dev: u64, ino: u64) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.dev() == dev && m.ino() == ino)
+}
+
 #[tonic::async_trait]
 impl pb::images_server::Images for Images {
     type PullStream = ProgressStream;
@@ -75,7 +81,12 @@ impl pb::images_server::Images for Images {
                 _ => None,
             })))
         } else {
-            Input::Path(absolute(&header.path)?)
+            let path = absolute(&header.path)?;
+            if header.path_ino != 0 && !is_same_file(&path, header.path_dev, header.path_ino) {
+                let why = format!("the daemon sees another file than its client at {}", path.display());
+                return Err(ContractError::new(Kind::WrongState, why).into());
+            }
+            Input::Path(path)
         };
         let platform = messages::platform_of(header.platform);
         let store = Arc::clone(&self.0);

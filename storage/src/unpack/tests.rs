@@ -6,6 +6,7 @@ use std::path::Path;
 use tar::EntryType;
 
 use super::*;
+use crate::ledger::Unrecorded;
 
 /// Entries as an attacker writes them: nothing is checked on the way.
 struct Archive(Vec<u8>);
@@ -69,7 +70,7 @@ impl Archive {
         self.0.extend([0; 1024]);
         let options = Options { namespace: Namespace::User, rootless: true, whiteouts: true, limits };
         let root = davit_sys::beneath::open_root(into).unwrap();
-        unpack(&mut TarReader::new(self.0.as_slice()), root.as_fd(), &options)
+        unpack(&mut TarReader::new(self.0.as_slice()), root.as_fd(), &options, &mut Unrecorded)
     }
 
     fn unpack(self, into: &Path) -> Result<Stats, UnpackError> {

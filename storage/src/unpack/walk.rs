@@ -42,57 +42,124 @@ pub(super) fn kind_at(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<F
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|s| FileType::from_raw_mode(s.st_mode))
 }
 
+/// The mode of directories that no entry names.
+pub(super) const IMPLIED_MODE: u32 = 0o755;
+
+/// An open directory of the tree.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) dir: Rc<OwnedFd>,
+    /// Where it really is, links on the way resolved; "" is the root.
+    pub(super) path: Rc<[u8]>,
+    /// Its group; what is made in it gets this one where the file system or a setgid bit wants it so.
+    gid: u32,
+}
+
+impl Place {
+    fn new(dir: OwnedFd, path: &[u8]) -> rustix::io::Result<Self> {
+        let gid = rustix::fs::fstat(&dir)?.st_gid;
+        Ok(Self { dir: Rc::new(dir), path: path.into(), gid })
+    }
+
+    /// The path of a name in it.
+    pub(super) fn join(&self, name: &OsStr) -> Vec<u8> {
+        below(&self.path, name.as_bytes())
+    }
+
+    /// Whether a file made here by a process of this group surely gets this group.
+    pub(super) fn gives(&self, gid: u32) -> bool {
+        self.gid == gid
+    }
+}
+
+fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
+    if !directory.is_empty() {
+        path.extend_from_slice(directory);
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+/// A directory that was made on the way to another one.
+pub(super) struct Step {
+    pub(super) path: Vec<u8>,
+    /// Something else was there before.
+    pub(super) replaced: bool,
+    /// That was a whiteout.
+    pub(super) opaque: bool,
+}
+
 /// Resolves parents below one root and remembers the last one, since archives go directory by directory.
 pub(super) struct Walk {
-    root: Rc<OwnedFd>,
+    root: Place,
     namespace: Namespace,
-    last: Option<(PathBuf, Rc<OwnedFd>)>,
+    last: Option<(PathBuf, Place)>,
+    steps: Vec<Step>,
 }
 
 impl Walk {
-    pub(super) fn new(root: OwnedFd, namespace: Namespace) -> Self {
-        Self { root: Rc::new(root), namespace, last: None }
+    pub(super) fn new(root: OwnedFd, namespace: Namespace) -> rustix::io::Result<Self> {
+        Ok(Self { root: Place::new(root, b"")?, namespace, last: None, steps: Vec::new() })
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+        self.root.dir.as_fd()
     }
 
-    /// To be called when something that may be on the remembered path is replaced.
+    pub(super) fn root_place(&self) -> Place {
+        self.root.clone()
+    }
+
+    /// After the root's owner has changed.
+    pub(super) fn look_at_root_again(&mut self) -> rustix::io::Result<()> {
+        self.root.gid = rustix::fs::fstat(&self.root.dir)?.st_gid;
+        Ok(())
+    }
+
+    /// To be called when something that may be on the remembered path is replaced or gets another owner.
     pub(super) fn forget(&mut self) {
         self.last = None;
     }
 
+    /// What was made since the last call.
+    pub(super) fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
     /// The directory of these components. Missing ones are made (0755), links are followed inside the root only.
-    pub(super) fn parent(&mut self, parents: &[&[u8]], path: &[u8]) -> Result<Rc<OwnedFd>, UnpackError> {
+    pub(super) fn parent(&mut self, parents: &[&[u8]], path: &[u8]) -> Result<Place, UnpackError> {
         if parents.is_empty() {
-            return Ok(Rc::clone(&self.root));
+            return Ok(self.root.clone());
         }
         let wanted = join(parents);
-        if let Some((known, dir)) = &self.last
+        if let Some((known, place)) = &self.last
             && *known == wanted
         {
-            return Ok(Rc::clone(dir));
+            return Ok(place.clone());
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let dir = match davit_sys::beneath::open(self.root.as_fd(), &wanted, flags, Mode::empty()) {
-            Ok(dir) => Rc::new(dir),
+        let place = match davit_sys::beneath::open(self.root(), &wanted, flags, Mode::empty()) {
+            Ok(dir) => {
+                Place::new(dir, wanted.as_os_str().as_bytes()).map_err(|e| io_error("look at", path, e))?
+            }
             Err(_) => self.slowly(&wanted, path, true)?,
         };
-        self.last = Some((wanted, Rc::clone(&dir)));
-        Ok(dir)
+        self.last = Some((wanted, place.clone()));
+        Ok(place)
     }
 
     /// The directory that must exist already, for the target of a hard link.
-    pub(super) fn existing(&self, parents: &[&[u8]], path: &[u8]) -> Result<Rc<OwnedFd>, UnpackError> {
+    pub(super) fn existing(&mut self, parents: &[&[u8]], path: &[u8]) -> Result<Place, UnpackError> {
         if parents.is_empty() {
-            return Ok(Rc::clone(&self.root));
+            return Ok(self.root.clone());
         }
         self.slowly(&join(parents), path, false)
     }
 
-    fn slowly(&self, wanted: &Path, path: &[u8], make: bool) -> Result<Rc<OwnedFd>, UnpackError> {
-        let mut stack = vec![Rc::clone(&self.root)];
+    fn slowly(&mut self, wanted: &Path, path: &[u8], make: bool) -> Result<Place, UnpackError> {
+        let mut stack = vec![self.root.clone()];
         let mut todo: Vec<OsString> = wanted.iter().rev().map(OsStr::to_os_string).collect();
         let mut links = 0;
         while let Some(name) = todo.pop() {
@@ -107,12 +174,13 @@ impl Walk {
                 }
                 _ => {}
             }
-            let here = stack.last().map_or_else(|| self.root.as_fd(), |d| d.as_fd());
-            match kind_at(here, &name) {
+            let here = stack.last().unwrap_or(&self.root).clone();
+            let dir = here.dir.as_fd();
+            match kind_at(dir, &name) {
                 Ok(FileType::Directory) => {}
                 Ok(FileType::Symlink) => {
                     links += 1;
-                    let target = rustix::fs::readlinkat(here, name.as_os_str(), Vec::new())
+                    let target = rustix::fs::readlinkat(dir, name.as_os_str(), Vec::new())
                         .map_err(|e| io_error("follow", path, e))?
                         .into_bytes();
                     if links > MAX_LINKS || todo.len() + target.len() > MAX_PATH {
@@ -125,31 +193,52 @@ impl Walk {
                     continue;
                 }
                 Err(rustix::io::Errno::NOENT) if make => {
-                    rustix::fs::mkdirat(here, name.as_os_str(), Mode::from_raw_mode(0o755))
-                        .map_err(|e| io_error("create a directory for", path, e))?;
+                    make_implied(dir, &name).map_err(|e| io_error("create a directory for", path, e))?;
+                    self.steps.push(Step { path: here.join(&name), replaced: false, opaque: false });
                 }
                 // An earlier whiteout or file in the way of a directory: the later entry wins, as in docker.
                 Ok(kind) if make => {
-                    self.replace_by_directory(here, &name, kind)
+                    let opaque = self
+                        .replace_by_directory(dir, &name, kind)
                         .map_err(|e| io_error("replace a parent of", path, e))?;
+                    self.steps.push(Step { path: here.join(&name), replaced: true, opaque });
                 }
                 Ok(_) => return Err(io_error("open", path, rustix::io::Errno::NOTDIR)),
                 Err(e) => return Err(io_error("open", path, e)),
             }
-            let next = open_dir(here, &name).map_err(|e| io_error("open", path, e))?;
-            stack.push(Rc::new(next));
+            let next = open_dir(dir, &name)
+                .and_then(|d| Place::new(d, &here.join(&name)))
+                .map_err(|e| io_error("open", path, e))?;
+            stack.push(next);
         }
-        Ok(stack.pop().unwrap_or_else(|| Rc::clone(&self.root)))
+        Ok(stack.pop().unwrap_or_else(|| self.root.clone()))
     }
 
-    fn replace_by_directory(&self, dir: BorrowedFd<'_>, name: &OsStr, old: FileType) -> std::io::Result<()> {
+    /// Answers whether it was made opaque.
+    fn replace_by_directory(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        old: FileType,
+    ) -> std::io::Result<bool> {
         rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
+        make_implied(dir, name)?;
         if old == FileType::CharacterDevice {
             // What the whiteout hid stays hidden.
             let made = open_dir(dir, name)?;
             davit_sys::xattr::set(made.as_fd(), OsStr::new(self.namespace.opaque()), OPAQUE_VALUE)?;
         }
-        Ok(())
+        Ok(old == FileType::CharacterDevice)
     }
+}
+
+/// With root's group and this mode whatever our umask and the parent's setgid bit say.
+fn make_implied(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(IMPLIED_MODE))?;
+    let made = open_dir(dir, name)?;
+    let gid = rustix::process::getegid();
+    if rustix::fs::fstat(&made)?.st_gid != gid.as_raw() {
+        rustix::fs::fchown(&made, None, Some(gid))?;
+    }
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(IMPLIED_MODE))
 }
