@@ -12,6 +12,7 @@ use crate::archive::{self, ArchiveError, Planned, Source};
 use crate::change;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::failpoint;
 use crate::fromhost;
 use crate::layer::LayerHandle;
 use crate::metadata::ImageRecord;
@@ -59,6 +60,7 @@ impl Store {
         let usable = |source| Error::Document { what: reference.familiar(), source };
         let top = session.manifest(reference, reference.identifier()).await?;
         let top_digest = Digest::of(&top);
+        failpoint::pass("pull.manifest");
         let mut bytes = top;
         let mut manifest = None;
         for _ in 0..4 {
@@ -75,10 +77,13 @@ impl Store {
         }
         let manifest =
             manifest.ok_or_else(|| usable(DocumentError::NotAnImage("a chain of indexes".into())))?;
-        let config = match self.metadata.blob(&manifest.config.digest)? {
-            Some(_) => self.content.read(&manifest.config.digest, oci::MAX_CONFIG)?,
+        // A removal of the same image may take it away just now: then it comes again.
+        let kept = self.metadata.blob(&manifest.config.digest)?;
+        let config = match kept.and_then(|_| self.content.read(&manifest.config.digest, oci::MAX_CONFIG).ok()) {
+            Some(config) => config,
             None => session.config(&manifest.config.digest).await?,
         };
+        failpoint::pass("pull.config");
         let file = ImageFile::parse(&config).map_err(usable)?;
         file.check_platform(platform).map_err(usable)?;
         let (named, known) = (manifest.layers.len(), file.rootfs.diff_ids.len());
@@ -134,6 +139,7 @@ impl Store {
         if name.is_some() && planned.len() > 1 {
             return Err(ArchiveError::SeveralImages(planned.len()).into());
         }
+        failpoint::pass("load.planned");
         let mut images = Vec::new();
         for image in planned {
             images.push(self.load_one(&source, image, name.as_ref(), sink).await?);
@@ -317,6 +323,7 @@ impl Store {
         if sink.closed() {
             return Err(Error::Cancelled);
         }
+        failpoint::pass("image.whole");
         let store = Arc::clone(self);
         let images = blocking(move || store.commit(&images).map(|()| images)).await?;
         let mut all = Vec::new();

@@ -8,6 +8,7 @@ use crate::compression::{BUFFER, Plain};
 use crate::content::{ContentError, Ingest, StagedBlob};
 use crate::digest::{Digest, Hashing};
 use crate::error::Error;
+use crate::failpoint;
 use crate::layer::LayerHandle;
 use crate::metadata::LayerRecord;
 use crate::progress::{Event, Metered, Phase, SharedSink};
@@ -82,6 +83,7 @@ impl Store {
         if let Some(wanted) = source.diff_id.filter(|w| *w != diff_id) {
             return Err(Error::WrongDiffId { layer: label, expected: wanted, found: diff_id });
         }
+        failpoint::pass("layer.unpacked");
         if stats.skipped > 0 {
             tracing::warn!(skipped = stats.skipped, layer = %label, "entries were left out: device nodes or unknown types");
         }
@@ -99,6 +101,7 @@ impl Store {
             opaque_root: stats.opaque_root,
         };
         sink.send(Event::Layer { id: label, phase: Phase::Done, current: total, total });
+        failpoint::pass("layer.ready");
         Ok(self.layers.ready(record, blob, tree))
     }
 }
@@ -196,6 +199,7 @@ impl<R: Read> Read for Keep<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let want = buf.len().min(BUFFER);
         let n = self.source.read(&mut buf[..want])?;
+        failpoint::pass("layer.kept");
         if let Err(e) = self.into.write_all(&buf[..n]) {
             let again =
                 e.raw_os_error().map_or_else(|| io::Error::from(e.kind()), io::Error::from_raw_os_error);
