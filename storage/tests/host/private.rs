@@ -9,8 +9,17 @@ use davit_contracts::storage as pb;
 use davit_contracts::{Error, client};
 use pb::images_client::ImagesClient;
 use pb::snapshots_client::SnapshotsClient;
+use pb::system_client::SystemClient;
 use pb::volumes_client::VolumesClient;
 use tonic::transport::Channel;
+
+#[derive(Clone)]
+pub struct Clients {
+    pub images: ImagesClient<Channel>,
+    pub snapshots: SnapshotsClient<Channel>,
+    pub volumes: VolumesClient<Channel>,
+    pub system: SystemClient<Channel>,
+}
 
 pub struct Host {
     pub tmp: tempfile::TempDir,
@@ -18,6 +27,8 @@ pub struct Host {
     tmpfs: Option<&'static str>,
     /// In a user namespace of its own.
     rootless: bool,
+    /// Further environment of the daemon.
+    pub env: Vec<(String, String)>,
     daemon: Option<Child>,
 }
 
@@ -39,9 +50,15 @@ impl Host {
 
     async fn begin(tmpfs: Option<&'static str>, rootless: bool) -> Self {
         let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
-        let mut host = Self { tmp, tmpfs, rootless, daemon: None };
+        let mut host = Self { tmp, tmpfs, rootless, env: Vec::new(), daemon: None };
         host.start().await;
         host
+    }
+
+    /// Makes the directories of a host below `dir`, without a daemon yet.
+    pub fn unstarted(dir: &Path) -> Self {
+        let tmp = tempfile::Builder::new().prefix("davit-st").tempdir_in(dir).unwrap();
+        Self { tmp, tmpfs: None, rootless: false, env: Vec::new(), daemon: None }
     }
 
     pub fn command(&self) -> Command {
@@ -69,6 +86,7 @@ impl Host {
             .env("DAVIT_CONFIG_DIR", self.tmp.path().join("config"))
             .env_remove("LISTEN_FDS")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null());
         command
     }
@@ -84,6 +102,42 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("storaged does not start: {}", self.log());
+    }
+
+    /// Starts a daemon that may die while it does; whether it serves.
+    pub async fn start_or_die(&mut self) -> bool {
+        assert!(self.daemon.is_none());
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        self.daemon = Some(self.command().stderr(log).spawn().unwrap());
+        for _ in 0..2000 {
+            if self.is_dead() {
+                return false;
+            }
+            if client::connect(&self.socket()).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("storaged neither starts nor dies: {}", self.log());
+    }
+
+    /// Whether the daemon has ended by itself.
+    pub fn is_dead(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|d| d.try_wait().unwrap().is_some())
+    }
+
+    /// The signal that ended the daemon, which has ended.
+    pub fn buried(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        self.daemon.take().unwrap().wait().unwrap().signal()
+    }
+
+    /// SIGTERM, and its orderly end.
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(daemon.wait().unwrap().success(), "{}", self.log());
     }
 
     /// kill -9.
@@ -131,6 +185,21 @@ impl Host {
 
     pub fn volumes(&self) -> VolumesClient<Channel> {
         VolumesClient::new(self.channel())
+    }
+
+    pub fn system(&self) -> SystemClient<Channel> {
+        SystemClient::new(self.channel())
+    }
+
+    /// All of them on one connection, made when it is needed.
+    pub fn clients(&self) -> Clients {
+        let channel = self.channel();
+        Clients {
+            images: ImagesClient::new(channel.clone()),
+            snapshots: SnapshotsClient::new(channel.clone()),
+            volumes: VolumesClient::new(channel.clone()),
+            system: SystemClient::new(channel),
+        }
     }
 
     pub async fn pull(&self, request: pb::PullRequest) -> Result<pb::ImageDone, Error> {
