@@ -45,6 +45,13 @@ async fn die_at(host: &mut Host, storm: &mut Storm, point: &str, n: u64) {
         while !host.is_dead() && !load.is_over() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        // The workers see its connections end before its parent sees it end.
+        for _ in 0..200 {
+            if host.is_dead() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert!(host.is_dead(), "{point} was not passed {n} times in 600 steps of each worker");
         load.end().await;
     }
