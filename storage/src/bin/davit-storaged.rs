@@ -36,6 +36,7 @@ fn run() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
     let settings: Settings = config::load(&layout.config_file("storaged"))?;
     let state = StateDir::open(&layout.storage_state(), FORMAT)?;
+    bring_forward(&state)?;
     rustls::crypto::ring::default_provider().install_default().ok().context("TLS is set up twice")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,6 +58,17 @@ fn run() -> anyhow::Result<()> {
         daemon.serve(listener, server::routes(&store), Arc::new(Health(store))).await?;
         Ok(())
     })
+}
+
+/// Brings a directory of an older version to today's format, step by step; each step leaves a directory that its version reads.
+fn bring_forward(state: &StateDir) -> anyhow::Result<()> {
+    let found = state.found_format();
+    if found == FORMAT {
+        return Ok(());
+    }
+    // The first format has no predecessor; a new format adds its step here.
+    let path = state.path().display();
+    anyhow::bail!("{path} has format {found}, which no version of davit wrote: it is damaged or not davit's; nothing was changed")
 }
 
 /// Deep trees and parallel layers take descriptors: up to the hard limit, which needs no right.
