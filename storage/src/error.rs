@@ -174,7 +174,8 @@ impl Error {
             return "free some space; nothing of the image was kept".into();
         }
         if condition(self) == Some(Condition::ReadOnly) {
-            return "the state directory is on a read-only file system: make it writable; reading goes on".into();
+            return "the state directory is on a read-only file system: make it writable; reading goes on"
+                .into();
         }
         match self {
             Self::UnknownImage { nearest, .. } if !nearest.is_empty() => {

@@ -105,7 +105,9 @@ async fn at_many_levels(host: &Host) {
         // Removing works on a full disk.
         for name in ["loaded", "imported", "tools", "second"] {
             match host.remove(name, false).await {
-                Err(e) if e.kind() != Kind::NotFound => panic!("removing {name} with {free} free: {e}\n{}", host.log()),
+                Err(e) if e.kind() != Kind::NotFound => {
+                    panic!("removing {name} with {free} free: {e}\n{}", host.log())
+                }
                 _ => {}
             }
         }
@@ -137,15 +139,18 @@ async fn a_full_ext4_at_any_level_loses_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_read_only_state_is_still_read() {
-    let host = Host::on_tmpfs("ext4:64m").await;
+    let mut host = Host::on_tmpfs("ext4:64m").await;
     let corpus = Corpus::new();
     load(&host, &corpus.pictures[1].archive, "image").await.unwrap();
     host.prepare("c", "image").await.unwrap();
+    // As after an error of the disk: the kernel makes the file system read-only under the daemon.
     let state = host.tmp.path().join("state");
-    let remount = |how: &str| {
-        sh(&format!("nsenter -t {} -m mount -o remount,{how} {}", host.pid(), state.display()));
-    };
-    remount("ro");
+    sh(&format!(
+        "sync -f {0}; disk=$(nsenter -t {1} -m findmnt -n -o SOURCE {2}); echo test > /sys/fs/ext4/${{disk#/dev/}}/trigger_fs_error",
+        host.state().display(),
+        host.pid(),
+        state.display()
+    ));
     let refused = [
         load(&host, &corpus.pictures[2].archive, "more").await.unwrap_err(),
         tag(&host, "image", "more").await.unwrap_err(),
@@ -162,7 +167,9 @@ async fn a_read_only_state_is_still_read() {
     host.inspect("image").await.unwrap();
     host.snapshots().mounts(pb::MountsRequest { key: "c".into() }).await.unwrap();
     whole(&host, &corpus, &host.list().await);
-    remount("rw");
+    host.kill();
+    sh(&format!("e2fsck -f -p {} || test $? -le 1", host.tmp.path().join("disk").display()));
+    host.start().await;
     load(&host, &corpus.pictures[2].archive, "more").await.unwrap();
     assert_eq!(host.list().await.len(), 2);
 }
@@ -236,7 +243,11 @@ async fn a_damaged_database_is_refused_and_nothing_is_deleted() {
         assert_eq!(everything_below(&host.state()), before, "page {page}");
     }
     assert!(refused > 3, "{refused}");
-    for (bad, says) in [(Vec::new(), "missing"), (good[..good.len() / 2].to_vec(), "damaged"), (b"nonsense".to_vec(), "damaged")] {
+    for (bad, says) in [
+        (Vec::new(), "missing"),
+        (good[..good.len() / 2].to_vec(), "damaged"),
+        (b"nonsense".to_vec(), "damaged"),
+    ] {
         std::fs::write(&file, bad).unwrap();
         let text = refusal(&host);
         assert!(text.contains(says) && text.contains("nothing was changed"), "{text}");

@@ -57,7 +57,12 @@ impl Drop for Mounted {
 }
 
 /// The load, on a thread of its own: it goes on while crash images are looked at.
-fn load_on(mut storm: Storm, host: Arc<Host>, taste: Taste, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+fn load_on(
+    mut storm: Storm,
+    host: Arc<Host>,
+    taste: Taste,
+    stop: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -86,7 +91,10 @@ fn storm(taste: Taste, crashes: usize) {
     std::fs::create_dir(&fuse).unwrap();
     let (disks, session) = Disks::mount(&fuse, DISK);
     let live = fuse.join(LIVE.to_string());
-    sh(&format!("mkfs.ext4 -q -F -b 4096 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard {}", live.display()));
+    sh(&format!(
+        "mkfs.ext4 -q -F -b 4096 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard {}",
+        live.display()
+    ));
     let mounted = Mounted::new(&live, &host.tmp.path().join("state"));
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

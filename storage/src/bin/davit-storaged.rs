@@ -68,7 +68,9 @@ fn bring_forward(state: &StateDir) -> anyhow::Result<()> {
     }
     // The first format has no predecessor; a new format adds its step here.
     let path = state.path().display();
-    anyhow::bail!("{path} has format {found}, which no version of davit wrote: it is damaged or not davit's; nothing was changed")
+    anyhow::bail!(
+        "{path} has format {found}, which no version of davit wrote: it is damaged or not davit's; nothing was changed"
+    )
 }
 
 /// Deep trees and parallel layers take descriptors: up to the hard limit, which needs no right.

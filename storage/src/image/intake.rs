@@ -79,7 +79,8 @@ impl Store {
             manifest.ok_or_else(|| usable(DocumentError::NotAnImage("a chain of indexes".into())))?;
         // A removal of the same image may take it away just now: then it comes again.
         let kept = self.metadata.blob(&manifest.config.digest)?;
-        let config = match kept.and_then(|_| self.content.read(&manifest.config.digest, oci::MAX_CONFIG).ok()) {
+        let config = match kept.and_then(|_| self.content.read(&manifest.config.digest, oci::MAX_CONFIG).ok())
+        {
             Some(config) => config,
             None => session.config(&manifest.config.digest).await?,
         };
@@ -320,10 +321,10 @@ impl Store {
     }
 
     async fn finish(self: &Arc<Self>, images: Vec<NewImage>, sink: &SharedSink) -> Result<Vec<Done>, Error> {
+        failpoint::pass("image.whole");
         if sink.closed() {
             return Err(Error::Cancelled);
         }
-        failpoint::pass("image.whole");
         let store = Arc::clone(self);
         let images = blocking(move || store.commit(&images).map(|()| images)).await?;
         let mut all = Vec::new();

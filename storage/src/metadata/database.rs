@@ -111,7 +111,9 @@ impl Reopening {
                     return;
                 }
                 // A reader that began before still has it.
-                Err(redb::DatabaseError::DatabaseAlreadyOpen) => std::thread::sleep(Duration::from_millis(10)),
+                Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                    std::thread::sleep(Duration::from_millis(10))
+                }
                 Err(e) => {
                     tracing::error!(error = %e, "the image database cannot be opened again; the next change tries it");
                     return;

@@ -83,7 +83,9 @@ fn write_batch(
         }
         match write(&all) {
             Ok(()) => return batch.into_iter().map(|(n, _)| (n, Ok(()))).collect(),
-            Err(e) => tracing::debug!(error = %e, commits = batch.len(), "a batch failed: each is tried alone"),
+            Err(e) => {
+                tracing::debug!(error = %e, commits = batch.len(), "a batch failed: each is tried alone")
+            }
         }
     }
     batch.into_iter().map(|(n, addition)| (n, write(&addition))).collect()

@@ -118,7 +118,9 @@ impl Store {
         let unheld = reachable(contents, &gone, &BTreeSet::new());
         let all = contents.layers.keys().chain(contents.blobs.keys());
         let deferred = all.clone().any(|d| reached.contains(d) && !unheld.contains(d));
-        let kept_tag = |t: &&String| contents.tags.get(*t).is_none_or(|id| !images.iter().any(|i| i.id == *id) || gone.contains(id));
+        let kept_tag = |t: &&String| {
+            contents.tags.get(*t).is_none_or(|id| !images.iter().any(|i| i.id == *id) || gone.contains(id))
+        };
         let unreached = |d: &&Digest| !reached.contains(*d);
         Doomed {
             tags: tags.iter().filter(kept_tag).cloned().collect(),
@@ -169,11 +171,12 @@ impl Store {
         let weak = Arc::downgrade(self);
         let collect = move || {
             let Some(store) = weak.upgrade() else { return };
-            let started = std::thread::Builder::new().name("collect".into()).stack_size(512 << 10).spawn(move || {
-                if let Err(error) = store.collect_garbage() {
-                    tracing::warn!(%error, "garbage is left until the next collection");
-                }
-            });
+            let started =
+                std::thread::Builder::new().name("collect".into()).stack_size(512 << 10).spawn(move || {
+                    if let Err(error) = store.collect_garbage() {
+                        tracing::warn!(%error, "garbage is left until the next collection");
+                    }
+                });
             if let Err(error) = started {
                 tracing::warn!(%error, "cannot start collecting");
             }

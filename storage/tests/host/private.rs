@@ -78,9 +78,12 @@ impl Host {
                     Some(size) => {
                         let disk = self.tmp.path().join("disk");
                         if !disk.exists() {
-                            sh(&format!("truncate -s {size} {0}; mkfs.ext4 -q -F -J size=1 {0}", disk.display()));
+                            sh(&format!(
+                                "truncate -s {size} {0}; mkfs.ext4 -q -F -J size=1 {0}",
+                                disk.display()
+                            ));
                         }
-                        format!("mount -o loop {}", disk.display())
+                        format!("mount -o loop,errors=remount-ro {}", disk.display())
                     }
                     None => format!("mount -t tmpfs -o size={size} tmpfs"),
                 };

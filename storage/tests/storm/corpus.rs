@@ -61,7 +61,9 @@ impl Layer {
         let mut found = 0;
         let mut todo = vec![tree.to_path_buf()];
         while let Some(dir) = todo.pop() {
-            let Ok(entries) = std::fs::read_dir(&dir) else { return Some(format!("{} is missing", dir.display())) };
+            let Ok(entries) = std::fs::read_dir(&dir) else {
+                return Some(format!("{} is missing", dir.display()));
+            };
             for entry in entries {
                 let path = entry.unwrap().path();
                 let name = path.strip_prefix(tree).unwrap().to_str().unwrap().to_owned();
@@ -138,7 +140,10 @@ impl Corpus {
     }
 
     pub fn by_diff_id(&self, diff_id: &str) -> usize {
-        self.layers.iter().position(|l| l.diff_id == diff_id).unwrap_or_else(|| panic!("unknown layer {diff_id}"))
+        self.layers
+            .iter()
+            .position(|l| l.diff_id == diff_id)
+            .unwrap_or_else(|| panic!("unknown layer {diff_id}"))
     }
 }
 
@@ -153,7 +158,8 @@ fn archive(layers: &[Layer], of: &[usize]) -> Vec<u8> {
     .to_string();
     let config_name = format!("{}.json", sha256(config.as_bytes()));
     let names: Vec<String> = of.iter().map(|l| format!("{l}/layer.tar")).collect();
-    let manifest = serde_json::json!([{ "Config": config_name, "RepoTags": null, "Layers": names }]).to_string();
+    let manifest =
+        serde_json::json!([{ "Config": config_name, "RepoTags": null, "Layers": names }]).to_string();
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();

@@ -114,7 +114,9 @@ async fn volumes(host: &Host, known: &mut [Known], death: Death) {
     for known in known.iter_mut() {
         let doubt = known.doubt.clone();
         match &doubt {
-            Some(Change::Volume(name, _)) => known.apply(Change::Volume(name.clone(), there.contains_key(name))),
+            Some(Change::Volume(name, _)) => {
+                known.apply(Change::Volume(name.clone(), there.contains_key(name)))
+            }
             Some(Change::Use(name, user, true)) => {
                 let is = there.get(name);
                 known.apply(Change::Volume(name.clone(), is.is_some()));
@@ -145,7 +147,10 @@ async fn volumes(host: &Host, known: &mut [Known], death: Death) {
 }
 
 fn digests(dir: &Path) -> BTreeSet<String> {
-    std::fs::read_dir(dir).unwrap().map(|e| format!("sha256:{}", e.unwrap().file_name().to_str().unwrap())).collect()
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| format!("sha256:{}", e.unwrap().file_name().to_str().unwrap()))
+        .collect()
 }
 
 /// No file that nothing needs, once what is collected in the background has been.
@@ -155,7 +160,11 @@ async fn nothing_left(host: &Host, images: &[pb::Image]) {
         assert_eq!(host.names(dir), Vec::<String>::new(), "left in {dir}");
     }
     for dir in ["snapshots", "volumes"] {
-        assert!(!host.names(dir).iter().any(|n| n.starts_with(".new-")), "left in {dir}: {:?}", host.names(dir));
+        assert!(
+            !host.names(dir).iter().any(|n| n.starts_with(".new-")),
+            "left in {dir}: {:?}",
+            host.names(dir)
+        );
     }
     let wanted: BTreeSet<String> = images.iter().flat_map(|i| i.diff_ids.clone()).collect();
     assert_eq!(digests(&host.state().join("layers")), wanted, "layers\n{}", host.log());
@@ -193,7 +202,10 @@ async fn run(host: &Host, known: &[Known]) {
         let prepared = host.prepare("check", name).await.unwrap();
         let marks: String = layers[1..].iter().map(|l| format!(" /mark{l}")).collect();
         let wanted: String = layers[1..].iter().map(|l| format!("layer {l}\n")).collect();
-        let script = format!("chroot $ROOT /bin/sh -c 'cat /bin/true{marks} > /tmp/all'; tail -c {} $ROOT/tmp/all", wanted.len());
+        let script = format!(
+            "chroot $ROOT /bin/sh -c 'cat /bin/true{marks} > /tmp/all'; tail -c {} $ROOT/tmp/all",
+            wanted.len()
+        );
         let (ok, out) = host.in_mount(&prepared.mounts, &script);
         assert!(ok && out == wanted, "{name} does not run: {out}, not {wanted}");
         host.snapshots().remove(pb::RemoveSnapshotRequest { key: "check".into() }).await.unwrap();

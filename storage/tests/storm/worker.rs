@@ -94,7 +94,13 @@ pub enum Answer {
 }
 
 impl Worker {
-    pub fn new(id: usize, corpus: Arc<Corpus>, clients: Clients, known: Arc<Mutex<Known>>, seed: u64) -> Self {
+    pub fn new(
+        id: usize,
+        corpus: Arc<Corpus>,
+        clients: Clients,
+        known: Arc<Mutex<Known>>,
+        seed: u64,
+    ) -> Self {
         Self {
             id,
             corpus,
@@ -153,7 +159,16 @@ impl Worker {
             9 => self.release().await,
             10 => self.prepare().await,
             11 => self.unprepare().await,
-            _ => (Change::Nothing, self.clients.system.clone().collect(pb::CollectRequest {}).await.map(drop).map_err(Into::into)),
+            _ => (
+                Change::Nothing,
+                self.clients
+                    .system
+                    .clone()
+                    .collect(pb::CollectRequest {})
+                    .await
+                    .map(drop)
+                    .map_err(Into::into),
+            ),
         };
         match done {
             Ok(()) => {
@@ -166,7 +181,9 @@ impl Worker {
                 self.known().doubt = None;
                 Answer::Given
             }
-            Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Cancelled) || is_transport(&e) => Answer::Died,
+            Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Cancelled) || is_transport(&e) => {
+                Answer::Died
+            }
             Err(e) => panic!("worker {}: {change:?} was refused: {e} ({:?})", self.id, e.kind()),
         }
     }
@@ -320,5 +337,7 @@ async fn whole(stream: tonic::Streaming<pb::Progress>) -> Result<(), Error> {
 /// The connection broke in the middle of an answer.
 fn is_transport(e: &Error) -> bool {
     let text = e.to_string();
-    ["transport", "h2 protocol", "connection", "broken pipe", "stream"].iter().any(|w| text.to_lowercase().contains(w))
+    ["transport", "h2 protocol", "connection", "broken pipe", "stream"]
+        .iter()
+        .any(|w| text.to_lowercase().contains(w))
 }
