@@ -86,6 +86,15 @@ pub enum MetadataError {
         /// Where it is.
         path: PathBuf,
     },
+    /// Its file cannot be read or written.
+    #[error("cannot {operation} the image database")]
+    Io {
+        /// "open", "read", "write".
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A system call failed.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -110,9 +119,10 @@ pub enum MetadataError {
 }
 
 fn failed<E: Into<redb::Error>>(operation: &'static str) -> impl Fn(E) -> MetadataError {
-    move |e| {
-        let error: redb::Error = e.into();
-        MetadataError::Database { operation, source: Box::new(error) }
+    // A full or read-only disk is looked for in the chain of causes, in which redb's error would hide it.
+    move |e| match e.into() {
+        redb::Error::Io(source) => MetadataError::Io { operation, source },
+        error => MetadataError::Database { operation, source: Box::new(error) },
     }
 }
 
@@ -149,7 +159,7 @@ impl MetadataError {
             Self::Missing { .. } | Self::Damaged { .. } | Self::Checksum { .. } | Self::Record { .. } => {
                 "restore metadata.redb from a backup, or move the whole directory away to begin anew"
             }
-            Self::Database { .. } | Self::Path(_) => "",
+            Self::Database { .. } | Self::Io { .. } | Self::Path(_) => "",
         }
     }
 }
@@ -256,6 +266,7 @@ impl Metadata {
         layers: &[Digest],
         blobs: &[Digest],
     ) -> Result<(), MetadataError> {
+        self.db.writable()?;
         self.write(|txn| {
             let mut table = txn.open_table(TAGS)?;
             for tag in tags {

@@ -76,6 +76,9 @@ impl Reopening {
 
     /// As redb's.
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
+        if self.lock().is_none() {
+            self.reopen();
+        }
         self.lock().as_ref().map_or_else(|| Err(closed()), ReadableDatabase::begin_read)
     }
 
@@ -89,8 +92,7 @@ impl Reopening {
 
     /// Takes the disk space that the next change may need; fails on a full or read-only file system.
     pub(super) fn reserve(&self) -> Result<(), PathError> {
-        // The descriptor may be older than a remount: a writable one cannot be had on a read-only file system.
-        File::options().write(true).open(&self.path).at("write", &self.path)?;
+        self.writable()?;
         let len = self.file.metadata().at("look at", &self.path)?.len();
         let wanted = len + len.clamp(LEAST_RESERVED, MOST_RESERVED);
         match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, wanted) {
@@ -98,6 +100,11 @@ impl Reopening {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
             Err(e) => Err(e).at("reserve space for", &self.path),
         }
+    }
+
+    /// Fails on a file system that became read-only: before redb has failed, after which nothing could be read.
+    pub(super) fn writable(&self) -> Result<(), PathError> {
+        File::options().write(true).open(&self.path).map(drop).at("write", &self.path)
     }
 
     /// Opens it again after a failed write. What was committed is there; what was not is gone.
@@ -115,7 +122,7 @@ impl Reopening {
                     std::thread::sleep(Duration::from_millis(10))
                 }
                 Err(e) => {
-                    tracing::error!(error = %e, "the image database cannot be opened again; the next change tries it");
+                    tracing::error!(error = %e, "the image database cannot be opened again yet");
                     return;
                 }
             }
