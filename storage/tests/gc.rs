@@ -54,7 +54,7 @@ async fn beside_pulls_loads_and_removals_nothing_is_lost_and_nothing_is_left() {
     host.start().await;
     for round in 0..scaled(6) {
         let taste = if round % 2 == 0 { Taste::Images } else { Taste::Removals };
-        let storming = storm.begin(&host, taste, 80);
+        let storming = storm.begin(&host.clients(), taste, 80);
         let stop = Arc::new(AtomicBool::new(false));
         let (clients, stopped) = (host.clients(), Arc::clone(&stop));
         let collecting = tokio::spawn(async move {

@@ -41,7 +41,7 @@ async fn die_at(host: &mut Host, storm: &mut Storm, point: &str, n: u64) {
         storm.forget();
     }
     if host.start_or_die().await {
-        let load = storm.begin(host, Taste::of_point(point), 600);
+        let load = storm.begin(&host.clients(), Taste::of_point(point), 600);
         while !host.is_dead() && !load.is_over() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -100,7 +100,7 @@ async fn death_at_random_moments_loses_and_leaves_nothing() {
     let (mut host, mut storm, _registry) = begin(seed);
     for round in 0..scaled(60) {
         host.start().await;
-        let load = storm.begin(&host, Taste::All, usize::MAX);
+        let load = storm.begin(&host.clients(), Taste::All, usize::MAX);
         let moment = Duration::from_micros(random.random_range(1_000..250_000));
         println!("round {round}: {moment:?}");
         tokio::time::sleep(moment).await;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use disk::{Cut, Disks, LIVE};
-use host::{Host, sh};
+use host::{Clients, Host, sh};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use storm::verify::{Death, verify};
 use storm::worker::{Known, Taste};
@@ -59,14 +59,14 @@ impl Drop for Mounted {
 /// The load, on a thread of its own: it goes on while crash images are looked at.
 fn load_on(
     mut storm: Storm,
-    host: Arc<Host>,
+    clients: Clients,
     taste: Taste,
     stop: Arc<AtomicBool>,
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let load = storm.begin(&host, taste, usize::MAX);
+            let load = storm.begin(&clients, taste, usize::MAX);
             while !stop.load(Ordering::SeqCst) && !load.is_over() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -86,7 +86,7 @@ fn storm(taste: Taste, crashes: usize) {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let memory = Path::new("/dev/shm");
-    let mut host = Host::unstarted(memory);
+    let host = Host::unstarted(memory);
     let fuse = host.tmp.path().join("disks");
     std::fs::create_dir(&fuse).unwrap();
     let (disks, session) = Disks::mount(&fuse, DISK);
@@ -96,14 +96,15 @@ fn storm(taste: Taste, crashes: usize) {
         live.display()
     ));
     let mounted = Mounted::new(&live, &host.tmp.path().join("state"));
+    // What is declared last ends first, also after a failure: the daemon before its disk.
+    let mut host = host;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(host.start());
     let storm = Storm::new(seed);
     let (known, corpus) = (storm.known.clone(), Arc::clone(&storm.corpus));
     let stop = Arc::new(AtomicBool::new(false));
-    let host = Arc::new(host);
-    let load = load_on(storm, Arc::clone(&host), taste, Arc::clone(&stop));
+    let load = load_on(storm, host.clients(), taste, Arc::clone(&stop));
 
     let (mut all, mut promises) = (Cut::default(), 0);
     for number in (LIVE + 1..).take(crashes) {
@@ -112,8 +113,9 @@ fn storm(taste: Taste, crashes: usize) {
         promises += known.iter().map(|k| k.names.len() + k.volumes.len()).sum::<usize>();
         println!("crash {number}: {cut:?} of {} flushes", disks.flushes());
         (all.cached, all.lost) = (all.cached + cut.cached, all.lost + cut.lost);
-        let mut victim = Host::unstarted(memory);
+        let victim = Host::unstarted(memory);
         let crashed = Mounted::new(&fuse.join(number.to_string()), &victim.tmp.path().join("state"));
+        let mut victim = victim;
         runtime.block_on(async {
             victim.start().await;
             verify(&victim, &corpus, &mut known, Death::Power).await;
@@ -127,7 +129,7 @@ fn storm(taste: Taste, crashes: usize) {
     load.join().unwrap();
     println!("{crashes} crash images, {promises} promises kept, {all:?}");
     assert!(all.lost > 0 && promises > 0, "nothing was at stake");
-    Arc::into_inner(host).unwrap().kill();
+    host.kill();
     drop(mounted);
     session.umount_and_join().unwrap();
 }

@@ -18,7 +18,7 @@ use corpus::Corpus;
 use tokio::task::JoinHandle;
 use worker::{Answer, Known, Taste, Worker};
 
-use crate::host::Host;
+use crate::host::{Clients, Host};
 
 /// How many of them there are.
 pub const WORKERS: usize = 3;
@@ -65,14 +65,14 @@ impl Storm {
     }
 
     /// Workers begin, each until the daemon dies, or after `steps`.
-    pub fn begin(&mut self, host: &Host, taste: Taste, steps: usize) -> Load {
+    pub fn begin(&mut self, clients: &Clients, taste: Taste, steps: usize) -> Load {
         self.round += 1;
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..WORKERS)
             .map(|id| {
                 let seed = self.seed.wrapping_add(self.round << 8);
                 let known = Arc::clone(&self.known[id]);
-                let mut worker = Worker::new(id, Arc::clone(&self.corpus), host.clients(), known, seed);
+                let mut worker = Worker::new(id, Arc::clone(&self.corpus), clients.clone(), known, seed);
                 worker.taste = taste;
                 worker.pulled = self.pulled.iter().skip(id).step_by(WORKERS).cloned().collect();
                 let stop = Arc::clone(&stop);
