@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use disk::{Cut, Disks, LIVE};
-use host::{Clients, Host, sh};
+use host::{Host, sh};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use storm::verify::{Death, verify};
 use storm::worker::{Known, Taste};
@@ -59,14 +59,14 @@ impl Drop for Mounted {
 /// The load, on a thread of its own: it goes on while crash images are looked at.
 fn load_on(
     mut storm: Storm,
-    clients: Clients,
+    socket: PathBuf,
     taste: Taste,
     stop: Arc<AtomicBool>,
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let load = storm.begin(&clients, taste, usize::MAX);
+            let load = storm.begin(&Host::clients_at(&socket), taste, usize::MAX);
             while !stop.load(Ordering::SeqCst) && !load.is_over() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -104,7 +104,7 @@ fn storm(taste: Taste, crashes: usize) {
     let storm = Storm::new(seed);
     let (known, corpus) = (storm.known.clone(), Arc::clone(&storm.corpus));
     let stop = Arc::new(AtomicBool::new(false));
-    let load = load_on(storm, host.clients(), taste, Arc::clone(&stop));
+    let load = load_on(storm, host.socket(), taste, Arc::clone(&stop));
 
     let (mut all, mut promises) = (Cut::default(), 0);
     for number in (LIVE + 1..).take(crashes) {

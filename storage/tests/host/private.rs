@@ -205,7 +205,11 @@ impl Host {
 
     /// All of them on one connection, made when it is needed.
     pub fn clients(&self) -> Clients {
-        let channel = self.channel();
+        Self::clients_at(&self.socket())
+    }
+
+    pub fn clients_at(socket: &Path) -> Clients {
+        let channel = client::lazy(socket);
         Clients {
             images: ImagesClient::new(channel.clone()),
             snapshots: SnapshotsClient::new(channel.clone()),
