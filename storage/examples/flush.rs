@@ -1,6 +1,6 @@
-//! Measures ways of making freshly written layers durable: `cargo run --release -p davit-storage --example flush -- DIR`.
+//! Measures ways of making freshly written layers durable: `cargo run -p davit-storage --example flush -- DIR`.
 //!
-//! Each way writes the same trees (10 of 400 files of 4 KiB to 32 KiB) below DIR, in turn with the others, and is timed from
+//! Each way writes the same trees (4 of 100 files of 4 KiB to 32 KiB) below DIR, in turn with the others, and is timed from
 //! the first write to the end of its last flush. Then: four commits at a time, each flushing for itself or sharing one.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -9,9 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const TREES: usize = 10;
-const FILES: usize = 400;
-const ROUNDS: usize = 5;
+const TREES: usize = 4;
+const FILES: usize = 100;
+const ROUNDS: usize = 3;
 
 #[derive(Clone, Copy)]
 enum Way {
@@ -59,13 +59,17 @@ fn timed(dir: &Path, way: Way) -> f64 {
     flush(dir);
     let started = Instant::now();
     let trees: Vec<PathBuf> = (0..TREES).map(|t| dir.join(format!("tree{t}"))).collect();
-    trees.iter().for_each(|t| write_tree(t, way));
+    for tree in &trees {
+        write_tree(tree, way);
+    }
     match way {
         Way::Whole | Way::Early => flush(dir),
         _ => {}
     }
     let took = started.elapsed().as_secs_f64();
-    trees.iter().for_each(|t| std::fs::remove_dir_all(t).unwrap());
+    for tree in &trees {
+        std::fs::remove_dir_all(tree).unwrap();
+    }
     took
 }
 

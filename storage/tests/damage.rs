@@ -45,7 +45,7 @@ fn whole(host: &Host, corpus: &Corpus, images: &[pb::Image]) {
 fn fill(host: &Host, free: u64) {
     let ballast = host.state().parent().unwrap().join("ballast");
     let _ = std::fs::remove_file(&ballast);
-    let fs = rustix::fs::statvfs(&host.state()).unwrap();
+    let fs = rustix::fs::statvfs(host.state()).unwrap();
     let all = fs.f_bavail * fs.f_frsize;
     let file = std::fs::File::create(&ballast).unwrap();
     let bytes = all.saturating_sub(free);
@@ -135,6 +135,32 @@ async fn a_full_ext4_at_any_level_loses_and_leaves_nothing() {
     host.start().await;
     let prepared = host.prepare("c", "first").await.unwrap();
     assert!(prepared.mounts[0].options.iter().filter(|o| o.starts_with("lowerdir+=")).count() == 2);
+}
+
+#[tokio::test]
+async fn a_quota_is_told_as_what_it_is_and_leaves_nothing() {
+    let host = Host::on_tmpfs("btrfs:14M").await;
+    let corpus = Corpus::new();
+    load(&host, &corpus.pictures[1].archive, "first").await.unwrap();
+    let (layers, blobs) = (host.names("layers"), host.names("blobs"));
+    let big = host.tmp.path().join("big");
+    sh(&format!("mkdir {0}; head -c 20M /dev/urandom > {0}/file; tar -C {0} -cf {0}.tar .", big.display()));
+    let tar = std::fs::read(big.with_extension("tar")).unwrap();
+    for _ in 0..3 {
+        let e = host.import(tar.clone(), "big", &[]).await.unwrap_err();
+        let text = format!("{e} {:?}", e.causes());
+        assert_eq!(e.kind(), Kind::NoSpace, "{text}");
+        assert!(text.contains("quota exceeded"), "{text}");
+        assert_eq!(host.list().await.len(), 1);
+        for dir in ["staging", "ingest"] {
+            assert_eq!(host.names(dir), Vec::<String>::new(), "left in {dir}");
+        }
+        assert_eq!((host.names("layers"), host.names("blobs")), (layers.clone(), blobs.clone()));
+    }
+    whole(&host, &corpus, &host.list().await);
+    let state = host.tmp.path().join("state");
+    sh(&format!("nsenter -t {} -m btrfs qgroup limit none {}", host.pid(), state.display()));
+    host.import(tar, "big", &[]).await.unwrap();
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ impl Reopening {
                 }
                 // A reader that began before still has it.
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                    std::thread::sleep(Duration::from_millis(10))
+                    std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(e) => {
                     tracing::error!(error = %e, "the image database cannot be opened again yet");

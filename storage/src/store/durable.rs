@@ -84,7 +84,7 @@ fn write_batch(
         match write(&all) {
             Ok(()) => return batch.into_iter().map(|(n, _)| (n, Ok(()))).collect(),
             Err(e) => {
-                tracing::debug!(error = %e, commits = batch.len(), "a batch failed: each is tried alone")
+                tracing::debug!(error = %e, commits = batch.len(), "a batch failed: each is tried alone");
             }
         }
     }

@@ -38,7 +38,8 @@ impl Host {
         Self::begin(None, false).await
     }
 
-    /// Starts a daemon whose state is a small tmpfs that only it sees; "ext4:16m": an ext4 that stays when it ends.
+    /// Starts a daemon whose state is a small tmpfs that only it sees; "ext4:16m": an ext4 that stays when it ends;
+    /// "btrfs:16M": a btrfs with a quota.
     pub async fn on_tmpfs(size: &'static str) -> Self {
         Self::begin(Some(size), false).await
     }
@@ -87,7 +88,15 @@ impl Host {
                     }
                     None => format!("mount -t tmpfs -o size={size} tmpfs"),
                 };
-                let script = format!("{mount} {}; exec {program}", state.display());
+                let mut script = format!("{mount} {}; exec {program}", state.display());
+                if let Some(quota) = size.strip_prefix("btrfs:") {
+                    let (disk, state) = (self.tmp.path().join("disk"), state.display());
+                    sh(&format!("truncate -s 200M {0}; mkfs.btrfs -q {0}", disk.display()));
+                    script = format!(
+                        "mount -o loop {} {state}; btrfs quota enable {state}; btrfs qgroup limit {quota} {state}; exec {program}",
+                        disk.display()
+                    );
+                }
                 command.args(["-m", "--propagation", "private", "sh", "-ec", &script]);
                 command
             }

@@ -27,7 +27,7 @@ pub const WORKERS: usize = 3;
 pub fn scaled(usual: usize) -> usize {
     let factor: f64 =
         std::env::var("DAVIT_STORM").map_or(1.0, |t| t.parse().expect("DAVIT_STORM is a number"));
-    ((usual as f64 * factor) as usize).max(1)
+    ((f64::from(u32::try_from(usual).unwrap()) * factor) as usize).max(1)
 }
 
 /// Printed, so that a failure can be had again: `DAVIT_SEED`.

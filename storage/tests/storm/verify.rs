@@ -28,7 +28,9 @@ pub async fn verify(host: &Host, corpus: &Corpus, known: &mut [Known], death: De
     volumes(host, known, death).await;
     nothing_left(host, &images).await;
     run(host, known).await;
-    known.iter_mut().for_each(|k| k.doubt = None);
+    for known in known {
+        known.doubt = None;
+    }
 }
 
 fn names(corpus: &Corpus, known: &mut [Known], images: &[pb::Image]) {
@@ -115,7 +117,7 @@ async fn volumes(host: &Host, known: &mut [Known], death: Death) {
         let doubt = known.doubt.clone();
         match &doubt {
             Some(Change::Volume(name, _)) => {
-                known.apply(Change::Volume(name.clone(), there.contains_key(name)))
+                known.apply(Change::Volume(name.clone(), there.contains_key(name)));
             }
             Some(Change::Use(name, user, true)) => {
                 let is = there.get(name);
@@ -200,8 +202,8 @@ async fn run(host: &Host, known: &[Known]) {
     let runnable = known.iter().flat_map(|k| &k.names).filter(|(_, layers)| layers[0] == 0);
     for (name, layers) in runnable.take(2) {
         let prepared = host.prepare("check", name).await.unwrap();
-        let marks: String = layers[1..].iter().map(|l| format!(" /mark{l}")).collect();
-        let wanted: String = layers[1..].iter().map(|l| format!("layer {l}\n")).collect();
+        let marks = layers[1..].iter().map(|l| format!(" /mark{l}")).collect::<Vec<_>>().concat();
+        let wanted = layers[1..].iter().map(|l| format!("layer {l}\n")).collect::<Vec<_>>().concat();
         let script = format!(
             "chroot $ROOT /bin/sh -c 'cat /bin/true{marks} > /tmp/all'; tail -c {} $ROOT/tmp/all",
             wanted.len()
