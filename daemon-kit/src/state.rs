@@ -1,7 +1,7 @@
 //! A daemon's state directory: one daemon at a time, and a format version that is never guessed.
 //!
 //! ```text
-//! <dir>/lock     flock(2)ed by the daemon that owns the directory
+//! <dir>/lock     flock(2)ed by the daemon that owns the directory, which writes its pid
 //! <dir>/format   decimal version of everything else in it
 //! ```
 
@@ -17,11 +17,14 @@ use rustix::fs::{FlockOperation, flock};
 pub enum StateError {
     /// Another daemon owns it.
     #[error(
-        "another daemon is running on {path}: stop it first (davit down), or choose another state directory"
+        "another daemon{} is running on {path}: stop it first (davit down), or choose another state directory",
+        holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     Locked {
         /// Which directory.
         path: PathBuf,
+        /// Its pid, as it sees itself.
+        holder: Option<u32>,
     },
     /// It was written by a newer davit.
     #[error(
@@ -83,9 +86,14 @@ impl StateDir {
             .map_err(io("open", &lock_path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StateError::Locked { path: path.to_owned() }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = fs::read_to_string(&lock_path).ok().and_then(|pid| pid.trim().parse().ok());
+                return Err(StateError::Locked { path: path.to_owned(), holder });
+            }
             Err(e) => return Err(io("lock", &lock_path)(e.into())),
         }
+        // For the message only: a full disk does not matter.
+        let _ = lock.set_len(0).and_then(|()| write!(&lock, "{}", std::process::id()));
         let mut me = Self { path: path.to_owned(), found: format, _lock: lock };
         let format_path = path.join("format");
         match fs::read_to_string(&format_path) {
@@ -143,7 +151,8 @@ mod tests {
     fn a_second_daemon_is_refused_until_the_first_has_gone() {
         let dir = tempfile::tempdir().unwrap();
         let first = StateDir::open(dir.path(), 1).unwrap();
-        assert!(matches!(StateDir::open(dir.path(), 1), Err(StateError::Locked { .. })));
+        let refused = StateDir::open(dir.path(), 1).unwrap_err();
+        assert!(refused.to_string().contains(&format!("(pid {})", std::process::id())), "{refused}");
         drop(first);
         StateDir::open(dir.path(), 1).unwrap();
     }

@@ -121,6 +121,15 @@ impl ContentStore {
         }
     }
 
+    /// Takes a name back that no record names. Whoever still holds the staged blob may publish it again.
+    pub fn unpublish(&self, blob: &StagedBlob) -> Result<(), PathError> {
+        let from = self.path(&blob.digest);
+        match std::fs::rename(&from, &blob.path.0) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("rename", &from),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes a blob.
     pub fn delete(&self, digest: &Digest) -> Result<(), PathError> {
         self.trash.discard(&self.path(digest))

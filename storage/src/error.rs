@@ -90,6 +90,14 @@ pub enum Error {
         /// References that look like it.
         nearest: Vec<String>,
     },
+    /// Its files have gone without this daemon.
+    #[error("image {image} is damaged: the files of its layer {layer} are missing")]
+    MissingLayer {
+        /// Which image.
+        image: String,
+        /// Which layer.
+        layer: String,
+    },
     /// A prefix of several ids.
     #[error("'{0}' is the beginning of more than one image id")]
     AmbiguousId(String),
@@ -145,6 +153,7 @@ impl Error {
             | Self::Document { .. }
             | Self::Unpack { .. }
             | Self::WrongDiffId { .. }
+            | Self::MissingLayer { .. }
             | Self::Compression(_) => Kind::Corrupt,
             Self::Reference(_) | Self::Change(_) | Self::UnknownFilter(_) | Self::AmbiguousId(_) => {
                 Kind::InvalidArgument
@@ -164,6 +173,10 @@ impl Error {
         if condition(self) == Some(Condition::NoSpace) {
             return "free some space; nothing of the image was kept".into();
         }
+        if condition(self) == Some(Condition::ReadOnly) {
+            return "the state directory is on a read-only file system: make it writable; reading goes on"
+                .into();
+        }
         match self {
             Self::UnknownImage { nearest, .. } if !nearest.is_empty() => {
                 format!("did you mean {}?", nearest.join(" or "))
@@ -173,6 +186,10 @@ impl Error {
             }
             Self::ImageInUse { .. } => "remove the containers first; force only removes the reference".into(),
             Self::SeveralReferences { .. } => "remove them one by one, or use force".into(),
+            Self::MissingLayer { .. } => {
+                "run `davit storage check --repair`, or pull or load the image again".into()
+            }
+            Self::Metadata(e) => e.hint().into(),
             Self::Registry(e) => e.hint(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::failpoint;
 use crate::layer::LayerHandle;
 use crate::metadata::{Contents, ImageRecord};
 use crate::oci::{self, HistoryEntry};
@@ -203,19 +204,31 @@ impl Store {
     /// Gives an image a further name; answers it in familiar form.
     pub fn tag_image(&self, source: &str, target: &str) -> Result<String, Error> {
         let reference = Reference::parse(target)?;
-        let _exclusive = self.exclusive();
+        let _beside = self.beside_commits();
         let image = self.find_image(source)?;
+        failpoint::pass("tag.found");
         let tags = vec![(reference.canonical(), image.id)];
         self.metadata.add(&crate::metadata::Addition { tags, ..Default::default() })?;
+        failpoint::pass("tag.recorded");
         Ok(reference.familiar())
     }
 
-    /// Keeps an image's layers while `work` uses them.
+    /// Keeps an image's layers, its config and its manifest for as long as the answer is held.
     pub(crate) fn lease(self: &Arc<Self>, image: &ImageRecord) -> Result<Vec<LayerHandle>, Error> {
+        let gone = || Error::UnknownImage { asked: image.id.to_string(), nearest: Vec::new() };
+        let hold = self.layers.hold(image).ok_or_else(gone)?;
         let mut handles = Vec::new();
         for diff_id in &image.diff_ids {
-            let gone = || Error::UnknownImage { asked: image.id.to_string(), nearest: Vec::new() };
-            handles.push(self.layers.present(&self.metadata, diff_id)?.ok_or_else(gone)?);
+            match self.layers.present_for(&self.metadata, diff_id, Some(&hold))? {
+                Some(handle) => handles.push(handle),
+                None if self.layers.is_dying(&image.id) || self.metadata.image(&image.id)?.is_none() => {
+                    return Err(gone());
+                }
+                None => {
+                    let (image, layer) = (image.id.short().to_owned(), diff_id.short().to_owned());
+                    return Err(Error::MissingLayer { image, layer });
+                }
+            }
         }
         Ok(handles)
     }

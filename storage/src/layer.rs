@@ -14,17 +14,19 @@
 //! ```
 //!
 //! Invariants: at most one task unpacks a diff id at a time (its gate is held); a ready layer lives as long as someone
-//! holds it; a committed one that is leased is never collected.
+//! holds it; a committed one that is leased is never collected. What a collection has chosen is *dying* until it is gone:
+//! nobody can find it any more, so that no lock is held while records and files are removed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use crate::content::StagedBlob;
 use crate::digest::Digest;
+use crate::failpoint;
 use crate::failure::{At, PathError};
-use crate::metadata::{LayerRecord, Metadata, MetadataError};
+use crate::metadata::{ImageRecord, LayerRecord, Metadata, MetadataError};
 use crate::trash::Trash;
 
 const TREE: &str = "fs";
@@ -35,16 +37,26 @@ const RECIPE: &str = "recipe";
 pub struct LayerStore {
     layers: PathBuf,
     staging: PathBuf,
+    root: std::fs::File,
     trash: Trash,
     shared: Mutex<Shared>,
+    released: OnceLock<Released>,
 }
 
 #[derive(Default)]
 struct Shared {
     ready: HashMap<Digest, Weak<ReadyLayer>>,
     gates: HashMap<Digest, Weak<tokio::sync::Mutex<()>>>,
+    /// Layers, and configs and manifests of images, that running operations use.
     leases: HashMap<Digest, usize>,
+    /// Layers and images that a collection is removing now.
+    dying: BTreeSet<Digest>,
+    /// A collection left something because of a lease.
+    deferred: bool,
 }
+
+/// What is called when the last lease on something that should have been collected ends.
+type Released = Box<dyn Fn() + Send + Sync>;
 
 /// A layer that an operation may build an image on.
 #[derive(Clone)]
@@ -68,17 +80,33 @@ impl LayerHandle {
 /// Keeps a committed layer from being collected.
 pub struct Lease {
     record: LayerRecord,
+    _layer: Hold,
+    _image: Option<Arc<Hold>>,
+}
+
+/// Keeps layers, configs and manifests from being collected.
+pub struct Hold {
+    digests: Vec<Digest>,
     store: Arc<LayerStore>,
 }
 
-impl Drop for Lease {
+impl Drop for Hold {
     fn drop(&mut self) {
         let mut shared = self.store.lock();
-        if let Some(count) = shared.leases.get_mut(&self.record.diff_id) {
-            *count -= 1;
-            if *count == 0 {
-                shared.leases.remove(&self.record.diff_id);
+        let mut freed = false;
+        for digest in &self.digests {
+            if let Some(count) = shared.leases.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    shared.leases.remove(digest);
+                    freed = true;
+                }
             }
+        }
+        let collect = freed && std::mem::take(&mut shared.deferred);
+        drop(shared);
+        if collect && let Some(released) = self.store.released.get() {
+            released();
         }
     }
 }
@@ -150,8 +178,10 @@ impl LayerStore {
         let me = Self {
             layers: state.join("layers"),
             staging: state.join("staging"),
+            root: std::fs::File::open(state).at("open", state)?,
             trash,
             shared: Mutex::default(),
+            released: OnceLock::new(),
         };
         me.trash.discard(&me.staging)?;
         for dir in [&me.layers, &me.staging] {
@@ -164,7 +194,7 @@ impl LayerStore {
         self.shared.lock().expect("no one panics with the layer table locked")
     }
 
-    /// Throws away layers that no record names.
+    /// Throws away layers that no record names; answers how many.
     pub fn sweep(&self, known: impl Fn(&Digest) -> bool) -> Result<u64, PathError> {
         let mut swept = 0;
         for entry in std::fs::read_dir(&self.layers).at("read", &self.layers)?.flatten() {
@@ -214,13 +244,52 @@ impl LayerStore {
         metadata: &Metadata,
         diff_id: &Digest,
     ) -> Result<Option<LayerHandle>, MetadataError> {
+        self.present_for(metadata, diff_id, None)
+    }
+
+    /// The same for the layer of an image that is held as long.
+    pub fn present_for(
+        self: &Arc<Self>,
+        metadata: &Metadata,
+        diff_id: &Digest,
+        image: Option<&Arc<Hold>>,
+    ) -> Result<Option<LayerHandle>, MetadataError> {
         let mut shared = self.lock();
-        if let Some(ready) = shared.ready.get(diff_id).and_then(Weak::upgrade) {
-            return Ok(Some(LayerHandle::Ready(ready)));
+        if !shared.dying.contains(diff_id)
+            && let Some(record) = metadata.layer(diff_id)?
+            // A record without its tree, after damage: the layer has to come again.
+            && self.path(diff_id).exists()
+        {
+            *shared.leases.entry(diff_id.clone()).or_default() += 1;
+            let layer = Hold { digests: vec![diff_id.clone()], store: Arc::clone(self) };
+            let lease = Lease { record, _layer: layer, _image: image.cloned() };
+            return Ok(Some(LayerHandle::Committed(Arc::new(lease))));
         }
-        let Some(record) = metadata.layer(diff_id)? else { return Ok(None) };
-        *shared.leases.entry(diff_id.clone()).or_default() += 1;
-        Ok(Some(LayerHandle::Committed(Arc::new(Lease { record, store: Arc::clone(self) }))))
+        Ok(shared.ready.get(diff_id).and_then(Weak::upgrade).map(LayerHandle::Ready))
+    }
+
+    /// Keeps the config and the manifest of an image; `None` while it is being removed.
+    pub fn hold(self: &Arc<Self>, image: &ImageRecord) -> Option<Arc<Hold>> {
+        let digests: Vec<Digest> = std::iter::once(&image.id).chain(&image.manifest).cloned().collect();
+        let mut shared = self.lock();
+        if shared.dying.contains(&image.id) {
+            return None;
+        }
+        for digest in &digests {
+            *shared.leases.entry(digest.clone()).or_default() += 1;
+        }
+        drop(shared);
+        Some(Arc::new(Hold { digests, store: Arc::clone(self) }))
+    }
+
+    /// Whether an image or a layer is being removed by a collection.
+    pub fn is_dying(&self, digest: &Digest) -> bool {
+        self.lock().dying.contains(digest)
+    }
+
+    /// What to call when something that a lease kept from being collected is free. Only the first call counts.
+    pub fn on_release(&self, call: impl Fn() + Send + Sync + 'static) {
+        let _ = self.released.set(Box::new(call));
     }
 
     /// A fresh directory to unpack into.
@@ -231,6 +300,7 @@ impl LayerStore {
         let staged = StagedTree { path, trash: self.trash.clone() };
         let tree = staged.tree();
         std::fs::create_dir(&tree).at("create", &tree)?;
+        failpoint::pass("layer.staged");
         // What an image without an entry for its root gets, whatever our umask is.
         std::fs::set_permissions(&tree, std::fs::Permissions::from_mode(0o755))
             .at("set the mode of", &tree)?;
@@ -242,6 +312,11 @@ impl LayerStore {
         let ready = Arc::new(ReadyLayer { record, blob, tree });
         let mut shared = self.lock();
         shared.ready.retain(|_, r| r.strong_count() > 0);
+        // An import may make what another operation has ready already: then all share the first.
+        if let Some(first) = shared.ready.get(&ready.record.diff_id).and_then(Weak::upgrade) {
+            drop(shared);
+            return LayerHandle::Ready(first);
+        }
         shared.ready.insert(ready.record.diff_id.clone(), Arc::downgrade(&ready));
         LayerHandle::Ready(ready)
     }
@@ -255,12 +330,26 @@ impl LayerStore {
         std::fs::rename(&ready.tree.path, &to).at("rename", &ready.tree.path)
     }
 
-    /// Which layers may not be collected now. Hold the answer's lock while removing others from the database.
-    pub fn held(&self) -> Held<'_> {
-        let shared = self.lock();
-        let mut ids: BTreeSet<Digest> = shared.leases.keys().cloned().collect();
-        ids.extend(shared.ready.iter().filter(|(_, r)| r.strong_count() > 0).map(|(d, _)| d.clone()));
-        Held { ids, _lock: shared }
+    /// Takes a name back that no record names. Whoever still holds the layer may publish it again.
+    pub fn unpublish(&self, ready: &ReadyLayer) -> Result<(), PathError> {
+        let from = self.directory(&ready.record.diff_id);
+        match std::fs::rename(&from, &ready.tree.path) {
+            Ok(()) => Ok(()),
+            // This one was never moved: the tree in its place was another's.
+            Err(_) => self.trash.discard(&from),
+        }
+    }
+
+    /// Lets a collection choose what goes, knowing what is leased; what it chooses is dying until the answer is dropped.
+    pub fn choose<T>(&self, choose: impl FnOnce(&BTreeSet<Digest>) -> Chosen<T>) -> (T, Dying<'_>) {
+        let mut shared = self.lock();
+        let mut held: BTreeSet<Digest> = shared.leases.keys().cloned().collect();
+        held.extend(shared.ready.iter().filter(|(_, r)| r.strong_count() > 0).map(|(d, _)| d.clone()));
+        let chosen = choose(&held);
+        shared.dying.extend(chosen.dying);
+        shared.deferred |= chosen.deferred;
+        drop(shared);
+        (chosen.answer, Dying { layers: self })
     }
 
     /// Removes a layer's tree.
@@ -268,16 +357,30 @@ impl LayerStore {
         self.trash.discard(&self.directory(diff_id))
     }
 
-    /// Writes everything below the state directory to the disk (syncfs(2)).
+    /// Writes everything below the state directory to the disk (syncfs(2)). The descriptor is as old as the store: the kernel
+    /// reports a failed write-back once to each descriptor that was open then, so that none is missed.
     pub fn sync(&self) -> Result<(), PathError> {
-        let dir = std::fs::File::open(&self.layers).at("open", &self.layers)?;
-        rustix::fs::syncfs(dir.as_fd()).at("sync", &self.layers)
+        rustix::fs::syncfs(self.root.as_fd()).at("sync", &self.layers)
     }
 }
 
-/// The layers in use by running operations; nobody can take another one while this exists.
-pub struct Held<'a> {
-    /// Their diff ids.
-    pub ids: BTreeSet<Digest>,
-    _lock: MutexGuard<'a, Shared>,
+/// What a collection chose.
+pub struct Chosen<T> {
+    /// For the caller.
+    pub answer: T,
+    /// Layers and images that go.
+    pub dying: Vec<Digest>,
+    /// Something stays only because it is leased.
+    pub deferred: bool,
+}
+
+/// A collection under way; there is one at a time.
+pub struct Dying<'a> {
+    layers: &'a LayerStore,
+}
+
+impl Drop for Dying<'_> {
+    fn drop(&mut self) {
+        self.layers.lock().dying.clear();
+    }
 }

@@ -4,20 +4,23 @@
 //! Values are JSON, so that a later version may add fields.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::failure::PathError;
 use crate::oci::{HistoryEntry, Platform, RunConfig};
+
+mod database;
+
+use database::Reopening;
 
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");
 const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
 const BLOBS: TableDefinition<&str, u64> = TableDefinition::new("blobs");
-/// Small: an idle daemon's memory counts more than a read that the page cache serves.
-const CACHE: usize = 1 << 20;
 
 /// An image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,6 +71,39 @@ pub struct LayerRecord {
 /// The database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
+    /// It was there, since there are layers or blobs, and is not any more.
+    #[error("{} is missing, but there are layers or blobs beside it; nothing was changed", path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It is not readable as a database.
+    #[error("the image database {} is damaged; nothing was changed", path.display())]
+    Damaged {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// Its checksums do not match.
+    #[error("the image database {} is damaged: its checksums do not match; nothing was changed", path.display())]
+    Checksum {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Its file cannot be read or written.
+    #[error("cannot {operation} the image database")]
+    Io {
+        /// "open", "read", "write".
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A system call failed.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// redb.
     #[error("cannot {operation} the image database")]
     Database {
@@ -89,9 +125,10 @@ pub enum MetadataError {
 }
 
 fn failed<E: Into<redb::Error>>(operation: &'static str) -> impl Fn(E) -> MetadataError {
-    move |e| {
-        let error: redb::Error = e.into();
-        MetadataError::Database { operation, source: Box::new(error) }
+    // A full or read-only disk is looked for in the chain of causes, in which redb's error would hide it.
+    move |e| match e.into() {
+        redb::Error::Io(source) => MetadataError::Io { operation, source },
+        error => MetadataError::Database { operation, source: Box::new(error) },
     }
 }
 
@@ -121,23 +158,41 @@ pub struct Contents {
     pub blobs: BTreeMap<Digest, u64>,
 }
 
+impl MetadataError {
+    /// What a person can do; may be empty.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::Damaged { .. } | Self::Checksum { .. } | Self::Record { .. } => {
+                "restore metadata.redb from a backup, or move the whole directory away to begin anew"
+            }
+            Self::Database { .. } | Self::Io { .. } | Self::Path(_) => "",
+        }
+    }
+}
+
 /// The database.
 pub struct Metadata {
-    db: Database,
+    db: Reopening,
 }
 
 impl Metadata {
-    /// Opens or makes it.
-    pub fn open(path: &Path) -> Result<Self, MetadataError> {
-        let db = Database::builder().set_cache_size(CACHE).create(path).map_err(failed("open"))?;
-        let me = Self { db };
-        me.write(|txn| {
-            txn.open_table(IMAGES)?;
-            txn.open_table(TAGS)?;
-            txn.open_table(LAYERS)?;
-            txn.open_table(BLOBS)?;
-            Ok(())
-        })?;
+    /// Opens it. `fresh`: it may be made, because nothing is stored that it should know.
+    pub fn open(path: &Path, fresh: bool) -> Result<Self, MetadataError> {
+        let empty = path.metadata().map_or(true, |m| m.len() == 0);
+        if empty && !fresh {
+            return Err(MetadataError::Missing { path: path.to_path_buf() });
+        }
+        if empty {
+            database::make(path, |txn| {
+                txn.open_table(IMAGES)?;
+                txn.open_table(TAGS)?;
+                txn.open_table(LAYERS)?;
+                txn.open_table(BLOBS)?;
+                Ok(())
+            })?;
+        }
+        let me = Self { db: Reopening::open(path)? };
+        me.db.reserve()?;
         Ok(me)
     }
 
@@ -145,10 +200,17 @@ impl Metadata {
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, MetadataError> {
-        let txn = self.db.begin_write().map_err(failed("write"))?;
-        let out = change(&txn).map_err(failed("write"))?;
-        txn.commit().map_err(failed("write"))?;
-        Ok(out)
+        let written = self.db.begin_write().map_err(failed("write")).and_then(|txn| {
+            let out = change(&txn).map_err(failed("write"))?;
+            txn.commit().map_err(failed("write"))?;
+            Ok(out)
+        });
+        match &written {
+            // So that the next change has its space even on a disk that is full by then.
+            Ok(_) => drop(self.db.reserve()),
+            Err(_) => self.db.reopen(),
+        }
+        written
     }
 
     /// Adds images with all that they need. Durable when it returns.
@@ -156,6 +218,8 @@ impl Metadata {
         let encode = |key: &Digest, value: Result<Vec<u8>, serde_json::Error>| {
             value.map_err(|source| MetadataError::Record { key: key.to_string(), source })
         };
+        // A full disk is met here, where it does no harm. Removals do without: they must work on a full disk.
+        self.db.reserve()?;
         let mut images = Vec::new();
         for image in &addition.images {
             let merged = self.merged(image)?;
@@ -208,6 +272,7 @@ impl Metadata {
         layers: &[Digest],
         blobs: &[Digest],
     ) -> Result<(), MetadataError> {
+        self.db.writable()?;
         self.write(|txn| {
             let mut table = txn.open_table(TAGS)?;
             for tag in tags {

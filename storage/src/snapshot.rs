@@ -14,6 +14,7 @@ use davit_cowfs::Namespace;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::failpoint;
 use crate::failure::{At, PathError};
 use crate::settings::Settings;
 use crate::trash::Trash;
@@ -180,6 +181,7 @@ impl Snapshots {
                 same_image(there, &record)
             } else {
                 std::fs::rename(&staged, self.path(&record.key)).at("rename", &staged)?;
+                failpoint::pass("snapshot.named");
                 table.insert(record.key.clone(), record.clone());
                 Ok(record)
             }
@@ -193,10 +195,12 @@ impl Snapshots {
 
     fn make(&self, staged: &Path, record: &SnapshotRecord, stack: &Stack) -> Result<(), SnapshotError> {
         std::fs::create_dir(staged).at("create", staged)?;
+        failpoint::pass("snapshot.staged");
         self.driver.create(staged, stack, record.read_only)?;
         let path = staged.join("record.json");
         let bytes = serde_json::to_vec(record).expect("a record of strings is JSON");
         std::fs::write(&path, bytes).at("write", &path)?;
+        failpoint::pass("snapshot.filled");
         Ok(())
     }
 
@@ -215,6 +219,7 @@ impl Snapshots {
         check_key(key)?;
         let mut table = self.lock();
         self.trash.discard(&self.path(key))?;
+        failpoint::pass("snapshot.removed");
         table.remove(key);
         Ok(())
     }

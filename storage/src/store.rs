@@ -1,32 +1,35 @@
 //! The store as a whole: what is on disk, and the one way in which images come into it.
 //!
 //! Owner of everything below the state directory. Invariants:
-//! - a record in the database names only what is durable: publish by rename, then one syncfs, then one commit;
-//! - what no record names is garbage and is swept at start;
-//! - commits and collections exclude each other.
+//! - a record in the database names only what is durable: publish by rename, then one syncfs, then one commit (`durable`);
+//! - what no record names is garbage and is swept at start, and by a collection (`gc`);
+//! - commits and collections exclude each other; commits do not exclude one another. Readers wait for neither.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use davit_cowfs::Namespace;
 use tokio::sync::Semaphore;
 
 use crate::content::{ContentStore, StagedBlob};
-use crate::digest::Digest;
 use crate::error::Error;
+use crate::failpoint;
 use crate::layer::{LayerHandle, LayerStore};
-use crate::metadata::{Addition, ImageRecord, Metadata};
+use crate::metadata::{ImageRecord, Metadata};
 use crate::settings::Settings;
 use crate::snapshot::Snapshots;
 use crate::trash::Trash;
 use crate::volume::Volumes;
 use writeback::Writeback;
 
+mod durable;
+mod gc;
 mod intake;
 mod outgoing;
 mod verified;
 mod writeback;
 
+pub(crate) use gc::Outcome;
 pub use intake::{Again, LayerSource, Opener};
 pub use outgoing::LayerArchive;
 
@@ -55,7 +58,8 @@ pub struct Store {
     pub snapshots: Snapshots,
     /// Volumes.
     pub volumes: Volumes,
-    committing: Mutex<()>,
+    committing: RwLock<()>,
+    durable: durable::Durable,
     unpacking: Semaphore,
     writeback: Arc<Writeback>,
 }
@@ -80,21 +84,24 @@ impl Store {
         settings: Settings,
         rootless: bool,
     ) -> Result<Arc<Self>, Error> {
+        // Before anything is swept: what the database does not know would be.
+        let stored = |dir| std::fs::read_dir(state.join(dir)).is_ok_and(|mut d| d.next().is_some());
+        let metadata = Metadata::open(&state.join("metadata.redb"), !stored("layers") && !stored("blobs"))?;
+        let known = metadata.contents()?;
         let trash = Trash::open(state.join("trash"))?;
-        let metadata = Metadata::open(&state.join("metadata.redb"))?;
         let content = ContentStore::open(state, trash.clone())?;
         let layers = LayerStore::open(state, trash.clone())?;
         let namespace = if rootless { Namespace::User } else { Namespace::Trusted };
-        let known = metadata.contents()?;
         let swept = layers.sweep(|d| known.layers.contains_key(d))?
             + content.sweep(|d| known.blobs.contains_key(d))?;
         if swept > 0 {
             tracing::info!(swept, "removed what an unfinished operation had left");
         }
+        failpoint::pass("open.swept");
         let snapshots = Snapshots::open(state, trash.clone(), &settings, namespace)?;
         let volumes = Volumes::open(state, trash)?;
         let parallel = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 6);
-        Ok(Arc::new(Self {
+        let store = Arc::new(Self {
             state: state.to_path_buf(),
             config_dir: config_dir.to_path_buf(),
             settings,
@@ -105,83 +112,22 @@ impl Store {
             layers,
             snapshots,
             volumes,
-            committing: Mutex::new(()),
+            committing: RwLock::new(()),
+            durable: durable::Durable::default(),
             unpacking: Semaphore::new(parallel),
             writeback: Writeback::new(state),
-        }))
-    }
-
-    /// Excludes other commits and collections.
-    pub(crate) fn exclusive(&self) -> MutexGuard<'_, ()> {
-        self.committing.lock().expect("no one panics while committing")
-    }
-
-    /// Makes images durable and visible, all or none. Blocks on the disk.
-    pub fn commit(&self, images: &[NewImage]) -> Result<(), Error> {
-        let _span = tracing::info_span!("commit", images = images.len()).entered();
-        let exclusive = self.exclusive();
-        let committed = self.publish(images).and_then(|addition| {
-            let started = std::time::Instant::now();
-            self.layers.sync()?;
-            let synced = started.elapsed();
-            self.metadata.add(&addition)?;
-            tracing::debug!(
-                sync_ms = synced.as_millis(),
-                total_ms = started.elapsed().as_millis(),
-                "durable"
-            );
-            Ok(())
         });
-        if committed.is_err() {
-            self.unpublish(images);
-        }
-        drop(exclusive);
-        committed
+        store.begin_collecting(&known);
+        Ok(store)
     }
 
-    fn publish(&self, images: &[NewImage]) -> Result<Addition, Error> {
-        let mut addition = Addition::default();
-        for image in images {
-            for layer in &image.layers {
-                if let LayerHandle::Ready(ready) = layer {
-                    self.layers.publish(ready)?;
-                    if let Some(blob) = &ready.blob {
-                        self.content.publish(blob)?;
-                        addition.blobs.push((blob.digest.clone(), blob.size));
-                    }
-                    addition.layers.push(ready.record.clone());
-                }
-            }
-            for blob in &image.blobs {
-                self.content.publish(blob)?;
-                addition.blobs.push((blob.digest.clone(), blob.size));
-            }
-            addition.images.push(image.record.clone());
-            addition.tags.extend(image.tags.iter().map(|t| (t.clone(), image.record.id.clone())));
-        }
-        Ok(addition)
+    /// Excludes commits and collections.
+    pub(crate) fn exclusive(&self) -> RwLockWriteGuard<'_, ()> {
+        self.committing.write().expect("no one panics while collecting")
     }
 
-    /// Takes back what a failed commit published: nothing may be left of it.
-    fn unpublish(&self, images: &[NewImage]) {
-        let forget_blob = |digest: &Digest| {
-            if let Ok(None) = self.metadata.blob(digest)
-                && let Err(e) = self.content.delete(digest)
-            {
-                tracing::warn!(error = %e, "a blob of a failed commit is left until the next start");
-            }
-        };
-        for image in images {
-            for layer in &image.layers {
-                let LayerHandle::Ready(ready) = layer else { continue };
-                ready.blob.iter().for_each(|b| forget_blob(&b.digest));
-                if let Ok(None) = self.metadata.layer(&ready.record.diff_id)
-                    && let Err(e) = self.layers.delete(&ready.record.diff_id)
-                {
-                    tracing::warn!(error = %e, "a layer of a failed commit is left until the next start");
-                }
-            }
-            image.blobs.iter().for_each(|b| forget_blob(&b.digest));
-        }
+    /// Excludes collections only.
+    pub(crate) fn beside_commits(&self) -> RwLockReadGuard<'_, ()> {
+        self.committing.read().expect("no one panics while collecting")
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
+use crate::failpoint;
 use crate::failure::{At, PathError};
 
 /// Directories deeper than this below the tree's top are moved up.
@@ -52,6 +53,7 @@ impl Trash {
         let to = self.fresh_path();
         match std::fs::rename(path, &to) {
             Ok(()) => {
+                failpoint::pass("trash.moved");
                 self.delete_later(to);
                 Ok(())
             }
@@ -101,7 +103,10 @@ impl Inner {
                     return;
                 }
             };
-            if let Err(e) = delete_tree(&path) {
+            failpoint::pass("trash.deleting");
+            let deleted = delete_tree(&path);
+            failpoint::pass("trash.deleted");
+            if let Err(e) = deleted {
                 tracing::warn!(error = %e, cause = %e.source, "cannot delete; it is tried again at the next start");
             }
         }

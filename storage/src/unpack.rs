@@ -252,7 +252,8 @@ impl Unpacker<'_> {
             Err(rustix::io::Errno::NOENT) => {
                 place::make_whiteout(parent.dir.as_fd(), hidden).map_err(|e| io_error("hide", path, e))?;
                 let (uid, gid) = (self.creation.uid, self.creation.gid);
-                let node = Node { kind: NodeKind::Whiteout, mode: 0, uid, gid, mtime: None, xattrs: Vec::new() };
+                let node =
+                    Node { kind: NodeKind::Whiteout, mode: 0, uid, gid, mtime: None, xattrs: Vec::new() };
                 self.record(Event::Node { path: &place, node })
             }
             Ok(FileType::Directory) => {
@@ -279,8 +280,7 @@ impl Unpacker<'_> {
             // Through the root, which then takes the parts that are too deep.
             let top = self.walk.root();
             let doomed = format!(".davit-doomed-{:016x}", rand::random::<u64>());
-            rustix::fs::renameat(dir, name, top, &doomed)
-                .map_err(|e| io_error("replace", &entry.path, e))?;
+            rustix::fs::renameat(dir, name, top, &doomed).map_err(|e| io_error("replace", &entry.path, e))?;
             crate::trash::delete_in(top, OsStr::new(&doomed))
                 .map_err(|e| io_error("replace", &entry.path, e))?;
         } else {

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use davit_contracts::{Kind, id};
 use serde::{Deserialize, Serialize};
 
+use crate::failpoint;
 use crate::failure::{At, PathError};
 use crate::trash::Trash;
 
@@ -155,6 +156,7 @@ impl Volumes {
             let _ = self.trash.discard(&staged);
         }
         made?;
+        failpoint::pass("volume.made");
         Ok(record)
     }
 
@@ -164,6 +166,7 @@ impl Volumes {
         for dir in [staged, &data, &staged.join("users")] {
             std::fs::create_dir(dir).at("create", dir)?;
         }
+        failpoint::pass("volume.staged");
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755))
             .at("set the mode of", &data)?;
         let path = staged.join("volume.json");
@@ -174,7 +177,9 @@ impl Volumes {
             sync(&path)?;
             sync(staged)?;
         }
+        failpoint::pass("volume.recorded");
         std::fs::rename(staged, self.dir.join(&record.name)).at("rename", staged)?;
+        failpoint::pass("volume.named");
         if durable {
             sync(&self.dir)?;
         }
@@ -230,7 +235,12 @@ impl Volumes {
         if !record.users.is_empty() {
             return Err(VolumeError::InUse { name: name.to_owned(), users: record.users });
         }
-        Ok(self.trash.discard(&self.dir.join(name))?)
+        failpoint::pass("volume.removing");
+        self.trash.discard(&self.dir.join(name))?;
+        // What was reported removed stays removed after a power cut.
+        File::open(&self.dir).and_then(|d| d.sync_all()).at("sync", &self.dir)?;
+        failpoint::pass("volume.removed");
+        Ok(())
     }
 
     /// Records a use; makes the volume when it is missing. On first use of an empty volume `populate` may fill it.
@@ -264,9 +274,11 @@ impl Volumes {
         if empty && record.users.is_empty() {
             populate(&data).map_err(|source| VolumeError::Copy { name: name.clone(), source })?;
         }
+        failpoint::pass("volume.populated");
         let users = self.dir.join(&name).join("users");
         std::fs::create_dir_all(&users).at("create", &users)?;
         std::fs::write(users.join(user), b"").at("write", &users)?;
+        failpoint::pass("volume.used");
         self.get(&name)
     }
 
@@ -276,12 +288,15 @@ impl Volumes {
         let _changing = self.lock();
         let mut removed = Vec::new();
         for record in self.list()?.into_iter().filter(|r| r.users.iter().any(|u| u == user)) {
-            let path = self.dir.join(&record.name).join("users").join(user);
-            std::fs::remove_file(&path).at("remove", &path)?;
+            // In one step: a use that is gone before its anonymous volume would keep that for ever after a crash.
             if remove_anonymous && record.anonymous && record.users.len() == 1 {
                 self.trash.discard(&self.dir.join(&record.name))?;
                 removed.push(record.name);
+            } else {
+                let path = self.dir.join(&record.name).join("users").join(user);
+                std::fs::remove_file(&path).at("remove", &path)?;
             }
+            failpoint::pass("volume.released");
         }
         Ok(removed)
     }

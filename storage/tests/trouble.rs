@@ -113,7 +113,8 @@ async fn a_second_daemon_on_the_same_state_is_refused_with_one_line() {
     let out = host.command().env("DAVIT_RUN_DIR", host.tmp.path().join("run2")).output().unwrap();
     assert!(!out.status.success());
     let text = String::from_utf8_lossy(&out.stderr);
-    assert!(text.contains("another daemon") || text.contains("in use") || text.contains("locked"), "{text}");
+    assert!(text.contains(&format!("another daemon (pid {})", host.pid())), "{text}");
+    assert_eq!(text.trim().lines().count(), 1, "{text}");
     assert!(host.list().await.is_empty());
 }
 

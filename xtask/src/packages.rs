@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 /// Debian's package and a program of it.
 const NEEDED: &[(&str, &str)] = &[
     ("bind9-dnsutils", "dig"),
+    ("btrfs-progs", "mkfs.btrfs"),
     ("busybox-static", "busybox"),
     ("ca-certificates", "update-ca-certificates"),
     ("crun", "crun"),

@@ -37,10 +37,7 @@ fn run() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
     let settings: Settings = config::load(&layout.config_file("storaged"))?;
     let mut state = StateDir::open(&layout.storage_state(), FORMAT)?;
-    if state.found_format() < FORMAT {
-        LayerStore::migrate_from_1(state.path())?;
-        state.migrated(FORMAT)?;
-    }
+    bring_forward(&mut state)?;
     rustls::crypto::ring::default_provider().install_default().ok().context("TLS is set up twice")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -62,6 +59,22 @@ fn run() -> anyhow::Result<()> {
         daemon.serve(listener, server::routes(&store), Arc::new(Health(store))).await?;
         Ok(())
     })
+}
+
+/// Brings a directory of an older version to today's format, step by step; each step leaves a directory that its version reads.
+fn bring_forward(state: &mut StateDir) -> anyhow::Result<()> {
+    let found = state.found_format();
+    if found == FORMAT {
+        return Ok(());
+    }
+    if found == 1 {
+        LayerStore::migrate_from_1(state.path())?;
+        return Ok(state.migrated(2)?);
+    }
+    let path = state.path().display();
+    anyhow::bail!(
+        "{path} has format {found}, which no version of davit wrote: it is damaged or not davit's; nothing was changed"
+    )
 }
 
 /// Deep trees and parallel layers take descriptors: up to the hard limit, which needs no right.

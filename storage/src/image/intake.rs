@@ -12,6 +12,7 @@ use crate::archive::{self, ArchiveError, Planned, Source};
 use crate::change;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::failpoint;
 use crate::fromhost;
 use crate::layer::LayerHandle;
 use crate::metadata::ImageRecord;
@@ -19,7 +20,7 @@ use crate::oci::{self, Document, DocumentError, HistoryEntry, ImageFile, Platfor
 use crate::progress::{Done, Event, Phase, SharedSink, Stoppable};
 use crate::reference::Reference;
 use crate::registry::{Access, BlobReader, Session};
-use crate::store::{Again, Opener, LayerSource, NewImage, Store};
+use crate::store::{Again, LayerSource, NewImage, Opener, Store};
 
 /// How long a failed image waits for its other layers to stop. A download that stalls stops later, on its own.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -59,6 +60,7 @@ impl Store {
         let usable = |source| Error::Document { what: reference.familiar(), source };
         let top = session.manifest(reference, reference.identifier()).await?;
         let top_digest = Digest::of(&top);
+        failpoint::pass("pull.manifest");
         let mut bytes = top;
         let mut manifest = None;
         for _ in 0..4 {
@@ -75,10 +77,14 @@ impl Store {
         }
         let manifest =
             manifest.ok_or_else(|| usable(DocumentError::NotAnImage("a chain of indexes".into())))?;
-        let config = match self.metadata.blob(&manifest.config.digest)? {
-            Some(_) => self.content.read(&manifest.config.digest, oci::MAX_CONFIG)?,
+        // A removal of the same image may take it away just now: then it comes again.
+        let kept = self.metadata.blob(&manifest.config.digest)?;
+        let config = match kept.and_then(|_| self.content.read(&manifest.config.digest, oci::MAX_CONFIG).ok())
+        {
+            Some(config) => config,
             None => session.config(&manifest.config.digest).await?,
         };
+        failpoint::pass("pull.config");
         let file = ImageFile::parse(&config).map_err(usable)?;
         file.check_platform(platform).map_err(usable)?;
         let (named, known) = (manifest.layers.len(), file.rootfs.diff_ids.len());
@@ -135,6 +141,7 @@ impl Store {
         if name.is_some() && planned.len() > 1 {
             return Err(ArchiveError::SeveralImages(planned.len()).into());
         }
+        failpoint::pass("load.planned");
         let mut images = Vec::new();
         for image in planned {
             images.push(self.load_one(&source, image, name.as_ref(), sink).await?);
@@ -157,7 +164,9 @@ impl Store {
                     diff_id: Some(diff_id.clone()),
                     blob: blob.clone(),
                     again: Some(Box::new(move || {
-                        Ok(source_again.open_file(&file_again)?.ok_or_else(|| ArchiveError::Missing(file_again.clone()))?)
+                        Ok(source_again
+                            .open_file(&file_again)?
+                            .ok_or_else(|| ArchiveError::Missing(file_again.clone()))?)
                     })),
                     phase: Phase::Unpacking,
                     label: diff_id.short().to_owned(),
@@ -322,6 +331,7 @@ impl Store {
     }
 
     async fn finish(self: &Arc<Self>, images: Vec<NewImage>, sink: &SharedSink) -> Result<Vec<Done>, Error> {
+        failpoint::pass("image.whole");
         if sink.closed() {
             return Err(Error::Cancelled);
         }

@@ -50,7 +50,8 @@ impl Store {
             read_only,
         };
         let record = self.snapshots.prepare(record, &stack)?;
-        if self.metadata.image(&image.id)?.is_none() {
+        // In this order: a removal that has not chosen this image yet sees the snapshot and refuses.
+        if self.layers.is_dying(&image.id) || self.metadata.image(&image.id)?.is_none() {
             self.snapshots.remove(key)?;
             return Err(Error::UnknownImage { asked: asked.to_owned(), nearest: Vec::new() });
         }

@@ -1,13 +1,14 @@
-//! Removing references and images, and what nothing refers to any more.
+//! Removing references and images; what nothing refers to any more goes with them (see `store::gc`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::failpoint;
 use crate::image::familiar;
-use crate::metadata::{Contents, ImageRecord};
+use crate::metadata::ImageRecord;
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Outcome, Store};
 
 /// What a removal did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,7 @@ impl Store {
     pub fn remove_image(&self, asked: &str, force: bool) -> Result<Removed, Error> {
         let _exclusive = self.exclusive();
         let image = self.find_image(asked)?;
+        failpoint::pass("remove.begun");
         let contents = self.metadata.contents()?;
         let all: Vec<String> =
             contents.tags.iter().filter(|(_, id)| **id == image.id).map(|(t, _)| t.clone()).collect();
@@ -44,25 +46,31 @@ impl Store {
         let users = self.snapshots.of_image(&image.id);
         if last && !users.is_empty() {
             if !force {
-                // Containers' ids, as `ps` shows them.
-                let keys = users.iter().map(|key| key.chars().take(12).collect()).collect();
-                return Err(Error::ImageInUse { image: familiar(asked), keys });
+                return Err(in_use(asked, &users));
             }
-            // The image stays, unnamed, for as long as containers are based on it.
-            self.metadata.remove(&tags, &[], &[], &[])?;
-            return Ok(Removed {
-                untagged: tags.iter().map(|t| familiar(t)).collect(),
-                ..Removed::default()
-            });
+            return self.untag(&tags);
         }
-        let (tags, images) = if last { (all, vec![image]) } else { (tags, Vec::new()) };
-        self.collect(&contents, &tags, &images)
+        let (all_tags, images) = if last { (all, vec![image]) } else { (tags.clone(), Vec::new()) };
+        match self.collect(&contents, &all_tags, &images, false)? {
+            Outcome::Removed(removed) => Ok(removed),
+            // A container came in between.
+            Outcome::InUse(_) if force => self.untag(&tags),
+            Outcome::InUse(users) => Err(in_use(asked, &users)),
+        }
+    }
+
+    /// Takes names away from an image that stays, for as long as containers are based on it.
+    fn untag(&self, tags: &[String]) -> Result<Removed, Error> {
+        self.metadata.remove(tags, &[], &[], &[])?;
+        failpoint::pass("remove.untagged");
+        Ok(Removed { untagged: tags.iter().map(|t| familiar(t)).collect(), ..Removed::default() })
     }
 
     /// Removes images without a name (with `all`: every one that no snapshot uses).
     pub fn prune_images(&self, all: bool, filters: &BTreeMap<String, String>) -> Result<Removed, Error> {
         let candidates = self.list_images(filters)?;
         let _exclusive = self.exclusive();
+        failpoint::pass("prune.begun");
         let contents = self.metadata.contents()?;
         let images: Vec<ImageRecord> = candidates
             .into_iter()
@@ -74,49 +82,17 @@ impl Store {
         let ids: BTreeSet<&Digest> = images.iter().map(|i| &i.id).collect();
         let tags: Vec<String> =
             contents.tags.iter().filter(|(_, id)| ids.contains(id)).map(|(t, _)| t.clone()).collect();
-        self.collect(&contents, &tags, &images)
+        match self.collect(&contents, &tags, &images, true)? {
+            Outcome::Removed(removed) => Ok(removed),
+            Outcome::InUse(_) => Ok(Removed::default()),
+        }
     }
+}
 
-    /// Removes records in one commit, then what they named. Layers that running operations hold stay.
-    fn collect(
-        &self,
-        contents: &Contents,
-        tags: &[String],
-        images: &[ImageRecord],
-    ) -> Result<Removed, Error> {
-        let gone: BTreeSet<&Digest> = images.iter().map(|i| &i.id).collect();
-        let held = self.layers.held();
-        let mut layers = held.ids.clone();
-        let mut blobs: BTreeSet<Digest> = BTreeSet::new();
-        for image in contents.images.values().filter(|i| !gone.contains(&i.id)) {
-            layers.extend(image.diff_ids.iter().cloned());
-            blobs.insert(image.id.clone());
-            blobs.extend(image.manifest.iter().cloned());
-        }
-        blobs.extend(layers.iter().filter_map(|d| contents.layers.get(d)).map(|l| l.blob.clone()));
-        let doomed_layers: Vec<Digest> =
-            contents.layers.keys().filter(|d| !layers.contains(*d)).cloned().collect();
-        let doomed_blobs: Vec<Digest> =
-            contents.blobs.keys().filter(|d| !blobs.contains(*d)).cloned().collect();
-        let ids: Vec<Digest> = gone.iter().map(|d| (*d).clone()).collect();
-        self.metadata.remove(tags, &ids, &doomed_layers, &doomed_blobs)?;
-        // Under the lock of `held` still: nobody can find the layer present between the record and the tree.
-        for layer in &doomed_layers {
-            self.layers.delete(layer)?;
-        }
-        for blob in &doomed_blobs {
-            self.content.delete(blob)?;
-        }
-        drop(held);
-        let size = |d: &Digest| contents.layers.get(d).map_or(0, |l| l.size);
-        let stored = |d: &Digest| contents.blobs.get(d).copied().unwrap_or(0);
-        Ok(Removed {
-            untagged: tags.iter().map(|t| familiar(t)).collect(),
-            deleted: ids.iter().chain(&doomed_layers).map(Digest::to_string).collect(),
-            reclaimed: doomed_layers.iter().map(size).sum::<u64>()
-                + doomed_blobs.iter().map(stored).sum::<u64>(),
-        })
-    }
+/// Names the containers by their ids, as `ps` shows them.
+fn in_use(asked: &str, users: &[String]) -> Error {
+    let keys = users.iter().map(|key| key.chars().take(12).collect()).collect();
+    Error::ImageInUse { image: familiar(asked), keys }
 }
 
 /// A canonical reference without its tag and digest.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::unsupported;
+use super::{blocking, unsupported};
 use crate::store::Store;
 
 /// The service.
-pub(super) struct System(#[allow(dead_code)] pub(super) Arc<Store>);
+pub(super) struct System(pub(super) Arc<Store>);
 
 #[tonic::async_trait]
 impl pb::system_server::System for System {
@@ -28,6 +28,10 @@ impl pb::system_server::System for System {
     }
 
     async fn collect(&self, _: Request<pb::CollectRequest>) -> Result<Response<pb::CollectResponse>, Status> {
-        Err(unsupported("collect garbage on request"))
+        let removed = blocking(&self.0, |store| store.collect_garbage()).await?;
+        Ok(Response::new(pb::CollectResponse {
+            deleted: removed.deleted,
+            reclaimed_bytes: removed.reclaimed,
+        }))
     }
 }

@@ -11,6 +11,7 @@ use crate::compression::{self, BUFFER, Compression};
 use crate::content::{ContentError, StagedBlob};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::failpoint;
 use crate::failure::{At, PathError};
 use crate::layer::{LayerHandle, StagedTree};
 use crate::metadata::LayerRecord;
@@ -105,13 +106,19 @@ impl Store {
         if let Some(wanted) = source.diff_id.filter(|w| *w != unpacked.diff_id) {
             return Err(Error::WrongDiffId { layer: label, expected: wanted, found: unpacked.diff_id });
         }
+        failpoint::pass("layer.unpacked");
         ledger.finish().at("write", &tree.ledger())?;
         let blob = self.archived(unpacked.archive, again, &tree, &unpacked.diff_id)?;
         let stats = unpacked.stats;
         if stats.skipped > 0 {
             tracing::warn!(skipped = stats.skipped, layer = %label, "entries were left out: device nodes or unknown types");
         }
-        tracing::debug!(ms = started.elapsed().as_millis(), bytes = unpacked.size, entries = stats.entries, "unpacked");
+        tracing::debug!(
+            ms = started.elapsed().as_millis(),
+            bytes = unpacked.size,
+            entries = stats.entries,
+            "unpacked"
+        );
         let record = LayerRecord {
             blob: blob.as_ref().map_or(&unpacked.diff_id, |b| &b.digest).clone(),
             recipe: blob.is_none(),
@@ -122,6 +129,7 @@ impl Store {
             opaque_root: stats.opaque_root,
         };
         sink.send(Event::Layer { id: label, phase: Phase::Done, current: total, total });
+        failpoint::pass("layer.ready");
         Ok(self.layers.ready(record, blob, tree))
     }
 
@@ -150,7 +158,12 @@ impl Store {
                     return Ok(Some(blob));
                 }
                 let (expected, found) = (diff_id.clone(), blob.digest.clone());
-                Err(ContentError::WrongDigest { what: "the archive, which has changed".into(), expected, found }.into())
+                Err(ContentError::WrongDigest {
+                    what: "the archive, which has changed".into(),
+                    expected,
+                    found,
+                }
+                .into())
             }
         }
     }

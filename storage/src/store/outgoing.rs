@@ -52,7 +52,12 @@ impl Store {
         if layer.recipe {
             let (recipe, tree) = (self.layers.recipe(&layer.diff_id), self.layers.path(&layer.diff_id));
             let place = Place::Recipe { recipe, tree };
-            return Ok(LayerArchive { digest, size: layer.archive_size, compression: Compression::Plain, place });
+            return Ok(LayerArchive {
+                digest,
+                size: layer.archive_size,
+                compression: Compression::Plain,
+                place,
+            });
         }
         let path = self.content.path(&layer.blob);
         let file = File::open(&path).at("open", &path)?;

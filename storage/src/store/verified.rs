@@ -98,7 +98,8 @@ impl Pass<'_> {
         let (paced, recipe) = tape.finish();
         let (_, diff_id, size) = paced.into_inner().finish();
         let stats = self.judge(unpacked, drained, &diff_id, size)?;
-        let recipe = recipe.map_err(|source| PathError { operation: "write", path: "recipe".into(), source })?;
+        let recipe =
+            recipe.map_err(|source| PathError { operation: "write", path: "recipe".into(), source })?;
         let archive = recipe.map_or(Archive::Neither, Archive::Recipe);
         Ok(Unpacked { stats, diff_id, archive, size })
     }

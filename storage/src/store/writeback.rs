@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::failpoint;
 use crate::tarball::Skip;
 
 /// How much may be unpacked before the disk is put to work.
@@ -33,10 +34,11 @@ impl Writeback {
         }
         self.pending.store(0, Ordering::Relaxed);
         let me = Arc::clone(self);
-        let started = std::thread::Builder::new().name("writeback".into()).stack_size(128 << 10).spawn(move || {
-            me.write();
-            me.running.store(false, Ordering::Release);
-        });
+        let started =
+            std::thread::Builder::new().name("writeback".into()).stack_size(128 << 10).spawn(move || {
+                me.write();
+                me.running.store(false, Ordering::Release);
+            });
         if started.is_err() {
             // The sync before the commit does it all.
             self.running.store(false, Ordering::Release);
@@ -73,6 +75,7 @@ impl<R> Paced<R> {
 impl<R: Read> Read for Paced<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
+        failpoint::pass("layer.kept");
         self.since += n as u64;
         if self.since > 1 << 20 {
             self.writeback.unpacked(std::mem::take(&mut self.since));

@@ -176,11 +176,20 @@ pub(super) fn all_wanted(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> 
         let security = name.starts_with(b"security.") && name != b"security.capability";
         !davit_cowfs::is_reserved_xattr(name) && !security && !name.contains(&0)
     };
-    entry.xattrs.iter().filter(move |(name, _)| taken(name)).map(|(name, value)| (name.as_slice(), value.as_slice()))
+    entry
+        .xattrs
+        .iter()
+        .filter(move |(name, _)| taken(name))
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
 }
 
 /// Sets one attribute of an open file; answers whether it is there now.
-pub(super) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8], path: &[u8]) -> Result<bool, UnpackError> {
+pub(super) fn set_xattr(
+    fd: BorrowedFd<'_>,
+    name: &[u8],
+    value: &[u8],
+    path: &[u8],
+) -> Result<bool, UnpackError> {
     tolerate(davit_sys::xattr::set(fd, OsStr::from_bytes(name), value), name, path)
 }
 

@@ -101,7 +101,10 @@ impl Unpacker<'_> {
         entry: &Entry,
     ) -> Result<(), UnpackError> {
         let Applied { mode, uid, gid, xattrs } = applied;
-        self.record(Event::Node { path, node: Node { kind, mode, uid, gid, mtime: Some(entry.mtime), xattrs } })
+        self.record(Event::Node {
+            path,
+            node: Node { kind, mode, uid, gid, mtime: Some(entry.mtime), xattrs },
+        })
     }
 
     fn made_in(&self, parent: &Place, mode_is_right: bool) -> Option<Made> {
@@ -165,7 +168,8 @@ impl Unpacker<'_> {
             present.extend(value.map(|v| (name.into_encoded_bytes(), v)));
         }
         let opaque = present.iter().any(|(n, _)| n == self.options.namespace.opaque().as_bytes());
-        let kept = |name: &[u8]| !davit_cowfs::is_reserved_xattr(name) && !name.starts_with(b"security.selinux");
+        let kept =
+            |name: &[u8]| !davit_cowfs::is_reserved_xattr(name) && !name.starts_with(b"security.selinux");
         applied.xattrs =
             present.iter().filter(|(n, _)| kept(n)).map(|(n, v)| (n.as_slice(), v.as_slice())).collect();
         self.finish_directory(dir, path, entry, applied)?;
@@ -179,7 +183,8 @@ impl Unpacker<'_> {
         entry: &'e Entry,
         mut applied: Applied<'e>,
     ) -> Result<(), UnpackError> {
-        let mut acl = attributes::all_wanted(entry).find(|(name, _)| *name == DEFAULT_ACL).map(|(_, acl)| acl);
+        let mut acl =
+            attributes::all_wanted(entry).find(|(name, _)| *name == DEFAULT_ACL).map(|(_, acl)| acl);
         if let Some(value) = acl {
             applied.xattrs.retain(|(name, _)| *name != DEFAULT_ACL);
             if !self.deferred.takes_acl(value.len()) {
@@ -279,8 +284,7 @@ const SETGID: u32 = 0o2000;
 const MAX_HASHED_HOLES: u64 = 4 << 30;
 
 fn device(entry: &Entry) -> (FileType, Dev) {
-    let kind =
-        if entry.kind == Kind::CharDevice { FileType::CharacterDevice } else { FileType::BlockDevice };
+    let kind = if entry.kind == Kind::CharDevice { FileType::CharacterDevice } else { FileType::BlockDevice };
     (kind, rustix::fs::makedev(entry.device.0, entry.device.1))
 }
 
@@ -353,9 +357,10 @@ impl Content<'_> {
 
     /// All zeros where the content is too sparse to be hashed.
     fn digest(&self) -> [u8; 32] {
-        let holes = self.entry.sparse.as_ref().map_or(0, |map| {
-            map.real_size.saturating_sub(map.parts.iter().map(|(_, length)| length).sum())
-        });
+        let holes =
+            self.entry.sparse.as_ref().map_or(0, |map| {
+                map.real_size.saturating_sub(map.parts.iter().map(|(_, length)| length).sum())
+            });
         if holes > MAX_HASHED_HOLES { [0; 32] } else { *self.hasher.finalize().as_bytes() }
     }
 }

@@ -9,8 +9,17 @@ use davit_contracts::storage as pb;
 use davit_contracts::{Error, client};
 use pb::images_client::ImagesClient;
 use pb::snapshots_client::SnapshotsClient;
+use pb::system_client::SystemClient;
 use pb::volumes_client::VolumesClient;
 use tonic::transport::Channel;
+
+#[derive(Clone)]
+pub struct Clients {
+    pub images: ImagesClient<Channel>,
+    pub snapshots: SnapshotsClient<Channel>,
+    pub volumes: VolumesClient<Channel>,
+    pub system: SystemClient<Channel>,
+}
 
 pub struct Host {
     pub tmp: tempfile::TempDir,
@@ -18,6 +27,8 @@ pub struct Host {
     tmpfs: Option<&'static str>,
     /// In a user namespace of its own.
     rootless: bool,
+    /// Further environment of the daemon.
+    pub env: Vec<(String, String)>,
     daemon: Option<Child>,
 }
 
@@ -27,7 +38,8 @@ impl Host {
         Self::begin(None, false).await
     }
 
-    /// Starts a daemon whose state is a small tmpfs that only it sees.
+    /// Starts a daemon whose state is a small tmpfs that only it sees; "ext4:16m": an ext4 that stays when it ends;
+    /// "btrfs:16M": a btrfs with a quota.
     pub async fn on_tmpfs(size: &'static str) -> Self {
         Self::begin(Some(size), false).await
     }
@@ -39,9 +51,15 @@ impl Host {
 
     async fn begin(tmpfs: Option<&'static str>, rootless: bool) -> Self {
         let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
-        let mut host = Self { tmp, tmpfs, rootless, daemon: None };
+        let mut host = Self { tmp, tmpfs, rootless, env: Vec::new(), daemon: None };
         host.start().await;
         host
+    }
+
+    /// Makes the directories of a host below `dir`, without a daemon yet.
+    pub fn unstarted(dir: &Path) -> Self {
+        let tmp = tempfile::Builder::new().prefix("davit-st").tempdir_in(dir).unwrap();
+        Self { tmp, tmpfs: None, rootless: false, env: Vec::new(), daemon: None }
     }
 
     pub fn command(&self) -> Command {
@@ -57,8 +75,28 @@ impl Host {
             None => Command::new(program),
             Some(size) => {
                 let mut command = Command::new("unshare");
-                let script =
-                    format!("mount -t tmpfs -o size={size} tmpfs {}; exec {program}", state.display());
+                let mount = match size.strip_prefix("ext4:") {
+                    Some(size) => {
+                        let disk = self.tmp.path().join("disk");
+                        if !disk.exists() {
+                            sh(&format!(
+                                "truncate -s {size} {0}; mkfs.ext4 -q -F -J size=1 {0}",
+                                disk.display()
+                            ));
+                        }
+                        format!("mount -o loop,errors=remount-ro {}", disk.display())
+                    }
+                    None => format!("mount -t tmpfs -o size={size} tmpfs"),
+                };
+                let mut script = format!("{mount} {}; exec {program}", state.display());
+                if let Some(quota) = size.strip_prefix("btrfs:") {
+                    let (disk, state) = (self.tmp.path().join("disk"), state.display());
+                    sh(&format!("truncate -s 200M {0}; mkfs.btrfs -q {0}", disk.display()));
+                    script = format!(
+                        "mount -o loop {} {state}; btrfs quota enable {state}; btrfs qgroup limit {quota} {state}; exec {program}",
+                        disk.display()
+                    );
+                }
                 command.args(["-m", "--propagation", "private", "sh", "-ec", &script]);
                 command
             }
@@ -69,6 +107,7 @@ impl Host {
             .env("DAVIT_CONFIG_DIR", self.tmp.path().join("config"))
             .env_remove("LISTEN_FDS")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null());
         command
     }
@@ -84,6 +123,42 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("storaged does not start: {}", self.log());
+    }
+
+    /// Starts a daemon that may die while it does; whether it serves.
+    pub async fn start_or_die(&mut self) -> bool {
+        assert!(self.daemon.is_none());
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        self.daemon = Some(self.command().stderr(log).spawn().unwrap());
+        for _ in 0..2000 {
+            if self.is_dead() {
+                return false;
+            }
+            if client::connect(&self.socket()).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("storaged neither starts nor dies: {}", self.log());
+    }
+
+    /// Whether the daemon has ended by itself.
+    pub fn is_dead(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|d| d.try_wait().unwrap().is_some())
+    }
+
+    /// The signal that ended the daemon, which has ended.
+    pub fn buried(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        self.daemon.take().unwrap().wait().unwrap().signal()
+    }
+
+    /// SIGTERM, and its orderly end.
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(daemon.wait().unwrap().success(), "{}", self.log());
     }
 
     /// kill -9.
@@ -131,6 +206,25 @@ impl Host {
 
     pub fn volumes(&self) -> VolumesClient<Channel> {
         VolumesClient::new(self.channel())
+    }
+
+    pub fn system(&self) -> SystemClient<Channel> {
+        SystemClient::new(self.channel())
+    }
+
+    /// All of them on one connection, made when it is needed.
+    pub fn clients(&self) -> Clients {
+        Self::clients_at(&self.socket())
+    }
+
+    pub fn clients_at(socket: &Path) -> Clients {
+        let channel = client::lazy(socket);
+        Clients {
+            images: ImagesClient::new(channel.clone()),
+            snapshots: SnapshotsClient::new(channel.clone()),
+            volumes: VolumesClient::new(channel.clone()),
+            system: SystemClient::new(channel),
+        }
     }
 
     pub async fn pull(&self, request: pb::PullRequest) -> Result<pb::ImageDone, Error> {
