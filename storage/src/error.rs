@@ -9,6 +9,7 @@ use crate::content::ContentError;
 use crate::digest::Digest;
 use crate::failure::{Condition, PathError, condition};
 use crate::fromhost::FromHostError;
+use crate::image::push::PushError;
 use crate::metadata::MetadataError;
 use crate::oci::DocumentError;
 use crate::reference::InvalidReference;
@@ -67,6 +68,9 @@ pub enum Error {
     /// A registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A push.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// A `--change`.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -150,6 +154,7 @@ impl Error {
                 Kind::InvalidArgument
             }
             Self::Registry(e) => e.kind(),
+            Self::Push(e) => e.kind(),
             Self::Archive(e) => e.kind(),
             Self::FromHost(e) => e.kind(),
             Self::Snapshot(e) => e.kind(),

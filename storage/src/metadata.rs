@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::oci::{HistoryEntry, Platform, RunConfig};
 
+mod known;
+
+pub use known::KnownBlob;
+
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");
 const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
