@@ -245,7 +245,7 @@ async fn manifest_of(endpoint: &Endpoint, reference: &Reference, identifier: &st
         match small(endpoint, response, oci::MAX_MANIFEST, "the manifest").await {
             // Small enough to begin again.
             Err(Error::Registry(RegistryError::Unreachable { .. })) if cuts < 3 && !endpoint.mirror => {
-                cuts += 1
+                cuts += 1;
             }
             other => break other?,
         }

@@ -231,13 +231,11 @@ impl Store {
         let store = Arc::clone(self);
         blocking(move || Ok(store.metadata.learn(&seen)?)).await?;
         shipment.session.upload_bytes(plan.config.clone(), "config").await?;
-        Ok(match original {
-            Some((bytes, manifest)) => Outgoing { bytes: bytes.clone(), media_type: media_type_of(manifest) },
-            None => {
-                let layers = plan.layers.iter().map(|l| sent[&l.diff_id].clone()).collect();
-                made(&plan.image.id, plan.config.len() as u64, layers)
-            }
-        })
+        if let Some((bytes, manifest)) = original {
+            return Ok(Outgoing { bytes: bytes.clone(), media_type: media_type_of(manifest) });
+        }
+        let layers = plan.layers.iter().map(|l| sent[&l.diff_id].clone()).collect();
+        Ok(made(&plan.image.id, plan.config.len() as u64, layers))
     }
 
     /// Notes under which digest a repository knows an image now. One that was removed meanwhile stays removed.

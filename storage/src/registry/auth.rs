@@ -31,10 +31,13 @@ pub(super) enum Challenge {
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct Answer {
     token: Option<String>,
-    access_token: Option<String>,
-    refresh_token: Option<String>,
+    /// The same in OAuth 2's words.
+    #[serde(rename = "access_token")]
+    access: Option<String>,
+    #[serde(rename = "refresh_token")]
+    refresh: Option<String>,
 }
 
 /// A token server's answer.
@@ -128,12 +131,12 @@ impl Endpoint {
                 return Err(self.wrong("its token server's answer does not end"));
             }
         }
-        let token: Token = serde_json::from_slice(&bytes)
+        let answer: Answer = serde_json::from_slice(&bytes)
             .map_err(|_| self.wrong("its token server does not answer with a token"))?;
         let usable = |t: &String| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic());
-        let value = token.token.or(token.access_token).filter(usable);
+        let value = answer.token.or(answer.access).filter(usable);
         let value = value.ok_or_else(|| self.wrong("its token server answers without a token"))?;
-        let identity_token = token.refresh_token.unwrap_or_default();
+        let identity_token = answer.refresh.unwrap_or_default();
         Ok(Granted { value: format!("Bearer {value}"), identity_token })
     }
 

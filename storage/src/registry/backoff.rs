@@ -25,18 +25,17 @@ impl Backoff {
         Self { left: attempts, made: 0, waited: Duration::ZERO }
     }
 
-    /// How long to wait before the next attempt; `asked` is what the registry wants. None: it is enough.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    /// How long to wait before the next attempt; `asked` is what the registry wants. None is answered when it is enough.
+    pub(super) fn next(&mut self, asked: Duration) -> Option<Duration> {
         self.left = self.left.checked_sub(1)?;
         let own = BASE.saturating_mul(1 << self.made.min(10)).min(CAP);
         self.made += 1;
         // Many clients that were cut at one moment shall not come back at one moment.
         let jittered = own.mul_f64(rand::random_range(0.5..1.0));
-        let pause = match asked {
-            Some(asked) if asked > PATIENCE => return None,
-            Some(asked) => asked.max(jittered),
-            None => jittered,
-        };
+        if asked > PATIENCE {
+            return None;
+        }
+        let pause = asked.max(jittered);
         self.waited += pause;
         (self.waited <= BUDGET).then_some(pause)
     }
@@ -50,7 +49,7 @@ mod tests {
     fn pauses_grow_and_end() {
         let mut backoff = Backoff::new(8);
         let mut pauses = Vec::new();
-        while let Some(pause) = backoff.next(None) {
+        while let Some(pause) = backoff.next(Duration::ZERO) {
             pauses.push(pause);
         }
         assert_eq!(pauses.len(), 8);
@@ -63,9 +62,9 @@ mod tests {
     #[test]
     fn a_registry_is_obeyed_within_reason() {
         let mut backoff = Backoff::new(100);
-        assert_eq!(backoff.next(Some(Duration::from_secs(50))), Some(Duration::from_secs(50)));
-        assert_eq!(backoff.next(Some(Duration::from_secs(3600))), None);
-        assert_eq!(backoff.next(Some(Duration::from_secs(59))), Some(Duration::from_secs(59)));
-        assert_eq!(backoff.next(Some(Duration::from_secs(59))), None, "over the budget");
+        assert_eq!(backoff.next(Duration::from_secs(50)), Some(Duration::from_secs(50)));
+        assert_eq!(backoff.next(Duration::from_secs(3600)), None);
+        assert_eq!(backoff.next(Duration::from_secs(59)), Some(Duration::from_secs(59)));
+        assert_eq!(backoff.next(Duration::from_secs(59)), None, "over the budget");
     }
 }

@@ -86,7 +86,7 @@ impl Download {
                 endpoint.give_up(&cut);
                 continue;
             }
-            let Some(pause) = backoff.next(None) else { return Err(cut) };
+            let Some(pause) = backoff.next(std::time::Duration::ZERO) else { return Err(cut) };
             tracing::info!(blob = self.digest.short(), offset = self.offset, error = %cut, "the download was cut; going on from there");
             tokio::time::sleep(pause).await;
         }

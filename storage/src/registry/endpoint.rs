@@ -13,7 +13,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use super::answer;
 use super::auth::Authorization;
 use super::backoff::Backoff;
-use super::error::RegistryError;
+use super::error::{RegistryError, is_passing};
 use super::tls;
 use super::{Access, Origin};
 use crate::reference::DEFAULT_DOMAIN;
@@ -323,10 +323,6 @@ async fn beginning(mut response: Response) -> Vec<u8> {
     let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
     bytes.truncate(MAX_WORDS);
     bytes
-}
-
-fn is_passing(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// Whether an address is on the server of `base`.

@@ -162,16 +162,19 @@ impl RegistryError {
     }
 
     /// Whether asking once more may help, and how long the registry wants us to wait before.
-    pub(super) fn passing(&self) -> Option<Option<Duration>> {
+    pub(super) fn passing(&self) -> Option<Duration> {
         match self {
-            Self::Unreachable { .. } => Some(None),
-            Self::RateLimited { retry_after, .. } => Some(*retry_after),
-            Self::Status { status, .. } if matches!(status.as_u16(), 408 | 500 | 502 | 503 | 504) => {
-                Some(None)
-            }
+            Self::Unreachable { .. } => Some(Duration::ZERO),
+            Self::RateLimited { retry_after, .. } => Some(retry_after.unwrap_or_default()),
+            Self::Status { status, .. } => is_passing(*status).then_some(Duration::ZERO),
             _ => None,
         }
     }
+}
+
+/// Statuses that say nothing of the next request.
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// "40 s", "15 min", "3 h".

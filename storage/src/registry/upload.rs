@@ -120,7 +120,7 @@ impl Session {
                 Err(Stop::Cut(e)) => (e, false),
                 Err(Stop::Lost(e)) => (e, true),
             };
-            let Some(pause) = backoff.next(failure.passing().flatten()) else {
+            let Some(pause) = backoff.next(failure.passing().unwrap_or_default()) else {
                 endpoint.cancel(last.as_str()).await;
                 return Err(failure.into());
             };
