@@ -127,6 +127,9 @@ pub enum Error {
 impl Error {
     /// What kind of failure it is, for the contract.
     pub fn kind(&self) -> Kind {
+        if let Some(registry) = RegistryError::within(self) {
+            return registry.kind();
+        }
         match condition(self) {
             Some(Condition::NoSpace) => return Kind::NoSpace,
             Some(Condition::Disconnected) => return Kind::Unavailable,
@@ -169,6 +172,9 @@ impl Error {
         if condition(self) == Some(Condition::NoSpace) {
             return "free some space; nothing of the image was kept".into();
         }
+        if let Some(registry) = RegistryError::within(self) {
+            return registry.hint();
+        }
         match self {
             Self::UnknownImage { nearest, .. } if !nearest.is_empty() => {
                 format!("did you mean {}?", nearest.join(" or "))
@@ -178,7 +184,6 @@ impl Error {
             }
             Self::ImageInUse { .. } => "remove the containers first; force only removes the reference".into(),
             Self::SeveralReferences { .. } => "remove them one by one, or use force".into(),
-            Self::Registry(e) => e.hint(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()
             }

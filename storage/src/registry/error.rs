@@ -111,6 +111,22 @@ fn after(says: &str) -> String {
 }
 
 impl RegistryError {
+    /// The registry's part in a failure: a download's error reaches us through the reader of its bytes.
+    pub fn within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(e) = next {
+            if let Some(found) = e.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            // An error that is wrapped into an io::Error is not reached by `source`.
+            next = match e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => e.source(),
+            };
+        }
+        None
+    }
+
     /// For the contract.
     pub fn kind(&self) -> Kind {
         match self {

@@ -54,6 +54,11 @@ pub fn answer(status: &str, headers: &str, body: &[u8]) -> Answer {
     Answer { bytes, then: Then::Close }
 }
 
+/// Not a word, and no end.
+pub fn silence() -> Answer {
+    Answer { bytes: Vec::new(), then: Then::Stall }
+}
+
 pub fn ok(body: &[u8]) -> Answer {
     answer("200 OK", "", body)
 }
@@ -157,7 +162,6 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, log: &Mutex<V
 pub struct Image {
     blobs: PathBuf,
     pub manifest: Vec<u8>,
-    pub digest: String,
 }
 
 impl Image {
@@ -166,7 +170,7 @@ impl Image {
         let digest = digest.trim().to_owned();
         let blobs = layout.join("blobs/sha256");
         let manifest = std::fs::read(blobs.join(digest.trim_start_matches("sha256:"))).unwrap();
-        Self { blobs, manifest, digest }
+        Self { blobs, manifest }
     }
 
     pub fn blob(&self, digest: &str) -> Option<Vec<u8>> {

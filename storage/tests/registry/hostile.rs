@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use davit_contracts::Kind;
 use davit_contracts::storage as pb;
 
-use crate::fake::{Asked, Fake, Image, Then, answer, ok, part};
+use crate::fake::{Asked, Fake, Image, Then, answer, ok, part, silence};
 use crate::host::{Host, busybox_layout};
 use crate::{auth, configure, request};
 
@@ -114,7 +114,7 @@ async fn silence_ends() {
     // Not a word, half a manifest, half a layer.
     let (half_manifest, half_layer) = (image.clone(), image.clone());
     let fakes = [
-        Fake::start(|_| answer("200 OK", "", b"").cut_to(0).then(Then::Stall)),
+        Fake::start(|_| silence()),
         Fake::start(move |_| ok(&half_manifest.manifest).cut_to(100).then(Then::Stall)),
         half_layer.serve(|asked, body| match asked.from() {
             None => ok(body).cut_to(20_000).then(Then::Stall),
