@@ -148,8 +148,9 @@ fn type_line(prompt: &str) -> Outcome<String> {
 
 /// Nothing of it is shown. The terminal is raw, so that an interrupt finds it put back.
 fn type_secret(prompt: &str) -> Outcome<String> {
-    output::print(prompt);
+    // Before the prompt: who types at once is not shown either.
     let raw = terminal::Raw::enter()?;
+    output::print(prompt);
     let mut secret = Vec::new();
     let ended = loop {
         let mut byte = [0];

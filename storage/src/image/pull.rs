@@ -132,7 +132,7 @@ impl Store {
         let image = NewImage { record, layers, blobs, tags: vec![reference.canonical()] };
         let mut done = self.finish(vec![image], sink).await?;
         sink.send(Event::Status(format!("Status: {news} for {}", reference.familiar())));
-        self.remember(reference, &found).await?;
+        self.remember(reference, &found).await;
         done.pop().ok_or(Error::Cancelled)
     }
 
@@ -197,8 +197,16 @@ impl Store {
         Ok(bytes.filter(|b| Digest::of(b) == *digest))
     }
 
+    /// Notes where layers are. It only saves work: a failure is no failure of what was done.
+    pub(super) async fn learn(self: &Arc<Self>, seen: Vec<(Digest, KnownBlob)>) {
+        let store = Arc::clone(self);
+        if let Err(e) = blocking(move || Ok(store.metadata.learn(&seen)?)).await {
+            tracing::warn!(error = %e, "where the layers are is not remembered");
+        }
+    }
+
     /// Notes where the layers are, for later pushes.
-    async fn remember(self: &Arc<Self>, reference: &Reference, found: &Found) -> Result<(), Error> {
+    async fn remember(self: &Arc<Self>, reference: &Reference, found: &Found) {
         let layers = found.manifest.layers.iter().zip(&found.file.rootfs.diff_ids);
         let seen: Vec<(Digest, KnownBlob)> = layers
             .map(|(layer, diff_id)| {
@@ -206,8 +214,7 @@ impl Store {
                 (diff_id.clone(), KnownBlob { digest: layer.digest.clone(), size: layer.size, repository })
             })
             .collect();
-        let store = Arc::clone(self);
-        blocking(move || Ok(store.metadata.learn(&seen)?)).await
+        self.learn(seen).await;
     }
 }
 

@@ -228,8 +228,7 @@ impl Store {
                 )
             })
             .collect();
-        let store = Arc::clone(self);
-        blocking(move || Ok(store.metadata.learn(&seen)?)).await?;
+        self.learn(seen).await;
         shipment.session.upload_bytes(plan.config.clone(), "config").await?;
         if let Some((bytes, manifest)) = original {
             return Ok(Outgoing { bytes: bytes.clone(), media_type: media_type_of(manifest) });
