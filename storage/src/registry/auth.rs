@@ -212,6 +212,7 @@ fn value(text: &str) -> (String, &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Access, Origin};
     use super::*;
 
     #[test]
@@ -247,5 +248,20 @@ mod tests {
         assert!(covers("repository:a:pull", "repository:a:pull"));
         assert!(!covers("repository:a:pull", "repository:a:pull,push"));
         assert!(!covers("repository:a:pull", "repository:b:pull"));
+    }
+
+    #[test]
+    fn credentials_do_not_go_out_in_the_open() {
+        let settings = crate::settings::Settings::default();
+        let origin = Origin { settings: &settings, config_dir: std::path::Path::new("/nonexistent") };
+        let refuses = |registry: &str, username: &str, realm: &str| {
+            let access = Access { username: username.into(), ..Access::default() };
+            let endpoint = Endpoint::new(registry, "app".into(), access, false, origin).unwrap();
+            endpoint.check_realm(&Url::parse(realm).unwrap()).is_err()
+        };
+        assert!(refuses("reg.example", "user", "http://auth.example/token"));
+        assert!(!refuses("reg.example", "user", "https://auth.example/token"));
+        // Without any there is nothing to protect.
+        assert!(!refuses("reg.example", "", "http://auth.example/token"));
     }
 }
