@@ -4,6 +4,7 @@ pub mod container;
 pub mod flags;
 pub mod image;
 pub mod network;
+pub mod registry;
 pub mod run;
 pub mod system;
 pub mod volume;
@@ -75,8 +76,12 @@ pub enum Command {
     Tag(image::TagArgs),
     /// Fetch an image from a registry
     Pull(image::PullArgs),
-    /// Send an image to a registry (not in this version yet)
+    /// Send an image to a registry
     Push(image::PushArgs),
+    /// Log in to a registry
+    Login(registry::LoginArgs),
+    /// Log out from a registry
+    Logout(registry::LogoutArgs),
     /// Read images from an archive or an OCI layout
     Load(image::LoadArgs),
     /// Write images to an archive (not in this version yet)
@@ -170,6 +175,9 @@ mod tests {
             "davit inspect --type container -f {{.Id}} c",
             "davit image from-host -t tools /bin/sh",
             "davit top c -eo pid,comm",
+            "davit login -u me --password-stdin reg.example:5000",
+            "davit push -aq reg.example:5000/app",
+            "davit pull -a app",
         ] {
             parse(line);
         }

@@ -7,10 +7,12 @@ mod exec;
 mod image;
 mod inspect;
 mod lifecycle;
+mod login;
 mod logs;
 mod network;
 mod ps;
 mod pull;
+mod push;
 mod run;
 mod status;
 mod system;
@@ -40,8 +42,10 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::Images(args) => image::list(app, &args).await,
         Command::Rmi(args) => image::remove(app, &args).await,
         Command::Tag(args) => image::tag(app, &args).await,
-        Command::Pull(args) => transfer::pull(app, &args).await,
-        Command::Push(args) => transfer::push(app, &args).await,
+        Command::Pull(args) => pull::command(app, &args).await,
+        Command::Push(args) => push::push(app, &args).await,
+        Command::Login(args) => login::login(app, &args).await,
+        Command::Logout(args) => login::logout(&args),
         Command::Load(args) => transfer::load(app, &args).await,
         Command::Save(args) => transfer::save(app, &args).await,
         Command::Import(args) => transfer::import(app, &args).await,

@@ -5,6 +5,7 @@ mod app;
 mod args;
 mod attach;
 mod cmd;
+mod credentials;
 mod error;
 mod output;
 mod parse;

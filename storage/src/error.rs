@@ -9,6 +9,7 @@ use crate::content::ContentError;
 use crate::digest::Digest;
 use crate::failure::{Condition, PathError, condition};
 use crate::fromhost::FromHostError;
+use crate::image::push::PushError;
 use crate::metadata::MetadataError;
 use crate::oci::DocumentError;
 use crate::reference::InvalidReference;
@@ -67,6 +68,9 @@ pub enum Error {
     /// A registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A push.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// A `--change`.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -131,6 +135,9 @@ pub enum Error {
 impl Error {
     /// What kind of failure it is, for the contract.
     pub fn kind(&self) -> Kind {
+        if let Some(registry) = RegistryError::within(self) {
+            return registry.kind();
+        }
         match condition(self) {
             Some(Condition::NoSpace) => return Kind::NoSpace,
             Some(Condition::Disconnected) => return Kind::Unavailable,
@@ -159,6 +166,7 @@ impl Error {
                 Kind::InvalidArgument
             }
             Self::Registry(e) => e.kind(),
+            Self::Push(e) => e.kind(),
             Self::Archive(e) => e.kind(),
             Self::FromHost(e) => e.kind(),
             Self::Snapshot(e) => e.kind(),
@@ -177,6 +185,9 @@ impl Error {
             return "the state directory is on a read-only file system: make it writable; reading goes on"
                 .into();
         }
+        if let Some(registry) = RegistryError::within(self) {
+            return registry.hint();
+        }
         match self {
             Self::UnknownImage { nearest, .. } if !nearest.is_empty() => {
                 format!("did you mean {}?", nearest.join(" or "))
@@ -190,7 +201,6 @@ impl Error {
                 "run `davit storage check --repair`, or pull or load the image again".into()
             }
             Self::Metadata(e) => e.hint().into(),
-            Self::Registry(e) => e.hint(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()
             }

@@ -16,6 +16,8 @@ use crate::store::Store;
 pub mod intake;
 mod nearest;
 pub mod prepare;
+mod pull;
+pub mod push;
 mod remove;
 
 pub use remove::Removed;

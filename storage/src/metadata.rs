@@ -14,8 +14,10 @@ use crate::failure::PathError;
 use crate::oci::{HistoryEntry, Platform, RunConfig};
 
 mod database;
+mod known;
 
 use database::Reopening;
+pub use known::KnownBlob;
 
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");

@@ -47,6 +47,8 @@ pub enum Phase {
     Downloading,
     /// Bytes come from a local archive.
     Unpacking,
+    /// Bytes go to a registry.
+    Pushing,
     /// It was there before.
     Exists,
     /// It is ready.

@@ -45,6 +45,15 @@ impl Registry {
         Self::start(host, storage, 5000, "", None)
     }
 
+    /// The same, for `user` with the password `secret` only.
+    #[track_caller]
+    pub fn with_password(host: &Host, storage: &Path) -> Self {
+        let file = host.work("htpasswd");
+        host.sh(&format!("htpasswd -nbB user secret > {}", file.display())).ok();
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
+        Self::start(host, storage, 5000, &auth, None)
+    }
+
     fn start(host: &Host, storage: &Path, port: u16, tls: &str, authority: Option<PathBuf>) -> Self {
         let config = host.work(&format!("registry-{port}.yml"));
         let storage = format!("storage:\n  filesystem:\n    rootdirectory: {}\n", storage.display());

@@ -1,4 +1,4 @@
-//! Pulling from a real registry, over HTTP and HTTPS.
+//! A real registry, over HTTP and HTTPS: pull, push, login and logout as a person types them.
 
 use std::fs;
 use std::path::Path;
@@ -89,6 +89,102 @@ fn a_blob_of_another_content_than_its_digest_is_refused() {
     let registry = Registry::writable(&host, &storage);
     let layered = registry.image("layered:1");
     host.leaves_nothing(|| host.davit(["image", "pull", &layered]).refused(&["digest"]));
+}
+
+const REGISTRY: &str = "127.0.0.1:5000";
+
+fn log_in(host: &Host, password: &str) -> davit_tests::Ran {
+    let args = ["login", "-u", "user", "--password-stdin", REGISTRY];
+    host.command("davit").args(args).stdin(format!("{password}\n")).start().wait()
+}
+
+#[test]
+fn a_person_logs_in_pushes_pulls_and_logs_out() {
+    let host = Host::with_busybox();
+    let registry = Registry::with_password(&host, &host.work("storage"));
+    let name = registry.image("team/app:1");
+    host.davit(["tag", "busybox:1", &name]).ok();
+    host.davit(["push", "-q", &name]).refused(&["authentication required", "davit login 127.0.0.1:5000"]);
+    log_in(&host, "wrong").refused(&[REGISTRY, "refuses the login", "unauthorized"]);
+    let config = host.path().join("root/.docker/config.json");
+    assert!(!config.exists());
+    let ran = log_in(&host, "secret").ok().prints("Login Succeeded");
+    assert!(ran.stderr.contains("stored unencrypted"), "{ran}");
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&config).expect("kept")).expect("JSON");
+    assert_eq!(kept["auths"][REGISTRY]["auth"], "dXNlcjpzZWNyZXQ=");
+
+    let pushed = host.davit(["push", &name]).ok();
+    let lines: Vec<&str> = pushed.stdout.lines().collect();
+    assert_eq!(lines[0], "The push refers to repository [127.0.0.1:5000/team/app]");
+    assert!(lines[1].ends_with(": Pushed") && lines[2].starts_with("1: digest: sha256:"), "{pushed}");
+    host.davit(["push", &name]).ok().says(": Layer already exists");
+    host.davit(["push", "-q", &name]).ok().prints(&name);
+    let skopeo =
+        format!("skopeo inspect --tls-verify=false --creds user:secret docker://{name} | jq -r .Digest");
+    let digest = host.sh(&skopeo).ok();
+    assert!(lines[2].contains(digest.text()), "{digest} {pushed}");
+
+    host.davit(["rmi", &name, "busybox:1"]).ok();
+    host.davit(["pull", &name]).ok().says(&format!("Status: Downloaded newer image for {name}"));
+    host.davit(["run", "--rm", "--net", "none", &name, "echo", "pulled"]).ok().prints("pulled");
+    host.davit(["login", REGISTRY])
+        .ok()
+        .says("existing credentials... [Username: user]")
+        .says("Login Succeeded");
+    host.davit(["logout", REGISTRY]).ok().prints("Removing login credentials for 127.0.0.1:5000");
+    host.davit(["rmi", &name]).ok();
+    host.davit(["pull", "-q", &name]).refused(&["authentication required"]);
+    // Nobody is there to type.
+    host.davit(["login", REGISTRY]).code_is_not_zero();
+}
+
+#[test]
+fn a_password_is_typed_unseen() {
+    let host = Host::new();
+    let _registry = Registry::with_password(&host, &host.work("storage"));
+    let mut terminal = host.terminal(24, 80, ["login", REGISTRY]);
+    terminal.shows("Username: ");
+    terminal.types("user\n");
+    terminal.shows("Password: ");
+    // With a mistake, taken back.
+    terminal.types("secrex\x7ft\r");
+    terminal.shows("Login Succeeded");
+    assert!(!terminal.screen().contains("secre"), "{}", terminal.screen());
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+#[test]
+fn a_credential_helper_keeps_the_password() {
+    let host = Host::with_busybox();
+    let registry = Registry::with_password(&host, &host.work("storage"));
+    let (bin, config) = (host.work("helpers"), host.work("docker"));
+    let helper = r#"#!/bin/sh
+kept="$(dirname "$0")/kept"
+case $1 in
+get) test -e "$kept" && cat "$kept" || { echo "credentials not found in native keychain"; exit 1; } ;;
+store) cat > "$kept" ;;
+erase) rm -f "$kept" ;;
+esac
+"#;
+    fs::create_dir_all(&bin).expect("ours");
+    fs::create_dir_all(&config).expect("ours");
+    fs::write(bin.join("docker-credential-test"), helper).expect("ours");
+    fs::write(config.join("config.json"), r#"{"credsStore":"test","psFormat":"kept"}"#).expect("ours");
+    host.sh(&format!("chmod 755 {}/docker-credential-test", bin.display())).ok();
+    let davit = |args: &[&str]| {
+        let path = format!("{}:{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display(), host.path().display());
+        let command = host.command("davit").args(args).env("PATH", path);
+        command.env("DOCKER_CONFIG", config.to_string_lossy()).stdin("secret").start().wait()
+    };
+    davit(&["login", "-u", "user", "--password-stdin", REGISTRY]).ok().prints("Login Succeeded");
+    let text = fs::read_to_string(config.join("config.json")).expect("there");
+    assert!(text.contains("psFormat") && !text.contains("dXNlcjpz"), "{text}");
+    let name = registry.image("app:1");
+    host.davit(["tag", "busybox:1", &name]).ok();
+    davit(&["push", &name]).ok().says(": Pushed");
+    davit(&["logout", REGISTRY]).ok();
+    assert!(!bin.join("kept").exists());
+    davit(&["push", "-q", &name]).refused(&["authentication required"]);
 }
 
 /// Changes one byte in the middle, so that the size stays.

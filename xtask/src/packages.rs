@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 
 /// Debian's package and a program of it.
 const NEEDED: &[(&str, &str)] = &[
+    ("apache2-utils", "htpasswd"),
     ("bind9-dnsutils", "dig"),
     ("btrfs-progs", "mkfs.btrfs"),
     ("busybox-static", "busybox"),

@@ -23,7 +23,7 @@ pub enum ImageCommand {
     History(HistoryArgs),
     /// Fetch an image from a registry
     Pull(PullArgs),
-    /// Send an image to a registry (not in this version yet)
+    /// Send an image to a registry
     Push(PushArgs),
     /// Read images from an archive or an OCI layout
     Load(LoadArgs),
@@ -136,9 +136,12 @@ pub struct PullArgs {
     /// Print only the name
     #[arg(short, long)]
     pub quiet: bool,
-    /// Platform of the image (os/architecture)
+    /// Platform of the image (os/architecture, os/architecture/variant)
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
+    /// Fetch all tags of the repository
+    #[arg(short, long)]
+    pub all_tags: bool,
     /// How to speak to the registry.
     #[command(flatten)]
     pub registry: RegistryArgs,
@@ -150,9 +153,12 @@ pub struct PullArgs {
 /// `davit image push`
 #[derive(Debug, Args)]
 pub struct PushArgs {
-    /// Print nothing
+    /// Print only the name
     #[arg(short, long)]
     pub quiet: bool,
+    /// Send all tags of the repository
+    #[arg(short, long)]
+    pub all_tags: bool,
     /// How to speak to the registry.
     #[command(flatten)]
     pub registry: RegistryArgs,

@@ -5,7 +5,7 @@ use davit_contracts::storage::{
     InspectImageRequest, ListImagesRequest, PruneImagesRequest, RemoveImageRequest, TagRequest,
 };
 
-use super::{inspect, transfer};
+use super::{inspect, pull, push, transfer};
 use crate::app::{App, each};
 use crate::args::image::{HistoryArgs, ImageCommand, ListArgs, PruneArgs, RemoveArgs, TagArgs};
 use crate::error::{Failure, Outcome};
@@ -23,8 +23,8 @@ pub async fn image(app: &App, command: ImageCommand) -> Outcome {
         ImageCommand::Rm(args) => remove(app, &args).await,
         ImageCommand::Tag(args) => tag(app, &args).await,
         ImageCommand::History(args) => history(app, &args).await,
-        ImageCommand::Pull(args) => transfer::pull(app, &args).await,
-        ImageCommand::Push(args) => transfer::push(app, &args).await,
+        ImageCommand::Pull(args) => pull::command(app, &args).await,
+        ImageCommand::Push(args) => push::push(app, &args).await,
         ImageCommand::Load(args) => transfer::load(app, &args).await,
         ImageCommand::Save(args) => transfer::save(app, &args).await,
         ImageCommand::Import(args) => transfer::import(app, &args).await,

@@ -1,4 +1,4 @@
-//! Fetching an image, for `pull` and for `run`.
+//! Fetching images, for `pull` and for `run`.
 
 use davit_contracts::Kind;
 use davit_contracts::storage::{
@@ -7,8 +7,10 @@ use davit_contracts::storage::{
 use tonic::Streaming;
 
 use crate::app::App;
+use crate::args::image::{PullArgs, RegistryArgs};
 use crate::error::{Failure, Outcome};
 use crate::output::progress::Display;
+use crate::{credentials, output, spec};
 
 /// Whether storaged has it.
 pub async fn is_here(app: &App, image: &str) -> Outcome<bool> {
@@ -39,15 +41,22 @@ pub async fn pull(
     platform: Option<Platform>,
     quiet: bool,
 ) -> Outcome<Vec<ImageDone>> {
-    let request =
-        PullRequest { reference: image.to_owned(), platform, auth: auth(image), ..PullRequest::default() };
+    let request = PullRequest {
+        reference: image.to_owned(),
+        platform,
+        auth: credentials::of_image(image),
+        ..PullRequest::default()
+    };
     let stream = app.storage(app.images().await?.pull(request)).await?;
     show(app, stream, quiet).await
 }
 
 /// Shows a stream of progress to its end and gives the images that came of it.
-pub async fn show(app: &App, mut stream: Streaming<Progress>, quiet: bool) -> Outcome<Vec<ImageDone>> {
-    let mut display = Display::new(quiet);
+pub async fn show(app: &App, stream: Streaming<Progress>, quiet: bool) -> Outcome<Vec<ImageDone>> {
+    play(app, stream, Display::new(quiet)).await
+}
+
+async fn play(app: &App, mut stream: Streaming<Progress>, mut display: Display) -> Outcome<Vec<ImageDone>> {
     let result = loop {
         match stream.message().await {
             Ok(Some(progress)) => display.event(progress),
@@ -59,68 +68,72 @@ pub async fn show(app: &App, mut stream: Streaming<Progress>, quiet: bool) -> Ou
     result.map(|()| display.done)
 }
 
-/// Credentials that docker's configuration file has for the image's registry: base64 of `user:password`, or an identity token.
-pub fn auth(image: &str) -> Option<RegistryAuth> {
-    let dir = std::env::var_os("DOCKER_CONFIG")
-        .map(std::path::PathBuf::from)
-        .or_else(|| Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".docker")))?;
-    let text = std::fs::read_to_string(dir.join("config.json")).ok()?;
-    from_config(&text, registry(image))
+/// The same, with what the daemon says on standard output, as docker's `pull` and `push` have it.
+pub async fn show_told(app: &App, stream: Streaming<Progress>, quiet: bool) -> Outcome<Vec<ImageDone>> {
+    play(app, stream, Display::new(quiet).telling(!quiet)).await
 }
 
-/// The registry that a reference means: a first part with a dot, a colon, or `localhost`.
-fn registry(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => "docker.io",
+/// `davit pull`
+pub async fn command(app: &App, args: &PullArgs) -> Outcome {
+    let tagged = has_tag_or_digest(&args.image);
+    if args.all_tags && tagged {
+        return Err(Failure::Usage("tag can't be used with --all-tags/-a".into()));
     }
-}
-
-fn from_config(text: &str, registry: &str) -> Option<RegistryAuth> {
-    let config: serde_json::Value = serde_json::from_str(text).ok()?;
-    let names: &[&str] = if registry == "docker.io" {
-        &["https://index.docker.io/v1/", "index.docker.io", "docker.io"]
-    } else {
-        &[registry]
+    if !args.all_tags && !tagged && !args.quiet {
+        output::line("Using default tag: latest");
+    }
+    let request = PullRequest {
+        reference: args.image.clone(),
+        platform: spec::platform(args.platform.as_deref())?,
+        auth: credentials(&args.registry, &args.image)?,
+        plain_http: args.registry.plain_http,
+        skip_tls_verify: !args.registry.tls_verify,
+        ca_pem: authority(&args.registry)?,
+        all_tags: args.all_tags,
     };
-    let https = format!("https://{registry}");
-    let entry = names.iter().copied().chain([https.as_str()]).find_map(|n| config["auths"].get(n))?;
-    let decoded =
-        entry["auth"].as_str().and_then(base64).and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
-    let (username, password) = decoded.split_once(':').unwrap_or_default();
-    let token = entry["identitytoken"].as_str().unwrap_or_default();
-    if username.is_empty() && token.is_empty() {
-        return None;
-    }
-    Some(RegistryAuth {
-        username: username.to_owned(),
-        password: password.trim_end_matches('\0').to_owned(),
-        identity_token: token.to_owned(),
-    })
-}
-
-/// Standard base64 (RFC 4648); padding is optional.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    let (mut bits, mut held) = (0u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-            bits &= (1 << held) - 1;
+    let stream = app.storage(app.images().await?.pull(request)).await?;
+    for image in show_told(app, stream, args.quiet).await? {
+        for reference in &image.references {
+            output::line(canonical(reference));
         }
     }
-    Some(out)
+    Ok(())
+}
+
+/// Those of the command line, else those that are kept.
+pub fn credentials(args: &RegistryArgs, image: &str) -> Outcome<Option<RegistryAuth>> {
+    let Some(creds) = &args.creds else { return Ok(credentials::of_image(image)) };
+    let (username, password) =
+        creds.split_once(':').ok_or_else(|| Failure::Usage("--creds wants USER:PASSWORD".into()))?;
+    Ok(Some(RegistryAuth {
+        username: username.to_owned(),
+        password: password.to_owned(),
+        identity_token: String::new(),
+    }))
+}
+
+/// The content of `--ca-file`.
+pub fn authority(args: &RegistryArgs) -> Outcome<Vec<u8>> {
+    match &args.ca_file {
+        None => Ok(Vec::new()),
+        Some(path) => {
+            std::fs::read(path).map_err(|e| Failure::io(format!("cannot read {}", path.display()), &e))
+        }
+    }
+}
+
+/// Whether a reference says which image of its repository it means.
+pub fn has_tag_or_digest(image: &str) -> bool {
+    image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+/// A familiar reference in full: "busybox:1" is "docker.io/library/busybox:1".
+pub fn canonical(familiar: &str) -> String {
+    match familiar.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => familiar.to_owned(),
+        Some(_) => format!("docker.io/{familiar}"),
+        None => format!("docker.io/library/{familiar}"),
+    }
 }
 
 #[cfg(test)]
@@ -128,21 +141,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_found_by_registry() {
-        let text = r#"{"auths":{"reg:5000":{"auth":"dXNlcjpwYTpzcw=="},"https://index.docker.io/v1/":{"identitytoken":"t"},"x.y":{}}}"#;
-        let a = from_config(text, registry("reg:5000/a/b:1")).unwrap();
-        assert_eq!((a.username.as_str(), a.password.as_str()), ("user", "pa:ss"));
-        assert_eq!(from_config(text, registry("busybox")).unwrap().identity_token, "t");
-        assert_eq!(from_config(text, registry("x.y/a")), None);
-        assert_eq!(from_config("{", "x"), None);
-        assert_eq!(registry("team/app"), "docker.io");
-        assert_eq!(registry("localhost/app"), "localhost");
-    }
-
-    #[test]
-    fn base64_with_and_without_padding() {
-        assert_eq!(base64("aGk=").unwrap(), b"hi");
-        assert_eq!(base64("aGk").unwrap(), b"hi");
-        assert_eq!(base64("a b"), None);
+    fn references_in_full() {
+        assert_eq!(canonical("busybox:1"), "docker.io/library/busybox:1");
+        assert_eq!(canonical("team/app:1"), "docker.io/team/app:1");
+        assert_eq!(canonical("reg:5000/app:1"), "reg:5000/app:1");
+        assert!(has_tag_or_digest("reg:5000/app:1") && has_tag_or_digest("a@sha256:00"));
+        assert!(!has_tag_or_digest("reg:5000/app") && !has_tag_or_digest("app"));
     }
 }

@@ -1,4 +1,4 @@
-//! What moves images: pull, push, load, save, import, from-host.
+//! What moves images within this host: load, save, import, from-host.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,86 +9,20 @@ use davit_contracts::storage::import_request::Part as ImportPart;
 use davit_contracts::storage::load_request::Part as LoadPart;
 use davit_contracts::storage::save_request::Format;
 use davit_contracts::storage::{
-    FromHostRequest, ImageDone, ImportHeader, ImportRequest, LoadHeader, LoadRequest, PullRequest,
-    PushRequest, RegistryAuth, SaveRequest,
+    FromHostRequest, ImportHeader, ImportRequest, LoadHeader, LoadRequest, SaveRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::pull::{auth, show};
+use super::pull::show;
 use crate::app::App;
-use crate::args::image::{FromHostArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, RegistryArgs, SaveArgs};
+use crate::args::image::{FromHostArgs, ImportArgs, LoadArgs, SaveArgs};
 use crate::attach::terminal;
 use crate::error::{Failure, Outcome};
 use crate::{output, spec};
 
 /// A piece of an archive on its way.
 const PIECE: usize = 1 << 20;
-
-/// `davit pull`
-pub async fn pull(app: &App, args: &PullArgs) -> Outcome {
-    let request = PullRequest {
-        reference: args.image.clone(),
-        platform: spec::platform(args.platform.as_deref())?,
-        auth: credentials(&args.registry, &args.image)?,
-        plain_http: args.registry.plain_http,
-        skip_tls_verify: !args.registry.tls_verify,
-        ca_pem: authority(&args.registry)?,
-    };
-    let stream = app.storage(app.images().await?.pull(request)).await?;
-    for image in show(app, stream, args.quiet).await? {
-        name_all(&image);
-    }
-    Ok(())
-}
-
-/// `davit push`
-pub async fn push(app: &App, args: &PushArgs) -> Outcome {
-    let request = PushRequest {
-        reference: args.image.clone(),
-        auth: credentials(&args.registry, &args.image)?,
-        plain_http: args.registry.plain_http,
-        skip_tls_verify: !args.registry.tls_verify,
-        ca_pem: authority(&args.registry)?,
-        all_tags: false,
-    };
-    let stream = app.storage(app.images().await?.push(request)).await?;
-    for image in show(app, stream, args.quiet).await? {
-        if !args.quiet {
-            name_all(&image);
-        }
-    }
-    Ok(())
-}
-
-fn name_all(image: &ImageDone) {
-    for reference in &image.references {
-        output::line(reference);
-    }
-    if image.references.is_empty() {
-        output::line(&image.image_id);
-    }
-}
-
-fn credentials(args: &RegistryArgs, image: &str) -> Outcome<Option<RegistryAuth>> {
-    let Some(creds) = &args.creds else { return Ok(auth(image)) };
-    let (username, password) =
-        creds.split_once(':').ok_or_else(|| Failure::Usage("--creds wants USER:PASSWORD".into()))?;
-    Ok(Some(RegistryAuth {
-        username: username.to_owned(),
-        password: password.to_owned(),
-        identity_token: String::new(),
-    }))
-}
-
-fn authority(args: &RegistryArgs) -> Outcome<Vec<u8>> {
-    match &args.ca_file {
-        None => Ok(Vec::new()),
-        Some(path) => {
-            std::fs::read(path).map_err(|e| Failure::io(format!("cannot read {}", path.display()), &e))
-        }
-    }
-}
 
 /// `davit load`. A directory goes by its path; a file too where the daemon sees the same one, else its bytes are sent.
 pub async fn load(app: &App, args: &LoadArgs) -> Outcome {

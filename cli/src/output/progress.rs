@@ -10,6 +10,7 @@ use std::io::IsTerminal as _;
 /// Shows progress events and collects the images that came of them.
 pub struct Display {
     bars: Option<MultiProgress>,
+    telling: bool,
     layers: HashMap<String, (ProgressBar, (Phase, bool))>,
     /// The images, in order.
     pub done: Vec<ImageDone>,
@@ -19,7 +20,12 @@ impl Display {
     /// Bars when stderr is a terminal and `quiet` was not asked for; otherwise nothing: scripts read results and errors.
     pub fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { bars, layers: HashMap::new(), done: Vec::new() }
+        Self { bars, telling: false, layers: HashMap::new(), done: Vec::new() }
+    }
+
+    /// What is said goes to standard output, with or without bars.
+    pub fn telling(self, telling: bool) -> Self {
+        Self { telling, ..self }
     }
 
     /// Takes one event.
@@ -33,8 +39,13 @@ impl Display {
     }
 
     fn status(&self, message: &str) {
-        if let Some(bars) = &self.bars {
-            let _ = bars.println(message);
+        match (&self.bars, self.telling) {
+            (Some(bars), true) => bars.suspend(|| super::line(message)),
+            (None, true) => super::line(message),
+            (Some(bars), false) => {
+                let _ = bars.println(message);
+            }
+            (None, false) => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! How images come: pulled, loaded, imported, or made of the host's programs. Each way plans its layers, lets them be
+//! How images come: pulled (see [`super::pull`]), loaded, imported, or made of the host's programs. Each way plans its layers, lets them be
 //! unpacked in parallel, and ends in one commit, after which the images are there.
 
 use std::io::{Read, Write};
@@ -16,10 +16,9 @@ use crate::failpoint;
 use crate::fromhost;
 use crate::layer::LayerHandle;
 use crate::metadata::ImageRecord;
-use crate::oci::{self, Document, DocumentError, HistoryEntry, ImageFile, Platform, RootFs, RunConfig};
+use crate::oci::{self, HistoryEntry, ImageFile, Platform, RootFs, RunConfig};
 use crate::progress::{Done, Event, Phase, SharedSink, Stoppable};
 use crate::reference::Reference;
-use crate::registry::{Access, BlobReader, Session};
 use crate::store::{Again, LayerSource, NewImage, Opener, Store};
 
 /// How long a failed image waits for its other layers to stop. A download that stalls stops later, on its own.
@@ -45,78 +44,6 @@ pub struct ImportOptions {
 }
 
 impl Store {
-    /// Fetches an image from its registry.
-    #[tracing::instrument(skip_all, fields(image = %reference))]
-    pub async fn pull(
-        self: &Arc<Self>,
-        reference: &Reference,
-        platform: &Platform,
-        mut access: Access,
-        sink: &SharedSink,
-    ) -> Result<Done, Error> {
-        access.insecure |= self.settings.insecure_registries.iter().any(|r| r == reference.domain());
-        let mut session = Session::new(reference, access, &self.config_dir.join("certs.d"))?;
-        sink.send(Event::Status(format!("Pulling from {}", reference.familiar_repository())));
-        let usable = |source| Error::Document { what: reference.familiar(), source };
-        let top = session.manifest(reference, reference.identifier()).await?;
-        let top_digest = Digest::of(&top);
-        failpoint::pass("pull.manifest");
-        let mut bytes = top;
-        let mut manifest = None;
-        for _ in 0..4 {
-            match Document::parse(&bytes).map_err(usable)? {
-                Document::Manifest(m) => {
-                    manifest = Some(m);
-                    break;
-                }
-                Document::Index(index) => {
-                    let chosen = index.choose(platform).map_err(usable)?;
-                    bytes = session.manifest(reference, chosen.digest.as_str()).await?;
-                }
-            }
-        }
-        let manifest =
-            manifest.ok_or_else(|| usable(DocumentError::NotAnImage("a chain of indexes".into())))?;
-        // A removal of the same image may take it away just now: then it comes again.
-        let kept = self.metadata.blob(&manifest.config.digest)?;
-        let config = match kept.and_then(|_| self.content.read(&manifest.config.digest, oci::MAX_CONFIG).ok())
-        {
-            Some(config) => config,
-            None => session.config(&manifest.config.digest).await?,
-        };
-        failpoint::pass("pull.config");
-        let file = ImageFile::parse(&config).map_err(usable)?;
-        file.check_platform(platform).map_err(usable)?;
-        let (named, known) = (manifest.layers.len(), file.rootfs.diff_ids.len());
-        if named != known {
-            return Err(usable(DocumentError::LayerCount { manifest: named, config: known }));
-        }
-        let runtime = tokio::runtime::Handle::current();
-        let sources = manifest.layers.iter().zip(&file.rootfs.diff_ids).map(|(layer, diff_id)| {
-            let (session, digest, size, runtime) =
-                (session.clone(), layer.digest.clone(), layer.size, runtime.clone());
-            LayerSource {
-                diff_id: Some(diff_id.clone()),
-                blob: Some((layer.digest.clone(), layer.size)),
-                again: None,
-                phase: Phase::Downloading,
-                label: layer.digest.short().to_owned(),
-                whiteouts: true,
-                open: Box::new(move || Ok(Box::new(BlobReader::start(session, digest, size, &runtime)))),
-            }
-        });
-        let layers = self.bring_in_all(sources.collect(), sink).await?;
-        let manifest_digest = Digest::of(&bytes);
-        let mut record = record_of(&config, &file);
-        record.manifest = Some(manifest_digest);
-        // What the tag names, be it an index, is what `docker pull repo@digest` wants to be told.
-        record.repo_digests = vec![format!("{}@{top_digest}", reference.repository())];
-        let blobs = vec![self.content.stage_bytes(&config)?, self.content.stage_bytes(&bytes)?];
-        let image = NewImage { record, layers, blobs, tags: vec![reference.canonical()] };
-        let mut done = self.finish(vec![image], sink).await?;
-        done.pop().ok_or(Error::Cancelled)
-    }
-
     /// Reads all images of an archive. All of them come, or none.
     #[tracing::instrument(skip_all)]
     pub async fn load(
@@ -302,7 +229,7 @@ impl Store {
     }
 
     /// All layers, in order; at the first failure the rest is given up.
-    async fn bring_in_all(
+    pub(super) async fn bring_in_all(
         self: &Arc<Self>,
         sources: Vec<LayerSource>,
         sink: &SharedSink,
@@ -330,7 +257,11 @@ impl Store {
         layers.into_iter().map(|l| l.ok_or(Error::Cancelled)).collect()
     }
 
-    async fn finish(self: &Arc<Self>, images: Vec<NewImage>, sink: &SharedSink) -> Result<Vec<Done>, Error> {
+    pub(super) async fn finish(
+        self: &Arc<Self>,
+        images: Vec<NewImage>,
+        sink: &SharedSink,
+    ) -> Result<Vec<Done>, Error> {
         failpoint::pass("image.whole");
         if sink.closed() {
             return Err(Error::Cancelled);
@@ -352,7 +283,7 @@ impl Store {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let span = tracing::Span::current();
@@ -389,7 +320,7 @@ fn usable_name(name: &str, sink: &SharedSink) -> Option<String> {
     }
 }
 
-fn record_of(config: &[u8], file: &ImageFile) -> ImageRecord {
+pub(super) fn record_of(config: &[u8], file: &ImageFile) -> ImageRecord {
     ImageRecord {
         id: Digest::of(config),
         manifest: None,

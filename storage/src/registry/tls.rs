@@ -8,11 +8,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::RegistryError;
+use super::error::RegistryError;
 
 /// Where distributions keep their authorities.
 const SYSTEM: [&str; 4] = [
@@ -22,28 +22,58 @@ const SYSTEM: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A client configuration for one registry.
-pub(super) fn client_config(
-    registry: &str,
-    certs_d: &Path,
-    ca_pem: &[u8],
-    skip_verify: bool,
-) -> Result<ClientConfig, RegistryError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut extra = Vec::new();
-    if !ca_pem.is_empty() {
-        extra.extend(parse(ca_pem).ok_or_else(|| RegistryError::BadCertificates("the given PEM".into()))?);
+/// Whom to trust, and who we are, for one registry.
+pub(super) struct Trust<'a> {
+    /// Host and port.
+    pub(super) registry: &'a str,
+    /// The directory with one folder a registry.
+    pub(super) certs_d: &'a Path,
+    /// Of the call.
+    pub(super) ca_pem: &'a [u8],
+    /// Of the configuration.
+    pub(super) ca_file: Option<&'a Path>,
+    /// Take any certificate.
+    pub(super) skip_verify: bool,
+}
+
+impl Trust<'_> {
+    /// A client configuration.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, RegistryError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut extra = Vec::new();
+        if !self.ca_pem.is_empty() {
+            let bad = || RegistryError::BadCertificates("the given PEM".into());
+            extra.extend(parse(self.ca_pem).ok_or_else(bad)?);
+        }
+        let dir = self.certs_d.join(self.registry);
+        for path in files(&dir, "crt").into_iter().chain(self.ca_file.map(Path::to_path_buf)) {
+            extra.extend(certificates(&path)?);
+        }
+        let verifier: Arc<dyn ServerCertVerifier> = if self.skip_verify {
+            Arc::new(Anything(Arc::clone(&provider)))
+        } else {
+            verifier(extra, &provider)?
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| RegistryError::BadCertificates(e.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        match files(&dir, "cert").first() {
+            None => Ok(builder.with_no_client_auth()),
+            Some(cert) => {
+                let key = cert.with_extension("key");
+                let bad = |path: &Path| RegistryError::BadCertificates(path.display().to_string());
+                let private = PrivateKeyDer::from_pem_file(&key).map_err(|_| bad(&key))?;
+                builder.with_client_auth_cert(certificates(cert)?, private).map_err(|_| bad(cert))
+            }
+        }
     }
-    for path in authority_files(certs_d, registry) {
-        let bad = || RegistryError::BadCertificates(path.display().to_string());
-        extra.extend(std::fs::read(&path).ok().and_then(|pem| parse(&pem)).ok_or_else(bad)?);
-    }
-    let verifier: Arc<dyn ServerCertVerifier> =
-        if skip_verify { Arc::new(Anything(Arc::clone(&provider))) } else { verifier(extra, &provider)? };
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| RegistryError::BadCertificates(e.to_string()))?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
+    let bad = || RegistryError::BadCertificates(path.display().to_string());
+    std::fs::read(path).ok().and_then(|pem| parse(&pem)).ok_or_else(bad)
 }
 
 fn parse(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
@@ -51,15 +81,16 @@ fn parse(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     certificates.ok().filter(|c| !c.is_empty())
 }
 
-/// `<certs.d>/<host:port>/*.crt`, docker's layout.
-fn authority_files(certs_d: &Path, registry: &str) -> Vec<PathBuf> {
-    let entries: io::Result<std::fs::ReadDir> = std::fs::read_dir(certs_d.join(registry));
+/// `<certs.d>/<host:port>/*.<extension>`, docker's layout: authorities are `*.crt`, our own certificate is `*.cert` with its
+/// `*.key` beside it.
+fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries: io::Result<std::fs::ReadDir> = std::fs::read_dir(dir);
     let mut files: Vec<PathBuf> = entries
         .into_iter()
         .flatten()
         .flatten()
         .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "crt"))
+        .filter(|p| p.extension().is_some_and(|e| e == extension))
         .collect();
     files.sort();
     files

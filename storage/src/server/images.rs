@@ -7,11 +7,11 @@ use davit_contracts::storage as pb;
 use davit_contracts::{Error as ContractError, Kind};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::registries::access;
 use super::streams::{ChunkReader, ChunkStream, ProgressStream, run};
 use super::{blocking, messages, status, unsupported};
 use crate::image::intake::{ImportOptions, Input};
 use crate::reference::Reference;
-use crate::registry::Access;
 use crate::store::Store;
 
 /// The service.
@@ -46,24 +46,24 @@ impl pb::images_server::Images for Images {
         let request = request.into_inner();
         let reference = Reference::parse(&request.reference).map_err(|e| status(&e.into()))?;
         let platform = messages::platform_of(request.platform);
-        let auth = request.auth.unwrap_or_default();
-        let access = Access {
-            username: auth.username,
-            password: auth.password,
-            identity_token: auth.identity_token,
-            plain_http: request.plain_http,
-            skip_tls_verify: request.skip_tls_verify,
-            ca_pem: request.ca_pem,
-            insecure: false,
-        };
+        let access = access(request.auth, request.plain_http, request.skip_tls_verify, request.ca_pem);
         let store = Arc::clone(&self.0);
         Ok(Response::new(run(|sink| async move {
+            if request.all_tags {
+                return store.pull_all(&reference, &platform, access, &sink).await.map(drop);
+            }
             store.pull(&reference, &platform, access, &sink).await.map(drop)
         })))
     }
 
-    async fn push(&self, _: Request<pb::PushRequest>) -> Result<Response<ProgressStream>, Status> {
-        Err(unsupported("push images"))
+    async fn push(&self, request: Request<pb::PushRequest>) -> Result<Response<ProgressStream>, Status> {
+        let request = request.into_inner();
+        let reference = Reference::parse(&request.reference).map_err(|e| status(&e.into()))?;
+        let access = access(request.auth, request.plain_http, request.skip_tls_verify, request.ca_pem);
+        let store = Arc::clone(&self.0);
+        Ok(Response::new(run(|sink| async move {
+            store.push(&reference, request.all_tags, access, &sink).await.map(drop)
+        })))
     }
 
     async fn load(

@@ -41,6 +41,7 @@ pub(super) fn progress(event: Event) -> pb::Progress {
                 Phase::Waiting => pb::progress::Phase::Waiting,
                 Phase::Downloading => pb::progress::Phase::Downloading,
                 Phase::Unpacking => pb::progress::Phase::Unpacking,
+                Phase::Pushing => pb::progress::Phase::Pushing,
                 Phase::Exists => pb::progress::Phase::Exists,
                 Phase::Done => pb::progress::Phase::Done,
             };

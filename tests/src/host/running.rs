@@ -154,7 +154,8 @@ impl<'h> Start<'h> {
             env.push(("USER".to_owned(), "sailor".to_owned()));
             env.push(("XDG_RUNTIME_DIR".to_owned(), format!("/run/user/{SAILOR}")));
         } else {
-            env.push(("HOME".to_owned(), "/root".to_owned()));
+            // Not the machine's: `davit login` writes there.
+            env.push(("HOME".to_owned(), format!("{root}/root")));
             env.push(("DAVIT_STATE_DIR".to_owned(), format!("{root}/state")));
             env.push(("DAVIT_RUN_DIR".to_owned(), "/run/davit".to_owned()));
             env.push(("DAVIT_CONFIG_DIR".to_owned(), format!("{root}/config")));
