@@ -13,6 +13,7 @@ pub mod digest;
 pub mod error;
 pub mod failpoint;
 pub mod failure;
+pub mod filter;
 pub mod fromhost;
 pub mod image;
 pub mod layer;

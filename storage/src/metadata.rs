@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::oci::{HistoryEntry, Platform, RunConfig};
 
+mod summary;
+
+use summary::{SUMMARIES, TAGGED};
+pub use summary::SummaryRow;
+
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");
 const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
@@ -130,8 +135,11 @@ impl Metadata {
             txn.open_table(TAGS)?;
             txn.open_table(LAYERS)?;
             txn.open_table(BLOBS)?;
+            txn.open_table(SUMMARIES)?;
+            txn.open_table(TAGGED)?;
             Ok(())
         })?;
+        me.complete_summaries()?;
         Ok(me)
     }
 
@@ -151,9 +159,12 @@ impl Metadata {
             value.map_err(|source| MetadataError::Record { key: key.to_string(), source })
         };
         let mut images = Vec::new();
+        let mut sizes = addition.layers.iter().map(|l| (l.diff_id.clone(), l.size)).collect();
         for image in &addition.images {
             let merged = self.merged(image)?;
-            images.push((image.id.as_str(), encode(&image.id, serde_json::to_vec(&merged))?));
+            let json = encode(&image.id, serde_json::to_vec(&merged))?;
+            let size = self.size_of(&merged, &mut sizes)?;
+            images.push((merged, json, size));
         }
         let mut layers = Vec::new();
         for layer in &addition.layers {
@@ -169,12 +180,16 @@ impl Metadata {
                 table.insert(*key, value.as_slice())?;
             }
             let mut table = txn.open_table(IMAGES)?;
-            for (key, value) in &images {
-                table.insert(*key, value.as_slice())?;
+            let mut summaries = txn.open_table(SUMMARIES)?;
+            for (image, json, size) in &images {
+                table.insert(image.id.as_str(), json.as_slice())?;
+                summary::put(&mut summaries, image, *size)?;
             }
             let mut table = txn.open_table(TAGS)?;
+            let mut tagged = txn.open_table(TAGGED)?;
             for (tag, id) in &addition.tags {
                 table.insert(tag.as_str(), id.as_str())?;
+                tagged.insert(id.as_str(), crate::volume::now_ns())?;
             }
             Ok(())
         })
@@ -208,8 +223,12 @@ impl Metadata {
                 table.remove(tag.as_str())?;
             }
             let mut table = txn.open_table(IMAGES)?;
+            let mut summaries = txn.open_table(SUMMARIES)?;
+            let mut tagged = txn.open_table(TAGGED)?;
             for id in images {
                 table.remove(id.as_str())?;
+                summaries.remove(id.as_str())?;
+                tagged.remove(id.as_str())?;
             }
             let mut table = txn.open_table(LAYERS)?;
             for id in layers {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use davit_contracts::storage as pb;
 
+use crate::filter::Filters;
 use crate::image::prepare::Prepared;
 use crate::image::{Details, HistoryLine, Summary};
 use crate::oci::{self, Platform, RunConfig};
@@ -81,21 +82,26 @@ pub(super) fn config(c: &RunConfig) -> pb::ImageConfig {
     }
 }
 
-pub(super) fn image(summary: &Summary) -> pb::Image {
-    let record = &summary.record;
+/// Both ways in which a client may send filters.
+pub(super) fn filters(map: HashMap<String, String>, list: Vec<pb::Filter>) -> Filters {
+    Filters::new(map.into_iter().chain(list.into_iter().map(|f| (f.key, f.value))))
+}
+
+pub(super) fn image(summary: Summary) -> pb::Image {
+    let platform = summary.platform;
     pb::Image {
-        id: record.id.to_string(),
-        references: summary.references.clone(),
-        digests: record.repo_digests.iter().map(|d| crate::image::familiar(d)).collect(),
-        created_unix_ns: record.created_unix_ns,
+        id: summary.id.into(),
+        references: summary.references,
+        digests: summary.digests,
+        created_unix_ns: summary.created_unix_ns,
         size: summary.size,
         platform: Some(pb::Platform {
-            os: record.platform.os.clone(),
-            architecture: record.platform.architecture.clone(),
-            variant: record.platform.variant.clone(),
+            os: platform.os,
+            architecture: platform.architecture,
+            variant: platform.variant,
         }),
-        diff_ids: record.diff_ids.iter().map(ToString::to_string).collect(),
-        labels: unsorted(&record.config.labels),
+        diff_ids: summary.diff_ids.into_iter().map(String::from).collect(),
+        labels: summary.labels.into_iter().collect(),
         containers: summary.containers,
     }
 }
@@ -104,15 +110,16 @@ pub(super) fn details(d: Details, driver: &str) -> pb::InspectImageResponse {
     let mut history: Vec<pb::History> = d.history.iter().map(history_line).collect();
     if let Some(top) = history.first_mut() {
         top.references.clone_from(&d.summary.references);
-        top.image_id = d.summary.record.id.to_string();
+        top.image_id = d.summary.id.to_string();
     }
     pb::InspectImageResponse {
-        image: Some(image(&d.summary)),
-        config: Some(config(&d.summary.record.config)),
+        image: Some(image(d.summary)),
+        config: Some(config(&d.config)),
         history,
         config_json: d.config_json,
         manifest_json: d.manifest_json,
         driver: driver.to_owned(),
+        last_tag_unix_ns: d.tagged_unix_ns,
     }
 }
 
