@@ -202,6 +202,7 @@ impl Error {
                 format!("remove {} one by one, or use force", references.join(", "))
             }
             Self::Registry(e) => e.hint(),
+            Self::Volume(e) => e.hint().into(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()
             }

@@ -30,4 +30,5 @@ pub mod store;
 pub mod tarball;
 pub mod trash;
 pub mod unpack;
+pub mod usage;
 pub mod volume;

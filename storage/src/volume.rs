@@ -1,8 +1,9 @@
 //! Volumes: directories that outlive containers.
 //!
 //! A volume is `volumes/<name>/` with `volume.json`, `_data` (what is mounted) and `users/<container>`, an empty file for
-//! each use. It is made under a temporary name and renamed. A named volume is durable before it is acknowledged; an anonymous one
-//! lives on the start path of a container and is not fsynced, nor are uses, which a power cut ends anyway.
+//! each use. It is made under a temporary name and renamed. A named volume is durable before it is acknowledged, and so is the content
+//! that its first use copies in, which is filled beside `_data` and renamed: after a crash it is there whole or not yet. An anonymous one
+//! lives on the start path of a container and is not fsynced; its name says all that a torn record would have said.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,10 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use davit_contracts::{Kind, id};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{At, PathError};
+use crate::filter::Filters;
 use crate::trash::Trash;
+
+pub mod options;
+
+use options::{Backing, backing};
 
 /// Why a volume cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +35,7 @@ pub enum VolumeError {
     #[error("no volume '{0}'")]
     Unknown(String),
     /// Containers use it.
-    #[error("volume '{name}' is in use by {}", users.join(", "))]
+    #[error("volume '{name}' is in use by {}", users.iter().map(|u| short(u)).collect::<Vec<_>>().join(", "))]
     InUse {
         /// Which.
         name: String,
@@ -39,8 +46,31 @@ pub enum VolumeError {
     #[error("volume '{0}' exists already with other options")]
     Differs(String),
     /// An option that the local driver does not have.
-    #[error("the local volume driver has no option '{0}'")]
+    #[error("the local volume driver has no option '{0}': type, device and o are known")]
     UnknownOption(String),
+    /// An option without which the others mean nothing.
+    #[error("the volume's option '{0}' is missing")]
+    MissingOption(&'static str),
+    /// A file system that nobody here mounts.
+    #[error("the local volume driver cannot mount '{0}': tmpfs, and binds of directories (type=none, o=bind), are supported")]
+    UnsupportedType(String),
+    /// A bind's directory.
+    #[error("the volume's device {0} is not the absolute path of something that exists")]
+    Device(PathBuf),
+    /// Another driver.
+    #[error("no volume driver '{0}': only local is there")]
+    UnknownDriver(String),
+    /// A part of a volume that is not there, or not in it.
+    #[error("volume '{name}' has no '{subpath}', or it is or leads through a symbolic link")]
+    Subpath {
+        /// Which.
+        name: String,
+        /// As asked for.
+        subpath: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Its record is torn.
     #[error("the record of volume '{name}' is damaged")]
     Record {
@@ -65,14 +95,31 @@ impl VolumeError {
     /// For the contract.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::BadName(_) | Self::UnknownOption(_) => Kind::InvalidArgument,
-            Self::Unknown(_) => Kind::NotFound,
+            Self::BadName(_) | Self::UnknownOption(_) | Self::MissingOption(_) | Self::Device(_) => {
+                Kind::InvalidArgument
+            }
+            Self::UnsupportedType(_) => Kind::Unsupported,
+            Self::Unknown(_) | Self::UnknownDriver(_) | Self::Subpath { .. } => Kind::NotFound,
             Self::InUse { .. } => Kind::InUse,
             Self::Differs(_) => Kind::AlreadyExists,
             Self::Record { .. } => Kind::Corrupt,
             Self::Path(_) | Self::Copy { .. } => Kind::Internal,
         }
     }
+
+    /// What the person can do next; may be empty.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::InUse { .. } => "remove the containers first",
+            Self::UnsupportedType(_) => "mount it on the host, and make a volume of it with type=none, o=bind and device=PATH",
+            _ => "",
+        }
+    }
+}
+
+/// A container's id as `ps` shows it.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 /// A volume.
@@ -96,6 +143,22 @@ pub struct VolumeRecord {
     pub users: Vec<String>,
 }
 
+/// Where content that is being copied in grows.
+const FILLING: &str = ".fill-";
+
+/// A container's wish for a volume.
+#[derive(Debug, Default)]
+pub struct Wish<'a> {
+    /// Empty: anonymous.
+    pub name: &'a str,
+    /// The container.
+    pub user: &'a str,
+    /// For a volume that is made now.
+    pub labels: BTreeMap<String, String>,
+    /// For a volume that is made now.
+    pub options: BTreeMap<String, String>,
+}
+
 /// All volumes.
 pub struct Volumes {
     dir: PathBuf,
@@ -111,6 +174,12 @@ impl Volumes {
         for entry in std::fs::read_dir(&dir).at("read", &dir)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(".new-") {
                 trash.discard(&entry.path())?;
+                continue;
+            }
+            for inner in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                if inner.file_name().to_string_lossy().starts_with(FILLING) {
+                    trash.discard(&inner.path())?;
+                }
             }
         }
         Ok(Self { dir, trash, changing: Mutex::new(()) })
@@ -135,9 +204,7 @@ impl Volumes {
         let anonymous = name.is_empty();
         let name = if anonymous { random_name() } else { name.to_owned() };
         id::check_name(&name)?;
-        if let Some(option) = options.keys().next() {
-            return Err(VolumeError::UnknownOption(option.clone()));
-        }
+        backing(&options)?;
         let _changing = self.lock();
         if let Some(there) = self.read(&name)? {
             return if there.options == options { Ok(there) } else { Err(VolumeError::Differs(name)) };
@@ -169,11 +236,10 @@ impl Volumes {
         let path = staged.join("volume.json");
         std::fs::write(&path, serde_json::to_vec(record).expect("a record of strings is JSON"))
             .at("write", &path)?;
-        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).at("sync", path);
         if durable {
-            sync(&path)?;
-            sync(staged)?;
+            [&path, &data, &staged.join("users"), &staged.to_owned()].into_iter().try_for_each(|p| sync(p))?;
         }
+        crate::failpoint::pass("volume.made");
         std::fs::rename(staged, self.dir.join(&record.name)).at("rename", staged)?;
         if durable {
             sync(&self.dir)?;
@@ -185,11 +251,16 @@ impl Volumes {
         let path = self.dir.join(name).join("volume.json");
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !self.data(name).is_dir() => return Ok(None),
+            // A power cut may have torn what was not fsynced.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e).at("read", &path)?,
         };
-        let mut record: VolumeRecord = serde_json::from_slice(&bytes)
-            .map_err(|source| VolumeError::Record { name: name.to_owned(), source })?;
+        let mut record: VolumeRecord = match serde_json::from_slice(&bytes) {
+            Ok(record) => record,
+            Err(_) if is_random_name(name) => self.anonymous_again(name),
+            Err(source) => return Err(VolumeError::Record { name: name.to_owned(), source }),
+        };
         let users = std::fs::read_dir(self.dir.join(name).join("users"));
         record.users =
             users.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
@@ -230,44 +301,143 @@ impl Volumes {
         if !record.users.is_empty() {
             return Err(VolumeError::InUse { name: name.to_owned(), users: record.users });
         }
-        Ok(self.trash.discard(&self.dir.join(name))?)
+        self.trash.discard(&self.dir.join(name))?;
+        Ok(sync(&self.dir)?)
     }
 
-    /// Records a use; makes the volume when it is missing. On first use of an empty volume `populate` may fill it.
+    /// Records a use; makes the volume when it is missing. On first use of an empty volume `populate` may fill the directory that it is
+    /// given, and says whether it did.
     pub fn acquire(
         &self,
-        name: &str,
-        user: &str,
-        populate: impl FnOnce(&Path) -> std::io::Result<()>,
+        wish: Wish<'_>,
+        populate: impl FnOnce(&Path) -> std::io::Result<bool>,
     ) -> Result<VolumeRecord, VolumeError> {
-        id::check_name(user)?;
+        id::check_name(wish.user)?;
         let _changing = self.lock();
-        let anonymous = name.is_empty();
-        let name = if anonymous { random_name() } else { name.to_owned() };
+        let anonymous = wish.name.is_empty();
+        let name = if anonymous { random_name() } else { wish.name.to_owned() };
         id::check_name(&name)?;
         let record = if let Some(record) = self.read(&name)? {
             record
         } else {
-            let (labels, options) = (BTreeMap::new(), BTreeMap::new());
+            backing(&wish.options)?;
             let record = VolumeRecord {
                 name: name.clone(),
                 created_unix_ns: now_ns(),
-                labels,
-                options,
+                labels: wish.labels,
+                options: wish.options,
                 anonymous,
                 users: Vec::new(),
             };
             self.make(record, !anonymous)?
         };
-        let data = self.data(&name);
-        let empty = std::fs::read_dir(&data).at("read", &data)?.next().is_none();
-        if empty && record.users.is_empty() {
-            populate(&data).map_err(|source| VolumeError::Copy { name: name.clone(), source })?;
+        match backing(&record.options)? {
+            Backing::Directory if record.users.is_empty() => self.populate(&record, populate)?,
+            Backing::Bind { device, .. } if !device.exists() => return Err(VolumeError::Device(device)),
+            _ => {}
         }
         let users = self.dir.join(&name).join("users");
         std::fs::create_dir_all(&users).at("create", &users)?;
-        std::fs::write(users.join(user), b"").at("write", &users)?;
+        std::fs::write(users.join(wish.user), b"").at("write", &users)?;
         self.get(&name)
+    }
+
+    /// Fills an empty volume beside its directory and puts the result in its place.
+    fn populate(
+        &self,
+        record: &VolumeRecord,
+        populate: impl FnOnce(&Path) -> std::io::Result<bool>,
+    ) -> Result<(), VolumeError> {
+        let (volume, data) = (self.dir.join(&record.name), self.data(&record.name));
+        if std::fs::read_dir(&data).at("read", &data)?.next().is_some() {
+            return Ok(());
+        }
+        let staged = volume.join(format!("{FILLING}{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&staged).at("create", &staged)?;
+        let filled = populate(&staged)
+            .map_err(|source| VolumeError::Copy { name: record.name.clone(), source })
+            .and_then(|copied| {
+                if !copied {
+                    return Ok(std::fs::remove_dir(&staged).at("remove", &staged)?);
+                }
+                if !record.anonymous {
+                    // One call for however many files.
+                    File::open(&staged)
+                        .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
+                        .at("sync the file system of", &staged)?;
+                }
+                crate::failpoint::pass("volume.filled");
+                std::fs::rename(&staged, &data).at("rename", &staged)?;
+                if record.anonymous { Ok(()) } else { Ok(sync(&volume)?) }
+            });
+        if filled.is_err() {
+            let _ = self.trash.discard(&staged);
+        }
+        filled
+    }
+
+    /// What a container mounts of a volume. A part of it is checked here and opened again by the container's monitor, which follows no
+    /// link either.
+    pub fn mount(&self, record: &VolumeRecord, subpath: &str) -> Result<Mount, VolumeError> {
+        let mount = |kind, source: PathBuf, options| Mount { kind, source, options };
+        let mut mount = match backing(&record.options)? {
+            Backing::Directory => mount("bind", self.data(&record.name), vec!["rbind".to_owned()]),
+            Backing::Tmpfs(options) => mount("tmpfs", PathBuf::from("tmpfs"), options),
+            Backing::Bind { device, options } => mount("bind", device, options),
+        };
+        if subpath.is_empty() {
+            return Ok(mount);
+        }
+        let failed = |source: std::io::Error| VolumeError::Subpath {
+            name: record.name.clone(),
+            subpath: subpath.to_owned(),
+            source,
+        };
+        if mount.kind != "bind" {
+            return Err(failed(std::io::ErrorKind::NotFound.into()));
+        }
+        let root = File::open(&mount.source).map_err(failed)?;
+        let (flags, how) = (
+            OFlags::PATH | OFlags::CLOEXEC,
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        );
+        rustix::fs::openat2(&root, subpath, flags, Mode::empty(), how).map_err(|e| failed(e.into()))?;
+        mount.options.push(format!("X-davit.subpath={subpath}"));
+        Ok(mount)
+    }
+
+    /// Removes volumes that nobody uses: anonymous ones, with `all` every one. Answers their names and how many bytes they held.
+    pub fn prune(&self, all: bool, filters: &Filters) -> Result<(Vec<String>, u64), crate::error::Error> {
+        filters.only(&["label", "label!", "all"])?;
+        let all = all || filters.flag("all")? == Some(true);
+        let _changing = self.lock();
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for record in self.list()? {
+            if record.users.is_empty() && (all || record.anonymous) && filters.labels(&record.labels) {
+                let size = crate::usage::tree_size(&self.data(&record.name));
+                self.trash.discard(&self.dir.join(&record.name)).map_err(VolumeError::from)?;
+                bytes += size;
+                removed.push(record.name);
+            }
+        }
+        if !removed.is_empty() {
+            sync(&self.dir).map_err(VolumeError::from)?;
+        }
+        Ok((removed, bytes))
+    }
+
+    /// The record of an anonymous volume whose own one was torn.
+    fn anonymous_again(&self, name: &str) -> VolumeRecord {
+        let made = std::fs::metadata(self.dir.join(name)).and_then(|m| m.modified()).ok();
+        let since = made.and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+        VolumeRecord {
+            name: name.to_owned(),
+            created_unix_ns: i64::try_from(since.as_nanos()).unwrap_or(0),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            anonymous: true,
+            users: Vec::new(),
+        }
     }
 
     /// Ends all uses of a container; answers the anonymous volumes that were removed with it.
@@ -287,6 +457,25 @@ impl Volumes {
     }
 }
 
+/// What a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// "bind" or "tmpfs".
+    pub kind: &'static str,
+    /// Of a bind.
+    pub source: PathBuf,
+    /// For mount(8), and `X-davit.subpath=`.
+    pub options: Vec<String>,
+}
+
+fn sync(path: &Path) -> Result<(), PathError> {
+    File::open(path).and_then(|f| f.sync_all()).at("sync", path)
+}
+
+fn is_random_name(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn random_name() -> String {
     use std::fmt::Write as _;
     let bytes: [u8; 32] = rand::random();
@@ -303,47 +492,4 @@ pub fn now_ns() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn volumes() -> (tempfile::TempDir, Volumes) {
-        let tmp = tempfile::tempdir().unwrap();
-        let trash = Trash::open(tmp.path().join("trash")).unwrap();
-        let volumes = Volumes::open(tmp.path(), trash).unwrap();
-        (tmp, volumes)
-    }
-
-    #[test]
-    fn a_volume_in_use_is_kept() {
-        let (_tmp, volumes) = volumes();
-        volumes.create("data", BTreeMap::new(), BTreeMap::new()).unwrap();
-        let fill = |dir: &Path| std::fs::write(dir.join("from-image"), "x");
-        volumes.acquire("data", "c1", fill).unwrap();
-        volumes.acquire("data", "c1", |_| panic!("filled twice")).unwrap();
-        assert!(matches!(volumes.remove("data", true), Err(VolumeError::InUse { .. })));
-        assert_eq!(volumes.release("c1", true).unwrap(), Vec::<String>::new());
-        assert!(volumes.data("data").join("from-image").exists());
-        volumes.remove("data", false).unwrap();
-        assert!(matches!(volumes.get("data"), Err(VolumeError::Unknown(_))));
-        volumes.remove("data", true).unwrap();
-    }
-
-    #[test]
-    fn an_anonymous_volume_goes_with_its_last_user() {
-        let (_tmp, volumes) = volumes();
-        let made = volumes.acquire("", "c1", |_| Ok(())).unwrap();
-        assert!(made.anonymous && made.name.len() == 64);
-        assert_eq!(volumes.release("c1", true).unwrap(), [made.name]);
-        assert!(volumes.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn names_cannot_leave_the_directory() {
-        let (_tmp, volumes) = volumes();
-        for bad in ["../x", "a/b", ".new-x", "."] {
-            assert!(volumes.create(bad, BTreeMap::new(), BTreeMap::new()).is_err(), "{bad}");
-            assert!(volumes.get(bad).is_err(), "{bad}");
-        }
-        assert!(volumes.acquire("ok", "../evil", |_| Ok(())).is_err());
-    }
-}
+mod tests;

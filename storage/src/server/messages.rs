@@ -11,6 +11,7 @@ use crate::oci::{self, Platform, RunConfig};
 use crate::progress::{Done, Event, Phase};
 use crate::snapshot::SnapshotRecord;
 use crate::store::Store;
+use crate::usage::DiskUsage;
 use crate::volume::VolumeRecord;
 
 pub(super) fn sorted(map: HashMap<String, String>) -> BTreeMap<String, String> {
@@ -174,4 +175,32 @@ pub(super) fn volume(store: &Store, record: &VolumeRecord) -> pb::Volume {
         anonymous: record.anonymous,
         users: record.users.clone(),
     }
+}
+
+/// Sums, and with `verbose` what they are made of.
+pub(super) fn disk_usage(store: &Store, usage: DiskUsage, verbose: bool) -> pb::DiskUsageResponse {
+    use pb::disk_usage_response::{ImageUsage, SnapshotUsage, Usage, VolumeUsage};
+    let sum = |u: crate::usage::Usage| {
+        Some(Usage { count: u.count, active: u.active, bytes: u.bytes, reclaimable: u.reclaimable })
+    };
+    let mut out = pb::DiskUsageResponse {
+        images: sum(usage.images),
+        containers: sum(usage.snapshots),
+        volumes: sum(usage.volumes),
+        blobs: sum(usage.blobs),
+        ..pb::DiskUsageResponse::default()
+    };
+    if verbose {
+        let one = |(summary, shared_bytes): (Summary, u64)| ImageUsage {
+            unique_bytes: summary.size - shared_bytes,
+            shared_bytes,
+            image: Some(image(summary)),
+        };
+        out.image = usage.image.into_iter().map(one).collect();
+        out.snapshot =
+            usage.snapshot.into_iter().map(|(key, bytes)| SnapshotUsage { key, bytes }).collect();
+        let one = |(v, bytes): (VolumeRecord, u64)| VolumeUsage { volume: Some(volume(store, &v)), bytes };
+        out.volume = usage.volume.into_iter().map(one).collect();
+    }
+    out
 }

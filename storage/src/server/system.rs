@@ -6,11 +6,11 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::unsupported;
+use super::{blocking, messages, unsupported};
 use crate::store::Store;
 
 /// The service.
-pub(super) struct System(#[allow(dead_code)] pub(super) Arc<Store>);
+pub(super) struct System(pub(super) Arc<Store>);
 
 #[tonic::async_trait]
 impl pb::system_server::System for System {
@@ -18,9 +18,13 @@ impl pb::system_server::System for System {
 
     async fn disk_usage(
         &self,
-        _: Request<pb::DiskUsageRequest>,
+        request: Request<pb::DiskUsageRequest>,
     ) -> Result<Response<pb::DiskUsageResponse>, Status> {
-        Err(unsupported("tell what takes space"))
+        let verbose = request.into_inner().verbose;
+        let answer = blocking(&self.0, move |store| {
+            Ok(messages::disk_usage(store, store.disk_usage()?, verbose))
+        });
+        Ok(Response::new(answer.await?))
     }
 
     async fn check(&self, _: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
