@@ -74,9 +74,11 @@ pub fn plan(spec: &Spec, bundle: &Path, bind_devices: bool) -> Result<Plan> {
 }
 
 impl Plan {
-    /// Clones the trees of all bind mounts with our rights (before entering a user namespace that may lack them).
-    pub fn clone_sources(&mut self) -> Result<()> {
-        for planned in self.mounts.iter_mut().filter(|p| p.options.bind) {
+    /// Clones the trees of bind mounts with our rights: all of them before entering a user namespace that may lack them, otherwise those that are
+    /// to be shared, which are no peers of their sources any more once the new mount namespace is cut off.
+    pub fn clone_sources(&mut self, all: bool) -> Result<()> {
+        let shared = |p: &Planned| p.options.propagation.iter().any(|(kind, _)| kind & libc::MS_SHARED != 0);
+        for planned in self.mounts.iter_mut().filter(|p| p.options.bind && (all || shared(p))) {
             let source = self.bundle.join(&planned.mount.source);
             planned.tree = Some(mounts::clone_source(&source, planned.options.recursive)?);
         }
