@@ -119,7 +119,9 @@ fn volumes_from(text: &str) -> Result<String, String> {
     let (name, mode) = text.split_once(':').unwrap_or((text, ""));
     let known = mode.split(',').all(|m| matches!(m, "" | "ro" | "rw" | "z" | "Z"));
     if name.is_empty() || !known {
-        return Err(format!("'{text}' is no --volumes-from: CONTAINER, CONTAINER:ro or CONTAINER:rw is expected"));
+        return Err(format!(
+            "'{text}' is no --volumes-from: CONTAINER, CONTAINER:ro or CONTAINER:rw is expected"
+        ));
     }
     Ok(if mode.split(',').any(|m| m == "ro") { format!("{name}:ro") } else { name.to_owned() })
 }

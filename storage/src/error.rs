@@ -104,7 +104,9 @@ pub enum Error {
         keys: Vec<String>,
     },
     /// Removal by id of what has several names.
-    #[error("conflict: unable to delete {image} (must be forced) - image is referenced in multiple repositories")]
+    #[error(
+        "conflict: unable to delete {image} (must be forced) - image is referenced in multiple repositories"
+    )]
     SeveralReferences {
         /// Which.
         image: String,

@@ -171,9 +171,15 @@ mod tests {
         ] {
             assert!(glob(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in
-            [("a*", "a/b"), ("alp", "alpine"), ("[a", "a"), ("a\\", "a"), ("", "a"), ("?", "/"), ("[^a]", "a")]
-        {
+        for (pattern, text) in [
+            ("a*", "a/b"),
+            ("alp", "alpine"),
+            ("[a", "a"),
+            ("a\\", "a"),
+            ("", "a"),
+            ("?", "/"),
+            ("[^a]", "a"),
+        ] {
             assert!(!glob(pattern, text), "{pattern} {text}");
         }
         assert!(!glob(&"*a".repeat(200), &"a".repeat(199)));
@@ -188,7 +194,9 @@ mod tests {
         assert!(!f(&[("label", "a"), ("label", "c")]).labels(&labels));
         assert!(!f(&[("label!", "a=1")]).labels(&labels) && f(&[("label!", "a=2")]).labels(&labels));
         let names = f(&[("name", "x"), ("name", "y")]);
-        assert!(names.any("name", |v| v == "y") && !names.any("name", |v| v == "z") && names.any("q", |_| false));
+        assert!(
+            names.any("name", |v| v == "y") && !names.any("name", |v| v == "z") && names.any("q", |_| false)
+        );
         assert_eq!(f(&[("dangling", "1")]).flag("dangling").unwrap(), Some(true));
         assert!(f(&[("dangling", "x")]).flag("dangling").is_err());
         assert!(f(&[("dangling", "1"), ("dangling", "0")]).flag("dangling").is_err());

@@ -189,9 +189,15 @@ mod tests {
 
     #[test]
     fn stored_names_are_shown_as_the_grammar_has_it() {
-        for text in
-            ["a", "a:1", "team/a:1", "reg:5000/a/b:2", "localhost/a", "library/a/b:1", "docker.io/library/x:y"]
-        {
+        for text in [
+            "a",
+            "a:1",
+            "team/a:1",
+            "reg:5000/a/b:2",
+            "localhost/a",
+            "library/a/b:1",
+            "docker.io/library/x:y",
+        ] {
             let reference = Reference::parse(text).unwrap();
             assert_eq!(familiar(&reference.canonical()), reference.familiar(), "{text}");
         }

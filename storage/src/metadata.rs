@@ -14,8 +14,8 @@ use crate::oci::{HistoryEntry, Platform, RunConfig};
 
 mod summary;
 
-use summary::{SUMMARIES, TAGGED};
 pub use summary::SummaryRow;
+use summary::{SUMMARIES, TAGGED};
 
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");

@@ -55,7 +55,8 @@ impl Store {
         let used = |image: &ImageRecord| counts.contains_key(&image.id);
         let (all, needed) = (reach(&contents, |_| true), reach(&contents, used));
         let layers = |set: &Reach<'_>| -> u64 { set.layers.iter().map(|d| layer_size(&contents, d)).sum() };
-        let blobs = |set: &Reach<'_>| -> u64 { set.blobs.iter().filter_map(|d| contents.blobs.get(*d)).sum() };
+        let blobs =
+            |set: &Reach<'_>| -> u64 { set.blobs.iter().filter_map(|d| contents.blobs.get(*d)).sum() };
         let active = contents.images.values().filter(|i| used(i)).count() as u64;
         let blob_usage = Usage {
             count: all.blobs.len() as u64,

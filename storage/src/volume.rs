@@ -52,7 +52,9 @@ pub enum VolumeError {
     #[error("the volume's option '{0}' is missing")]
     MissingOption(&'static str),
     /// A file system that nobody here mounts.
-    #[error("the local volume driver cannot mount '{0}': tmpfs, and binds of directories (type=none, o=bind), are supported")]
+    #[error(
+        "the local volume driver cannot mount '{0}': tmpfs, and binds of directories (type=none, o=bind), are supported"
+    )]
     UnsupportedType(String),
     /// A bind's directory.
     #[error("the volume's device {0} is not the absolute path of something that exists")]
@@ -111,7 +113,9 @@ impl VolumeError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::InUse { .. } => "remove the containers first",
-            Self::UnsupportedType(_) => "mount it on the host, and make a volume of it with type=none, o=bind and device=PATH",
+            Self::UnsupportedType(_) => {
+                "mount it on the host, and make a volume of it with type=none, o=bind and device=PATH"
+            }
             _ => "",
         }
     }
@@ -237,7 +241,9 @@ impl Volumes {
         std::fs::write(&path, serde_json::to_vec(record).expect("a record of strings is JSON"))
             .at("write", &path)?;
         if durable {
-            [&path, &data, &staged.join("users"), &staged.to_owned()].into_iter().try_for_each(|p| sync(p))?;
+            [&path, &data, &staged.join("users"), &staged.to_owned()]
+                .into_iter()
+                .try_for_each(|p| sync(p))?;
         }
         crate::failpoint::pass("volume.made");
         std::fs::rename(staged, self.dir.join(&record.name)).at("rename", staged)?;
@@ -251,7 +257,9 @@ impl Volumes {
         let path = self.dir.join(name).join("volume.json");
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !self.data(name).is_dir() => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !self.data(name).is_dir() => {
+                return Ok(None);
+            }
             // A power cut may have torn what was not fsynced.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e).at("read", &path)?,

@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use crate::cargo;
 
+mod images;
 mod measure;
 mod memory;
 mod peers;
@@ -18,6 +19,8 @@ mod report;
 pub enum What {
     /// `davit run --rm IMG true`, with and without network, and what the daemons and monitors hold in memory
     Run(Options),
+    /// `davit image ls` and its like with ten thousand images
+    Images(images::Options),
 }
 
 /// How to measure.
@@ -48,7 +51,10 @@ pub struct Options {
 
 /// Runs one benchmark and writes its report.
 pub fn run(what: &What) -> anyhow::Result<()> {
-    let What::Run(options) = what;
+    let options = match what {
+        What::Images(options) => return images::run(options),
+        What::Run(options) => options,
+    };
     let binaries = match &options.bin_dir {
         Some(dir) => dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?,
         None => cargo::build(!options.debug)?,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use davit_contracts::runtime::{
-    KillRequest, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StopRequest,
-    UnpauseRequest, WaitRequest,
+    KillRequest, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StopRequest, UnpauseRequest,
+    WaitRequest,
 };
 use davit_contracts::{Kind, id};
 

@@ -205,7 +205,9 @@ mod tests {
              container\n  - all dangling images\n"
         );
         let long = warning(&args(true, true, &[("label!", "keep")]));
-        assert!(long.contains("\n  - all anonymous volumes not used by at least one container\n  - all images without"));
+        assert!(long.contains(
+            "\n  - all anonymous volumes not used by at least one container\n  - all images without"
+        ));
         assert!(long.ends_with("\n\n  Items to be pruned will be filtered with:\n  - label!=keep\n"));
     }
 

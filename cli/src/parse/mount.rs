@@ -67,7 +67,11 @@ fn flagless(spec: &mut MountSpec, key: &str, value: &str) -> Result<(), String> 
             "enabled" | "writable" => {}
             "disabled" => spec.non_recursive = true,
             "readonly" => spec.read_only_recursive = true,
-            _ => return Err(format!("bind-recursive is enabled, disabled, writable or readonly, not '{value}'")),
+            _ => {
+                return Err(format!(
+                    "bind-recursive is enabled, disabled, writable or readonly, not '{value}'"
+                ));
+            }
         },
         "volume-subpath" => value.clone_into(&mut spec.subpath),
         "volume-driver" if matches!(value, "local" | "") => {}
@@ -77,8 +81,7 @@ fn flagless(spec: &mut MountSpec, key: &str, value: &str) -> Result<(), String> 
             if name.is_empty() {
                 return Err(format!("{key} is of the form name=value, not '{value}'"));
             }
-            let map =
-                if key == "volume-label" { &mut spec.volume_labels } else { &mut spec.volume_options };
+            let map = if key == "volume-label" { &mut spec.volume_labels } else { &mut spec.volume_options };
             map.insert(name.to_owned(), text.to_owned());
         }
         "consistency" => {}
@@ -150,7 +153,9 @@ mod tests {
         let m = mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1777").unwrap();
         assert_eq!((m.options["size"].as_str(), m.options["mode"].as_str()), ("1048576", "1777"));
         assert_eq!(tmpfs("/run/:size=1m"), Ok("/run:size=1m".into()));
-        let m = mount("src=v,dst=/v,volume-nocopy,volume-subpath=a/b,volume-label=k=v,\"volume-opt=o=a=1,b=2\"").unwrap();
+        let m =
+            mount("src=v,dst=/v,volume-nocopy,volume-subpath=a/b,volume-label=k=v,\"volume-opt=o=a=1,b=2\"")
+                .unwrap();
         assert_eq!((m.subpath.as_str(), m.volume_labels["k"].as_str()), ("a/b", "v"));
         assert_eq!((m.volume_options["o"].as_str(), m.options["nocopy"].as_str()), ("a=1,b=2", "true"));
         let m = mount("type=bind,src=/a,dst=/b,bind-nonrecursive,bind-create-src=true").unwrap();

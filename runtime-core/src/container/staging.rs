@@ -57,7 +57,8 @@ mod tests {
             propagation: propagation.into(),
             ..MountSpec::default()
         };
-        let mounts = vec![mount("/a", ""), mount("/b", "rshared"), mount("/c", "slave"), mount("/d", "shared")];
+        let mounts =
+            vec![mount("/a", ""), mount("/b", "rshared"), mount("/c", "slave"), mount("/d", "shared")];
         let point = |m: &MountSpec| MountPoint {
             r#type: m.r#type.clone(),
             source: m.source.clone(),

@@ -224,7 +224,12 @@ impl Task {
         stages: &Stages,
     ) -> Result<Resolved, RuntimeError> {
         let mounts = root.mounts.into_iter().map(wire_mount).collect();
-        stages.time("mount", self.request(Request::Mount(Box::new(CreateSpec { mounts, ..CreateSpec::default() })))).await?;
+        stages
+            .time(
+                "mount",
+                self.request(Request::Mount(Box::new(CreateSpec { mounts, ..CreateSpec::default() }))),
+            )
+            .await?;
         let monitor = self.record.monitor.map_or(0, |m| m.pid);
         let run = self.engine.dirs.run_dir(self.record.id());
         let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));

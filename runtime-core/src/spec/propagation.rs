@@ -68,7 +68,10 @@ mod tests {
         assert!(holds("/srv/a", "rshared").is_ok() && holds("/srv", "rslave").is_ok());
         assert!(holds("/with blank/x", "slave").is_ok() && holds("/with blank/x", "shared").is_err());
         let e = holds("/srv/private/x", "rshared").unwrap_err().to_string();
-        assert!(e.contains("path /srv/private/x is mounted on /srv/private but it is not a shared mount"), "{e}");
+        assert!(
+            e.contains("path /srv/private/x is mounted on /srv/private but it is not a shared mount"),
+            "{e}"
+        );
         assert!(holds("/etc", "rslave").unwrap_err().to_string().contains("not a shared or slave mount"));
         assert!(holds("/srvx", "shared").is_err());
     }

@@ -73,7 +73,8 @@ impl Store {
         let mut untagged = Vec::new();
         for image in &images {
             let names = tags.get(&image.id).cloned().unwrap_or_default();
-            let plan = Plan { digests: image.repo_digests.clone(), tags: names.clone(), last: true, named: false };
+            let plan =
+                Plan { digests: image.repo_digests.clone(), tags: names.clone(), last: true, named: false };
             untagged.extend(plan.untagged());
             gone.extend(names);
         }

@@ -240,10 +240,8 @@ mod tests {
     }
 
     fn layer(name: &[u8], size: u64) -> LayerRecord {
-        let json = format!(
-            r#"{{"diff_id": "{0}", "blob": "{0}", "size": {size}, "entries": 1}}"#,
-            Digest::of(name)
-        );
+        let json =
+            format!(r#"{{"diff_id": "{0}", "blob": "{0}", "size": {size}, "entries": 1}}"#, Digest::of(name));
         serde_json::from_str(&json).unwrap()
     }
 
@@ -269,7 +267,9 @@ mod tests {
         assert_eq!(sizes, [10, 15]);
         let row = db.summaries().unwrap().into_iter().find(|r| r.id == Digest::of(&[1])).unwrap();
         assert_eq!((row.labels["a"].as_str(), row.created_unix_ns), ("b", 1));
-        assert!(db.tagged_unix_ns(&row.id).unwrap() > 0 && db.tagged_unix_ns(&Digest::of(&[2])).unwrap() == 0);
+        assert!(
+            db.tagged_unix_ns(&row.id).unwrap() > 0 && db.tagged_unix_ns(&Digest::of(&[2])).unwrap() == 0
+        );
         let record = ImageRecord { repo_digests: Vec::new(), ..image(1, &[&Digest::of(b"1")]) };
         db.untag(&["docker.io/library/i:1".into()], &record).unwrap();
         assert!(db.tags().unwrap().is_empty());

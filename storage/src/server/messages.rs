@@ -197,8 +197,7 @@ pub(super) fn disk_usage(store: &Store, usage: DiskUsage, verbose: bool) -> pb::
             image: Some(image(summary)),
         };
         out.image = usage.image.into_iter().map(one).collect();
-        out.snapshot =
-            usage.snapshot.into_iter().map(|(key, bytes)| SnapshotUsage { key, bytes }).collect();
+        out.snapshot = usage.snapshot.into_iter().map(|(key, bytes)| SnapshotUsage { key, bytes }).collect();
         let one = |(v, bytes): (VolumeRecord, u64)| VolumeUsage { volume: Some(volume(store, &v)), bytes };
         out.volume = usage.volume.into_iter().map(one).collect();
     }

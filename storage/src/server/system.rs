@@ -21,9 +21,8 @@ impl pb::system_server::System for System {
         request: Request<pb::DiskUsageRequest>,
     ) -> Result<Response<pb::DiskUsageResponse>, Status> {
         let verbose = request.into_inner().verbose;
-        let answer = blocking(&self.0, move |store| {
-            Ok(messages::disk_usage(store, store.disk_usage()?, verbose))
-        });
+        let answer =
+            blocking(&self.0, move |store| Ok(messages::disk_usage(store, store.disk_usage()?, verbose)));
         Ok(Response::new(answer.await?))
     }
 

@@ -19,6 +19,7 @@ pub struct Host {
     /// In a user namespace of its own.
     rootless: bool,
     daemon: Option<Child>,
+    env: &'static [(&'static str, &'static str)],
 }
 
 impl Host {
@@ -39,7 +40,7 @@ impl Host {
 
     async fn begin(tmpfs: Option<&'static str>, rootless: bool) -> Self {
         let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
-        let mut host = Self { tmp, tmpfs, rootless, daemon: None };
+        let mut host = Self { tmp, tmpfs, rootless, daemon: None, env: &[] };
         host.start().await;
         host
     }
@@ -69,6 +70,7 @@ impl Host {
             .env("DAVIT_CONFIG_DIR", self.tmp.path().join("config"))
             .env_remove("LISTEN_FDS")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.env.iter().copied())
             .stdin(Stdio::null());
         command
     }
@@ -86,10 +88,18 @@ impl Host {
         panic!("storaged does not start: {}", self.log());
     }
 
+    /// The same daemon again, with more in its environment; also where it has ended by itself.
+    pub async fn restart_with(&mut self, env: &'static [(&'static str, &'static str)]) {
+        self.kill();
+        self.env = env;
+        self.start().await;
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
-        daemon.kill().unwrap();
+        // One that has ended already is no process to be killed.
+        let _ = daemon.kill();
         daemon.wait().unwrap();
     }
 
