@@ -215,9 +215,11 @@ fn small(host: &Host, name: &str, changes: &[&str]) {
         tar.display()
     ))
     .ok();
-    let changes = changes.iter().flat_map(|c| ["-c", c]);
     let path = tar.to_string_lossy().into_owned();
-    host.davit(["import"].into_iter().chain(changes).chain([path.as_str(), name])).ok();
+    let mut words = vec!["import"];
+    changes.iter().for_each(|c| words.extend(["-c", c]));
+    words.extend([path.as_str(), name]);
+    host.davit(words).ok();
 }
 
 #[test]

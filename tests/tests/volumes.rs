@@ -19,8 +19,8 @@ fn with_volume(host: &Host) {
 }
 
 fn run<'a>(host: &Host, options: &[&'a str], script: &'a str) -> davit_tests::Ran {
-    let words = ["run", "--rm", "--net", "none"].iter().chain(options).chain(&["data:1", "sh", "-c", script]);
-    host.davit(words.copied())
+    let tail = ["data:1", "sh", "-c", script];
+    host.davit(["run", "--rm", "--net", "none"].iter().chain(options).chain(&tail).copied())
 }
 
 /// Names of all volumes.
@@ -57,7 +57,7 @@ fn a_volume_is_made_listed_inspected_and_removed() {
     assert!(one["Mountpoint"].as_str().unwrap().ends_with("/one/_data") && one["CreatedAt"].is_string());
     host.davit(["volume", "rm", "one", &random]).ok().says("one").says(&random);
     host.davit(["volume", "rm", "one"]).refused(&["no volume", "one"]);
-    host.davit(["volume", "rm", "-f", "one", "two"]).ok().prints("two");
+    host.davit(["volume", "rm", "-f", "one", "two"]).ok().prints("one\ntwo");
     host.davit(["volume", "create", "-d", "nfs", "x"]).refused(&["no volume driver 'nfs'"]);
     assert!(volumes(&host).is_empty());
 }

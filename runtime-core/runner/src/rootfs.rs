@@ -105,19 +105,21 @@ impl Plan {
         Ok(tree)
     }
 
-    /// The last step before the pivot: the root's own attributes.
+    /// The last step before the pivot: the root is read-only where that is wanted.
     pub fn seal(&self, root: &OwnedFd, read_only: bool) -> Result<()> {
         if read_only {
             let attributes = MountAttributes { set: sys::ATTR_RDONLY, ..MountAttributes::default() };
             sys::set_attributes(root.as_fd(), attributes, false)
                 .context(|| "make the root file system read-only")?;
         }
-        if let Some((propagation, recursive)) = self.propagation {
-            let attributes = MountAttributes { propagation, ..MountAttributes::default() };
-            sys::set_attributes(root.as_fd(), attributes, recursive)
-                .context(|| "set the root's propagation")?;
-        }
         Ok(())
+    }
+
+    /// After the pivot, which pivot_root(2) refuses for a shared root: how mounts below the root spread.
+    pub fn spread(&self, root: &OwnedFd) -> Result<()> {
+        let Some((propagation, recursive)) = self.propagation else { return Ok(()) };
+        let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+        sys::set_attributes(root.as_fd(), attributes, recursive).context(|| "set the root's propagation")
     }
 
     /// Whether /dev is ours to fill (not the host's, bound).
