@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use container::{ContainerCommand, InspectArgs};
 use image::ImageCommand;
 use network::NetworkCommand;
-use system::{CompletionArgs, DownArgs, EventsArgs, FormatArgs};
+use system::{CompletionArgs, DownArgs, EventsArgs, FormatArgs, SystemCommand};
 use volume::VolumeCommand;
 
 /// A container engine whose storage, network and runtime can each be replaced while containers run.
@@ -96,6 +96,9 @@ pub enum Command {
     /// Work with volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
+    /// Look after the installation as a whole
+    #[command(subcommand, arg_required_else_help = true)]
+    System(SystemCommand),
     /// Show details of containers, images, networks or volumes
     Inspect(InspectArgs),
     /// Show what happens, as it happens
@@ -178,6 +181,16 @@ mod tests {
             "davit login -u me --password-stdin reg.example:5000",
             "davit push -aq reg.example:5000/app",
             "davit pull -a app",
+            "davit image prune -af --filter until=24h --filter label!=keep",
+            "davit rmi --no-prune -f a b",
+            "davit history -H --no-trunc a",
+            "davit history --human=false a",
+            "davit system df -v",
+            "davit system prune -af --volumes --filter label=a",
+            "davit volume create -d local -o type=tmpfs -o device=tmpfs -o o=size=1m --label a v",
+            "davit volume prune -a -f --filter label=a",
+            "davit run --volumes-from a:ro --volumes-from b --volume-driver local img",
+            "davit ps -as",
         ] {
             parse(line);
         }

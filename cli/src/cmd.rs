@@ -1,7 +1,9 @@
 //! The commands, one file a topic.
 
 mod attach;
+mod confirm;
 mod create;
+mod df;
 mod events;
 mod exec;
 mod image;
@@ -10,6 +12,7 @@ mod lifecycle;
 mod login;
 mod logs;
 mod network;
+mod prune;
 mod ps;
 mod pull;
 mod push;
@@ -23,6 +26,7 @@ use clap::CommandFactory as _;
 
 use crate::app::App;
 use crate::args::container::ContainerCommand;
+use crate::args::system::SystemCommand;
 use crate::args::{Cli, Command, ContainerGroup};
 use crate::error::Outcome;
 
@@ -35,7 +39,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
             ContainerGroup::Inspect(args) => {
                 inspect::inspect(app, args.format.as_deref(), Some("container"), &args.names).await
             }
-            ContainerGroup::Prune(_) => lifecycle::prune(app).await,
+            ContainerGroup::Prune(args) => prune::containers(app, &args).await,
             ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
         },
         Command::Image(c) => image::image(app, c).await,
@@ -52,6 +56,12 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::History(args) => image::history(app, &args).await,
         Command::Network(c) => network::network(app, c).await,
         Command::Volume(c) => volume::volume(app, c).await,
+        Command::System(c) => match c {
+            SystemCommand::Df(args) => df::df(app, &args).await,
+            SystemCommand::Prune(args) => prune::system(app, &args).await,
+            SystemCommand::Info(args) => system::info(app, args.format.as_deref()).await,
+            SystemCommand::Events(args) => events::events(app, &args).await,
+        },
         Command::Inspect(args) => {
             inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), &args.names).await
         }

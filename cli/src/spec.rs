@@ -47,6 +47,7 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         labels: args.label.iter().cloned().collect(),
         annotations: args.annotation.iter().cloned().collect(),
         mounts: mounts(args)?,
+        volumes_from: args.volumes_from.iter().map(|v| volumes_from(v)).collect::<Result<_, _>>()?,
         network: Some(network(args)?),
         resources: Some(resources(args)?),
         security: Some(security(args)),
@@ -111,6 +112,18 @@ fn mounts(args: &CreateArgs) -> Result<Vec<MountSpec>, String> {
         }
     }
     Ok(out)
+}
+
+/// `CONTAINER[:ro|rw]`, with SELinux's letters that mean nothing here.
+fn volumes_from(text: &str) -> Result<String, String> {
+    let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+    let known = mode.split(',').all(|m| matches!(m, "" | "ro" | "rw" | "z" | "Z"));
+    if name.is_empty() || !known {
+        return Err(format!(
+            "'{text}' is no --volumes-from: CONTAINER, CONTAINER:ro or CONTAINER:rw is expected"
+        ));
+    }
+    Ok(if mode.split(',').any(|m| m == "ro") { format!("{name}:ro") } else { name.to_owned() })
 }
 
 fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
@@ -328,6 +341,9 @@ mod tests {
             "-v /a:/t -v /b:/t img",
             "-m x img",
             "--pull now img",
+            "--volumes-from a:x img",
+            "--volumes-from :ro img",
+            "--volume-driver nfs img",
         ] {
             assert!(spec(bad).is_err(), "{bad}");
         }
@@ -335,6 +351,11 @@ mod tests {
             spec("--add-host db:10.0.0.1 --add-host v:[::1] img").unwrap().extra_hosts,
             ["db:10.0.0.1", "v:::1"]
         );
+    }
+
+    #[test]
+    fn volumes_of_others() {
+        assert_eq!(spec("--volumes-from a --volumes-from b:ro,z img").unwrap().volumes_from, ["a", "b:ro"]);
     }
 
     #[test]

@@ -4,14 +4,31 @@ pub mod container;
 pub mod image;
 pub mod inspect;
 pub mod network;
+pub mod usage;
 pub mod volume;
 
 use std::collections::{BTreeMap, HashMap};
+
+use davit_contracts::storage::Filter;
 
 /// `a=b,c=d`, sorted, as lists show labels.
 pub fn labels(map: &HashMap<String, String>) -> String {
     let sorted: BTreeMap<_, _> = map.iter().collect();
     sorted.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
+}
+
+/// Filters of storaged's lists, where a key may be given several times. Ages become moments here: `until=24h`.
+pub fn storage_filters(pairs: &[(String, String)], now: i64) -> Result<Vec<Filter>, String> {
+    let filter = |(key, value): &(String, String)| {
+        let value = if key == "until" {
+            let ns = crate::parse::duration::moment(value, now)?;
+            format!("{}.{:09}", ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000))
+        } else {
+            value.clone()
+        };
+        Ok(Filter { key: key.clone(), value })
+    };
+    pairs.iter().map(filter).collect()
 }
 
 /// Filters as the contracts take them. Repeated keys are joined by commas.

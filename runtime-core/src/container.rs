@@ -24,6 +24,7 @@ pub mod leftovers;
 pub mod network;
 pub mod record;
 pub mod remove;
+pub mod staging;
 pub mod start;
 pub mod state;
 pub mod task;

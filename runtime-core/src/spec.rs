@@ -17,6 +17,7 @@ pub mod host;
 pub mod merge;
 pub mod mounts;
 pub mod oci;
+pub mod propagation;
 pub mod resources;
 pub mod seccomp;
 mod seccomp_table;

@@ -106,15 +106,19 @@ pub enum Error {
     #[error("'{0}' is the beginning of more than one image id")]
     AmbiguousId(String),
     /// Snapshots are based on it.
-    #[error("image {image} is in use by {}", keys.join(", "))]
+    #[error("conflict: {}", in_use(image, reference.as_deref(), keys))]
     ImageInUse {
-        /// Which.
+        /// Its short id.
         image: String,
+        /// The reference that was asked for, when it was one.
+        reference: Option<String>,
         /// By which snapshots.
         keys: Vec<String>,
     },
     /// Removal by id of what has several names.
-    #[error("image {image} has several references: {}", references.join(", "))]
+    #[error(
+        "conflict: unable to delete {image} (must be forced) - image is referenced in multiple repositories"
+    )]
     SeveralReferences {
         /// Which.
         image: String,
@@ -122,14 +126,36 @@ pub enum Error {
         references: Vec<String>,
     },
     /// A filter that does not exist.
-    #[error("unknown filter '{0}'")]
+    #[error("invalid filter '{0}'")]
     UnknownFilter(String),
+    /// A filter's value is of no use.
+    #[error("invalid filter '{key}={value}'")]
+    BadFilter {
+        /// Which.
+        key: String,
+        /// What was given.
+        value: String,
+    },
     /// The caller has gone.
     #[error("cancelled: the caller has gone away")]
     Cancelled,
     /// A thread of ours panicked.
     #[error("a task of this daemon failed")]
     Task(#[from] tokio::task::JoinError),
+}
+
+/// docker's words.
+fn in_use(image: &str, reference: Option<&str>, keys: &[String]) -> String {
+    let several = keys.len() > 1;
+    let containers = format!("container{} {}", if several { "s" } else { "" }, keys.join(", "));
+    match reference {
+        Some(reference) => format!(
+            "unable to remove repository reference \"{reference}\" (must force) - {containers} {} using its referenced image \
+             {image}",
+            if several { "are" } else { "is" }
+        ),
+        None => format!("unable to delete {image} (must be forced) - image is being used by {containers}"),
+    }
 }
 
 impl Error {
@@ -162,9 +188,11 @@ impl Error {
             | Self::WrongDiffId { .. }
             | Self::MissingLayer { .. }
             | Self::Compression(_) => Kind::Corrupt,
-            Self::Reference(_) | Self::Change(_) | Self::UnknownFilter(_) | Self::AmbiguousId(_) => {
-                Kind::InvalidArgument
-            }
+            Self::Reference(_)
+            | Self::Change(_)
+            | Self::UnknownFilter(_)
+            | Self::BadFilter { .. }
+            | Self::AmbiguousId(_) => Kind::InvalidArgument,
             Self::Registry(e) => e.kind(),
             Self::Push(e) => e.kind(),
             Self::Archive(e) => e.kind(),
@@ -196,11 +224,14 @@ impl Error {
                 "name one that is offered with --platform".into()
             }
             Self::ImageInUse { .. } => "remove the containers first; force only removes the reference".into(),
-            Self::SeveralReferences { .. } => "remove them one by one, or use force".into(),
+            Self::SeveralReferences { references, .. } => {
+                format!("remove {} one by one, or use force", references.join(", "))
+            }
             Self::MissingLayer { .. } => {
                 "run `davit storage check --repair`, or pull or load the image again".into()
             }
             Self::Metadata(e) => e.hint().into(),
+            Self::Volume(e) => e.hint().into(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()
             }

@@ -1,39 +1,28 @@
 //! Images: finding, naming, listing, removing; and the ways in which they come (see [`intake`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::failpoint;
 use crate::layer::LayerHandle;
-use crate::metadata::{Contents, ImageRecord};
-use crate::oci::{self, HistoryEntry};
+use crate::metadata::ImageRecord;
+use crate::oci::{self, HistoryEntry, RunConfig};
 use crate::reference::Reference;
 use crate::snapshot::driver::Stack;
 use crate::store::Store;
 
 pub mod intake;
+mod list;
 mod nearest;
 pub mod prepare;
 mod pull;
 pub mod push;
 mod remove;
 
+pub use list::Summary;
 pub use remove::Removed;
-
-/// An image with what a person wants to know about it.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// As stored.
-    pub record: ImageRecord,
-    /// Familiar references, sorted.
-    pub references: Vec<String>,
-    /// Bytes of all layers.
-    pub size: u64,
-    /// Snapshots based on it.
-    pub containers: u32,
-}
 
 /// One line of a history, with the size of the layer that it made.
 #[derive(Debug, Clone)]
@@ -49,6 +38,10 @@ pub struct HistoryLine {
 pub struct Details {
     /// The usual.
     pub summary: Summary,
+    /// How it runs.
+    pub config: RunConfig,
+    /// When it was last given a name; 0 when that is not known.
+    pub tagged_unix_ns: i64,
     /// Newest first.
     pub history: Vec<HistoryLine>,
     /// The config as stored.
@@ -65,11 +58,12 @@ impl Store {
         {
             return Ok(image);
         }
-        let contents = self.metadata.contents()?;
-        if let Some(image) = by_prefix(&contents, asked)? {
+        if let Some(id) = self.by_prefix(asked)?
+            && let Some(image) = self.metadata.image(&id)?
+        {
             return Ok(image);
         }
-        let references: Vec<String> = contents.tags.keys().map(|t| familiar(t)).collect();
+        let references: Vec<String> = self.metadata.tags()?.iter().map(|(t, _)| familiar(t)).collect();
         Err(Error::UnknownImage { asked: asked.to_owned(), nearest: nearest::nearest(asked, &references) })
     }
 
@@ -84,6 +78,21 @@ impl Store {
             // It may still be the beginning of an id; if not, it is reported as unknown.
             Err(_) => Ok(None),
         }
+    }
+
+    /// By the beginning of an id, or by a repository's digest.
+    fn by_prefix(&self, asked: &str) -> Result<Option<Digest>, Error> {
+        let prefix = asked.strip_prefix("sha256:").unwrap_or(asked);
+        let hexadecimal = prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if prefix.is_empty() || prefix.len() > 64 || !hexadecimal {
+            let pinned = Reference::parse(asked).ok().filter(|r| r.digest().is_some());
+            return Ok(pinned.map(|r| self.metadata.by_repo_digest(&r.canonical())).transpose()?.flatten());
+        }
+        let mut found = self.metadata.ids_from(prefix)?;
+        if found.len() > 1 {
+            return Err(Error::AmbiguousId(asked.to_owned()));
+        }
+        Ok(found.pop())
     }
 
     /// The directories of an image's layers, topmost first.
@@ -102,81 +111,14 @@ impl Store {
         Ok(Stack { layers })
     }
 
-    /// Images that match all filters, newest first.
-    pub fn list_images(&self, filters: &BTreeMap<String, String>) -> Result<Vec<Summary>, Error> {
-        let contents = self.metadata.contents()?;
-        let mut names: BTreeMap<&Digest, Vec<String>> = BTreeMap::new();
-        for (tag, id) in &contents.tags {
-            if !tag.contains('@') {
-                names.entry(id).or_default().push(familiar(tag));
-            }
-        }
-        let counts = self.snapshots.counts();
-        let mut all: Vec<Summary> = contents
-            .images
-            .values()
-            .map(|record| Summary {
-                references: names.get(&record.id).cloned().unwrap_or_default(),
-                size: size_of(record, &contents),
-                containers: counts.get(&record.id).copied().unwrap_or(0),
-                record: record.clone(),
-            })
-            .collect();
-        for (key, value) in filters {
-            self.filter(&mut all, key, value)?;
-        }
-        all.sort_by(|a, b| {
-            b.record
-                .created_unix_ns
-                .cmp(&a.record.created_unix_ns)
-                .then_with(|| a.references.cmp(&b.references))
-        });
-        Ok(all)
-    }
-
-    fn filter(&self, all: &mut Vec<Summary>, key: &str, value: &str) -> Result<(), Error> {
-        match key {
-            "reference" => {
-                let tagless = |r: &str| r.rsplit_once(':').map_or(r.to_owned(), |(name, _)| name.to_owned());
-                // An image's other names were not asked for.
-                all.retain_mut(|s| {
-                    s.references.retain(|r| glob(value, r) || glob(value, &tagless(r)));
-                    !s.references.is_empty()
-                });
-            }
-            "label" => {
-                let (name, wanted) = value.split_once('=').map_or((value, None), |(n, v)| (n, Some(v)));
-                let fits = |s: &Summary| {
-                    s.record.config.labels.get(name).is_some_and(|v| wanted.is_none_or(|w| w == v))
-                };
-                all.retain(fits);
-            }
-            "dangling" => {
-                let wanted = matches!(value, "true" | "1");
-                all.retain(|s| s.references.is_empty() == wanted);
-            }
-            "before" | "since" => {
-                let at = self.find_image(value)?.created_unix_ns;
-                all.retain(|s| {
-                    if key == "before" {
-                        s.record.created_unix_ns < at
-                    } else {
-                        s.record.created_unix_ns > at
-                    }
-                });
-            }
-            other => return Err(Error::UnknownFilter(other.to_owned())),
-        }
-        Ok(())
-    }
-
     /// All about the image that `asked` names.
     pub fn inspect_image(&self, asked: &str) -> Result<Details, Error> {
         let record = self.find_image(asked)?;
-        let contents = self.metadata.contents()?;
-        let references = references_of(&contents, &record.id);
-        let layer_sizes: Vec<u64> =
-            record.diff_ids.iter().map(|d| contents.layers.get(d).map_or(0, |l| l.size)).collect();
+        let tags = self.metadata.tags_of(&record.id)?;
+        let mut layer_sizes: Vec<u64> = Vec::with_capacity(record.diff_ids.len());
+        for diff_id in &record.diff_ids {
+            layer_sizes.push(self.metadata.layer(diff_id)?.map_or(0, |l| l.size));
+        }
         let mut sizes = layer_sizes.iter();
         let mut history: Vec<HistoryLine> = record
             .history
@@ -194,13 +136,26 @@ impl Store {
         };
         let config_json = text(&record.id, oci::MAX_CONFIG)?;
         let manifest_json = record.manifest.as_ref().map(|m| text(m, oci::MAX_MANIFEST)).transpose()?;
+        let tagged_unix_ns = self.metadata.tagged_unix_ns(&record.id)?;
         let summary = Summary {
-            references,
+            references: tags.iter().filter(|t| !t.contains('@')).map(|t| familiar(t)).collect(),
+            digests: record.repo_digests.iter().map(|d| familiar(d)).collect(),
+            created_unix_ns: record.created_unix_ns,
             size: layer_sizes.iter().sum(),
+            platform: record.platform,
+            labels: record.config.labels.clone(),
+            diff_ids: record.diff_ids,
             containers: self.snapshots.counts().get(&record.id).copied().unwrap_or(0),
-            record,
+            id: record.id,
         };
-        Ok(Details { summary, history, config_json, manifest_json: manifest_json.unwrap_or_default() })
+        Ok(Details {
+            summary,
+            config: record.config,
+            tagged_unix_ns,
+            history,
+            config_json,
+            manifest_json: manifest_json.unwrap_or_default(),
+        })
     }
 
     /// Gives an image a further name; answers it in familiar form.
@@ -236,68 +191,30 @@ impl Store {
     }
 }
 
-fn size_of(record: &ImageRecord, contents: &Contents) -> u64 {
-    record.diff_ids.iter().filter_map(|d| contents.layers.get(d)).map(|l| l.size).sum()
-}
-
-/// Familiar references of an image, sorted.
-fn references_of(contents: &Contents, id: &Digest) -> Vec<String> {
-    contents.tags.iter().filter(|(t, i)| *i == id && !t.contains('@')).map(|(t, _)| familiar(t)).collect()
-}
-
-/// A stored tag as people write it.
+/// A stored tag as people write it. It was normalised when it was stored, so that taking docker.io's part off is enough.
 pub(crate) fn familiar(canonical: &str) -> String {
-    Reference::parse(canonical).map_or_else(|_| canonical.to_owned(), |r| r.familiar())
-}
-
-fn by_prefix(contents: &Contents, asked: &str) -> Result<Option<ImageRecord>, Error> {
-    let prefix = asked.strip_prefix("sha256:").unwrap_or(asked);
-    if prefix.is_empty()
-        || prefix.len() > 64
-        || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    {
-        return Ok(by_repo_digest(contents, asked));
-    }
-    let mut found = contents.images.values().filter(|i| i.id.hex().starts_with(prefix));
-    match (found.next(), found.next()) {
-        (Some(_), Some(_)) => Err(Error::AmbiguousId(asked.to_owned())),
-        (found, _) => Ok(found.cloned()),
-    }
-}
-
-fn by_repo_digest(contents: &Contents, asked: &str) -> Option<ImageRecord> {
-    let wanted = Reference::parse(asked).ok().filter(|r| r.digest().is_some())?.canonical();
-    contents.images.values().find(|i| i.repo_digests.contains(&wanted)).cloned()
-}
-
-/// `*` and `?` as in a shell; `*` does not match a slash.
-fn glob(pattern: &str, text: &str) -> bool {
-    fn matches(p: &[u8], t: &[u8]) -> bool {
-        match (p.split_first(), t.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) if matches(rest, t) => true,
-            (Some((b'*', _)), Some((c, t))) => *c != b'/' && matches(p, t),
-            (Some((b'?', p)), Some((c, t))) => *c != b'/' && matches(p, t),
-            (Some((a, p)), Some((b, t))) => a == b && matches(p, t),
-            _ => false,
-        }
-    }
-    // Several stars over a long text would take exponential time.
-    pattern.matches('*').count() <= 4 && matches(pattern.as_bytes(), text.as_bytes())
+    let Some(rest) = canonical.strip_prefix("docker.io/") else { return canonical.to_owned() };
+    rest.strip_prefix("library/").filter(|r| !r.contains('/')).unwrap_or(rest).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::glob;
+    use super::familiar;
+    use crate::reference::Reference;
 
     #[test]
-    fn patterns_match_as_in_a_shell() {
-        assert!(
-            glob("alp*", "alpine")
-                && glob("*:3", "alpine:3")
-                && glob("a?c", "abc")
-                && glob("alpine", "alpine")
-        );
-        assert!(!glob("a*", "a/b") && !glob("alp", "alpine") && !glob("*****", "x"));
+    fn stored_names_are_shown_as_the_grammar_has_it() {
+        for text in [
+            "a",
+            "a:1",
+            "team/a:1",
+            "reg:5000/a/b:2",
+            "localhost/a",
+            "library/a/b:1",
+            "docker.io/library/x:y",
+        ] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(familiar(&reference.canonical()), reference.familiar(), "{text}");
+        }
     }
 }

@@ -15,9 +15,12 @@ use crate::oci::{HistoryEntry, Platform, RunConfig};
 
 mod database;
 mod known;
+mod summary;
 
 use database::Reopening;
 pub use known::KnownBlob;
+pub use summary::SummaryRow;
+use summary::{SUMMARIES, TAGGED};
 
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const TAGS: TableDefinition<&str, &str> = TableDefinition::new("tags");
@@ -190,11 +193,14 @@ impl Metadata {
                 txn.open_table(TAGS)?;
                 txn.open_table(LAYERS)?;
                 txn.open_table(BLOBS)?;
+                txn.open_table(SUMMARIES)?;
+                txn.open_table(TAGGED)?;
                 Ok(())
             })?;
         }
         let me = Self { db: Reopening::open(path)? };
         me.db.reserve()?;
+        me.complete_summaries()?;
         Ok(me)
     }
 
@@ -223,9 +229,12 @@ impl Metadata {
         // A full disk is met here, where it does no harm. Removals do without: they must work on a full disk.
         self.db.reserve()?;
         let mut images = Vec::new();
+        let mut sizes = addition.layers.iter().map(|l| (l.diff_id.clone(), l.size)).collect();
         for image in &addition.images {
             let merged = self.merged(image)?;
-            images.push((image.id.as_str(), encode(&image.id, serde_json::to_vec(&merged))?));
+            let json = encode(&image.id, serde_json::to_vec(&merged))?;
+            let size = self.size_of(&merged, &mut sizes)?;
+            images.push((merged, json, size));
         }
         let mut layers = Vec::new();
         for layer in &addition.layers {
@@ -241,12 +250,16 @@ impl Metadata {
                 table.insert(*key, value.as_slice())?;
             }
             let mut table = txn.open_table(IMAGES)?;
-            for (key, value) in &images {
-                table.insert(*key, value.as_slice())?;
+            let mut summaries = txn.open_table(SUMMARIES)?;
+            for (image, json, size) in &images {
+                table.insert(image.id.as_str(), json.as_slice())?;
+                summary::put(&mut summaries, image, *size)?;
             }
             let mut table = txn.open_table(TAGS)?;
+            let mut tagged = txn.open_table(TAGGED)?;
             for (tag, id) in &addition.tags {
                 table.insert(tag.as_str(), id.as_str())?;
+                tagged.insert(id.as_str(), crate::volume::now_ns())?;
             }
             Ok(())
         })
@@ -281,8 +294,12 @@ impl Metadata {
                 table.remove(tag.as_str())?;
             }
             let mut table = txn.open_table(IMAGES)?;
+            let mut summaries = txn.open_table(SUMMARIES)?;
+            let mut tagged = txn.open_table(TAGGED)?;
             for id in images {
                 table.remove(id.as_str())?;
+                summaries.remove(id.as_str())?;
+                tagged.remove(id.as_str())?;
             }
             let mut table = txn.open_table(LAYERS)?;
             for id in layers {

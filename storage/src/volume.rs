@@ -1,80 +1,29 @@
 //! Volumes: directories that outlive containers.
 //!
 //! A volume is `volumes/<name>/` with `volume.json`, `_data` (what is mounted) and `users/<container>`, an empty file for
-//! each use. It is made under a temporary name and renamed. A named volume is durable before it is acknowledged; an anonymous one
-//! lives on the start path of a container and is not fsynced, nor are uses, which a power cut ends anyway.
+//! each use. It is made under a temporary name and renamed. A named volume is durable before it is acknowledged, and so is the content
+//! that its first use copies in, which is filled beside `_data` and renamed: after a crash it is there whole or not yet. An anonymous one
+//! lives on the start path of a container and is not fsynced; its name says all that a torn record would have said.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use davit_contracts::{Kind, id};
+use davit_contracts::id;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::failpoint;
 use crate::failure::{At, PathError};
+use crate::filter::Filters;
 use crate::trash::Trash;
 
-/// Why a volume cannot be made or used.
-#[derive(Debug, thiserror::Error)]
-pub enum VolumeError {
-    /// A system call failed.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// Not a name.
-    #[error(transparent)]
-    BadName(#[from] id::InvalidId),
-    /// Nothing has this name.
-    #[error("no volume '{0}'")]
-    Unknown(String),
-    /// Containers use it.
-    #[error("volume '{name}' is in use by {}", users.join(", "))]
-    InUse {
-        /// Which.
-        name: String,
-        /// By which containers.
-        users: Vec<String>,
-    },
-    /// The name is taken by a volume with other options.
-    #[error("volume '{0}' exists already with other options")]
-    Differs(String),
-    /// An option that the local driver does not have.
-    #[error("the local volume driver has no option '{0}'")]
-    UnknownOption(String),
-    /// Its record is torn.
-    #[error("the record of volume '{name}' is damaged")]
-    Record {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The image's content could not be copied in.
-    #[error("cannot copy the image's content into volume '{name}'")]
-    Copy {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
+mod error;
+pub mod options;
 
-impl VolumeError {
-    /// For the contract.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::BadName(_) | Self::UnknownOption(_) => Kind::InvalidArgument,
-            Self::Unknown(_) => Kind::NotFound,
-            Self::InUse { .. } => Kind::InUse,
-            Self::Differs(_) => Kind::AlreadyExists,
-            Self::Record { .. } => Kind::Corrupt,
-            Self::Path(_) | Self::Copy { .. } => Kind::Internal,
-        }
-    }
-}
+pub use error::VolumeError;
+use options::{Backing, backing};
 
 /// A volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -97,6 +46,22 @@ pub struct VolumeRecord {
     pub users: Vec<String>,
 }
 
+/// Where content that is being copied in grows.
+const FILLING: &str = ".fill-";
+
+/// A container's wish for a volume.
+#[derive(Debug, Default)]
+pub struct Wish<'a> {
+    /// Empty: anonymous.
+    pub name: &'a str,
+    /// The container.
+    pub user: &'a str,
+    /// For a volume that is made now.
+    pub labels: BTreeMap<String, String>,
+    /// For a volume that is made now.
+    pub options: BTreeMap<String, String>,
+}
+
 /// All volumes.
 pub struct Volumes {
     dir: PathBuf,
@@ -112,6 +77,12 @@ impl Volumes {
         for entry in std::fs::read_dir(&dir).at("read", &dir)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(".new-") {
                 trash.discard(&entry.path())?;
+                continue;
+            }
+            for inner in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                if inner.file_name().to_string_lossy().starts_with(FILLING) {
+                    trash.discard(&inner.path())?;
+                }
             }
         }
         Ok(Self { dir, trash, changing: Mutex::new(()) })
@@ -136,9 +107,7 @@ impl Volumes {
         let anonymous = name.is_empty();
         let name = if anonymous { random_name() } else { name.to_owned() };
         id::check_name(&name)?;
-        if let Some(option) = options.keys().next() {
-            return Err(VolumeError::UnknownOption(option.clone()));
-        }
+        backing(&options)?;
         let _changing = self.lock();
         if let Some(there) = self.read(&name)? {
             return if there.options == options { Ok(there) } else { Err(VolumeError::Differs(name)) };
@@ -172,10 +141,10 @@ impl Volumes {
         let path = staged.join("volume.json");
         std::fs::write(&path, serde_json::to_vec(record).expect("a record of strings is JSON"))
             .at("write", &path)?;
-        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).at("sync", path);
         if durable {
-            sync(&path)?;
-            sync(staged)?;
+            [&path, &data, &staged.join("users"), &staged.to_owned()]
+                .into_iter()
+                .try_for_each(|p| sync(p))?;
         }
         failpoint::pass("volume.recorded");
         std::fs::rename(staged, self.dir.join(&record.name)).at("rename", staged)?;
@@ -190,11 +159,18 @@ impl Volumes {
         let path = self.dir.join(name).join("volume.json");
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !self.data(name).is_dir() => {
+                return Ok(None);
+            }
+            // A power cut may have torn what was not fsynced.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e).at("read", &path)?,
         };
-        let mut record: VolumeRecord = serde_json::from_slice(&bytes)
-            .map_err(|source| VolumeError::Record { name: name.to_owned(), source })?;
+        let mut record: VolumeRecord = match serde_json::from_slice(&bytes) {
+            Ok(record) => record,
+            Err(_) if is_random_name(name) => self.anonymous_again(name),
+            Err(source) => return Err(VolumeError::Record { name: name.to_owned(), source }),
+        };
         let users = std::fs::read_dir(self.dir.join(name).join("users"));
         record.users =
             users.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
@@ -238,48 +214,146 @@ impl Volumes {
         failpoint::pass("volume.removing");
         self.trash.discard(&self.dir.join(name))?;
         // What was reported removed stays removed after a power cut.
-        File::open(&self.dir).and_then(|d| d.sync_all()).at("sync", &self.dir)?;
+        sync(&self.dir)?;
         failpoint::pass("volume.removed");
         Ok(())
     }
 
-    /// Records a use; makes the volume when it is missing. On first use of an empty volume `populate` may fill it.
+    /// Records a use; makes the volume when it is missing. On first use of an empty volume `populate` may fill the directory that it is
+    /// given, and says whether it did.
     pub fn acquire(
         &self,
-        name: &str,
-        user: &str,
-        populate: impl FnOnce(&Path) -> std::io::Result<()>,
+        wish: Wish<'_>,
+        populate: impl FnOnce(&Path) -> std::io::Result<bool>,
     ) -> Result<VolumeRecord, VolumeError> {
-        id::check_name(user)?;
+        id::check_name(wish.user)?;
         let _changing = self.lock();
-        let anonymous = name.is_empty();
-        let name = if anonymous { random_name() } else { name.to_owned() };
+        let anonymous = wish.name.is_empty();
+        let name = if anonymous { random_name() } else { wish.name.to_owned() };
         id::check_name(&name)?;
         let record = if let Some(record) = self.read(&name)? {
             record
         } else {
-            let (labels, options) = (BTreeMap::new(), BTreeMap::new());
+            backing(&wish.options)?;
             let record = VolumeRecord {
                 name: name.clone(),
                 created_unix_ns: now_ns(),
-                labels,
-                options,
+                labels: wish.labels,
+                options: wish.options,
                 anonymous,
                 users: Vec::new(),
             };
             self.make(record, !anonymous)?
         };
-        let data = self.data(&name);
-        let empty = std::fs::read_dir(&data).at("read", &data)?.next().is_none();
-        if empty && record.users.is_empty() {
-            populate(&data).map_err(|source| VolumeError::Copy { name: name.clone(), source })?;
+        match backing(&record.options)? {
+            Backing::Directory if record.users.is_empty() => self.populate(&record, populate)?,
+            Backing::Bind { device, .. } if !device.exists() => return Err(VolumeError::Device(device)),
+            _ => {}
         }
         failpoint::pass("volume.populated");
         let users = self.dir.join(&name).join("users");
         std::fs::create_dir_all(&users).at("create", &users)?;
-        std::fs::write(users.join(user), b"").at("write", &users)?;
+        std::fs::write(users.join(wish.user), b"").at("write", &users)?;
         failpoint::pass("volume.used");
         self.get(&name)
+    }
+
+    /// Fills an empty volume beside its directory and puts the result in its place.
+    fn populate(
+        &self,
+        record: &VolumeRecord,
+        populate: impl FnOnce(&Path) -> std::io::Result<bool>,
+    ) -> Result<(), VolumeError> {
+        let (volume, data) = (self.dir.join(&record.name), self.data(&record.name));
+        if std::fs::read_dir(&data).at("read", &data)?.next().is_some() {
+            return Ok(());
+        }
+        let staged = volume.join(format!("{FILLING}{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&staged).at("create", &staged)?;
+        let filled = populate(&staged)
+            .map_err(|source| VolumeError::Copy { name: record.name.clone(), source })
+            .and_then(|copied| {
+                if !copied {
+                    return Ok(std::fs::remove_dir(&staged).at("remove", &staged)?);
+                }
+                if !record.anonymous {
+                    // One call for however many files.
+                    File::open(&staged)
+                        .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
+                        .at("sync the file system of", &staged)?;
+                }
+                crate::failpoint::pass("volume.filled");
+                std::fs::rename(&staged, &data).at("rename", &staged)?;
+                if record.anonymous { Ok(()) } else { Ok(sync(&volume)?) }
+            });
+        if filled.is_err() {
+            let _ = self.trash.discard(&staged);
+        }
+        filled
+    }
+
+    /// What a container mounts of a volume. A part of it is checked here and opened again by the container's monitor, which follows no
+    /// link either.
+    pub fn mount(&self, record: &VolumeRecord, subpath: &str) -> Result<Mount, VolumeError> {
+        let mount = |kind, source: PathBuf, options| Mount { kind, source, options };
+        let mut mount = match backing(&record.options)? {
+            Backing::Directory => mount("bind", self.data(&record.name), vec!["rbind".to_owned()]),
+            Backing::Tmpfs(options) => mount("tmpfs", PathBuf::from("tmpfs"), options),
+            Backing::Bind { device, options } => mount("bind", device, options),
+        };
+        if subpath.is_empty() {
+            return Ok(mount);
+        }
+        let failed = |source: std::io::Error| VolumeError::Subpath {
+            name: record.name.clone(),
+            subpath: subpath.to_owned(),
+            source,
+        };
+        if mount.kind != "bind" {
+            return Err(failed(std::io::ErrorKind::NotFound.into()));
+        }
+        let root = File::open(&mount.source).map_err(failed)?;
+        let (flags, how) = (
+            OFlags::PATH | OFlags::CLOEXEC,
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        );
+        rustix::fs::openat2(&root, subpath, flags, Mode::empty(), how).map_err(|e| failed(e.into()))?;
+        mount.options.push(format!("X-davit.subpath={subpath}"));
+        Ok(mount)
+    }
+
+    /// Removes volumes that nobody uses: anonymous ones, with `all` every one. Answers their names and how many bytes they held.
+    pub fn prune(&self, all: bool, filters: &Filters) -> Result<(Vec<String>, u64), crate::error::Error> {
+        filters.only(&["label", "label!", "all"])?;
+        let all = all || filters.flag("all")? == Some(true);
+        let _changing = self.lock();
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for record in self.list()? {
+            if record.users.is_empty() && (all || record.anonymous) && filters.labels(&record.labels) {
+                let size = crate::usage::tree_size(&self.data(&record.name));
+                self.trash.discard(&self.dir.join(&record.name)).map_err(VolumeError::from)?;
+                bytes += size;
+                removed.push(record.name);
+            }
+        }
+        if !removed.is_empty() {
+            sync(&self.dir).map_err(VolumeError::from)?;
+        }
+        Ok((removed, bytes))
+    }
+
+    /// The record of an anonymous volume whose own one was torn.
+    fn anonymous_again(&self, name: &str) -> VolumeRecord {
+        let made = std::fs::metadata(self.dir.join(name)).and_then(|m| m.modified()).ok();
+        let since = made.and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+        VolumeRecord {
+            name: name.to_owned(),
+            created_unix_ns: i64::try_from(since.as_nanos()).unwrap_or(0),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            anonymous: true,
+            users: Vec::new(),
+        }
     }
 
     /// Ends all uses of a container; answers the anonymous volumes that were removed with it.
@@ -302,6 +376,25 @@ impl Volumes {
     }
 }
 
+/// What a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// "bind" or "tmpfs".
+    pub kind: &'static str,
+    /// Of a bind.
+    pub source: PathBuf,
+    /// For mount(8), and `X-davit.subpath=`.
+    pub options: Vec<String>,
+}
+
+fn sync(path: &Path) -> Result<(), PathError> {
+    File::open(path).and_then(|f| f.sync_all()).at("sync", path)
+}
+
+fn is_random_name(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn random_name() -> String {
     use std::fmt::Write as _;
     let bytes: [u8; 32] = rand::random();
@@ -318,47 +411,4 @@ pub fn now_ns() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn volumes() -> (tempfile::TempDir, Volumes) {
-        let tmp = tempfile::tempdir().unwrap();
-        let trash = Trash::open(tmp.path().join("trash")).unwrap();
-        let volumes = Volumes::open(tmp.path(), trash).unwrap();
-        (tmp, volumes)
-    }
-
-    #[test]
-    fn a_volume_in_use_is_kept() {
-        let (_tmp, volumes) = volumes();
-        volumes.create("data", BTreeMap::new(), BTreeMap::new()).unwrap();
-        let fill = |dir: &Path| std::fs::write(dir.join("from-image"), "x");
-        volumes.acquire("data", "c1", fill).unwrap();
-        volumes.acquire("data", "c1", |_| panic!("filled twice")).unwrap();
-        assert!(matches!(volumes.remove("data", true), Err(VolumeError::InUse { .. })));
-        assert_eq!(volumes.release("c1", true).unwrap(), Vec::<String>::new());
-        assert!(volumes.data("data").join("from-image").exists());
-        volumes.remove("data", false).unwrap();
-        assert!(matches!(volumes.get("data"), Err(VolumeError::Unknown(_))));
-        volumes.remove("data", true).unwrap();
-    }
-
-    #[test]
-    fn an_anonymous_volume_goes_with_its_last_user() {
-        let (_tmp, volumes) = volumes();
-        let made = volumes.acquire("", "c1", |_| Ok(())).unwrap();
-        assert!(made.anonymous && made.name.len() == 64);
-        assert_eq!(volumes.release("c1", true).unwrap(), [made.name]);
-        assert!(volumes.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn names_cannot_leave_the_directory() {
-        let (_tmp, volumes) = volumes();
-        for bad in ["../x", "a/b", ".new-x", "."] {
-            assert!(volumes.create(bad, BTreeMap::new(), BTreeMap::new()).is_err(), "{bad}");
-            assert!(volumes.get(bad).is_err(), "{bad}");
-        }
-        assert!(volumes.acquire("ok", "../evil", |_| Ok(())).is_err());
-    }
-}
+mod tests;

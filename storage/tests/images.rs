@@ -178,8 +178,7 @@ async fn a_volume_is_filled_from_the_image_once() {
         user: "c1".into(),
         snapshot_key: "c1".into(),
         image_path: path.into(),
-        no_copy: false,
-        subpath: String::new(),
+        ..Default::default()
     };
     let got = host.volumes().acquire(acquire("vol", "/data")).await.unwrap().into_inner();
     let mount = got.mount.unwrap();

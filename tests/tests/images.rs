@@ -204,3 +204,106 @@ fn progress_is_not_drawn_when_output_is_no_terminal() {
     assert!(!ran.stderr.contains('\u{1b}') && !ran.stdout.contains('\u{1b}'), "{ran}");
     assert!(!ran.stderr.contains('\r') && !ran.stdout.contains('\r'), "{ran}");
 }
+
+/// An image of one file, of no size to speak of.
+fn small(host: &Host, name: &str, changes: &[&str]) {
+    let tar = host.work(&format!("{}.tar", name.replace([':', '/'], "-")));
+    let dir = host.work("small");
+    host.sh(&format!(
+        "mkdir -p {0} && echo {name} > {0}/file && tar -cf {1} -C {0} file",
+        dir.display(),
+        tar.display()
+    ))
+    .ok();
+    let path = tar.to_string_lossy().into_owned();
+    let mut words = vec!["import"];
+    changes.iter().for_each(|c| words.extend(["-c", c]));
+    words.extend([path.as_str(), name]);
+    host.davit(words).ok();
+}
+
+#[test]
+fn lists_are_filtered_as_docker_does() {
+    let host = Host::new();
+    small(&host, "team/first:1", &["LABEL a=1", "LABEL b=2"]);
+    small(&host, "second:1", &["LABEL a=2"]);
+    small(&host, "second:2", &[]);
+    host.davit(["tag", "second:2", "also/second:x"]).ok();
+    let ls = |filters: &[&str]| {
+        let mut words = vec!["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"];
+        filters.iter().for_each(|f| words.extend(["--filter", f]));
+        let mut names: Vec<String> = host.davit(words).ok().stdout.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(ls(&["label=a"]), ["second:1", "team/first:1"]);
+    assert_eq!(ls(&["label=a=1", "label=b"]), ["team/first:1"]);
+    assert_eq!(ls(&["reference=second", "reference=*/first"]), ["second:1", "second:2", "team/first:1"]);
+    assert_eq!(ls(&["reference=second:2"]), ["second:2"]);
+    assert_eq!(ls(&["before=second:1"]), ["team/first:1"]);
+    assert_eq!(ls(&["since=team/first:1", "before=second:2"]), ["second:1"]);
+    assert_eq!(ls(&["until=1h"]), Vec::<String>::new());
+    assert_eq!(ls(&["dangling=true"]), Vec::<String>::new());
+    host.davit(["image", "ls", "--filter", "dangling=perhaps"])
+        .refused(&["invalid filter 'dangling=perhaps'"]);
+    host.davit(["image", "ls", "--filter", "colour=red"]).refused(&["invalid filter 'colour'"]);
+    host.davit(["image", "ls", "-q", "second"]).ok();
+    assert_eq!(host.davit(["images", "-q"]).ok().stdout.lines().count(), 3);
+    let format = "{{.ID}}|{{.Digest}}|{{.CreatedSince}}|{{.CreatedAt}}|{{.Size}}|{{.SharedSize}}";
+    let row = host.davit(["images", "--no-trunc", "--format", format, "team/first"]).ok();
+    assert!(
+        row.stdout.starts_with("sha256:") && row.stdout.contains("|<none>|") && row.stdout.contains(" ago|"),
+        "{row}"
+    );
+    let object = &host.davit(["image", "inspect", "second:2"]).ok().json()[0];
+    assert_eq!(object["RepoTags"], serde_json::json!(["also/second:x", "second:2"]));
+    for key in ["Id", "Parent", "Created", "Architecture", "Os", "Size", "GraphDriver", "RootFS", "Config"] {
+        assert!(!object[key].is_null(), "{key}: {object}");
+    }
+    assert!(object["Metadata"]["LastTagTime"].as_str().unwrap() > "2020");
+    let human =
+        host.davit(["history", "--human=false", "--format", "{{.Size}} {{.CreatedSince}}", "second:1"]).ok();
+    assert!(human.text().starts_with("9 20") && human.text().ends_with('Z'), "{human}");
+    host.davit(["history", "--format", "{{.ID}}", "-q", "second:1"]).ok();
+}
+
+#[test]
+fn removal_speaks_dockers_words() {
+    let host = Host::new();
+    small(&host, "one:1", &["CMD [\"x\"]"]);
+    small(&host, "two:1", &[]);
+    host.davit(["tag", "two:1", "two:2"]).ok();
+    host.davit(["tag", "two:1", "other:1"]).ok();
+    let id = host.davit(["images", "-q", "two:1"]).ok().text().to_owned();
+    host.davit(["rmi", &id]).exits(1).refused(&[
+        &format!(
+            "conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
+        ),
+        "other:1",
+    ]);
+    host.davit(["rmi", "other:1"]).ok().prints("Untagged: other:1");
+    let gone = host.davit(["rmi", "--no-prune", &id[..6]]).ok();
+    assert!(gone.stdout.starts_with("Untagged: two:1\nUntagged: two:2\nDeleted: sha256:"), "{gone}");
+    let container = host.davit(["create", "--net", "none", "one:1"]).ok().text().to_owned();
+    let id = host.davit(["images", "-q", "one:1"]).ok().text().to_owned();
+    let short = &container[..12];
+    host.davit(["rmi", "one:1"]).exits(1).refused(&[&format!(
+        "conflict: unable to remove repository reference \"one:1\" (must force) - container {short} is using its referenced image {id}"
+    )]);
+    host.davit(["rmi", &id]).exits(1).refused(&[&format!(
+        "conflict: unable to delete {id} (must be forced) - image is being used by container {short}"
+    )]);
+    host.davit(["rmi", "-f", "one:1"]).ok().prints("Untagged: one:1");
+    host.davit(["image", "ls", "-q", "--filter", "dangling=true"]).ok().prints(&id);
+    host.davit(["image", "prune", "-af"]).ok().prints("Total reclaimed space: 0B");
+    host.davit(["rm", &container]).ok();
+    let ask =
+        |answer: &str| host.command("davit").args(["image", "prune"]).stdin(answer.to_owned()).start().wait();
+    ask("no\n")
+        .ok()
+        .prints("WARNING! This will remove all dangling images.\nAre you sure you want to continue? [y/N]");
+    host.davit(["image", "prune", "-f", "--filter", "until=1h"]).ok().prints("Total reclaimed space: 0B");
+    host.davit(["image", "prune", "-f", "--filter", "label=x"]).ok().prints("Total reclaimed space: 0B");
+    ask("y\n").ok().says("Deleted Images:\ndeleted: sha256:");
+    assert!(listed(&host).is_empty());
+}

@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use crate::cargo;
 
+mod images;
 mod measure;
 mod memory;
 mod peers;
@@ -21,6 +22,8 @@ pub enum What {
     Run(Options),
     /// Load and pull of an image of 10 layers, 1 GB and 60,000 files
     Unpack(unpack::Options),
+    /// `davit image ls` and its like with ten thousand images
+    Images(images::Options),
 }
 
 /// How to measure.
@@ -54,6 +57,7 @@ pub fn run(what: &What) -> anyhow::Result<()> {
     let options = match what {
         What::Run(options) => options,
         What::Unpack(options) => return unpack::run(options),
+        What::Images(options) => return images::run(options),
     };
     let binaries = match &options.bin_dir {
         Some(dir) => dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?,

@@ -144,6 +144,9 @@ pub struct PsArgs {
     /// The last one that was made
     #[arg(short, long)]
     pub latest: bool,
+    /// What each wrote, and with its image
+    #[arg(short, long)]
+    pub size: bool,
     /// table, json, or a template such as '{{.ID}} {{.Names}}'
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
@@ -177,9 +180,12 @@ pub struct InspectContainerArgs {
 /// `davit container prune`
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Accepted for scripts; nothing is asked
+    /// Do not ask
     #[arg(short, long)]
     pub force: bool,
+    /// Only those that match (until=, label=, label!=)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub filter: Vec<(String, String)>,
 }
 
 /// `davit logs`

@@ -55,7 +55,7 @@ pub struct ListArgs {
     /// Show digests too
     #[arg(long)]
     pub digests: bool,
-    /// Only those that match (reference=, label=, before=, since=, dangling=)
+    /// Only those that match (reference=, label=, before=, since=, until=, dangling=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// table, json, or a template such as '{{.Repository}}:{{.Tag}}'
@@ -80,6 +80,9 @@ pub struct RemoveArgs {
     /// Remove the name even while containers use the image
     #[arg(short, long)]
     pub force: bool,
+    /// Accepted for scripts: images have no parents of their own here
+    #[arg(long)]
+    pub no_prune: bool,
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
@@ -105,6 +108,9 @@ pub struct HistoryArgs {
     /// Commands in full
     #[arg(long)]
     pub no_trunc: bool,
+    /// Ages and rounded sizes (--human=false: moments and bytes)
+    #[arg(short = 'H', long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    pub human: bool,
     /// table, json, or a template
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
@@ -241,10 +247,10 @@ pub struct PruneArgs {
     /// All that no container uses
     #[arg(short, long)]
     pub all: bool,
-    /// Accepted for scripts; nothing is asked
+    /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-    /// Only those that match
+    /// Only those that match (until=, label=, label!=)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
 }

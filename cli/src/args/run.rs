@@ -56,6 +56,12 @@ pub struct CreateArgs {
     /// Mount by fields (type=bind,source=...,target=...)
     #[arg(long, value_name = "FIELDS", help_heading = "Files")]
     pub mount: Vec<String>,
+    /// Mount what another container mounts (CONTAINER[:ro])
+    #[arg(long, value_name = "CONTAINER", help_heading = "Files")]
+    pub volumes_from: Vec<String>,
+    /// The volume driver: there is only local
+    #[arg(long, value_name = "DRIVER", value_parser = ["local"], help_heading = "Files")]
+    pub volume_driver: Option<String>,
     /// Mount a tmpfs (PATH[:OPTIONS])
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     pub tmpfs: Vec<String>,

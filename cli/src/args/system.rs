@@ -1,6 +1,6 @@
 //! Commands on the installation itself.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use crate::parse;
@@ -11,6 +11,47 @@ pub struct FormatArgs {
     /// json, or a template
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+}
+
+/// `davit system ...`
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Show what takes space, and what of it could be freed
+    Df(DfArgs),
+    /// Remove stopped containers, and networks and images that nothing uses
+    Prune(PruneArgs),
+    /// Show what this installation has and uses (the same as `info`)
+    Info(FormatArgs),
+    /// Show what happens, as it happens (the same as `events`)
+    Events(EventsArgs),
+}
+
+/// `davit system df`
+#[derive(Debug, Args)]
+pub struct DfArgs {
+    /// Each image, container and volume
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// table, json, or a template such as '{{.Type}} {{.Size}}'
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// `davit system prune`
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// All images that no container uses, not only those without a name
+    #[arg(short, long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Anonymous volumes too
+    #[arg(long)]
+    pub volumes: bool,
+    /// Only those that match (until=, label=, label!=)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub filter: Vec<(String, String)>,
 }
 
 /// `davit down`

@@ -17,12 +17,31 @@ pub enum VolumeCommand {
     /// Remove volumes
     #[command(visible_alias = "remove")]
     Rm(RemoveArgs),
+    /// Remove anonymous volumes (with -a also named ones) that no container uses
+    Prune(PruneArgs),
+}
+
+/// `davit volume prune`
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Named volumes too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only those that match (label=, label!=)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub filter: Vec<(String, String)>,
 }
 
 /// `davit volume create`
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Option of the driver
+    /// The volume driver: there is only local
+    #[arg(short, long, value_name = "DRIVER", default_value = "local")]
+    pub driver: String,
+    /// Option of the driver (type=tmpfs|none, device=, o=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub opt: Vec<(String, String)>,
     /// Set a label
@@ -39,7 +58,7 @@ pub struct ListArgs {
     /// Only names
     #[arg(short, long)]
     pub quiet: bool,
-    /// Only those that match (name=, label=, dangling=)
+    /// Only those that match (name=, label=, dangling=, driver=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// table, json, or a template such as '{{.Name}}'

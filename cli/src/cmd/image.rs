@@ -2,14 +2,15 @@
 
 use davit_contracts::Kind;
 use davit_contracts::storage::{
-    InspectImageRequest, ListImagesRequest, PruneImagesRequest, RemoveImageRequest, TagRequest,
+    Filter, InspectImageRequest, ListImagesRequest, PruneImagesRequest, RemoveImageRequest, TagRequest,
 };
 
+use super::confirm::confirm;
 use super::{inspect, pull, push, transfer};
 use crate::app::{App, each};
 use crate::args::image::{HistoryArgs, ImageCommand, ListArgs, PruneArgs, RemoveArgs, TagArgs};
 use crate::error::{Failure, Outcome};
-use crate::output::format::Format;
+use crate::output::format::{self, Format};
 use crate::output::{self, words};
 use crate::view;
 
@@ -36,22 +37,25 @@ pub async fn image(app: &App, command: ImageCommand) -> Outcome {
 /// `davit images`
 pub async fn list(app: &App, args: &ListArgs) -> Outcome {
     let format = Format::parse(args.format.as_deref(), args.quiet)?;
-    let mut filters = view::filters(&args.filter);
-    if let Some(reference) = &args.reference {
-        filters.insert("reference".into(), reference.clone());
-    }
-    let request = ListImagesRequest { all: args.all, filters };
-    let answer = app.storage(app.images().await?.list(request)).await?;
     let now = words::now();
-    let mut rows: Vec<_> =
-        answer.images.iter().flat_map(|i| view::image::rows(i, now, args.no_trunc)).collect();
+    let mut filter = view::storage_filters(&args.filter, now)?;
+    if let Some(value) = &args.reference {
+        filter.push(Filter { key: "reference".into(), value: value.clone() });
+    }
+    let request = ListImagesRequest { all: args.all, filter, ..ListImagesRequest::default() };
+    let answer = app.storage(app.images().await?.list(request)).await?;
+    let template = args.format.as_deref().unwrap_or_default();
+    let digests = args.digests || template.contains(".Digest") || template == "json";
+    let mut lines: Vec<_> = answer.images.iter().flat_map(|i| view::image::lines(i, digests)).collect();
     if args.quiet {
         // An image with several names is one image.
-        rows.dedup_by(|a, b| a["ID"] == b["ID"]);
+        lines.dedup_by(|a, b| a.id() == b.id());
     }
     let columns: &[(&str, &str)] =
         if args.digests { &view::image::DIGEST_COLUMNS } else { &view::image::COLUMNS };
-    output::print(&format.show(&rows, columns, "ID")?);
+    let cell = |line: &view::image::Line<'_>, key: &str| line.cell(key, now, args.no_trunc);
+    let row = |line: &view::image::Line<'_>| line.row(now, args.no_trunc);
+    output::print(&format::show_cells(&format, &lines, columns, "ID", cell, row)?);
     Ok(())
 }
 
@@ -89,18 +93,38 @@ pub async fn history(app: &App, args: &HistoryArgs) -> Outcome {
     let answer = app.storage(app.images().await?.inspect(request)).await?;
     let now = words::now();
     let rows: Vec<_> =
-        answer.history.iter().map(|h| view::image::history_row(h, now, args.no_trunc)).collect();
+        answer.history.iter().map(|h| view::image::history_row(h, now, args.no_trunc, args.human)).collect();
     output::print(&format.show(&rows, &view::image::HISTORY_COLUMNS, "ID")?);
     Ok(())
 }
 
 async fn prune(app: &App, args: &PruneArgs) -> Outcome {
-    let request = PruneImagesRequest { all: args.all, filters: view::filters(&args.filter) };
-    let answer = app.storage(app.images().await?.prune(request)).await?;
-    let text = removed(&answer.untagged, &answer.deleted);
+    let filter = view::storage_filters(&args.filter, words::now())?;
+    let what = if args.all {
+        "WARNING! This will remove all images without at least one container associated to them."
+    } else {
+        "WARNING! This will remove all dangling images."
+    };
+    if !args.force && !confirm(what)? {
+        return Ok(());
+    }
+    let (text, reclaimed) = prune_images(app, args.all, filter).await?;
     if !text.is_empty() {
         output::line(text);
     }
-    output::line(format!("Total reclaimed space: {}", words::size(answer.reclaimed_bytes)));
+    output::line(format!("Total reclaimed space: {}", words::size(reclaimed)));
     Ok(())
+}
+
+/// Prunes; answers docker's text and the bytes that were freed.
+pub async fn prune_images(app: &App, all: bool, filter: Vec<Filter>) -> Outcome<(String, u64)> {
+    let request = PruneImagesRequest { all, filter, ..PruneImagesRequest::default() };
+    let answer = app.storage(app.images().await?.prune(request)).await?;
+    let mut text = String::new();
+    if !answer.untagged.is_empty() || !answer.deleted.is_empty() {
+        text.push_str("Deleted Images:\n");
+        let untagged = answer.untagged.iter().map(|u| format!("untagged: {u}\n"));
+        text.extend(untagged.chain(answer.deleted.iter().map(|d| format!("deleted: {d}\n"))));
+    }
+    Ok((text, answer.reclaimed_bytes))
 }

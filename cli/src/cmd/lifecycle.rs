@@ -1,10 +1,10 @@
-//! stop, restart, kill, rm, wait, pause, unpause, rename, prune.
+//! stop, restart, kill, rm, wait, pause, unpause, rename.
 
 use std::time::Duration;
 
 use davit_contracts::runtime::{
-    KillRequest, ListRequest, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StopRequest,
-    UnpauseRequest, WaitRequest,
+    KillRequest, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StopRequest, UnpauseRequest,
+    WaitRequest,
 };
 use davit_contracts::{Kind, id};
 
@@ -141,25 +141,4 @@ pub async fn rename(app: &App, args: &RenameArgs) -> Outcome {
     id::check_name(&args.name).map_err(|e| e.to_string())?;
     let request = RenameRequest { container: args.container.clone(), name: args.name.clone() };
     app.runtime(app.containers().await?.rename(request)).await.map(drop)
-}
-
-/// `davit container prune`
-pub async fn prune(app: &App) -> Outcome {
-    let answer = app
-        .runtime(app.containers().await?.list(ListRequest { all: true, ..ListRequest::default() }))
-        .await?;
-    let stopped: Vec<String> = answer
-        .containers
-        .into_iter()
-        .filter(|c| {
-            let status = c.state.as_ref().map_or("", |s| s.status.as_str());
-            matches!(status, "created" | "exited" | "dead")
-        })
-        .map(|c| c.id)
-        .collect();
-    each(&stopped, |container| async {
-        let request = RemoveRequest { container: container.clone(), ..RemoveRequest::default() };
-        app.runtime(app.containers().await?.remove(request)).await.map(|_| container)
-    })
-    .await
 }

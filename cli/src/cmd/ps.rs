@@ -1,8 +1,10 @@
 //! ps, top, port.
 
 use davit_contracts::Kind;
-use davit_contracts::runtime::{InspectRequest, ListRequest, TopRequest};
+use davit_contracts::runtime::{Container, InspectRequest, ListRequest, TopRequest};
+use davit_contracts::storage::InspectImageRequest;
 
+use super::prune;
 use crate::app::App;
 use crate::args::container::{PortArgs, PsArgs, TopArgs};
 use crate::error::{Failure, Outcome};
@@ -20,10 +22,29 @@ pub async fn ps(app: &App, args: &PsArgs) -> Outcome {
     let request = ListRequest { all, filters, last };
     let answer = app.runtime(app.containers().await?.list(request)).await?;
     let now = words::now();
-    let rows: Vec<_> =
+    let mut rows: Vec<_> =
         answer.containers.iter().map(|c| view::container::row(c, now, args.no_trunc)).collect();
-    output::print(&format.show(&rows, &view::container::COLUMNS, "ID")?);
+    let mut columns = view::container::COLUMNS.to_vec();
+    if args.size {
+        columns.push(("SIZE", "Size"));
+        for (row, container) in rows.iter_mut().zip(&answer.containers) {
+            row["Size"] = size(app, container).await.into();
+        }
+    }
+    output::print(&format.show(&rows, &columns, "ID")?);
     Ok(())
+}
+
+/// What a container wrote, and what it sees: `2B (virtual 4.5MB)`.
+async fn size(app: &App, container: &Container) -> String {
+    let written = prune::written(app, &container.id).await;
+    let request = InspectImageRequest { reference: container.image_id.clone() };
+    let image = match app.images().await {
+        Ok(mut images) => app.storage(images.inspect(request)).await.ok().and_then(|a| a.image),
+        Err(_) => None,
+    };
+    let whole = written + image.map_or(0, |i| i.size);
+    format!("{} (virtual {})", words::size(written), words::size(whole))
 }
 
 /// `davit top`

@@ -1,14 +1,15 @@
-//! Volumes: create, ls, inspect, rm.
+//! Volumes: create, ls, inspect, rm, prune.
 
 use davit_contracts::storage::{CreateVolumeRequest, ListVolumesRequest, RemoveVolumeRequest};
 use davit_contracts::{Kind, id};
 
-use super::inspect;
+use super::confirm::confirm;
+use super::{inspect, prune};
 use crate::app::{App, each};
 use crate::args::volume::{CreateArgs, ListArgs, RemoveArgs, VolumeCommand};
 use crate::error::{Failure, Outcome};
-use crate::output;
 use crate::output::format::Format;
+use crate::output::{self, words};
 use crate::view;
 
 /// `davit volume ...`
@@ -20,6 +21,17 @@ pub async fn volume(app: &App, command: VolumeCommand) -> Outcome {
             inspect::inspect(app, args.format.as_deref(), Some("volume"), &args.names).await
         }
         VolumeCommand::Rm(args) => remove(app, &args).await,
+        VolumeCommand::Prune(args) => {
+            let filter = view::storage_filters(&args.filter, words::now())?;
+            let which = if args.all { "all" } else { "anonymous" };
+            let warning = format!(
+                "WARNING! This will remove {which} local volumes not used by at least one container."
+            );
+            if !args.force && !confirm(&warning)? {
+                return Ok(());
+            }
+            prune::volumes(app, args.all, filter).await
+        }
     }
 }
 
@@ -32,6 +44,7 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
         name,
         labels: args.label.iter().cloned().collect(),
         options: args.opt.iter().cloned().collect(),
+        driver: args.driver.clone(),
     };
     output::line(app.storage(app.volumes().await?.create(request)).await?.name);
     Ok(())
@@ -39,7 +52,8 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
 
 async fn list(app: &App, args: &ListArgs) -> Outcome {
     let format = Format::parse(args.format.as_deref(), args.quiet)?;
-    let request = ListVolumesRequest { filters: view::filters(&args.filter) };
+    let filter = view::storage_filters(&args.filter, words::now())?;
+    let request = ListVolumesRequest { filter, ..ListVolumesRequest::default() };
     let mut volumes = app.storage(app.volumes().await?.list(request)).await?.volumes;
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     let rows: Vec<_> = volumes.iter().map(view::volume::row).collect();

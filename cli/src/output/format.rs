@@ -74,6 +74,27 @@ impl Format {
     }
 }
 
+/// Shows a long list of which only the cells that are printed are made.
+pub fn show_cells<T>(
+    format: &Format,
+    items: &[T],
+    columns: &[(&str, &str)],
+    id: &str,
+    cell: impl Fn(&T, &str) -> String,
+    row: impl Fn(&T) -> Value,
+) -> Result<String, String> {
+    match format {
+        Format::Table => {
+            let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+            let cells = |item: &T| columns.iter().map(|(_, key)| cell(item, key)).collect();
+            let lines: Vec<Vec<String>> = std::iter::once(titles).chain(items.iter().map(cells)).collect();
+            Ok(table::layout(&lines))
+        }
+        Format::Quiet => Ok(items.iter().map(|item| cell(item, id) + "\n").collect()),
+        other => other.show(&items.iter().map(row).collect::<Vec<_>>(), columns, id),
+    }
+}
+
 fn cells(line: &str) -> Vec<String> {
     line.split('\t').map(str::to_owned).collect()
 }

@@ -56,7 +56,7 @@ fn option(spec: &mut MountSpec, word: &str) -> Result<(), String> {
         "z" | "Z" => {
             spec.options.insert("relabel".into(), if word == "Z" { "private" } else { "shared" }.into());
         }
-        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" if spec.r#type == "bind" => {
             word.clone_into(&mut spec.propagation);
         }
         "bind" | "rbind" | "cached" | "delegated" | "consistent" => {}
@@ -146,6 +146,7 @@ mod tests {
             "-x:/b",
             "a b:/c",
             "/a:/b:nocopy",
+            "data:/b:rshared",
         ] {
             assert!(parse(bad).is_err(), "{bad}: {:?}", parse(bad));
         }

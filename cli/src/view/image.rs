@@ -42,40 +42,84 @@ pub fn split(reference: &str) -> (&str, &str) {
     }
 }
 
-/// One row for each name of the image; one without a name for an image that has none.
-pub fn rows(image: &Image, now: i64, no_trunc: bool) -> Vec<Value> {
-    let row = |repository: &str, tag: &str| {
-        let digest = image
-            .digests
-            .iter()
-            .find(|d| d.split('@').next() == Some(repository))
-            .and_then(|d| d.split_once('@'))
-            .map_or("<none>", |(_, digest)| digest);
-        json!({
-            "Repository": repository,
-            "Tag": tag,
-            "Digest": digest,
-            "ID": if no_trunc { image.id.as_str() } else { words::short(&image.id) },
-            "CreatedAt": words::listed(image.created_unix_ns),
-            "CreatedSince": words::ago(image.created_unix_ns, now),
-            "Size": words::size(image.size),
-            "VirtualSize": words::size(image.size),
-            "SharedSize": "N/A",
-            "UniqueSize": "N/A",
-            "Containers": image.containers.to_string(),
-        })
-    };
-    if image.references.is_empty() {
-        return vec![row("<none>", "<none>")];
+/// A line of a list: an image under one of its names.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    image: &'a Image,
+    repository: &'a str,
+    tag: &'a str,
+    digest: &'a str,
+}
+
+const NONE: &str = "<none>";
+
+/// One line for each tag of the image; with `digests` one for each digest, too. A repository that is known by a digest only
+/// has a line without a tag, and an image without any name has one.
+pub fn lines(image: &Image, digests: bool) -> Vec<Line<'_>> {
+    let pinned = || image.digests.iter().filter_map(|d| d.split_once('@'));
+    let line = |repository, tag, digest| Line { image, repository, tag, digest };
+    let mut out = Vec::with_capacity(image.references.len().max(1));
+    for (repository, tag) in image.references.iter().map(|r| split(r)) {
+        let mut own = pinned().filter(|(r, _)| digests && *r == repository).peekable();
+        if own.peek().is_none() {
+            out.push(line(repository, tag, NONE));
+        }
+        out.extend(own.map(|(_, digest)| line(repository, tag, digest)));
     }
-    image
-        .references
-        .iter()
-        .map(|reference| {
-            let (repository, tag) = split(reference);
-            row(repository, tag)
-        })
-        .collect()
+    let mut untagged: Vec<Line<'_>> = Vec::new();
+    for (repository, digest) in pinned() {
+        let tagged = image.references.iter().any(|r| split(r).0 == repository);
+        if !tagged && (digests || !untagged.iter().any(|l| l.repository == repository)) {
+            untagged.push(line(repository, NONE, if digests { digest } else { NONE }));
+        }
+    }
+    out.extend(untagged);
+    if out.is_empty() {
+        out.push(line(NONE, NONE, NONE));
+    }
+    out
+}
+
+impl Line<'_> {
+    /// The image's id in full.
+    pub fn id(&self) -> &str {
+        &self.image.id
+    }
+
+    /// What a column or placeholder shows. Only what is asked for is worded: lists may be long.
+    pub fn cell(&self, key: &str, now: i64, no_trunc: bool) -> String {
+        let image = self.image;
+        match key {
+            "Repository" => self.repository.to_owned(),
+            "Tag" => self.tag.to_owned(),
+            "Digest" => self.digest.to_owned(),
+            "ID" => (if no_trunc { image.id.as_str() } else { words::short(&image.id) }).to_owned(),
+            "CreatedAt" => words::listed(image.created_unix_ns),
+            "CreatedSince" => words::ago(image.created_unix_ns, now),
+            "Size" | "VirtualSize" => words::size(image.size),
+            "Containers" => image.containers.to_string(),
+            _ => "N/A".to_owned(),
+        }
+    }
+
+    /// docker's placeholders.
+    pub fn row(&self, now: i64, no_trunc: bool) -> Value {
+        const KEYS: [&str; 11] = [
+            "Repository",
+            "Tag",
+            "Digest",
+            "ID",
+            "CreatedAt",
+            "CreatedSince",
+            "Size",
+            "VirtualSize",
+            "SharedSize",
+            "UniqueSize",
+            "Containers",
+        ];
+        let cells = KEYS.iter().map(|key| ((*key).to_owned(), self.cell(key, now, no_trunc).into()));
+        Value::Object(cells.collect())
+    }
 }
 
 /// docker's object of an image.
@@ -89,16 +133,19 @@ pub fn inspect(answer: &InspectImageResponse) -> Value {
         "Id": image.id,
         "RepoTags": image.references,
         "RepoDigests": image.digests,
-        "Created": words::rfc3339(image.created_unix_ns),
-        "Author": text("author"),
+        "Parent": "",
         "Comment": answer.history.first().map(|h| h.comment.clone()).unwrap_or_default(),
-        "Os": platform.os,
+        "Created": words::rfc3339(image.created_unix_ns),
+        "DockerVersion": text("docker_version"),
+        "Author": text("author"),
+        "Config": config_of(&config),
         "Architecture": platform.architecture,
         "Variant": platform.variant,
+        "Os": platform.os,
         "Size": image.size,
-        "Config": config_of(&config),
         "GraphDriver": {"Name": answer.driver, "Data": null},
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
+        "Metadata": {"LastTagTime": words::rfc3339(answer.last_tag_unix_ns)},
     })
 }
 
@@ -108,33 +155,41 @@ fn config_of(c: &ImageConfig) -> Value {
     };
     let list = |l: &[String]| if l.is_empty() { Value::Null } else { json!(l) };
     json!({
-        "Env": c.env,
-        "Cmd": list(&c.cmd),
-        "Entrypoint": list(&c.entrypoint),
-        "WorkingDir": c.working_dir,
         "User": c.user,
         "ExposedPorts": set(&c.exposed_ports),
+        "Env": c.env,
+        "Cmd": list(&c.cmd),
+        "Healthcheck": c.healthcheck.as_ref().map(|h| json!({
+            "Test": h.test,
+            "Interval": h.interval_ns,
+            "Timeout": h.timeout_ns,
+            "StartPeriod": h.start_period_ns,
+            "Retries": h.retries,
+        })),
         "Volumes": set(&c.volumes),
+        "Entrypoint": list(&c.entrypoint),
+        "WorkingDir": c.working_dir,
         "Labels": c.labels,
         "StopSignal": c.stop_signal,
         "Shell": list(&c.shell),
     })
 }
 
-/// A row of `history`.
-pub fn history_row(h: &History, now: i64, no_trunc: bool) -> Value {
+/// A row of `history`; without `human` sizes are bytes and moments are given instead of ages.
+pub fn history_row(h: &History, now: i64, no_trunc: bool, human: bool) -> Value {
     let by = h.created_by.replace(['\t', '\n'], " ");
     let id = match h.image_id.as_str() {
         "" => "<missing>",
         id if no_trunc => id,
         id => words::short(id),
     };
+    let at = words::rfc3339(h.created_unix_ns);
     json!({
         "ID": id,
-        "CreatedAt": words::rfc3339(h.created_unix_ns),
-        "CreatedSince": words::ago(h.created_unix_ns, now),
+        "CreatedSince": if human { words::ago(h.created_unix_ns, now) } else { at.clone() },
+        "CreatedAt": at,
         "CreatedBy": if no_trunc { by } else { words::cut(&by, 45) },
-        "Size": words::size(h.size),
+        "Size": if human { words::size(h.size) } else { h.size.to_string() },
         "Comment": h.comment,
     })
 }
@@ -160,10 +215,29 @@ mod tests {
             size: 4_500_000,
             ..Image::default()
         };
-        let rows = rows(&image, 0, false);
-        assert_eq!((&rows[1]["Repository"], &rows[1]["ID"]), (&json!("c"), &json!("bbbbbbbbbbbb")));
-        assert_eq!((&rows[0]["Digest"], &rows[1]["Digest"]), (&json!("sha256:dd"), &json!("<none>")));
-        let nameless = Image { references: Vec::new(), ..image };
-        assert_eq!(super::rows(&nameless, 0, true)[0]["Tag"], "<none>");
+        let cells = |image: &Image, digests, keys: [&str; 3]| -> Vec<String> {
+            lines(image, digests).iter().map(|l| keys.map(|k| l.cell(k, 0, false)).join(" ")).collect()
+        };
+        let keys = ["Repository", "Tag", "Digest"];
+        assert_eq!(cells(&image, false, keys), ["a 1 <none>", "c 2 <none>"]);
+        assert_eq!(cells(&image, true, keys), ["a 1 sha256:dd", "c 2 <none>"]);
+        assert_eq!(cells(&image, false, ["ID", "Size", "SharedSize"])[1], "bbbbbbbbbbbb 4.5MB N/A");
+        let pinned = Image { references: vec!["c:2".into()], ..image.clone() };
+        assert_eq!(cells(&pinned, false, keys), ["c 2 <none>", "a <none> <none>"]);
+        assert_eq!(cells(&pinned, true, keys), ["c 2 <none>", "a <none> sha256:dd"]);
+        let nameless = Image { references: Vec::new(), digests: Vec::new(), ..image };
+        assert_eq!(cells(&nameless, true, keys), ["<none> <none> <none>"]);
+        assert_eq!(lines(&nameless, false)[0].row(0, true)["ID"], nameless.id);
+    }
+
+    #[test]
+    fn a_history_is_for_people_or_exact() {
+        let h = History { size: 1500, created_unix_ns: 1_000_000_000, ..History::default() };
+        let row = history_row(&h, 61_000_000_000, false, true);
+        assert_eq!((&row["Size"], &row["CreatedSince"]), (&json!("1.5kB"), &json!("About a minute ago")));
+        let row = history_row(&h, 61_000_000_000, false, false);
+        assert_eq!(row["Size"], "1500");
+        assert_eq!(row["CreatedSince"], "1970-01-01T00:00:01.000000000Z");
+        assert_eq!(row["ID"], "<missing>");
     }
 }

@@ -93,6 +93,7 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         spec.tmpfs.iter().map(|t| t.split_once(':').unwrap_or((t.as_str(), ""))).collect();
     json!({
         "Binds": binds,
+        "VolumesFrom": spec.volumes_from,
         "NetworkMode": mode(c),
         "PortBindings": bindings(&network.ports),
         "PublishAllPorts": network.publish_all,

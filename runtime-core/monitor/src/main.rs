@@ -14,6 +14,7 @@ mod ring;
 mod rules;
 mod runtime;
 mod session;
+mod staging;
 mod startup;
 mod stdio;
 

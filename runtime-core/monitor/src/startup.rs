@@ -16,6 +16,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::Mode;
 
+use crate::staging;
+
 /// Why a monitor could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
@@ -67,6 +69,15 @@ pub enum StartupError {
         #[source]
         source: io::Error,
     },
+    /// A bind with shared propagation could not be taken along.
+    #[error("cannot share {path} with the container")]
+    Share {
+        /// Its source, or its place in the run directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The mount namespace could not be cut off from the host's.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -113,7 +124,7 @@ pub fn prepare(run_dir: &Path) -> Result<Prepared, StartupError> {
     let listener = listen(&run_dir.join("monitor.sock"))?;
     let this = ProcessRef::this()?;
     write_pid_file(run_dir, this)?;
-    isolate(&config)?;
+    isolate(&config, run_dir)?;
     let oom = OomShield::raise();
     Ok(Prepared { config, run_dir: run_dir.to_owned(), listener, signals, this, oom })
 }
@@ -152,7 +163,7 @@ fn listen(path: &Path) -> Result<UnixListener, StartupError> {
     Ok(listener)
 }
 
-fn isolate(config: &MonitorConfig) -> Result<(), StartupError> {
+fn isolate(config: &MonitorConfig, run_dir: &Path) -> Result<(), StartupError> {
     if let Some(path) = &config.netns {
         let failed = |source| StartupError::JoinNetns { path: path.clone(), source };
         let netns = fs::File::open(path).map_err(failed)?;
@@ -166,7 +177,11 @@ fn isolate(config: &MonitorConfig) -> Result<(), StartupError> {
         davit_sys::loopback::bring_up()
             .map_err(|source| StartupError::Process { what: "the loopback interface", source })?;
     }
-    Ok(davit_sys::mount::make_all_slaves()?)
+    let failed = |(path, source)| StartupError::Share { path, source };
+    let shared = staging::take(&config.shared_sources).map_err(failed)?;
+    davit_sys::mount::make_all_slaves()?;
+    staging::place(&run_dir.join("shared"), &shared).map_err(failed)?;
+    Ok(())
 }
 
 fn write_pid_file(run_dir: &Path, this: ProcessRef) -> Result<(), StartupError> {

@@ -172,6 +172,7 @@ impl Init<'_> {
             let read_only = self.spec.root.as_ref().is_some_and(|r| r.readonly);
             self.plan.seal(&root, read_only)?;
             rootfs::change_root(&root, self.no_pivot)?;
+            self.plan.spread(&root)?;
             // No descriptor of the host's file system may be open when the program's working directory is entered.
             drop(root);
             program.assume()

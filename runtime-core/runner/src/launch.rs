@@ -121,9 +121,7 @@ fn prepare(create: &cli::Create, bundle: PathBuf, spec: Spec, dir: StateDir) -> 
     };
     let has_userns = spec.linux.has(NamespaceKind::User);
     let mut plan = rootfs::plan(&spec, &bundle, has_userns || identity::is_nested())?;
-    if has_userns {
-        plan.clone_sources()?;
-    }
+    plan.clone_sources(has_userns)?;
     let (filter, listener) = match &spec.linux.seccomp {
         Some(profile) if !profile.default_action.is_empty() => {
             (Some(seccomp::compile(profile)?), profile.listener_path.as_deref().map(connect).transpose()?)

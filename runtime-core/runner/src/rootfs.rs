@@ -74,9 +74,11 @@ pub fn plan(spec: &Spec, bundle: &Path, bind_devices: bool) -> Result<Plan> {
 }
 
 impl Plan {
-    /// Clones the trees of all bind mounts with our rights (before entering a user namespace that may lack them).
-    pub fn clone_sources(&mut self) -> Result<()> {
-        for planned in self.mounts.iter_mut().filter(|p| p.options.bind) {
+    /// Clones the trees of bind mounts with our rights: all of them before entering a user namespace that may lack them, otherwise those that are
+    /// to be shared, which are no peers of their sources any more once the new mount namespace is cut off.
+    pub fn clone_sources(&mut self, all: bool) -> Result<()> {
+        let shared = |p: &Planned| p.options.propagation.iter().any(|(kind, _)| kind & libc::MS_SHARED != 0);
+        for planned in self.mounts.iter_mut().filter(|p| p.options.bind && (all || shared(p))) {
             let source = self.bundle.join(&planned.mount.source);
             planned.tree = Some(mounts::clone_source(&source, planned.options.recursive)?);
         }
@@ -103,19 +105,21 @@ impl Plan {
         Ok(tree)
     }
 
-    /// The last step before the pivot: the root's own attributes.
+    /// The last step before the pivot: the root is read-only where that is wanted.
     pub fn seal(&self, root: &OwnedFd, read_only: bool) -> Result<()> {
         if read_only {
             let attributes = MountAttributes { set: sys::ATTR_RDONLY, ..MountAttributes::default() };
             sys::set_attributes(root.as_fd(), attributes, false)
                 .context(|| "make the root file system read-only")?;
         }
-        if let Some((propagation, recursive)) = self.propagation {
-            let attributes = MountAttributes { propagation, ..MountAttributes::default() };
-            sys::set_attributes(root.as_fd(), attributes, recursive)
-                .context(|| "set the root's propagation")?;
-        }
         Ok(())
+    }
+
+    /// After the pivot, which pivot_root(2) refuses for a shared root: how mounts below the root spread.
+    pub fn spread(&self, root: &OwnedFd) -> Result<()> {
+        let Some((propagation, recursive)) = self.propagation else { return Ok(()) };
+        let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+        sys::set_attributes(root.as_fd(), attributes, recursive).context(|| "set the root's propagation")
     }
 
     /// Whether /dev is ours to fill (not the host's, bound).

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 
 use super::dirs::RunDir;
 use super::files;
+use super::staging;
 use super::task::Task;
 use crate::config::BUILT_IN_RUNTIME;
 use crate::error::{RuntimeError, io_error};
@@ -102,7 +103,7 @@ impl Task {
             cwd: c.working_dir.clone(),
             user: c.user.clone(),
         };
-        let points: &[MountPoint] = &c.mount_points;
+        let points: &[MountPoint] = &staging::staged(&c.mount_points, run);
         let input = build::Input {
             id: &c.id,
             spec,

@@ -27,7 +27,7 @@ use super::bundle::{Plan, ensure_dir};
 use super::record::ProcessRecord;
 use super::state::{Ask, judge};
 use super::task::{Flow, Task};
-use super::{network, volumes};
+use super::{network, staging, volumes};
 use crate::clock::us;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
@@ -224,7 +224,12 @@ impl Task {
         stages: &Stages,
     ) -> Result<Resolved, RuntimeError> {
         let mounts = root.mounts.into_iter().map(wire_mount).collect();
-        stages.time("mount", self.request(Request::Mount(Box::new(CreateSpec { mounts })))).await?;
+        stages
+            .time(
+                "mount",
+                self.request(Request::Mount(Box::new(CreateSpec { mounts, ..CreateSpec::default() }))),
+            )
+            .await?;
         let monitor = self.record.monitor.map_or(0, |m| m.pid);
         let run = self.engine.dirs.run_dir(self.record.id());
         let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));
@@ -238,9 +243,11 @@ impl Task {
         self.record.held = hold;
         let record = self.record.clone();
         let directory = self.directory();
+        let parts = staging::parts(&record.container.mount_points);
+        let create = CreateSpec { parts, ..CreateSpec::default() };
         let saved = tokio::task::spawn_blocking(move || record.save(&directory));
         let (created, saved) = tokio::join!(
-            stages.time("create", self.request(Request::Create(Box::default()))),
+            stages.time("create", self.request(Request::Create(Box::new(create)))),
             stages.time("save", saved),
         );
         let Reply::Created { pid, stage_us } = created? else {
@@ -305,6 +312,7 @@ impl Task {
             stdin_once: spec.stdin_once,
             log: check::log_sink(spec, &self.engine.config.log, &self.engine.dirs.log(id))?,
             runtime,
+            shared_sources: staging::shared_sources(spec),
         })
     }
 

@@ -65,8 +65,17 @@ fn bind(m: &MountSpec) -> Result<MountPoint, RuntimeError> {
         target: clean(&m.target),
         rw: !m.read_only,
         propagation: m.propagation.clone(),
+        options: [(m.non_recursive, "bind"), (m.read_only_recursive, "rro")]
+            .into_iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, option)| option.to_owned())
+            .collect(),
+        ..MountPoint::default()
     })
 }
+
+/// The option by which storaged names a part of a volume.
+const SUBPATH: &str = "X-davit.subpath=";
 
 async fn volume(peers: &Peers, id: &str, m: &MountSpec) -> Result<MountPoint, RuntimeError> {
     let target = clean(&m.target);
@@ -76,7 +85,9 @@ async fn volume(peers: &Peers, id: &str, m: &MountSpec) -> Result<MountPoint, Ru
         snapshot_key: id.to_owned(),
         image_path: target.clone(),
         no_copy: m.options.contains_key("nocopy"),
-        subpath: String::new(),
+        subpath: m.subpath.clone(),
+        labels: m.volume_labels.clone(),
+        options: m.volume_options.clone(),
     };
     let answer: AcquireVolumeResponse = peers
         .storage
@@ -86,15 +97,50 @@ async fn volume(peers: &Peers, id: &str, m: &MountSpec) -> Result<MountPoint, Ru
         })
         .await?;
     let volume = answer.volume.unwrap_or_default();
-    let source = answer.mount.map(|m| m.source).filter(|s| !s.is_empty()).unwrap_or(volume.mountpoint);
+    let mount = answer.mount.unwrap_or_default();
+    let is_bind = matches!(mount.r#type.as_str(), "" | "bind");
+    let subpath = mount.options.iter().find_map(|o| o.strip_prefix(SUBPATH)).unwrap_or_default().to_owned();
+    let read_only = m.read_only || mount.options.iter().any(|o| o == "ro");
     Ok(MountPoint {
         r#type: "volume".into(),
         name: volume.name,
-        source,
+        source: if is_bind && !mount.source.is_empty() { mount.source } else { volume.mountpoint },
         target,
-        rw: !m.read_only,
-        propagation: m.propagation.clone(),
+        rw: !read_only,
+        propagation: String::new(),
+        options: mount.options.into_iter().filter(|o| !o.starts_with(SUBPATH)).collect(),
+        fs_type: if is_bind { String::new() } else { mount.r#type },
+        subpath,
     })
+}
+
+/// Adds what another container mounts, at the same places; what the container itself asks for there wins, and so does a later one. Only storaged
+/// makes volumes empty or full: nothing is copied in here.
+pub fn inherit(spec: &mut ContainerSpec, own: usize, from: &[MountPoint], read_only: bool) {
+    for point in from {
+        let at = |m: &MountSpec| clean(&m.target) == clean(&point.target);
+        let tmpfs = |t: &String| clean(t.split(':').next().unwrap_or("")) == clean(&point.target);
+        if spec.mounts[..own].iter().any(at) || spec.tmpfs.iter().any(tmpfs) {
+            continue;
+        }
+        let earlier = spec.mounts[own..].iter().position(at);
+        if let Some(earlier) = earlier {
+            spec.mounts.remove(own + earlier);
+        }
+        let is_volume = point.r#type == "volume";
+        spec.mounts.push(MountSpec {
+            r#type: point.r#type.clone(),
+            source: if is_volume { point.name.clone() } else { point.source.clone() },
+            target: point.target.clone(),
+            read_only: read_only || !point.rw,
+            propagation: point.propagation.clone(),
+            options: if is_volume { [("nocopy".to_owned(), "true".to_owned())].into() } else { [].into() },
+            non_recursive: !is_volume && point.options.iter().any(|o| o == "bind"),
+            read_only_recursive: !is_volume && point.options.iter().any(|o| o == "rro"),
+            subpath: point.subpath.clone(),
+            ..MountSpec::default()
+        });
+    }
 }
 
 /// Gives up all volumes of a container.
@@ -123,6 +169,30 @@ mod tests {
         });
         assert_eq!(anonymous(&spec, &image).collect::<Vec<_>>(), ["/data"]);
         assert!(wants_any(&spec, &image) && !wants_any(&spec, &ImageConfig::default()));
+    }
+
+    #[test]
+    fn own_mounts_win_over_inherited_ones_and_later_over_earlier() {
+        let point = |kind: &str, name: &str, target: &str, rw| MountPoint {
+            r#type: kind.into(),
+            name: name.into(),
+            source: "/src".into(),
+            target: target.into(),
+            rw,
+            ..MountPoint::default()
+        };
+        let own = MountSpec { r#type: "bind".into(), target: "/own".into(), ..MountSpec::default() };
+        let mut spec = ContainerSpec { mounts: vec![own], tmpfs: vec!["/t".into()], ..Default::default() };
+        let first = [point("volume", "v", "/data", true), point("volume", "x", "/own/", true)];
+        inherit(&mut spec, 1, &first, false);
+        let second = [point("bind", "", "/data/", false), point("volume", "w", "/t", true)];
+        inherit(&mut spec, 1, &second, true);
+        assert_eq!(spec.mounts.len(), 2);
+        let m = &spec.mounts[1];
+        assert_eq!((m.r#type.as_str(), m.source.as_str(), m.read_only), ("bind", "/src", true));
+        inherit(&mut spec, 1, &first, true);
+        let m = &spec.mounts[1];
+        assert_eq!((m.source.as_str(), m.read_only, m.options.len()), ("v", true, 1));
     }
 
     #[test]

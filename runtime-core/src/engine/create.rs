@@ -12,6 +12,7 @@ use crate::container::network;
 use crate::container::record::Record;
 use crate::container::start::{Started, endpoints_of};
 use crate::container::task::{Handle, Task};
+use crate::container::volumes;
 use crate::error::RuntimeError;
 use crate::spec::check::{self, Network};
 
@@ -77,7 +78,8 @@ impl Engine {
     }
 
     /// Everything that needs no other daemon: checks, id, name, record.
-    fn begin(self: &Arc<Self>, spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
+    fn begin(self: &Arc<Self>, mut spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
+        self.volumes_from(&mut spec)?;
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
         Self::monitor_program()?;
@@ -98,6 +100,17 @@ impl Engine {
         };
         let (task, handle) = Task::new(Arc::clone(self), Record { container, ..Record::default() });
         Ok((task, handle, Created { id, name, warnings }))
+    }
+
+    /// Resolves `--volumes-from` to mounts.
+    fn volumes_from(&self, spec: &mut ContainerSpec) -> Result<(), RuntimeError> {
+        let own = spec.mounts.len();
+        for text in spec.volumes_from.clone() {
+            let (name, read_only) = text.strip_suffix(":ro").map_or((text.as_str(), false), |n| (n, true));
+            let other = self.registry.find(name.strip_suffix(":rw").unwrap_or(name))?;
+            volumes::inherit(spec, own, &other.view().record.container.mount_points, read_only);
+        }
+        Ok(())
     }
 
     fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {

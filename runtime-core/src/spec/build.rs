@@ -99,6 +99,12 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         seccomp,
         masked_paths: masked(mounts::MASKED),
         readonly_paths: masked(mounts::READ_ONLY),
+        // Otherwise runc and crun would make shared mounts slaves on the way.
+        rootfs_propagation: if input.points.iter().any(|p| p.propagation.ends_with("shared")) {
+            "shared"
+        } else {
+            ""
+        },
     };
     let config = Config {
         oci_version: "1.0.2",

@@ -144,9 +144,11 @@ fn check_mount(m: &MountSpec) -> Result<(), RuntimeError> {
         "bind" if !m.create_source && !Path::new(&m.source).exists() => {
             invalid(format!("bind source path does not exist: {}", m.source))
         }
+        "volume" if !m.propagation.is_empty() => invalid("a volume has no propagation".into()),
         "volume" if !m.source.is_empty() => Ok(davit_contracts::id::check_name(&m.source)?),
         "tmpfs" if !m.source.is_empty() => invalid("a tmpfs has no source".into()),
-        "bind" | "volume" | "tmpfs" => Ok(()),
+        "bind" => super::propagation::possible(m),
+        "volume" | "tmpfs" => Ok(()),
         _ => invalid("only bind, volume and tmpfs are known".into()),
     }
 }

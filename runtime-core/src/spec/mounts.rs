@@ -138,7 +138,17 @@ fn etc_files(input: &Input<'_>) -> impl Iterator<Item = Mount> {
 fn bind_point(point: &MountPoint) -> Mount {
     let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
     let access = if point.rw { "rw" } else { "ro" };
-    mount(&clean(&point.target), "bind", &point.source, &["rbind", propagation, access])
+    let has = |option: &str| point.options.iter().any(|o| o == option);
+    let target = clean(&point.target);
+    let mut m = if point.fs_type == "tmpfs" {
+        mount(&target, "tmpfs", "tmpfs", &["nosuid", "nodev", access])
+    } else {
+        let bind = if has("bind") { "bind" } else { "rbind" };
+        mount(&target, "bind", &point.source, &[bind, propagation, access])
+    };
+    let further = point.options.iter().filter(|o| !matches!(o.as_str(), "bind" | "rbind" | "ro" | "rw"));
+    m.options.extend(further.cloned());
+    m
 }
 
 fn tmpfs(target: &str, asked: &[String]) -> Mount {
@@ -191,6 +201,26 @@ mod tests {
         assert_eq!(mounts[at("/a/b")].options, ["nosuid", "nodev", "exec", "size=1m"]);
         assert_eq!(mounts[at("/a")].options, ["rbind", "rprivate", "ro"]);
         assert_eq!(mounts[at("/etc/hosts")].source, "/run/c/hosts");
+    }
+
+    #[test]
+    fn points_carry_what_their_volumes_ask_for() {
+        let point = |options: &[&str], fs_type: &str, rw| MountPoint {
+            source: "/h".into(),
+            target: "/t".into(),
+            rw,
+            options: options.iter().map(ToString::to_string).collect(),
+            fs_type: fs_type.into(),
+            ..MountPoint::default()
+        };
+        let options = |p: MountPoint| {
+            let mounts = all(&input(&ContainerSpec::default(), &[p])).unwrap();
+            mounts.into_iter().find(|m| m.destination == "/t").map(|m| (m.kind, m.options)).unwrap()
+        };
+        assert_eq!(options(point(&["bind", "ro"], "", false)).1, ["bind", "rprivate", "ro"]);
+        assert_eq!(options(point(&["rro"], "", false)).1, ["rbind", "rprivate", "ro", "rro"]);
+        let (kind, list) = options(point(&["size=1m", "uid=7"], "tmpfs", true));
+        assert_eq!((kind.as_str(), list.join(",").as_str()), ("tmpfs", "nosuid,nodev,rw,size=1m,uid=7"));
     }
 
     #[test]

@@ -110,6 +110,9 @@ pub struct Linux {
     pub masked_paths: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub readonly_paths: Vec<String>,
+    /// Empty: the runtime cuts its namespace off.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub rootfs_propagation: &'static str,
 }
 
 /// A namespace: new without a path.

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 /// runtime/              --root of the OCI runtime
 /// exit.json             the ExitRecord
 /// exec/                 pid files and process files of exec sessions
+/// shared/N              `shared_sources` in the monitor's mount namespace
+/// parts/N               `CreateSpec::parts`, the same
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,10 @@ pub struct MonitorConfig {
     pub log: LogSink,
     /// The OCI runtime.
     pub runtime: RuntimeCommand,
+    /// Sources of binds with shared propagation. The monitor's namespace is a slave of the host's, so that nothing of it shows there;
+    /// these are taken before it becomes one and stay peers of the host's mounts, as `shared/0`, `shared/1`, ... of the run directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared_sources: Vec<PathBuf>,
 }
 
 /// An OCI runtime's command line.
@@ -79,6 +85,20 @@ pub enum LogSink {
 pub struct CreateSpec {
     /// Mounted in order in the monitor's mount namespace; targets are relative to `bundle/rootfs`.
     pub mounts: Vec<Mount>,
+    /// Parts of volumes, as `parts/0`, `parts/1`, ... of the run directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A file or directory beneath a directory that other containers may change: it is opened without following any link, and what was opened is
+/// what is mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Part {
+    /// Absolute.
+    pub directory: PathBuf,
+    /// Relative to it.
+    pub subpath: String,
 }
 
 /// A mount description in containerd's shape.

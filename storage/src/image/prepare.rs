@@ -79,12 +79,12 @@ impl Store {
     }
 
     /// Copies a directory of a snapshot's image into an empty volume, as docker does on first use. What is no directory, or
-    /// is not there, leaves the volume empty.
-    pub fn populate(&self, snapshot_key: &str, image_path: &str, into: &Path) -> io::Result<()> {
+    /// is not there, leaves the volume empty: false.
+    pub fn populate(&self, snapshot_key: &str, image_path: &str, into: &Path) -> io::Result<bool> {
         let prepared = self.prepared(snapshot_key).map_err(io::Error::other)?;
         let stack = self.stack(&prepared.image).map_err(io::Error::other)?;
         if stack.layers.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let root = if self.snapshots.driver().name() == "overlay" {
             view(&stack.layers, &self.state.join("empty"), self.namespace.mount_option())?
@@ -96,10 +96,10 @@ impl Store {
         match davit_sys::beneath::open_in_root(root.as_fd(), path, OFlags::DIRECTORY | OFlags::RDONLY) {
             Ok(from) => {
                 let to = davit_sys::beneath::open_root(into).map_err(|e| e.source)?;
-                copy_open_tree(from.as_fd(), to.as_fd(), Source::Plain)
+                copy_open_tree(from.as_fd(), to.as_fd(), Source::Plain).map(|()| true)
             }
             Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(())
+                Ok(false)
             }
             Err(e) => Err(e.source),
         }

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn what_was_seen_is_known_until_the_layer_goes() {
         let tmp = tempfile::tempdir().unwrap();
-        let metadata = Metadata::open(&tmp.path().join("m.redb")).unwrap();
+        let metadata = Metadata::open(&tmp.path().join("m.redb"), true).unwrap();
         let layer = Digest::of(b"layer");
         let json =
             serde_json::json!({"diff_id": layer, "blob": Digest::of(b"blob"), "size": 1, "entries": 1});

@@ -141,9 +141,13 @@ impl pb::images_server::Images for Images {
         &self,
         request: Request<pb::ListImagesRequest>,
     ) -> Result<Response<pb::ListImagesResponse>, Status> {
-        let filters = messages::sorted(request.into_inner().filters);
-        let images = blocking(&self.0, move |store| store.list_images(&filters)).await?;
-        Ok(Response::new(pb::ListImagesResponse { images: images.iter().map(messages::image).collect() }))
+        let r = request.into_inner();
+        let filters = messages::filters(r.filters, r.filter);
+        let images = blocking(&self.0, move |store| {
+            Ok(store.list_images(&filters)?.into_iter().map(messages::image).collect())
+        })
+        .await?;
+        Ok(Response::new(pb::ListImagesResponse { images }))
     }
 
     async fn inspect(
@@ -175,7 +179,7 @@ impl pb::images_server::Images for Images {
         request: Request<pb::PruneImagesRequest>,
     ) -> Result<Response<pb::PruneImagesResponse>, Status> {
         let r = request.into_inner();
-        let filters = messages::sorted(r.filters);
+        let filters = messages::filters(r.filters, r.filter);
         let removed = blocking(&self.0, move |store| store.prune_images(r.all, &filters)).await?;
         Ok(Response::new(pb::PruneImagesResponse {
             untagged: removed.untagged,

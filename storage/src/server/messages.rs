@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use davit_contracts::storage as pb;
 
+use crate::filter::Filters;
 use crate::image::prepare::Prepared;
 use crate::image::{Details, HistoryLine, Summary};
 use crate::oci::{self, Platform, RunConfig};
 use crate::progress::{Done, Event, Phase};
 use crate::snapshot::SnapshotRecord;
 use crate::store::Store;
+use crate::usage::DiskUsage;
 use crate::volume::VolumeRecord;
 
 pub(super) fn sorted(map: HashMap<String, String>) -> BTreeMap<String, String> {
@@ -82,21 +84,26 @@ pub(super) fn config(c: &RunConfig) -> pb::ImageConfig {
     }
 }
 
-pub(super) fn image(summary: &Summary) -> pb::Image {
-    let record = &summary.record;
+/// Both ways in which a client may send filters.
+pub(super) fn filters(map: HashMap<String, String>, list: Vec<pb::Filter>) -> Filters {
+    Filters::new(map.into_iter().chain(list.into_iter().map(|f| (f.key, f.value))))
+}
+
+pub(super) fn image(summary: Summary) -> pb::Image {
+    let platform = summary.platform;
     pb::Image {
-        id: record.id.to_string(),
-        references: summary.references.clone(),
-        digests: record.repo_digests.iter().map(|d| crate::image::familiar(d)).collect(),
-        created_unix_ns: record.created_unix_ns,
+        id: summary.id.into(),
+        references: summary.references,
+        digests: summary.digests,
+        created_unix_ns: summary.created_unix_ns,
         size: summary.size,
         platform: Some(pb::Platform {
-            os: record.platform.os.clone(),
-            architecture: record.platform.architecture.clone(),
-            variant: record.platform.variant.clone(),
+            os: platform.os,
+            architecture: platform.architecture,
+            variant: platform.variant,
         }),
-        diff_ids: record.diff_ids.iter().map(ToString::to_string).collect(),
-        labels: unsorted(&record.config.labels),
+        diff_ids: summary.diff_ids.into_iter().map(String::from).collect(),
+        labels: summary.labels.into_iter().collect(),
         containers: summary.containers,
     }
 }
@@ -105,15 +112,16 @@ pub(super) fn details(d: Details, driver: &str) -> pb::InspectImageResponse {
     let mut history: Vec<pb::History> = d.history.iter().map(history_line).collect();
     if let Some(top) = history.first_mut() {
         top.references.clone_from(&d.summary.references);
-        top.image_id = d.summary.record.id.to_string();
+        top.image_id = d.summary.id.to_string();
     }
     pb::InspectImageResponse {
-        image: Some(image(&d.summary)),
-        config: Some(config(&d.summary.record.config)),
+        image: Some(image(d.summary)),
+        config: Some(config(&d.config)),
         history,
         config_json: d.config_json,
         manifest_json: d.manifest_json,
         driver: driver.to_owned(),
+        last_tag_unix_ns: d.tagged_unix_ns,
     }
 }
 
@@ -168,4 +176,31 @@ pub(super) fn volume(store: &Store, record: &VolumeRecord) -> pb::Volume {
         anonymous: record.anonymous,
         users: record.users.clone(),
     }
+}
+
+/// Sums, and with `verbose` what they are made of.
+pub(super) fn disk_usage(store: &Store, usage: DiskUsage, verbose: bool) -> pb::DiskUsageResponse {
+    use pb::disk_usage_response::{ImageUsage, SnapshotUsage, Usage, VolumeUsage};
+    let sum = |u: crate::usage::Usage| {
+        Some(Usage { count: u.count, active: u.active, bytes: u.bytes, reclaimable: u.reclaimable })
+    };
+    let mut out = pb::DiskUsageResponse {
+        images: sum(usage.images),
+        containers: sum(usage.snapshots),
+        volumes: sum(usage.volumes),
+        blobs: sum(usage.blobs),
+        ..pb::DiskUsageResponse::default()
+    };
+    if verbose {
+        let one = |(summary, shared_bytes): (Summary, u64)| ImageUsage {
+            unique_bytes: summary.size - shared_bytes,
+            shared_bytes,
+            image: Some(image(summary)),
+        };
+        out.image = usage.image.into_iter().map(one).collect();
+        out.snapshot = usage.snapshot.into_iter().map(|(key, bytes)| SnapshotUsage { key, bytes }).collect();
+        let one = |(v, bytes): (VolumeRecord, u64)| VolumeUsage { volume: Some(volume(store, &v)), bytes };
+        out.volume = usage.volume.into_iter().map(one).collect();
+    }
+    out
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, unsupported};
+use super::{blocking, messages, unsupported};
 use crate::store::Store;
 
 /// The service.
@@ -18,9 +18,12 @@ impl pb::system_server::System for System {
 
     async fn disk_usage(
         &self,
-        _: Request<pb::DiskUsageRequest>,
+        request: Request<pb::DiskUsageRequest>,
     ) -> Result<Response<pb::DiskUsageResponse>, Status> {
-        Err(unsupported("tell what takes space"))
+        let verbose = request.into_inner().verbose;
+        let answer =
+            blocking(&self.0, move |store| Ok(messages::disk_usage(store, store.disk_usage()?, verbose)));
+        Ok(Response::new(answer.await?))
     }
 
     async fn check(&self, _: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {

@@ -5,25 +5,21 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, messages, unsupported};
+use super::{blocking, messages};
 use crate::error::Error;
+use crate::filter::Filters;
 use crate::store::Store;
-use crate::volume::VolumeRecord;
+use crate::volume::{VolumeError, VolumeRecord, Wish};
 
 /// The service.
 pub(super) struct Volumes(pub(super) Arc<Store>);
 
-fn fits(volume: &VolumeRecord, key: &str, value: &str) -> Result<bool, Error> {
-    Ok(match key {
-        "name" => volume.name.contains(value),
-        "driver" => value == "local",
-        "dangling" => volume.users.is_empty() == matches!(value, "true" | "1"),
-        "label" => {
-            let (name, wanted) = value.split_once('=').map_or((value, None), |(n, v)| (n, Some(v)));
-            volume.labels.get(name).is_some_and(|v| wanted.is_none_or(|w| w == v))
-        }
-        other => return Err(Error::UnknownFilter(other.to_owned())),
-    })
+fn fits(volume: &VolumeRecord, filters: &Filters) -> Result<bool, Error> {
+    let dangling = filters.flag("dangling")?;
+    Ok(filters.any("name", |name| volume.name.contains(name))
+        && filters.any("driver", |driver| driver == "local")
+        && dangling.is_none_or(|wanted| volume.users.is_empty() == wanted)
+        && filters.labels(&volume.labels))
 }
 
 #[tonic::async_trait]
@@ -34,6 +30,9 @@ impl pb::volumes_server::Volumes for Volumes {
     ) -> Result<Response<pb::Volume>, Status> {
         let r = request.into_inner();
         let volume = blocking(&self.0, move |store| {
+            if !matches!(r.driver.as_str(), "" | "local") {
+                return Err(VolumeError::UnknownDriver(r.driver).into());
+            }
             let made =
                 store.volumes.create(&r.name, messages::sorted(r.labels), messages::sorted(r.options))?;
             Ok(messages::volume(store, &made))
@@ -46,16 +45,15 @@ impl pb::volumes_server::Volumes for Volumes {
         &self,
         request: Request<pb::ListVolumesRequest>,
     ) -> Result<Response<pb::ListVolumesResponse>, Status> {
-        let filters = messages::sorted(request.into_inner().filters);
+        let r = request.into_inner();
+        let filters = messages::filters(r.filters, r.filter);
         let volumes = blocking(&self.0, move |store| {
+            filters.only(&["name", "driver", "dangling", "label", "label!"])?;
             let mut out = Vec::new();
-            'volumes: for volume in store.volumes.list()? {
-                for (key, value) in &filters {
-                    if !fits(&volume, key, value)? {
-                        continue 'volumes;
-                    }
+            for volume in store.volumes.list()? {
+                if fits(&volume, &filters)? {
+                    out.push(messages::volume(store, &volume));
                 }
-                out.push(messages::volume(store, &volume));
             }
             Ok(out)
         })
@@ -88,16 +86,23 @@ impl pb::volumes_server::Volumes for Volumes {
     ) -> Result<Response<pb::AcquireVolumeResponse>, Status> {
         let r = request.into_inner();
         let response = blocking(&self.0, move |store| {
-            let copy = !r.no_copy && !r.snapshot_key.is_empty() && !r.image_path.is_empty();
-            let volume = store.volumes.acquire(&r.name, &r.user, |data| {
-                if copy { store.populate(&r.snapshot_key, &r.image_path, data) } else { Ok(()) }
+            // A part of a volume must be there already, so that there is nothing to copy.
+            let named = !r.snapshot_key.is_empty() && !r.image_path.is_empty();
+            let copy = named && !r.no_copy && r.subpath.is_empty();
+            let (labels, options) = (messages::sorted(r.labels), messages::sorted(r.options));
+            let wish = Wish { name: &r.name, user: &r.user, labels, options };
+            let volume = store.volumes.acquire(wish, |data| {
+                if copy { store.populate(&r.snapshot_key, &r.image_path, data) } else { Ok(false) }
             })?;
-            let source = store.volumes.data(&volume.name).display().to_string();
-            let target = r.image_path.trim_start_matches('/').to_owned();
-            let options = vec!["rbind".to_owned()];
+            let mount = store.volumes.mount(&volume, &r.subpath)?;
             Ok(pb::AcquireVolumeResponse {
                 volume: Some(messages::volume(store, &volume)),
-                mount: Some(pb::Mount { r#type: "bind".into(), source, options, target }),
+                mount: Some(pb::Mount {
+                    r#type: mount.kind.into(),
+                    source: mount.source.display().to_string(),
+                    options: mount.options,
+                    target: r.image_path.trim_start_matches('/').to_owned(),
+                }),
             })
         })
         .await?;
@@ -116,8 +121,12 @@ impl pb::volumes_server::Volumes for Volumes {
 
     async fn prune(
         &self,
-        _: Request<pb::PruneVolumesRequest>,
+        request: Request<pb::PruneVolumesRequest>,
     ) -> Result<Response<pb::PruneVolumesResponse>, Status> {
-        Err(unsupported("prune volumes"))
+        let r = request.into_inner();
+        let filters = messages::filters(r.filters, r.filter);
+        let (removed, reclaimed_bytes) =
+            blocking(&self.0, move |store| store.volumes.prune(r.all, &filters)).await?;
+        Ok(Response::new(pb::PruneVolumesResponse { removed, reclaimed_bytes }))
     }
 }

@@ -161,10 +161,18 @@ impl Host {
         assert!(daemon.wait().unwrap().success(), "{}", self.log());
     }
 
+    /// The same daemon again, with more in its environment; also where it has ended by itself.
+    pub async fn restart_with(&mut self, env: &'static [(&'static str, &'static str)]) {
+        self.kill();
+        self.env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.start().await;
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
-        daemon.kill().unwrap();
+        // One that has ended already is no process to be killed.
+        let _ = daemon.kill();
         daemon.wait().unwrap();
     }
 

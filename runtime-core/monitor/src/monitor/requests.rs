@@ -18,6 +18,7 @@ use crate::note::note;
 use crate::rules;
 use crate::runtime::{ProgramEnds, option};
 use crate::session::{Session, Stage};
+use crate::staging;
 use crate::stdio::{self, Pending};
 
 /// More sessions than any program needs; a bound for a client gone wild.
@@ -83,7 +84,9 @@ impl Monitor {
     fn create(&mut self, spec: &CreateSpec, asker: Asker) -> Result<(), Failure> {
         let since = Instant::now();
         let bundle = self.run_dir.join("bundle");
-        if let Err(failure) = self.mount_all(spec, &bundle.join("rootfs")) {
+        if let Err(failure) =
+            self.mount_all(spec, &bundle.join("rootfs")).and_then(|()| self.place_parts(spec))
+        {
             self.unmount_all();
             return Err(failure);
         }
@@ -133,6 +136,21 @@ impl Monitor {
                 .map_err(|e| failed(&e))?;
             self.mounts.push(rootfs.join(mount.target.trim_start_matches('/')));
         }
+        Ok(())
+    }
+
+    fn place_parts(&mut self, spec: &CreateSpec) -> Result<(), Failure> {
+        let mut trees = Vec::new();
+        for part in &spec.parts {
+            let tree = staging::part(part).map_err(|e| {
+                let (what, directory) = (&part.subpath, part.directory.display());
+                internal(format!("cannot mount {what} of the volume at {directory}: {e}"))
+            })?;
+            trees.push(tree);
+        }
+        let places = staging::place(&self.run_dir.join("parts"), &trees)
+            .map_err(|(path, e)| internal(format!("cannot mount {}: {e}", path.display())))?;
+        self.mounts.extend(places);
         Ok(())
     }
 

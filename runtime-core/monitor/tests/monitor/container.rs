@@ -143,7 +143,7 @@ impl Container {
     }
 
     pub fn create(&mut self) -> Result<i32, Failure> {
-        let spec = CreateSpec { mounts: vec![self.root()] };
+        let spec = CreateSpec { mounts: vec![self.root()], ..CreateSpec::default() };
         match self.control.request(Request::Create(Box::new(spec)))? {
             Reply::Created { pid, .. } => Ok(pid),
             other => panic!("{other:?}"),

@@ -105,7 +105,7 @@ fn a_mount_that_fails_leaves_none_behind() {
     let mut c = wanted(&["true"]).monitor();
     let mut broken = c.root();
     broken.options[0] = "lowerdir+=/no/such/layer".into();
-    let spec = davit_wire::config::CreateSpec { mounts: vec![c.root(), broken] };
+    let spec = davit_wire::config::CreateSpec { mounts: vec![c.root(), broken], ..Default::default() };
     let failure = c.control.request(Request::Create(Box::new(spec))).unwrap_err();
     assert!(failure.message.contains("/no/such/layer"), "{failure:?}");
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", c.pid())).unwrap();
@@ -116,7 +116,7 @@ fn a_mount_that_fails_leaves_none_behind() {
 #[test]
 fn the_root_can_be_mounted_before_the_container_is_created() {
     let mut c = wanted(&["true"]).monitor();
-    let spec = davit_wire::config::CreateSpec { mounts: vec![c.root()] };
+    let spec = davit_wire::config::CreateSpec { mounts: vec![c.root()], ..Default::default() };
     let mounted = c.control.request(Request::Mount(Box::new(spec))).unwrap();
     assert!(matches!(mounted, Reply::Mounted { .. }));
     let inside = format!("/proc/{}/root{}/run/bundle/rootfs/etc/plain", c.pid(), c.dir.display());

@@ -1,0 +1,79 @@
+//! Sources of bind mounts that the OCI runtime cannot be given by their path on the host: they are attached below the run directory, in this
+//! monitor's mount namespace.
+//!
+//! ```text
+//! shared/N   peers of the host's mounts: what is mounted below on either side appears on the other
+//! parts/N    parts of volumes, opened beneath the volume without following links
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use davit_sys::rootfs::{attach, clone_tree_at, file_type};
+use davit_wire::config::Part;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::OpenTreeFlags;
+
+/// Clones the trees of shared sources. Called in the new mount namespace before it becomes a slave.
+pub fn take(sources: &[PathBuf]) -> Result<Vec<OwnedFd>, (PathBuf, io::Error)> {
+    sources.iter().map(|s| clone_tree_at(s, true).map_err(|e| (s.clone(), e))).collect()
+}
+
+/// Attaches trees as `directory/0`, `directory/1`, ...; answers where they are.
+pub fn place(directory: &Path, trees: &[OwnedFd]) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    let mut places = Vec::new();
+    for (n, tree) in trees.iter().enumerate() {
+        let at = directory.join(n.to_string());
+        place_one(&at, tree.as_fd()).map_err(|e| (at.clone(), e))?;
+        places.push(at);
+    }
+    Ok(places)
+}
+
+fn place_one(at: &Path, tree: BorrowedFd<'_>) -> io::Result<()> {
+    if file_type(tree)? == FileType::Directory {
+        fs::create_dir_all(at)?;
+    } else {
+        fs::create_dir_all(at.parent().unwrap_or(at))?;
+        fs::write(at, b"")?;
+    }
+    let target = rustix::fs::open(at, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(tree, target.as_fd())
+}
+
+/// Opens a part and clones it from what was opened: nobody can put something else in its place in between.
+pub fn part(part: &Part) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&part.directory, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let opened = rustix::fs::openat2(&directory, part.subpath.as_str(), flags, Mode::empty(), how)?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(&opened, "", clone)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_became_a_link_is_refused() {
+        let tmp = std::env::temp_dir().join(format!("davit-staging-{}", std::process::id()));
+        fs::create_dir_all(tmp.join("real")).unwrap();
+        std::os::unix::fs::symlink("/etc", tmp.join("link")).unwrap();
+        let wanted = |subpath: &str| Part { directory: tmp.clone(), subpath: subpath.into() };
+        for bad in ["link", "link/passwd", "..", "/etc", "absent"] {
+            assert!(part(&wanted(bad)).is_err(), "{bad}");
+        }
+        let real = part(&wanted("real"));
+        fs::remove_dir_all(&tmp).unwrap();
+        // Cloning a mount needs privileges that a plain test run may not have.
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(file_type(real.unwrap().as_fd()).unwrap(), FileType::Directory);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Binds whose source the OCI runtime is not given as it is on the host: the monitor attaches them below the run directory (see
+//! [`davit_wire::MonitorConfig::shared_sources`] and [`davit_wire::config::Part`]).
+
+use std::path::PathBuf;
+
+use davit_contracts::runtime::{ContainerSpec, MountPoint};
+use davit_wire::config::Part;
+
+use super::dirs::RunDir;
+
+fn is_shared(propagation: &str) -> bool {
+    matches!(propagation, "shared" | "rshared")
+}
+
+/// Sources of binds that stay peers of the host's mounts, in the order of the spec.
+pub fn shared_sources(spec: &ContainerSpec) -> Vec<PathBuf> {
+    let shared = spec.mounts.iter().filter(|m| m.r#type == "bind" && is_shared(&m.propagation));
+    shared.map(|m| PathBuf::from(&m.source)).collect()
+}
+
+/// Parts of volumes, in the order of the mount points.
+pub fn parts(points: &[MountPoint]) -> Vec<Part> {
+    let parts = points.iter().filter(|p| !p.subpath.is_empty());
+    parts.map(|p| Part { directory: PathBuf::from(&p.source), subpath: p.subpath.clone() }).collect()
+}
+
+/// The mount points as the runtime is to see them. Binds are resolved in the order of the spec, so that counting finds them.
+pub fn staged(points: &[MountPoint], run: &RunDir) -> Vec<MountPoint> {
+    let (mut shared, mut parts) = (0, 0);
+    let place = |kind: &str, n: &mut usize| {
+        let path = run.path().join(kind).join(n.to_string());
+        *n += 1;
+        path.display().to_string()
+    };
+    let one = |point: &MountPoint| {
+        let mut point = point.clone();
+        if point.r#type == "bind" && is_shared(&point.propagation) {
+            point.source = place("shared", &mut shared);
+        } else if !point.subpath.is_empty() {
+            point.source = place("parts", &mut parts);
+        }
+        point
+    };
+    points.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use davit_contracts::runtime::MountSpec;
+
+    #[test]
+    fn the_monitor_and_the_runtime_count_alike() {
+        let mount = |source: &str, propagation: &str| MountSpec {
+            r#type: "bind".into(),
+            source: source.into(),
+            propagation: propagation.into(),
+            ..MountSpec::default()
+        };
+        let mounts =
+            vec![mount("/a", ""), mount("/b", "rshared"), mount("/c", "slave"), mount("/d", "shared")];
+        let point = |m: &MountSpec| MountPoint {
+            r#type: m.r#type.clone(),
+            source: m.source.clone(),
+            propagation: m.propagation.clone(),
+            ..MountPoint::default()
+        };
+        let mut points: Vec<MountPoint> = mounts.iter().map(point).collect();
+        points.push(MountPoint { source: "/v".into(), subpath: "x/y".into(), ..MountPoint::default() });
+        let spec = ContainerSpec { mounts, ..ContainerSpec::default() };
+        assert_eq!(shared_sources(&spec), ["/b", "/d"].map(PathBuf::from));
+        assert_eq!(parts(&points), [Part { directory: "/v".into(), subpath: "x/y".into() }]);
+        let sources: Vec<String> =
+            staged(&points, &RunDir("/r".into())).into_iter().map(|p| p.source).collect();
+        assert_eq!(sources, ["/a", "/r/shared/0", "/c", "/r/shared/1", "/r/parts/0"]);
+    }
+}
