@@ -12,10 +12,12 @@ use crate::reference::Reference;
 use crate::snapshot::driver::Stack;
 use crate::store::Store;
 
+pub mod commit;
 pub mod intake;
 mod nearest;
 pub mod prepare;
 mod remove;
+pub mod save;
 
 pub use remove::Removed;
 

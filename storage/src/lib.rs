@@ -28,5 +28,6 @@ pub mod snapshot;
 pub mod store;
 pub mod tarball;
 pub mod trash;
+pub mod tree;
 pub mod unpack;
 pub mod volume;

@@ -12,7 +12,7 @@ mod pax;
 mod sparse;
 
 use entry::filled;
-pub use entry::{Entry, Kind, Time};
+pub use entry::{Entry, Kind, SparseMap, Time};
 use pax::Pax;
 
 /// The size of a tar block.

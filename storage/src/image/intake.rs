@@ -313,7 +313,7 @@ impl Store {
         layers.into_iter().map(|l| l.ok_or(Error::Cancelled)).collect()
     }
 
-    async fn finish(self: &Arc<Self>, images: Vec<NewImage>, sink: &SharedSink) -> Result<Vec<Done>, Error> {
+    pub(super) async fn finish(self: &Arc<Self>, images: Vec<NewImage>, sink: &SharedSink) -> Result<Vec<Done>, Error> {
         if sink.closed() {
             return Err(Error::Cancelled);
         }
@@ -352,7 +352,7 @@ impl Read for WithScratch {
     }
 }
 
-fn tags_of(reference: &str) -> Result<Vec<String>, Error> {
+pub(super) fn tags_of(reference: &str) -> Result<Vec<String>, Error> {
     if reference.is_empty() { Ok(Vec::new()) } else { Ok(vec![Reference::parse(reference)?.canonical()]) }
 }
 
@@ -367,7 +367,7 @@ fn usable_name(name: &str, sink: &SharedSink) -> Option<String> {
     }
 }
 
-fn record_of(config: &[u8], file: &ImageFile) -> ImageRecord {
+pub(super) fn record_of(config: &[u8], file: &ImageFile) -> ImageRecord {
     ImageRecord {
         id: Digest::of(config),
         manifest: None,
