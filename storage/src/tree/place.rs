@@ -77,6 +77,8 @@ pub(super) struct Overlay {
     /// Topmost first.
     pub(super) lower: Vec<PathBuf>,
     pub(super) namespace: Namespace,
+    /// Options that decide how the directories are read.
+    reading: Vec<String>,
 }
 
 impl Overlay {
@@ -85,12 +87,18 @@ impl Overlay {
         if mount.kind.to_string() != "overlay" {
             return None;
         }
-        let mut overlay = Self { upper: PathBuf::new(), lower: Vec::new(), namespace: Namespace::Trusted };
+        let mut overlay = Self {
+            upper: PathBuf::new(),
+            lower: Vec::new(),
+            namespace: Namespace::Trusted,
+            reading: Vec::new(),
+        };
         for option in &mount.options {
             match option.split_once('=') {
                 Some(("lowerdir+", path)) => overlay.lower.push(path.into()),
                 Some(("lowerdir", paths)) => overlay.lower.extend(split(paths)),
                 Some(("upperdir", path)) => overlay.upper = path.into(),
+                Some(("redirect_dir" | "metacopy" | "xino", _)) => overlay.reading.push(option.clone()),
                 _ if option == "userxattr" => overlay.namespace = Namespace::User,
                 _ => {}
             }
@@ -103,6 +111,7 @@ impl Overlay {
         let all = [&self.upper].into_iter().chain(&self.lower);
         let mut options: Vec<String> = all.map(|l| format!("lowerdir+={}", l.display())).collect();
         options.extend(self.namespace.mount_option().map(str::to_owned));
+        options.extend(self.reading.iter().cloned());
         options
     }
 }
@@ -244,14 +253,14 @@ mod tests {
             source: "overlay".into(),
             options: options.iter().map(ToString::to_string).collect(),
         };
-        let new = mount(&["lowerdir+=/a", "lowerdir+=/b:c", "upperdir=/u", "workdir=/w", "userxattr"]);
-        let old = mount(&[r"lowerdir=/a:/b\:c", "upperdir=/u", "workdir=/w", "userxattr"]);
+        let new = mount(&["lowerdir+=/a", "lowerdir+=/b:c", "upperdir=/u", "workdir=/w", "userxattr", "metacopy=on"]);
+        let old = mount(&[r"lowerdir=/a:/b\:c", "upperdir=/u", "workdir=/w", "userxattr", "metacopy=on"]);
         let overlay = Overlay::of(&new).unwrap();
         assert_eq!(Overlay::of(&old).unwrap(), overlay);
         assert_eq!(overlay.lower, [Path::new("/a"), Path::new("/b:c")]);
         assert_eq!(
             overlay.read_only(),
-            ["lowerdir+=/u", "lowerdir+=/a", "lowerdir+=/b:c", "userxattr"].map(str::to_owned)
+            ["lowerdir+=/u", "lowerdir+=/a", "lowerdir+=/b:c", "userxattr", "metacopy=on"].map(str::to_owned)
         );
         assert_eq!(Overlay::of(&mount(&["lowerdir+=/a"])), None);
     }

@@ -132,7 +132,7 @@ impl<W: Write> TarWriter<W> {
             stored_name = [b"GNUSparseFile.0/", last_component(&entry.path)].concat();
             &stored_name
         } else {
-            &entry.path
+            short_name(entry)
         };
         let mut header = plain_header(name, type_flag(entry.kind), entry.mode & 0o7777, size.min(MAX_SIZE));
         octal(&mut header[108..116], u64::from(entry.uid.min(MAX_ID)));
@@ -198,6 +198,14 @@ fn last_component(path: &[u8]) -> &[u8] {
     let trimmed = path.strip_suffix(b"/").unwrap_or(path);
     let name = trimmed.rsplit(|b| *b == b'/').next().unwrap_or(trimmed);
     &name[..name.len().min(80)]
+}
+
+/// What fits of a name. Cut off after a slash, a file would look like a directory of old.
+fn short_name(entry: &Entry) -> &[u8] {
+    let name = &entry.path[..entry.path.len().min(100)];
+    let is_dir = entry.kind == Kind::Directory;
+    let end = name.iter().rposition(|b| *b != b'/').map_or(name.len(), |last| last + 1);
+    if is_dir { name } else { &name[..end] }
 }
 
 fn shown(path: &[u8]) -> String {
