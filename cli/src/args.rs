@@ -6,6 +6,7 @@ pub mod image;
 pub mod network;
 pub mod run;
 pub mod system;
+pub mod tree;
 pub mod volume;
 
 use std::path::PathBuf;
@@ -79,7 +80,7 @@ pub enum Command {
     Push(image::PushArgs),
     /// Read images from an archive or an OCI layout
     Load(image::LoadArgs),
-    /// Write images to an archive (not in this version yet)
+    /// Write images to an archive
     Save(image::SaveArgs),
     /// Make an image of a root file system archive
     Import(image::ImportArgs),
@@ -170,6 +171,10 @@ mod tests {
             "davit inspect --type container -f {{.Id}} c",
             "davit image from-host -t tools /bin/sh",
             "davit top c -eo pid,comm",
+            "davit cp -aLq c:/etc/. here",
+            "davit commit -p=false -c CMD=x -m m -a me c repo:tag",
+            "davit container export -o file c",
+            "davit container diff c",
         ] {
             parse(line);
         }

@@ -1,9 +1,13 @@
 //! The commands, one file a topic.
 
 mod attach;
+mod commit;
+mod cp;
 mod create;
+mod diff;
 mod events;
 mod exec;
+mod export;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -12,6 +16,7 @@ mod network;
 mod ps;
 mod pull;
 mod run;
+mod save;
 mod status;
 mod system;
 mod transfer;
@@ -43,7 +48,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::Pull(args) => transfer::pull(app, &args).await,
         Command::Push(args) => transfer::push(app, &args).await,
         Command::Load(args) => transfer::load(app, &args).await,
-        Command::Save(args) => transfer::save(app, &args).await,
+        Command::Save(args) => save::save(app, &args).await,
         Command::Import(args) => transfer::import(app, &args).await,
         Command::History(args) => image::history(app, &args).await,
         Command::Network(c) => network::network(app, c).await,
@@ -86,6 +91,10 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Rename(args) => lifecycle::rename(app, &args).await,
         ContainerCommand::Top(args) => ps::top(app, &args).await,
         ContainerCommand::Port(args) => ps::port(app, &args).await,
+        ContainerCommand::Commit(args) => commit::commit(app, &args).await,
+        ContainerCommand::Cp(args) => cp::cp(app, &args).await,
+        ContainerCommand::Diff(args) => diff::diff(app, &args).await,
+        ContainerCommand::Export(args) => export::export(app, &args).await,
     }?;
     Ok(0)
 }

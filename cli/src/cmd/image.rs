@@ -5,7 +5,7 @@ use davit_contracts::storage::{
     InspectImageRequest, ListImagesRequest, PruneImagesRequest, RemoveImageRequest, TagRequest,
 };
 
-use super::{inspect, transfer};
+use super::{inspect, save, transfer};
 use crate::app::{App, each};
 use crate::args::image::{HistoryArgs, ImageCommand, ListArgs, PruneArgs, RemoveArgs, TagArgs};
 use crate::error::{Failure, Outcome};
@@ -26,7 +26,7 @@ pub async fn image(app: &App, command: ImageCommand) -> Outcome {
         ImageCommand::Pull(args) => transfer::pull(app, &args).await,
         ImageCommand::Push(args) => transfer::push(app, &args).await,
         ImageCommand::Load(args) => transfer::load(app, &args).await,
-        ImageCommand::Save(args) => transfer::save(app, &args).await,
+        ImageCommand::Save(args) => save::save(app, &args).await,
         ImageCommand::Import(args) => transfer::import(app, &args).await,
         ImageCommand::FromHost(args) => transfer::from_host(app, &args).await,
         ImageCommand::Prune(args) => prune(app, &args).await,
