@@ -141,7 +141,12 @@ fn io_error(operation: &'static str, path: &[u8], e: impl Into<io::Error>) -> Tr
 fn vanished(e: &io::Error) -> bool {
     matches!(
         rustix::io::Errno::from_io_error(e),
-        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP | rustix::io::Errno::STALE)
+        Some(
+            rustix::io::Errno::NOENT
+                | rustix::io::Errno::NOTDIR
+                | rustix::io::Errno::LOOP
+                | rustix::io::Errno::STALE
+        )
     )
 }
 

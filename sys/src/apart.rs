@@ -56,7 +56,11 @@ pub fn spawn<T: Send + 'static>(
         Ok(work())
     };
     // Trees are walked to the depth of the longest path.
-    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(apart).map_err(ApartError::Thread)
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(apart)
+        .map_err(ApartError::Thread)
 }
 
 #[cfg(test)]

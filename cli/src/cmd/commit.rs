@@ -1,9 +1,7 @@
 //! `davit commit`: an image of a container's changes.
 
 use davit_contracts::runtime::{Container, ContainerSpec, PauseRequest, UnpauseRequest};
-use davit_contracts::storage::{
-    CommitRequest, HealthCheck, ImageConfig, ImageDone, InspectImageRequest,
-};
+use davit_contracts::storage::{CommitRequest, HealthCheck, ImageConfig, ImageDone, InspectImageRequest};
 
 use super::export::{find, named};
 use super::pull::show;
@@ -28,11 +26,8 @@ pub async fn commit(app: &App, args: &CommitArgs) -> Outcome {
         container_id: container.id.clone(),
     };
     let running = container.state.as_ref().is_some_and(|s| s.status == "running");
-    let images = if running && args.pause {
-        paused(app, &container, request).await
-    } else {
-        send(app, request).await
-    };
+    let images =
+        if running && args.pause { paused(app, &container, request).await } else { send(app, request).await };
     for image in images.map_err(|e| named(e, &container, &args.container))? {
         output::line(image.image_id);
     }

@@ -14,9 +14,7 @@ use davit_contracts::Kind;
 use davit_contracts::runtime::Container;
 use davit_contracts::storage::copy_in_request::Part as InPart;
 use davit_contracts::storage::copy_out_response::Part as OutPart;
-use davit_contracts::storage::{
-    CopyInHeader, CopyInRequest, CopyOutRequest, CopyOutResponse, PathStat,
-};
+use davit_contracts::storage::{CopyInHeader, CopyInRequest, CopyOutRequest, CopyOutResponse, PathStat};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -94,8 +92,7 @@ async fn copy_out(app: &App, args: &CpArgs, typed: &str, path: &str, to: &str) -
     let keep_owner = args.archive;
     let (sender, pieces) = std::sync::mpsc::sync_channel::<Vec<u8>>(4);
     let top = stat.name;
-    let unpacking =
-        std::thread::spawn(move || local::unpack(Pieces::new(pieces), &top, &plan, keep_owner));
+    let unpacking = std::thread::spawn(move || local::unpack(Pieces::new(pieces), &top, &plan, keep_owner));
     let mut bytes = 0;
     let mut failure = None;
     loop {
@@ -139,7 +136,8 @@ async fn copy_in(app: &App, args: &CpArgs, from: &str, typed: &str, path: &str) 
         if !destination.is_dir {
             return Err(invalid(format!("destination \"{typed}:{path}\" must be a directory")));
         }
-        let send = |mut out: Sending| std::io::copy(&mut std::io::stdin(), &mut out).and_then(|_| out.flush());
+        let send =
+            |mut out: Sending| std::io::copy(&mut std::io::stdin(), &mut out).and_then(|_| out.flush());
         (destination.path, Box::new(send))
     } else {
         let source = local::Source::find(from, args.follow_link)?;

@@ -68,8 +68,8 @@ impl Draft {
         let mut path = name.to_path_buf().into_os_string();
         path.push(format!(".{}.tmp", std::process::id()));
         let path = PathBuf::from(path);
-        let file = File::create(&path)
-            .map_err(|e| Failure::io(format!("cannot write {}", name.display()), &e))?;
+        let file =
+            File::create(&path).map_err(|e| Failure::io(format!("cannot write {}", name.display()), &e))?;
         Ok(Self { file, path, name: name.to_owned() })
     }
 

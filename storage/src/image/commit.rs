@@ -75,10 +75,8 @@ impl Store {
         let tags = tags_of(&options.reference)?;
         let unknown = || SnapshotError::Unknown(key.to_owned());
         let snapshot = self.snapshots.get(key).ok_or_else(unknown)?;
-        let base = self
-            .metadata
-            .image(&snapshot.image_id)?
-            .ok_or_else(|| SnapshotError::NoImage(key.to_owned()))?;
+        let base =
+            self.metadata.image(&snapshot.image_id)?.ok_or_else(|| SnapshotError::NoImage(key.to_owned()))?;
         let mut config = options.config.unwrap_or_else(|| base.config.clone());
         let created_by = config.cmd.join(" ");
         change::apply_all(&mut config, &options.changes)?;

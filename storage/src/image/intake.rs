@@ -313,7 +313,11 @@ impl Store {
         layers.into_iter().map(|l| l.ok_or(Error::Cancelled)).collect()
     }
 
-    pub(super) async fn finish(self: &Arc<Self>, images: Vec<NewImage>, sink: &SharedSink) -> Result<Vec<Done>, Error> {
+    pub(super) async fn finish(
+        self: &Arc<Self>,
+        images: Vec<NewImage>,
+        sink: &SharedSink,
+    ) -> Result<Vec<Done>, Error> {
         if sink.closed() {
             return Err(Error::Cancelled);
         }

@@ -125,7 +125,9 @@ impl Store {
     fn named(&self, name: &str) -> Result<Vec<(ImageRecord, Option<Reference>)>, Error> {
         let last = name.rsplit('/').next().unwrap_or_default();
         let reference = Reference::parse(name).ok().filter(|r| r.digest().is_none());
-        if let Some(repository) = reference.as_ref().filter(|_| !last.contains(':')).map(Reference::repository) {
+        if let Some(repository) =
+            reference.as_ref().filter(|_| !last.contains(':')).map(Reference::repository)
+        {
             let tags: Vec<Reference> = self
                 .metadata
                 .contents()?
@@ -140,7 +142,8 @@ impl Store {
             }
         }
         let record = self.find_image(name)?;
-        let tagged = |r: &Reference| self.metadata.tag(&r.canonical()).is_ok_and(|t| t.as_ref() == Some(&record.id));
+        let tagged =
+            |r: &Reference| self.metadata.tag(&r.canonical()).is_ok_and(|t| t.as_ref() == Some(&record.id));
         let tag = reference.filter(tagged);
         Ok(vec![(record, tag)])
     }
@@ -152,7 +155,10 @@ impl Store {
             let layer = handle.record();
             let archive = self.layer_archive(layer)?;
             let plain = if format == Format::DockerArchive && archive.compression == Compression::Zstd {
-                Some(io::copy(&mut Plain::new(archive.reader()?)?, &mut io::sink()).map_err(|e| unreadable(layer, e))?)
+                Some(
+                    io::copy(&mut Plain::new(archive.reader()?)?, &mut io::sink())
+                        .map_err(|e| unreadable(layer, e))?,
+                )
             } else {
                 None
             };
@@ -177,11 +183,8 @@ fn original(bytes: Vec<u8>, layers: &[Blob]) -> Option<(Vec<u8>, String)> {
     let Ok(Document::Manifest(manifest)) = Document::parse(&bytes) else { return None };
     let same = manifest.layers.len() == layers.len()
         && manifest.layers.iter().zip(layers).all(|(named, layer)| named.digest == layer.digest);
-    let media_type = if manifest.media_type.is_empty() {
-        oci::MEDIA_MANIFEST.to_owned()
-    } else {
-        manifest.media_type
-    };
+    let media_type =
+        if manifest.media_type.is_empty() { oci::MEDIA_MANIFEST.to_owned() } else { manifest.media_type };
     same.then_some((bytes, media_type))
 }
 

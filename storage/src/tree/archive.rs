@@ -78,11 +78,8 @@ impl<W: Write> Archiver<W> {
             Opened::Nothing => self.tar.append(&entry).map(|()| None).map_err(failed),
             Opened::File(mut file) => {
                 let blocks = rustix::fs::fstat(&file).map_or(0, |s| s.st_blocks as u64);
-                let map = if self.style.sparse {
-                    member::sparse_map(&file, entry.size, blocks)
-                } else {
-                    None
-                };
+                let map =
+                    if self.style.sparse { member::sparse_map(&file, entry.size, blocks) } else { None };
                 if let Some(map) = map {
                     entry.sparse = Some(map.clone());
                     self.tar.append_sparse(&entry, &map, &file).map_err(failed)?;

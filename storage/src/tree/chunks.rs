@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_a_failure_comes_after_it() {
-        let mut ok = piped(|mut out| out.write_all(&vec![7; 3 * PIECE + 5]).and_then(|()| out.flush())).unwrap();
+        let mut ok =
+            piped(|mut out| out.write_all(&vec![7; 3 * PIECE + 5]).and_then(|()| out.flush())).unwrap();
         let mut all = Vec::new();
         ok.read_to_end(&mut all).unwrap();
         assert!(all.len() == 3 * PIECE + 5 && all.iter().all(|b| *b == 7));

@@ -39,7 +39,13 @@ pub(super) trait Sink {
     /// Whether the image could be made of what is taken: then nothing that may differ is left out.
     fn exact(&self) -> bool;
     /// Takes one change; what it is about is `name` in `dir`, unless it is deleted.
-    fn put(&mut self, change: Change, path: &[u8], dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), TreeError>;
+    fn put(
+        &mut self,
+        change: Change,
+        path: &[u8],
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(), TreeError>;
     /// Nothing of the image's directory at this path shows; what is deleted in it is only told.
     fn replaced(&mut self, path: &[u8]) -> Result<(), TreeError>;
     /// A deleted path in a directory that was replaced.
@@ -163,7 +169,9 @@ impl<'a, S: Sink> Compare<'a, S> {
                 self.report(Change::Added, &path, new, name)?;
                 Ok(is_dir.then(|| fresh(None)))
             }
-            Some(was) if is_dir && was.dir.is_some() => self.both_directories(dir, new, name, path, &stat, was),
+            Some(was) if is_dir && was.dir.is_some() => {
+                self.both_directories(dir, new, name, path, &stat, was)
+            }
             Some(was) => {
                 if is_dir || self.differs(dir.way, &was, &stat, new, name, &path)? {
                     self.report(Change::Modified, &path, new, name)?;
@@ -257,8 +265,7 @@ impl<'a, S: Sink> Compare<'a, S> {
             davit_sys::xattr::get(dir.as_fd(), OsStr::new(name))
                 .map_err(|e| io_error("read attributes of", path, e))
         };
-        let opaque =
-            attribute(upper.namespace.opaque())?.is_some_and(|v| v == davit_cowfs::OPAQUE_VALUE);
+        let opaque = attribute(upper.namespace.opaque())?.is_some_and(|v| v == davit_cowfs::OPAQUE_VALUE);
         let replaced = opaque || attribute(upper.namespace.redirect())?.is_some();
         Ok(if replaced { Way::Replaced } else { Way::Upper })
     }

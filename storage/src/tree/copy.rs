@@ -13,8 +13,8 @@ use davit_sys::rootfs;
 use rustix::fs::{AtFlags, OFlags, StatVfsMountFlags};
 
 use super::archive::{Archiver, Style};
-use super::extract::extract;
 pub use super::extract::Rules;
+use super::extract::extract;
 use super::member;
 use super::place::Access;
 use super::tarwriter::TarWriter;
@@ -123,7 +123,8 @@ pub fn copy_in(
             .map_err(|e| not_there(e, &path, missing))?;
         writable(root, into.as_fd(), read_only)?;
         rootfs::chroot(root).map_err(|e| io_error("enter the root", b"", e))?;
-        let plain = Plain::new(from).map_err(|e| io_error("read the archive for", path.as_bytes(), io::Error::other(e)))?;
+        let plain = Plain::new(from)
+            .map_err(|e| io_error("read the archive for", path.as_bytes(), io::Error::other(e)))?;
         extract(&mut TarReader::new(Hashing::new(plain)), into.as_fd(), rules)
     })
 }

@@ -54,7 +54,13 @@ impl<W: Write> Sink for Layer<W> {
         true
     }
 
-    fn put(&mut self, change: Change, path: &[u8], dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), TreeError> {
+    fn put(
+        &mut self,
+        change: Change,
+        path: &[u8],
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(), TreeError> {
         if path.split(|b| *b == b'/').any(|part| part.starts_with(WHITEOUT)) {
             // It would hide a file instead of being one.
             tracing::warn!(path = %super::shown(path), "a file whose name means a deletion in layers is left out");

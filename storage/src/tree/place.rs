@@ -253,7 +253,14 @@ mod tests {
             source: "overlay".into(),
             options: options.iter().map(ToString::to_string).collect(),
         };
-        let new = mount(&["lowerdir+=/a", "lowerdir+=/b:c", "upperdir=/u", "workdir=/w", "userxattr", "metacopy=on"]);
+        let new = mount(&[
+            "lowerdir+=/a",
+            "lowerdir+=/b:c",
+            "upperdir=/u",
+            "workdir=/w",
+            "userxattr",
+            "metacopy=on",
+        ]);
         let old = mount(&[r"lowerdir=/a:/b\:c", "upperdir=/u", "workdir=/w", "userxattr", "metacopy=on"]);
         let overlay = Overlay::of(&new).unwrap();
         assert_eq!(Overlay::of(&old).unwrap(), overlay);

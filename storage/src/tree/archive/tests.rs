@@ -19,8 +19,12 @@ pub(in crate::tree) fn archived(root: &Path) -> Vec<u8> {
 }
 
 fn unpacked(tar: &[u8], into: &Path) {
-    let options =
-        Options { namespace: Namespace::Trusted, rootless: false, whiteouts: false, limits: Limits::default() };
+    let options = Options {
+        namespace: Namespace::Trusted,
+        rootless: false,
+        whiteouts: false,
+        limits: Limits::default(),
+    };
     unpack(&mut TarReader::new(tar), open(into).as_fd(), &options).unwrap();
 }
 
