@@ -172,8 +172,8 @@ impl Tree {
     }
 
     fn mount_all(&self, read_only: bool, access: Access) -> Result<OwnedFd, TreeError> {
-        for (n, mount) in self.mounts.iter().enumerate() {
-            let kind = mount.kind.to_string();
+        // davit's drivers have one mount, the root's.
+        if let Some(mount) = self.mounts.first() {
             let mut options = mount.options.clone();
             if read_only {
                 if let Some(overlay) = Overlay::of(mount) {
@@ -181,11 +181,8 @@ impl Tree {
                 }
                 options.push("ro".into());
             }
-            // The first is the root; davit's drivers have one mount.
-            if n == 0 {
-                let place = self.open_place()?;
-                davit_sys::mount::mount_at(&kind, Path::new(&mount.source), &options, place.as_fd())?;
-            }
+            let (kind, place) = (mount.kind.to_string(), self.open_place()?);
+            davit_sys::mount::mount_at(&kind, Path::new(&mount.source), &options, place.as_fd())?;
         }
         let root = self.open_place()?;
         if access != Access::Snapshot {
