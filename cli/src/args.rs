@@ -7,6 +7,7 @@ pub mod network;
 pub mod registry;
 pub mod run;
 pub mod system;
+pub mod tree;
 pub mod volume;
 
 use std::path::PathBuf;
@@ -84,7 +85,7 @@ pub enum Command {
     Logout(registry::LogoutArgs),
     /// Read images from an archive or an OCI layout
     Load(image::LoadArgs),
-    /// Write images to an archive (not in this version yet)
+    /// Write images to an archive
     Save(image::SaveArgs),
     /// Make an image of a root file system archive
     Import(image::ImportArgs),
@@ -191,6 +192,10 @@ mod tests {
             "davit volume prune -a -f --filter label=a",
             "davit run --volumes-from a:ro --volumes-from b --volume-driver local img",
             "davit ps -as",
+            "davit cp -aLq c:/etc/. here",
+            "davit commit -p=false -c CMD=x -m m -a me c repo:tag",
+            "davit container export -o file c",
+            "davit container diff c",
         ] {
             parse(line);
         }

@@ -1,11 +1,15 @@
 //! The commands, one file a topic.
 
 mod attach;
+mod commit;
 mod confirm;
+mod cp;
 mod create;
 mod df;
+mod diff;
 mod events;
 mod exec;
+mod export;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -17,6 +21,7 @@ mod ps;
 mod pull;
 mod push;
 mod run;
+mod save;
 mod status;
 mod system;
 mod transfer;
@@ -51,7 +56,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::Login(args) => login::login(app, &args).await,
         Command::Logout(args) => login::logout(&args),
         Command::Load(args) => transfer::load(app, &args).await,
-        Command::Save(args) => transfer::save(app, &args).await,
+        Command::Save(args) => save::save(app, &args).await,
         Command::Import(args) => transfer::import(app, &args).await,
         Command::History(args) => image::history(app, &args).await,
         Command::Network(c) => network::network(app, c).await,
@@ -100,6 +105,10 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Rename(args) => lifecycle::rename(app, &args).await,
         ContainerCommand::Top(args) => ps::top(app, &args).await,
         ContainerCommand::Port(args) => ps::port(app, &args).await,
+        ContainerCommand::Commit(args) => commit::commit(app, &args).await,
+        ContainerCommand::Cp(args) => cp::cp(app, &args).await,
+        ContainerCommand::Diff(args) => diff::diff(app, &args).await,
+        ContainerCommand::Export(args) => export::export(app, &args).await,
     }?;
     Ok(0)
 }

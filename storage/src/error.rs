@@ -16,6 +16,7 @@ use crate::reference::InvalidReference;
 use crate::registry::RegistryError;
 use crate::snapshot::SnapshotError;
 use crate::tarball::TarError;
+use crate::tree::TreeError;
 use crate::unpack::UnpackError;
 use crate::volume::VolumeError;
 
@@ -86,6 +87,9 @@ pub enum Error {
     /// A volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A container's tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// Nothing has this name or id.
     #[error("no image '{asked}'")]
     UnknownImage {
@@ -199,6 +203,7 @@ impl Error {
             Self::FromHost(e) => e.kind(),
             Self::Snapshot(e) => e.kind(),
             Self::Volume(e) => e.kind(),
+            Self::Tree(e) => e.kind(),
             Self::ImageInUse { .. } | Self::SeveralReferences { .. } => Kind::InUse,
             Self::Cancelled => Kind::Cancelled,
         }

@@ -13,6 +13,7 @@ use crate::reference::Reference;
 use crate::snapshot::driver::Stack;
 use crate::store::Store;
 
+pub mod commit;
 pub mod intake;
 mod list;
 mod nearest;
@@ -20,6 +21,7 @@ pub mod prepare;
 mod pull;
 pub mod push;
 mod remove;
+pub mod save;
 
 pub use list::Summary;
 pub use remove::Removed;

@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod store;
 pub mod tarball;
 pub mod trash;
+pub mod tree;
 pub mod unpack;
 pub mod usage;
 pub mod volume;

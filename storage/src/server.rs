@@ -22,6 +22,7 @@ mod registries;
 mod snapshots;
 mod streams;
 mod system;
+mod trees;
 mod volumes;
 
 /// Large enough for a chunk of any client; lists go out, not in.

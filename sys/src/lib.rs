@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod apart;
 pub mod beneath;
 pub mod caps;
 pub mod cgroup;

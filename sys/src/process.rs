@@ -80,6 +80,17 @@ impl ProcessRef {
         Ok(file.into())
     }
 
+    /// Opens its root directory, as it sees it, with the start time checked after the open: a way into its mount namespace.
+    pub fn root(&self) -> Result<OwnedFd, ProcessError> {
+        let path = PathBuf::from(format!("/proc/{}/root", self.pid));
+        let file = fs::File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ProcessError::Gone(self.pid),
+            _ => ProcessError::Proc { path, source },
+        })?;
+        // A zombie's root is that of nobody.
+        if self.is_alive() { Ok(file.into()) } else { Err(ProcessError::Gone(self.pid)) }
+    }
+
     fn check(&self) -> Result<(), ProcessError> {
         let found = stat(self.pid)?.start_time;
         if found == self.start_time {
@@ -133,8 +144,10 @@ mod tests {
         assert!(me.is_alive());
         me.pidfd().unwrap();
         me.namespace("net").unwrap();
+        me.root().unwrap();
         let other = ProcessRef { start_time: me.start_time + 1, ..me };
         assert!(!other.is_alive());
         assert!(matches!(other.pidfd(), Err(ProcessError::Recycled { .. })));
+        assert!(matches!(other.root(), Err(ProcessError::Gone(_))));
     }
 }

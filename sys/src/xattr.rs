@@ -58,6 +58,37 @@ pub fn set_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, value: &[u8]
     Ok(rustix::fs::lsetxattr(&path, attribute, value, XattrFlags::empty())?)
 }
 
+/// All attributes of `name` in the directory `dir` that the caller may see, with their values, not following a symbolic link.
+/// What vanishes between two calls is left out.
+pub fn all_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(name);
+    let names = whole(|buf| rustix::fs::llistxattr(&path, buf))?.unwrap_or_default();
+    let mut all = Vec::new();
+    for attribute in split(&names) {
+        if let Some(value) = whole(|buf| rustix::fs::lgetxattr(&path, attribute.as_os_str(), buf))? {
+            all.push((attribute, value));
+        }
+    }
+    Ok(all)
+}
+
+/// Calls with larger buffers until the answer fits.
+fn whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0u8; 256];
+    loop {
+        match call(&mut value) {
+            Ok(n) => {
+                value.truncate(n);
+                return Ok(Some(value));
+            }
+            Err(rustix::io::Errno::RANGE) if value.len() < MAX => value.resize(MAX, 0),
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
 fn split(names: &[u8]) -> Vec<OsString> {
     names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| OsString::from_vec(n.to_vec())).collect()
 }
@@ -90,6 +121,8 @@ mod tests {
         let dir = std::fs::File::open(std::env::temp_dir()).unwrap();
         set_at(dir.as_fd(), path.file_name().unwrap(), name, b"y").unwrap();
         assert_eq!(get(file.as_fd(), name).unwrap(), Some(b"y".to_vec()));
+        let all = all_at(dir.as_fd(), path.file_name().unwrap()).unwrap();
+        assert!(all.contains(&(name.to_os_string(), b"y".to_vec())), "{all:?}");
         std::fs::remove_file(path).unwrap();
     }
 

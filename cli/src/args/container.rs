@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::run::{CreateArgs, RunArgs};
+use super::tree::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
 use crate::parse;
 
 /// The commands that work with and without the word `container`.
@@ -43,6 +44,14 @@ pub enum ContainerCommand {
     Top(TopArgs),
     /// Show the published ports of a container
     Port(PortArgs),
+    /// Make an image of what a container changed
+    Commit(CommitArgs),
+    /// Copy files between a container and this host, either way
+    Cp(CpArgs),
+    /// Show what a container changed in its image
+    Diff(DiffArgs),
+    /// Write a container's files to an archive
+    Export(ExportArgs),
 }
 
 /// Containers by name or id.

@@ -27,7 +27,7 @@ pub enum ImageCommand {
     Push(PushArgs),
     /// Read images from an archive or an OCI layout
     Load(LoadArgs),
-    /// Write images to an archive (not in this version yet)
+    /// Write images to an archive
     Save(SaveArgs),
     /// Make an image of a root file system archive
     Import(ImportArgs),

@@ -6,7 +6,7 @@ use davit_contracts::storage::{
 };
 
 use super::confirm::confirm;
-use super::{inspect, pull, push, transfer};
+use super::{inspect, pull, push, save, transfer};
 use crate::app::{App, each};
 use crate::args::image::{HistoryArgs, ImageCommand, ListArgs, PruneArgs, RemoveArgs, TagArgs};
 use crate::error::{Failure, Outcome};
@@ -27,7 +27,7 @@ pub async fn image(app: &App, command: ImageCommand) -> Outcome {
         ImageCommand::Pull(args) => pull::command(app, &args).await,
         ImageCommand::Push(args) => push::push(app, &args).await,
         ImageCommand::Load(args) => transfer::load(app, &args).await,
-        ImageCommand::Save(args) => transfer::save(app, &args).await,
+        ImageCommand::Save(args) => save::save(app, &args).await,
         ImageCommand::Import(args) => transfer::import(app, &args).await,
         ImageCommand::FromHost(args) => transfer::from_host(app, &args).await,
         ImageCommand::Prune(args) => prune(app, &args).await,

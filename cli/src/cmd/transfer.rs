@@ -1,22 +1,21 @@
 //! What moves images within this host: load, save, import, from-host.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use davit_contracts::Kind;
 use davit_contracts::storage::import_request::Part as ImportPart;
 use davit_contracts::storage::load_request::Part as LoadPart;
-use davit_contracts::storage::save_request::Format;
 use davit_contracts::storage::{
-    FromHostRequest, ImportHeader, ImportRequest, LoadHeader, LoadRequest, SaveRequest,
+    FromHostRequest, ImageDone, ImportHeader, ImportRequest, LoadHeader, LoadRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::pull::show;
 use crate::app::App;
-use crate::args::image::{FromHostArgs, ImportArgs, LoadArgs, SaveArgs};
+use crate::args::image::{FromHostArgs, ImportArgs, LoadArgs};
 use crate::attach::terminal;
 use crate::error::{Failure, Outcome};
 use crate::{output, spec};
@@ -208,44 +207,4 @@ fn checked<T>(
         }
         (None, result) => result,
     }
-}
-
-/// `davit save`. A file appears only when it is whole.
-pub async fn save(app: &App, args: &SaveArgs) -> Outcome {
-    let format = if args.format == "oci-archive" { Format::Oci } else { Format::DockerArchive };
-    if args.output.is_none() && terminal::is_terminal(&std::io::stdout()) {
-        return Err(Failure::Usage(
-            "an archive is not for a terminal: name a file with -o, or redirect".into(),
-        ));
-    }
-    let request = SaveRequest { references: args.images.clone(), format: format as i32 };
-    let mut stream = app.storage(app.images().await?.save(request)).await?;
-    let temporary = args.output.as_ref().map(|path| {
-        let mut name = path.clone().into_os_string();
-        name.push(format!(".{}.tmp", std::process::id()));
-        std::path::PathBuf::from(name)
-    });
-    let mut out: Box<dyn Write> = match &temporary {
-        Some(path) => Box::new(
-            File::create(path).map_err(|e| Failure::io(format!("cannot write {}", path.display()), &e))?,
-        ),
-        None => Box::new(std::io::stdout()),
-    };
-    let written = async {
-        while let Some(chunk) = stream.message().await.map_err(|s| app.refused("storaged", s))? {
-            out.write_all(&chunk.data).map_err(|e| Failure::io("cannot write the archive", &e))?;
-        }
-        out.flush().map_err(|e| Failure::io("cannot write the archive", &e))
-    };
-    let mut result: Outcome = written.await;
-    if let (Some(temporary), Some(path)) = (&temporary, &args.output) {
-        if result.is_ok() {
-            result = std::fs::rename(temporary, path)
-                .map_err(|e| Failure::io(format!("cannot write {}", path.display()), &e));
-        }
-        if result.is_err() {
-            let _ = std::fs::remove_file(temporary);
-        }
-    }
-    result
 }

@@ -305,7 +305,7 @@ impl Read for Scratch {
     }
 }
 
-fn tags_of(reference: &str) -> Result<Vec<String>, Error> {
+pub(super) fn tags_of(reference: &str) -> Result<Vec<String>, Error> {
     if reference.is_empty() { Ok(Vec::new()) } else { Ok(vec![Reference::parse(reference)?.canonical()]) }
 }
 

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::registries::access;
 use super::streams::{ChunkReader, ChunkStream, ProgressStream, run};
-use super::{blocking, messages, status, unsupported};
+use super::{blocking, messages, status, trees, unsupported};
 use crate::image::intake::{ImportOptions, Input};
 use crate::reference::Reference;
 use crate::store::Store;
@@ -95,8 +95,8 @@ impl pb::images_server::Images for Images {
         })))
     }
 
-    async fn save(&self, _: Request<pb::SaveRequest>) -> Result<Response<Self::SaveStream>, Status> {
-        Err(unsupported("save images"))
+    async fn save(&self, request: Request<pb::SaveRequest>) -> Result<Response<ChunkStream>, Status> {
+        Ok(Response::new(trees::save(&self.0, request.into_inner())?))
     }
 
     async fn import(
@@ -133,8 +133,8 @@ impl pb::images_server::Images for Images {
         })))
     }
 
-    async fn commit(&self, _: Request<pb::CommitRequest>) -> Result<Response<ProgressStream>, Status> {
-        Err(unsupported("commit snapshots"))
+    async fn commit(&self, request: Request<pb::CommitRequest>) -> Result<Response<ProgressStream>, Status> {
+        Ok(Response::new(trees::commit(&self.0, request.into_inner())))
     }
 
     async fn list(

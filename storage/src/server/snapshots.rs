@@ -1,13 +1,13 @@
 //! davit.storage.v1.Snapshots. Prepare is on the start path of every container.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
 use super::streams::ChunkStream;
-use super::{blocking, messages, unsupported};
+use super::trees::{self, CopyOutStream};
+use super::{blocking, messages};
 use crate::store::Store;
 
 /// The service.
@@ -16,8 +16,7 @@ pub(super) struct Snapshots(pub(super) Arc<Store>);
 #[tonic::async_trait]
 impl pb::snapshots_server::Snapshots for Snapshots {
     type ExportStream = ChunkStream;
-    type CopyOutStream =
-        Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::CopyOutResponse, Status>> + Send>>;
+    type CopyOutStream = CopyOutStream;
 
     #[tracing::instrument(skip_all, fields(snapshot.key = %request.get_ref().key))]
     async fn prepare(
@@ -69,25 +68,28 @@ impl pb::snapshots_server::Snapshots for Snapshots {
         Ok(Response::new(pb::UsageResponse { bytes, inodes }))
     }
 
-    async fn changes(&self, _: Request<pb::ChangesRequest>) -> Result<Response<pb::ChangesResponse>, Status> {
-        Err(unsupported("compare a container with its image"))
+    async fn changes(
+        &self,
+        request: Request<pb::ChangesRequest>,
+    ) -> Result<Response<pb::ChangesResponse>, Status> {
+        Ok(Response::new(trees::changes(&self.0, request.into_inner()).await?))
     }
 
-    async fn export(&self, _: Request<pb::ExportRequest>) -> Result<Response<ChunkStream>, Status> {
-        Err(unsupported("export containers"))
+    async fn export(&self, request: Request<pb::ExportRequest>) -> Result<Response<ChunkStream>, Status> {
+        Ok(Response::new(trees::export(&self.0, request.into_inner())))
     }
 
     async fn copy_out(
         &self,
-        _: Request<pb::CopyOutRequest>,
+        request: Request<pb::CopyOutRequest>,
     ) -> Result<Response<Self::CopyOutStream>, Status> {
-        Err(unsupported("copy out of containers"))
+        Ok(Response::new(trees::copy_out(&self.0, request.into_inner())))
     }
 
     async fn copy_in(
         &self,
-        _: Request<tonic::Streaming<pb::CopyInRequest>>,
+        request: Request<tonic::Streaming<pb::CopyInRequest>>,
     ) -> Result<Response<pb::CopyInResponse>, Status> {
-        Err(unsupported("copy into containers"))
+        Ok(Response::new(trees::copy_in(&self.0, request.into_inner()).await?))
     }
 }
