@@ -1,5 +1,7 @@
 //! Copying a tree with everything that a file has: owner, mode, times, xattrs, hard links, devices.
 //!
+//! Content is shared with the source where the file system can (`data`), and holes stay holes.
+//!
 //! Both trees are walked by descriptors and no link is followed. A layer may be laid over what earlier layers left: its
 //! whiteouts delete, its opaque directories clear.
 
@@ -13,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 use davit_cowfs::{Namespace, is_reserved_xattr};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
+
+mod data;
+
+use data::DataCopier;
 
 /// What is being copied.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +38,8 @@ pub fn copy_tree(from: &Path, to: &Path, source: Source) -> io::Result<()> {
 
 /// The same for open directories.
 pub fn copy_open_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, source: Source) -> io::Result<()> {
-    let mut copier = Copier { source, root: to.try_clone_to_owned()?, links: HashMap::new() };
+    let mut copier =
+        Copier { source, root: to.try_clone_to_owned()?, links: HashMap::new(), data: DataCopier::default() };
     copier.directory(from, to, &mut PathBuf::new())
 }
 
@@ -41,6 +48,7 @@ struct Copier {
     root: OwnedFd,
     /// Where a file of several names was first copied to.
     links: HashMap<(u64, u64), PathBuf>,
+    data: DataCopier,
 }
 
 impl Copier {
@@ -63,6 +71,13 @@ impl Copier {
         let stat = rustix::fs::fstat(from)?;
         rustix::fs::fchown(to, Some(uid(&stat)), Some(gid(&stat)))?;
         rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        // Of a directory that was there and is laid over, only the upper one's attributes count.
+        let kept = davit_sys::xattr::list(from)?;
+        for name in davit_sys::xattr::list(to)? {
+            if !is_reserved_xattr(name.as_bytes()) && !kept.contains(&name) {
+                davit_sys::xattr::remove(to, &name)?;
+            }
+        }
         copy_xattrs(from, to)?;
         Ok(rustix::fs::futimens(to, &times(&stat))?)
     }
@@ -100,7 +115,7 @@ impl Copier {
             self.links.insert((stat.st_dev, stat.st_ino), path.clone());
         }
         match kind {
-            FileType::RegularFile => return copy_file(from, to, name, &stat),
+            FileType::RegularFile => return copy_file(&mut self.data, from, to, name, &stat),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(from, name, Vec::new())?;
                 rustix::fs::symlinkat(OsStr::from_bytes(target.as_bytes()), to, name)?;
@@ -120,17 +135,23 @@ impl Copier {
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
         }
+        copy_xattrs_at(from, to, name)?;
         Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
-/// `io::copy` uses copy_file_range(2), which shares blocks where the file system can.
-fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<()> {
+fn copy_file(
+    data: &mut DataCopier,
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: &Stat,
+) -> io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut source = File::from(rustix::fs::openat(from, name, read, Mode::empty())?);
     let mut target = File::from(rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)?);
-    io::copy(&mut source, &mut target)?;
+    data.copy(&mut source, &mut target, stat.st_size as u64)?;
     rustix::fs::fchown(&target, Some(uid(stat)), Some(gid(stat)))?;
     rustix::fs::fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     copy_xattrs(source.as_fd(), target.as_fd())?;
@@ -144,6 +165,21 @@ fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
         }
         let Some(value) = davit_sys::xattr::get(from, &name)? else { continue };
         match davit_sys::xattr::set(to, &name, &value) {
+            Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The same for what has no descriptor: symbolic links, devices, fifos.
+fn copy_xattrs_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    for attribute in davit_sys::xattr::list_at(from, name)? {
+        if is_reserved_xattr(attribute.as_bytes()) {
+            continue;
+        }
+        let Some(value) = davit_sys::xattr::get_at(from, name, &attribute)? else { continue };
+        match davit_sys::xattr::set_at(to, name, &attribute, &value) {
             Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
             _ => {}
         }

@@ -90,7 +90,7 @@ impl Store {
         let snapshots = Snapshots::open(state, trash.clone(), &settings, namespace)?;
         let volumes = Volumes::open(state, trash)?;
         let parallel = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 6);
-        Ok(Arc::new(Self {
+        let store = Arc::new(Self {
             state: state.to_path_buf(),
             config_dir: config_dir.to_path_buf(),
             settings,
@@ -103,7 +103,17 @@ impl Store {
             volumes,
             committing: Mutex::new(()),
             unpacking: Semaphore::new(parallel),
-        }))
+        });
+        store.retain_chains(true);
+        Ok(store)
+    }
+
+    /// Tells the snapshot driver what images still need. What cannot be given up now is given up at the next start or removal.
+    pub(crate) fn retain_chains(&self, at_start: bool) {
+        let retained = self.chains().and_then(|chains| Ok(self.snapshots.retain(&chains, at_start)?));
+        if let Err(e) = retained {
+            tracing::warn!(error = %e, "the snapshot driver cannot give up what no image needs any more");
+        }
     }
 
     /// Excludes other commits and collections.

@@ -58,6 +58,50 @@ pub fn set_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, value: &[u8]
     Ok(rustix::fs::lsetxattr(&path, attribute, value, XattrFlags::empty())?)
 }
 
+/// Reads an attribute of `name` in the directory `dir`, not following a symbolic link; `None` as for [`get`].
+pub fn get_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(name);
+    let mut value = vec![0u8; 256];
+    loop {
+        match rustix::fs::lgetxattr(&path, attribute, value.as_mut_slice()) {
+            Ok(n) => {
+                value.truncate(n);
+                return Ok(Some(value));
+            }
+            Err(rustix::io::Errno::RANGE) if value.len() < MAX => value.resize(MAX, 0),
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// The names of the attributes of `name` in the directory `dir`, not following a symbolic link.
+pub fn list_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<OsString>> {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(name);
+    let mut names = vec![0u8; 1024];
+    loop {
+        match rustix::fs::llistxattr(&path, names.as_mut_slice()) {
+            Ok(n) => {
+                names.truncate(n);
+                return Ok(split(&names));
+            }
+            Err(rustix::io::Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
+            Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Takes an attribute away from an open file or directory; one that is not there is fine.
+pub fn remove(fd: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::fremovexattr(fd, name) {
+        Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 fn split(names: &[u8]) -> Vec<OsString> {
     names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| OsString::from_vec(n.to_vec())).collect()
 }
@@ -90,6 +134,12 @@ mod tests {
         let dir = std::fs::File::open(std::env::temp_dir()).unwrap();
         set_at(dir.as_fd(), path.file_name().unwrap(), name, b"y").unwrap();
         assert_eq!(get(file.as_fd(), name).unwrap(), Some(b"y".to_vec()));
+        let file_name = path.file_name().unwrap();
+        assert_eq!(get_at(dir.as_fd(), file_name, name).unwrap(), Some(b"y".to_vec()));
+        assert!(list_at(dir.as_fd(), file_name).unwrap().contains(&name.to_os_string()));
+        remove(file.as_fd(), name).unwrap();
+        remove(file.as_fd(), name).unwrap();
+        assert_eq!(get(file.as_fd(), name).unwrap(), None);
         std::fs::remove_file(path).unwrap();
     }
 
