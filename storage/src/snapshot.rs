@@ -150,10 +150,10 @@ impl Snapshots {
         self.drivers.named(&record.driver)
     }
 
-    /// Tells the driver which chains images still need; at a start also that nothing but what is here is in use.
-    pub fn retain(&self, chains: &BTreeSet<String>, at_start: bool) -> Result<(), SnapshotError> {
-        let dirs = at_start.then(|| self.list().iter().map(|r| self.path(&r.key)).collect::<Vec<_>>());
-        self.driver().retain(chains, dirs.as_deref())
+    /// Tells the driver which chains images still need and which snapshots there are.
+    pub fn retain(&self, chains: &BTreeSet<String>) -> Result<(), SnapshotError> {
+        let dirs: Vec<_> = self.list().iter().map(|r| self.path(&r.key)).collect();
+        self.driver().retain(chains, &dirs)
     }
 
     /// The record of a key.
@@ -218,10 +218,12 @@ impl Snapshots {
         done
     }
 
-    /// Throws away what did not become a snapshot; what cannot be taken back now is found at the next start.
+    /// Throws away what did not become a snapshot. What a driver cannot take back now it finds at the next start.
     fn abandon(&self, staged: &Path) {
-        let released = self.driver().remove(staged);
-        if let Err(e) = released.and_then(|()| Ok(self.trash.discard(staged)?)) {
+        if let Err(e) = self.driver().remove(staged) {
+            tracing::warn!(error = %e, "what was made for a snapshot is left elsewhere until the next start");
+        }
+        if let Err(e) = self.trash.discard(staged) {
             tracing::warn!(error = %e, "a snapshot that was not made is left until the next start");
         }
     }

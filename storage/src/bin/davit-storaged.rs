@@ -58,8 +58,9 @@ fn run() -> anyhow::Result<()> {
         .with_detail("format", FORMAT.to_string())
         .with_state_dir(state.path());
     runtime.block_on(async {
-        let listener = Listener::bind(&layout, "storaged")?;
+        // First: who finds our own socket may count on this one.
         let snapshots = Listener::bind_beside(&layout, "snapshots")?;
+        let listener = Listener::bind(&layout, "storaged")?;
         let daemon = daemon.with_beside(snapshots, server::containerd_routes(containerd));
         daemon.serve(listener, server::routes(&store), Arc::new(Health(store))).await?;
         Ok(())

@@ -108,7 +108,7 @@ impl Store {
             self.content.delete(blob)?;
         }
         drop(held);
-        self.retain_chains(false);
+        self.retain_chains();
         let size = |d: &Digest| contents.layers.get(d).map_or(0, |l| l.size);
         let stored = |d: &Digest| contents.blobs.get(d).copied().unwrap_or(0);
         Ok(Removed {

@@ -101,9 +101,9 @@ pub trait Driver: Send + Sync {
         Ok(super::usage_of(&dir.join("fs")))
     }
 
-    /// Gives up what it keeps for images that are not among `chains` any more, and, with `dirs`, for snapshot directories that are not
-    /// among those (at a start, when nothing else runs).
-    fn retain(&self, chains: &BTreeSet<String>, dirs: Option<&[PathBuf]>) -> Result<(), SnapshotError> {
+    /// Gives up what it keeps for images that are not among `chains` any more, and what earlier lives of this daemon left for snapshot
+    /// directories that are not among `dirs`. Called at the start, somewhat later, and after removals; snapshots may be made meanwhile.
+    fn retain(&self, chains: &BTreeSet<String>, dirs: &[PathBuf]) -> Result<(), SnapshotError> {
         let _ = (chains, dirs);
         Ok(())
     }

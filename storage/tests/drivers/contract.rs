@@ -135,6 +135,7 @@ pub async fn everything_that_a_file_has_is_there(subject: Driver) {
     };
     let lower = Layer::new()
         .entry("dir/", EntryType::Directory, 0o1777, &pax[3..], b"", |_| ())
+        .entry("empty/", EntryType::Directory, 0o755, &pax[3..], b"", |_| ())
         .entry("program", EntryType::Regular, 0o640, &pax, b"#!", |h| h.set_gid(42))
         .entry("setuid", EntryType::Regular, 0o4755, &[], b"s", |h| h.set_uid(7))
         .entry("full", EntryType::Char, 0o666, &[], b"", device)
@@ -146,6 +147,7 @@ pub async fn everything_that_a_file_has_is_there(subject: Driver) {
     let upper = Layer::new().file("top", "t");
     load(&subject, "all:1", vec![lower, upper]).await;
     let prepared = subject.host.prepare("c", "all:1").await.unwrap();
+    let copied_by_containerd = subject.containerd.is_some() && prepared.mounts[0].r#type == "bind";
     mounted(&prepared.mounts, |root| {
         let meta = |name: &str| root.join(name).symlink_metadata().unwrap();
         let program = meta("program");
@@ -154,7 +156,9 @@ pub async fn everything_that_a_file_has_is_there(subject: Driver) {
         assert_eq!(xattr(&root.join("program"), "user.davit"), Some(b"kept".to_vec()));
         assert_eq!(xattr(&root.join("program"), "security.capability"), Some(capability()));
         assert_eq!(xattr(&root.join("program"), "system.posix_acl_access"), Some(acl()));
-        assert_eq!((meta("dir").mode() & 0o7777, meta("dir").mtime_nsec()), (0o1777, 123_456_789));
+        assert_eq!((meta("dir").mode() & 0o7777, meta("empty").mtime_nsec()), (0o1777, 123_456_789));
+        // containerd's native snapshotter sets the time of a directory and then copies its files into it.
+        assert!(copied_by_containerd || meta("dir").mtime_nsec() == 123_456_789);
         assert_eq!((meta("setuid").mode() & 0o7777, meta("setuid").uid()), (0o4755, 7));
         assert_eq!((meta("full").mode(), meta("full").rdev()), (0o020_666, 0x107));
         assert_eq!(meta("fifo").mode(), 0o010_620);
@@ -235,7 +239,7 @@ pub async fn a_view_is_read_only(subject: Driver) {
 }
 
 pub async fn a_kill_in_the_middle_leaves_nothing(mut subject: Driver) {
-    let many = |n: usize| (0..400).fold(Layer::new(), |l, f| l.file(&format!("{n}-{f}"), "content"));
+    let many = |n: usize| (0..100).fold(Layer::new(), |l, f| l.file(&format!("{n}-{f}"), "content"));
     load(&subject, "many:1", (0..6).map(many).collect()).await;
     load(&subject, "app:1", two_layers()).await;
     let kept = subject.host.prepare("kept", "app:1").await.unwrap();
@@ -253,14 +257,17 @@ pub async fn a_kill_in_the_middle_leaves_nothing(mut subject: Driver) {
         subject.host.start().await;
         let names = subject.host.names("snapshots");
         assert!(names == ["kept"] || names == ["c", "kept"], "{names:?}");
-        if subject.behind.is_some() {
-            assert_eq!(keys_behind(&subject).await, names.len());
-        }
         let prepared = subject.host.prepare("c", "many:1").await.unwrap();
-        mounted(&prepared.mounts, |root| assert_eq!(names_in(root), 2400));
+        mounted(&prepared.mounts, |root| assert_eq!(names_in(root), 600));
         remove(&subject, "c").await;
         // So that the next round builds its chain again.
         subject.host.remove("many:1", false).await.unwrap();
+        // What a proxy was asked for when the daemon was killed may have been made later than the next one looked: it looks again.
+        let began = std::time::Instant::now();
+        while subject.behind.is_some() && keys_behind(&subject).await != 1 {
+            assert!(began.elapsed() < Duration::from_secs(60), "left: {:?}", subject.behind().await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         load(&subject, "many:1", (0..6).map(many).collect()).await;
     }
     let again = subject.host.prepare("kept", "app:1").await.unwrap();

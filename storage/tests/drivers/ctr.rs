@@ -42,14 +42,36 @@ async fn an_image_is_imported_run_and_removed(driver: &str) {
     // A cgroup of our own, at the top, which runc removes with the container.
     let cgroup = format!("/davit-storage-test-{}-{driver}", std::process::id());
     let script = "cat /dir/above; test ! -e /gone && test ! -e /dir/below && echo holes; echo mine > /dir/mine; ls /dir";
-    let run =
-        ["run", "--rm", "--snapshotter", "davit", "--cgroup", &cgroup, "x/y:two", "c1", "sh", "-c", script];
+    let run = [
+        "run",
+        "--rm",
+        "--snapshotter",
+        "davit",
+        "--cgroup",
+        &cgroup,
+        "x/y:two",
+        "c1",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
     assert_eq!(ok(&containerd.ctr(&run)), "above\nholes\nabove\nmine\n");
     // It is gone with its container, and the image is as it was.
     assert_eq!(snapshots(&containerd, &["ls"]), all);
     let script = "test ! -e /dir/mine && test -e /dir/above && echo clean";
-    let run =
-        ["run", "--rm", "--snapshotter", "davit", "--cgroup", &cgroup, "x/y:two", "c2", "sh", "-c", script];
+    let run = [
+        "run",
+        "--rm",
+        "--snapshotter",
+        "davit",
+        "--cgroup",
+        &cgroup,
+        "x/y:two",
+        "c2",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
     assert_eq!(ok(&containerd.ctr(&run)), "clean\n");
     let usage = snapshots(&containerd, &["usage"]);
     assert!(usage.len() == 3 && usage.iter().any(|l| l.contains("MiB")), "{usage:?}");
@@ -95,16 +117,26 @@ async fn storaged_may_be_killed_and_replaced_under_containerd() {
     host.kill();
     assert!(!containerd.ctr(&["snapshots", "--snapshotter", "davit", "usage"]).status.success());
     host.start().await;
-    assert_eq!(snapshots(&containerd, &["ls"]), before);
     let cgroup = format!("/davit-storage-test-{}-again", std::process::id());
-    let run =
-        ["run", "--rm", "--snapshotter", "davit", "--cgroup", &cgroup, "x/y:two", "c", "cat", "/dir/above"];
+    let run = [
+        "run",
+        "--rm",
+        "--snapshotter",
+        "davit",
+        "--cgroup",
+        &cgroup,
+        "x/y:two",
+        "c",
+        "/bin/cat",
+        "/dir/above",
+    ];
     // The client of a replaced server may need a moment to see that it is back.
     let began = Instant::now();
     loop {
         let out = containerd.ctr(&run);
         if out.status.success() {
             assert_eq!(text(&out), "above\n");
+            assert_eq!(snapshots(&containerd, &["ls"]), before);
             break;
         }
         assert!(began.elapsed() < Duration::from_secs(20), "{}", text(&out));

@@ -6,7 +6,7 @@
 //!
 //! What is ours there carries two labels: `containerd.io/gc.root`, so that containerd's garbage collector leaves it, and
 //! `davit.instance`, so that `retain` finds what a crash left. Our own keys are random, and `proxy.json` in the snapshot directory, written
-//! before the other side is asked, says which is whose: no step can collide with one of an earlier life.
+//! before the other side is asked, says which is whose: no step can collide with one of an earlier life of the daemon.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -99,6 +99,8 @@ pub(super) struct Proxy {
     reason: String,
     /// Tells what is ours from what others keep there.
     instance: String,
+    /// Tells keys of this life of the daemon from those of earlier ones.
+    life: String,
     remote: Remote,
     /// Chains are built and taken apart by one thread at a time.
     building: Mutex<()>,
@@ -159,6 +161,7 @@ impl Proxy {
             target: target.clone(),
             reason,
             instance: instance(state)?,
+            life: format!("{:08x}", rand::random::<u32>()),
             remote,
             building: Mutex::new(()),
         })
@@ -177,7 +180,7 @@ impl Proxy {
     }
 
     fn fresh_key(&self, what: &str) -> String {
-        format!("davit-{what}-{}-{:016x}", self.instance, rand::random::<u64>())
+        format!("davit-{what}-{}-{}-{:016x}", self.instance, self.life, rand::random::<u64>())
     }
 
     /// The snapshotter that a snapshot directory was made with, and the key there.
@@ -289,7 +292,7 @@ impl Driver for Proxy {
         Ok(usage.map_err(ProxyError::from)?)
     }
 
-    fn retain(&self, chains: &BTreeSet<String>, dirs: Option<&[PathBuf]>) -> Result<(), SnapshotError> {
+    fn retain(&self, chains: &BTreeSet<String>, dirs: &[PathBuf]) -> Result<(), SnapshotError> {
         Ok(self.give_up(chains, dirs)?)
     }
 }

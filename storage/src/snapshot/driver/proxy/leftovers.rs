@@ -9,13 +9,10 @@ use davit_contracts::containerd::snapshots::{Info, Kind as SnapshotKind};
 use super::{INSTANCE, Proxy, ProxyError};
 
 impl Proxy {
-    /// Removes committed snapshots of ours that no image needs and, with `dirs`, keys that none of these directories names.
-    /// What another one's snapshots are based on stays.
-    pub(super) fn give_up(
-        &self,
-        chains: &BTreeSet<String>,
-        dirs: Option<&[PathBuf]>,
-    ) -> Result<(), ProxyError> {
+    /// Removes committed snapshots of ours that no image needs, and keys of earlier lives that none of the directories names: what we
+    /// asked for may have been made after we were killed, and after our next life had looked. What another one's snapshots are based on
+    /// stays.
+    pub(super) fn give_up(&self, chains: &BTreeSet<String>, dirs: &[PathBuf]) -> Result<(), ProxyError> {
         let _building = self.building.lock().expect("no one panics while building a chain");
         let filter = [format!("labels.\"{INSTANCE}\"=={}", self.instance)];
         let filter = &filter;
@@ -23,9 +20,7 @@ impl Proxy {
         // A snapshotter that does not know filters answers everything.
         let ours = all.into_iter().filter(|i| i.labels.get(INSTANCE) == Some(&self.instance));
         let (committed, keys): (Vec<_>, Vec<_>) = ours.partition(|i| i.kind() == SnapshotKind::Committed);
-        if let Some(dirs) = dirs {
-            self.give_up_keys(&keys, dirs)?;
-        }
+        self.give_up_keys(&keys, dirs)?;
         let doomed: Vec<_> = committed.into_iter().filter(|i| !chains.contains(&i.name)).collect();
         for info in children_first(doomed) {
             match self.remote.remove(&info.name) {
@@ -43,7 +38,8 @@ impl Proxy {
         for dir in dirs {
             named.extend(self.of(dir)?.map(|(_, key)| key));
         }
-        for info in keys.iter().filter(|i| !named.contains(&i.name)) {
+        let of_now = |key: &str| key.rsplit('-').nth(1) == Some(self.life.as_str());
+        for info in keys.iter().filter(|i| !named.contains(&i.name) && !of_now(&i.name)) {
             tracing::info!(snapshot = info.name, "removed what a crash had left at the snapshotter");
             self.remote.remove(&info.name)?;
         }
