@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard};
 use davit_cowfs::Namespace;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Condition, PathError, condition};
+use crate::failure::PathError;
 use crate::settings::Settings;
 use crate::snapshot::driver::{Mount, overlay_works};
 use crate::snapshot::usage_of;
@@ -32,9 +32,11 @@ use crate::trash::Trash;
 use crate::volume::now_ns;
 
 mod disk;
+mod error;
 mod filter;
 mod tree;
 
+pub use error::SnapshotterError;
 pub use filter::{Filter, InvalidFilter};
 
 /// What a snapshot is.
@@ -82,73 +84,6 @@ pub struct Record {
     pub bytes: u64,
     /// Of a committed one: inodes of `fs`.
     pub inodes: u64,
-}
-
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotterError {
-    /// Nothing has this name.
-    #[error("snapshot '{0}' does not exist")]
-    Unknown(String),
-    /// The name is taken.
-    #[error("snapshot '{0}' exists already")]
-    Exists(String),
-    /// No name.
-    #[error("a snapshot needs a name of 1 to 4096 bytes")]
-    BadName,
-    /// Its parent may still change.
-    #[error("the parent '{0}' is not committed")]
-    ParentNotCommitted(String),
-    /// It is not of the kind that the call is for.
-    #[error("snapshot '{name}' is not {wanted}")]
-    WrongKind {
-        /// Which.
-        name: String,
-        /// "active", ...
-        wanted: &'static str,
-    },
-    /// Others are based on it.
-    #[error("snapshot '{0}' has children")]
-    HasChildren(String),
-    /// Another call is at work on it.
-    #[error("snapshot '{0}' is being worked on")]
-    Busy(String),
-    /// A parent that was named at commit cannot be taken.
-    #[error("snapshot '{0}' has been made on another parent")]
-    OtherParent(String),
-    /// Something that never changes.
-    #[error("the field '{0}' cannot be updated")]
-    Immutable(String),
-    /// A filter.
-    #[error(transparent)]
-    Filter(#[from] InvalidFilter),
-    /// A tree could not be copied.
-    #[error("cannot copy the parent's files")]
-    Copy(#[source] std::io::Error),
-    /// A system call failed.
-    #[error(transparent)]
-    Path(#[from] PathError),
-}
-
-impl SnapshotterError {
-    /// For the contract.
-    pub fn kind(&self) -> davit_contracts::Kind {
-        use davit_contracts::Kind as K;
-        match self {
-            Self::Unknown(_) => K::NotFound,
-            Self::Exists(_) => K::AlreadyExists,
-            Self::BadName | Self::ParentNotCommitted(_) | Self::Immutable(_) | Self::Filter(_) => {
-                K::InvalidArgument
-            }
-            Self::WrongKind { .. } | Self::HasChildren(_) | Self::Busy(_) | Self::OtherParent(_) => {
-                K::WrongState
-            }
-            Self::Copy(_) | Self::Path(_) => match condition(self) {
-                Some(Condition::NoSpace) => K::NoSpace,
-                _ => K::Internal,
-            },
-        }
-    }
 }
 
 /// All snapshots of containerd's.

@@ -58,6 +58,11 @@ impl Copier {
         {
             clear(to)?;
         }
+        // A directory that is laid over must not hand its default ACL to what is made in it.
+        match davit_sys::xattr::remove(to, OsStr::new("system.posix_acl_default")) {
+            Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
+            _ => {}
+        }
         for entry in Dir::read_from(from)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -239,5 +244,32 @@ mod tests {
         assert_eq!(one.ino(), two.ino());
         assert_eq!(one.mtime_nsec(), a.join("one").metadata().unwrap().mtime_nsec());
         assert_eq!(std::fs::read_link(b.join("link")).unwrap(), Path::new("/etc"));
+    }
+
+    #[test]
+    fn a_directory_laid_over_another_has_only_its_own_attributes() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (a, b) = (tmp.path().join("a"), tmp.path().join("b"));
+        for dir in [&a, &b] {
+            std::fs::create_dir_all(dir.join("sub")).unwrap();
+        }
+        let set = |path: &Path, name: &str| {
+            let open = File::open(path).unwrap();
+            davit_sys::xattr::set(open.as_fd(), OsStr::new(name), b"v").unwrap();
+        };
+        set(&a.join("sub"), "user.upper");
+        set(&b.join("sub"), "user.lower");
+        // user::rwx,group::r-x,other::---, as the kernel keeps it (acl(5)): 0750 for whatever is made there.
+        let acl = [
+            2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255,
+            255, 255, 255,
+        ];
+        let open = File::open(b.join("sub")).unwrap();
+        davit_sys::xattr::set(open.as_fd(), OsStr::new("system.posix_acl_default"), &acl).unwrap();
+        std::fs::create_dir(a.join("sub/dir")).unwrap();
+        copy_tree(&a, &b, Source::Layer(Namespace::Trusted)).unwrap();
+        let names = |path: &Path| davit_sys::xattr::list(File::open(path).unwrap().as_fd()).unwrap();
+        assert_eq!(names(&b.join("sub")), ["user.upper"]);
+        assert_eq!(names(&b.join("sub/dir")), Vec::<OsString>::new());
     }
 }

@@ -11,6 +11,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("bind9-dnsutils", "dig"),
     ("busybox-static", "busybox"),
     ("ca-certificates", "update-ca-certificates"),
+    ("containerd", "containerd"),
     ("crun", "crun"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
