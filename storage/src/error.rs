@@ -14,7 +14,6 @@ use crate::oci::DocumentError;
 use crate::reference::InvalidReference;
 use crate::registry::RegistryError;
 use crate::snapshot::SnapshotError;
-use crate::snapshot::driver::ProxyError;
 use crate::tarball::TarError;
 use crate::unpack::UnpackError;
 use crate::volume::VolumeError;
@@ -175,7 +174,7 @@ impl Error {
             Self::ImageInUse { .. } => "remove the containers first; force only removes the reference".into(),
             Self::SeveralReferences { .. } => "remove them one by one, or use force".into(),
             Self::Registry(e) => e.hint(),
-            Self::Snapshot(SnapshotError::Proxy(ProxyError::Remote(e))) => e.hint().to_owned(),
+            Self::Snapshot(SnapshotError::Proxy(e)) => e.hint().to_owned(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()
             }

@@ -51,10 +51,16 @@ pub enum SnapshotError {
     NoImage(String),
     /// A snapshotter elsewhere.
     #[error(transparent)]
-    Proxy(#[from] ProxyError),
+    Proxy(Box<ProxyError>),
     /// Copying layers failed.
     #[error("cannot copy the image's files")]
     Copy(#[source] std::io::Error),
+}
+
+impl From<ProxyError> for SnapshotError {
+    fn from(e: ProxyError) -> Self {
+        Self::Proxy(Box::new(e))
+    }
 }
 
 impl SnapshotError {

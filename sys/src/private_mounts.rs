@@ -62,9 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_mounted_inside_is_seen_nowhere_else() {
-        if !rustix::process::geteuid().is_root() {
-            panic!("this test needs root");
-        }
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
         let dir = std::env::temp_dir().join(format!("davit-private-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         run(|| {

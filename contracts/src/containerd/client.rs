@@ -15,7 +15,7 @@ use super::{NAMESPACE_KEY, types};
 use crate::{Error, Kind, client};
 
 /// A call that waits longer is given up. Snapshotters that copy take their time.
-const DEADLINE: Duration = Duration::from_mins(5);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Labels of a snapshot.
 pub type Labels = HashMap<String, String>;
@@ -24,7 +24,7 @@ pub type Labels = HashMap<String, String>;
 #[derive(Debug, Clone)]
 pub struct Snapshotter {
     socket: PathBuf,
-    snapshotter: String,
+    name: String,
     namespace: MetadataValue<Ascii>,
     client: SnapshotsClient<Channel>,
 }
@@ -40,7 +40,7 @@ impl Snapshotter {
             .map_err(|_| Error::new(Kind::InvalidArgument, format!("'{namespace}' is no namespace")))?;
         let client =
             SnapshotsClient::new(client::lazy(socket)).max_decoding_message_size(client::MAX_MESSAGE);
-        Ok(Self { socket: socket.to_owned(), snapshotter: snapshotter.to_owned(), namespace: value, client })
+        Ok(Self { socket: socket.to_owned(), name: snapshotter.to_owned(), namespace: value, client })
     }
 
     /// The socket.
@@ -64,13 +64,13 @@ impl Snapshotter {
                 .with_subject(socket.to_string())
                 .with_hint("start what serves it, and try again");
         }
-        Error::from(status).within(format!("the snapshotter '{}' at {socket}", self.snapshotter))
+        Error::from(status).within(format!("the snapshotter '{}' at {socket}", self.name))
     }
 
     /// Makes an active snapshot on `parent` ("" for none).
     pub async fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Vec<types::Mount>, Error> {
         let message = pb::PrepareSnapshotRequest {
-            snapshotter: self.snapshotter.clone(),
+            snapshotter: self.name.clone(),
             key: key.to_owned(),
             parent: parent.to_owned(),
             labels,
@@ -82,7 +82,7 @@ impl Snapshotter {
     /// Makes a read-only view of `parent`.
     pub async fn view(&self, key: &str, parent: &str, labels: Labels) -> Result<Vec<types::Mount>, Error> {
         let message = pb::ViewSnapshotRequest {
-            snapshotter: self.snapshotter.clone(),
+            snapshotter: self.name.clone(),
             key: key.to_owned(),
             parent: parent.to_owned(),
             labels,
@@ -93,7 +93,7 @@ impl Snapshotter {
 
     /// How to mount an active snapshot or a view.
     pub async fn mounts(&self, key: &str) -> Result<Vec<types::Mount>, Error> {
-        let message = pb::MountsRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        let message = pb::MountsRequest { snapshotter: self.name.clone(), key: key.to_owned() };
         let answer = self.client.clone().mounts(self.request(message)).await;
         Ok(answer.map_err(|s| self.error(s))?.into_inner().mounts)
     }
@@ -101,7 +101,7 @@ impl Snapshotter {
     /// Turns the active snapshot `key` into the committed `name`.
     pub async fn commit(&self, name: &str, key: &str, labels: Labels) -> Result<(), Error> {
         let message = pb::CommitSnapshotRequest {
-            snapshotter: self.snapshotter.clone(),
+            snapshotter: self.name.clone(),
             name: name.to_owned(),
             key: key.to_owned(),
             labels,
@@ -113,15 +113,14 @@ impl Snapshotter {
 
     /// Removes a snapshot. [`Kind::NotFound`] when there is none, [`Kind::WrongState`] when it has children.
     pub async fn remove(&self, key: &str) -> Result<(), Error> {
-        let message =
-            pb::RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        let message = pb::RemoveSnapshotRequest { snapshotter: self.name.clone(), key: key.to_owned() };
         self.client.clone().remove(self.request(message)).await.map_err(|s| self.error(s))?;
         Ok(())
     }
 
     /// What is known of a snapshot; `None` when there is none of this name.
     pub async fn stat(&self, key: &str) -> Result<Option<pb::Info>, Error> {
-        let message = pb::StatSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        let message = pb::StatSnapshotRequest { snapshotter: self.name.clone(), key: key.to_owned() };
         match self.client.clone().stat(self.request(message)).await {
             Ok(answer) => Ok(answer.into_inner().info),
             Err(s) if s.code() == tonic::Code::NotFound => Ok(None),
@@ -132,7 +131,7 @@ impl Snapshotter {
     /// Sets the labels that `info` has and leaves all others.
     pub async fn update(&self, info: pb::Info, paths: &[String]) -> Result<Option<pb::Info>, Error> {
         let message = pb::UpdateSnapshotRequest {
-            snapshotter: self.snapshotter.clone(),
+            snapshotter: self.name.clone(),
             info: Some(info),
             update_mask: Some(super::FieldMask { paths: paths.to_vec() }),
         };
@@ -142,8 +141,7 @@ impl Snapshotter {
 
     /// All snapshots that any of the filters matches.
     pub async fn list(&self, filters: &[String]) -> Result<Vec<pb::Info>, Error> {
-        let message =
-            pb::ListSnapshotsRequest { snapshotter: self.snapshotter.clone(), filters: filters.to_vec() };
+        let message = pb::ListSnapshotsRequest { snapshotter: self.name.clone(), filters: filters.to_vec() };
         let answer = self.client.clone().list(self.request(message)).await;
         let mut stream = answer.map_err(|s| self.error(s))?.into_inner();
         let mut all = Vec::new();
@@ -155,7 +153,7 @@ impl Snapshotter {
 
     /// Bytes and inodes of a snapshot, without its parents'.
     pub async fn usage(&self, key: &str) -> Result<(u64, u64), Error> {
-        let message = pb::UsageRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        let message = pb::UsageRequest { snapshotter: self.name.clone(), key: key.to_owned() };
         let answer = self.client.clone().usage(self.request(message)).await;
         let usage = answer.map_err(|s| self.error(s))?.into_inner();
         Ok((usage.size.max(0) as u64, usage.inodes.max(0) as u64))

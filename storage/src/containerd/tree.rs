@@ -27,7 +27,7 @@ impl Snapshotter {
         std::fs::create_dir_all(&top).at("create", &top)?;
         let mode = |bits| std::fs::set_permissions(&top, std::fs::Permissions::from_mode(bits));
         mode(0o755).at("set the mode of", &top)?;
-        let Some(parent) = parents.first() else { return self.work(dir, record) };
+        let Some(parent) = parents.first() else { return work(dir, record) };
         match record.form {
             Form::Overlay => {
                 // The root of an overlay takes its owner and mode from the upper directory.
@@ -47,15 +47,7 @@ impl Snapshotter {
                 }
             }
         }
-        self.work(dir, record)
-    }
-
-    fn work(&self, dir: &Path, record: &Record) -> Result<(), SnapshotterError> {
-        if record.form == Form::Overlay && record.kind == Kind::Active {
-            let work = dir.join("work");
-            std::fs::create_dir(&work).at("create", &work)?;
-        }
-        Ok(())
+        work(dir, record)
     }
 
     /// What the tree of the first of `records` is made of, topmost first. A whole copy hides all below it.
@@ -105,4 +97,13 @@ impl Snapshotter {
             }
         }
     }
+}
+
+/// overlayfs's own directory.
+fn work(dir: &Path, record: &Record) -> Result<(), SnapshotterError> {
+    if record.form == Form::Overlay && record.kind == Kind::Active {
+        let work = dir.join("work");
+        std::fs::create_dir(&work).at("create", &work)?;
+    }
+    Ok(())
 }

@@ -33,8 +33,8 @@ impl Containerd {
              [grpc]\naddress = \"{at}/containerd.sock\"\n[ttrpc]\naddress = \"{at}/ttrpc.sock\"\n"
         );
         if let Some(socket) = plugin {
-            config +=
-                &format!("[proxy_plugins.davit]\ntype = \"snapshot\"\naddress = \"{}\"\n", socket.display());
+            config += "[proxy_plugins.davit]\ntype = \"snapshot\"\n";
+            config.extend(["address = \"", socket.to_str().unwrap(), "\"\n"]);
         }
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         let mut me = Self { dir, process: None };

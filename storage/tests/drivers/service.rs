@@ -204,7 +204,7 @@ pub async fn everything_survives_a_restart(mut s: Snapshots) {
     assert_eq!(s.client.list(&[]).await.unwrap(), before);
     assert_eq!(s.client.mounts("c").await.unwrap(), mounts);
     mounted(&mounts, |root| {
-        assert_eq!((read(root.join("f")), read(root.join("mine"))), ("1".into(), "m".into()))
+        assert_eq!((read(root.join("f")), read(root.join("mine"))), ("1".into(), "m".into()));
     });
     assert_eq!(s.client.remove("base").await.unwrap_err().kind(), Kind::WrongState);
     s.client.commit("done", "c", kept()).await.unwrap();

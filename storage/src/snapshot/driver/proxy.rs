@@ -84,6 +84,13 @@ impl ProxyError {
     }
 }
 
+impl ProxyError {
+    /// What to do next; may be empty.
+    pub fn hint(&self) -> &str {
+        if let Self::Remote(e) = self { e.hint() } else { "" }
+    }
+}
+
 /// What is written down in a snapshot directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
