@@ -14,5 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]")
         .enum_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
         .compile_fds(fds)?;
+    // Apart from ours: it names google.protobuf's messages, which are not serialisable.
+    let containerd = protox::compile(["containerd/services/snapshots/v1/snapshots.proto"], [&root])?;
+    tonic_prost_build::configure().compile_fds(containerd)?;
     Ok(())
 }

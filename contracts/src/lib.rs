@@ -5,6 +5,7 @@
 //! one of [`storage`], [`network`] or [`runtime`] plus [`plugin::plugin_server::Plugin`].
 
 pub mod client;
+pub mod containerd;
 pub mod error;
 pub mod id;
 pub mod version;

@@ -82,6 +82,22 @@ impl Listener {
         Ok(Self { inner, rootless: layout.rootless })
     }
 
+    /// Binds `run/<short>.sock` for what the daemon serves besides its own contract; never handed over.
+    pub fn bind_beside(layout: &Layout, short: &str) -> Result<Self, ListenError> {
+        let inner = Self::bind_path(&layout.socket(short), if layout.rootless { 0o600 } else { 0o660 })?;
+        Ok(Self { inner, rootless: layout.rootless })
+    }
+
+    /// The connections of those who may call.
+    fn incoming(
+        self,
+    ) -> io::Result<impl tokio_stream::Stream<Item = io::Result<UnixStream>> + Send + 'static> {
+        self.inner.set_nonblocking(true)?;
+        let socket = UnixListener::from_std(self.inner)?;
+        let rootless = self.rootless;
+        Ok(UnixListenerStream::new(socket).filter(move |c| c.as_ref().map_or(true, |c| allowed(c, rootless))))
+    }
+
     fn bind_path(path: &Path, mode: u32) -> Result<StdUnixListener, ListenError> {
         let io = |operation| {
             let path = path.to_owned();
@@ -130,6 +146,7 @@ pub struct Daemon {
     details: BTreeMap<String, String>,
     state_dir: PathBuf,
     stop: watch::Sender<bool>,
+    beside: Vec<(Listener, Routes)>,
 }
 
 impl Daemon {
@@ -145,7 +162,15 @@ impl Daemon {
             details: BTreeMap::new(),
             state_dir: PathBuf::new(),
             stop: watch::Sender::new(false),
+            beside: Vec::new(),
         }
+    }
+
+    /// Serves a contract of somebody else's on a socket of its own, for as long as the daemon runs.
+    #[must_use]
+    pub fn with_beside(mut self, listener: Listener, routes: Routes) -> Self {
+        self.beside.push((listener, routes));
+        self
     }
 
     /// Adds a capability word, such as `driver:overlay`.
@@ -176,17 +201,12 @@ impl Daemon {
 
     /// Serves until SIGTERM, SIGINT or `Plugin.Shutdown`, then lets calls under way finish for at most two seconds.
     pub async fn serve(
-        self,
+        mut self,
         listener: Listener,
         routes: Routes,
         health: Arc<dyn HealthSource>,
     ) -> Result<(), ServeError> {
-        listener.inner.set_nonblocking(true).map_err(ServeError::Socket)?;
-        let socket = UnixListener::from_std(listener.inner).map_err(ServeError::Socket)?;
-        let rootless = listener.rootless;
-        let incoming = UnixListenerStream::new(socket)
-            .filter(move |c| c.as_ref().map_or(true, |c| allowed(c, rootless)));
-
+        let incoming = listener.incoming().map_err(ServeError::Socket)?;
         watch_signals(self.stop.clone()).map_err(ServeError::Socket)?;
         let plugin = PluginService {
             name: self.name,
@@ -200,9 +220,17 @@ impl Daemon {
             stop: self.stop.clone(),
         };
         let routes = routes.add_service(PluginServer::new(plugin));
-        let ended = |mut rx: watch::Receiver<bool>| async move {
-            let _ = rx.wait_for(|stop| *stop).await;
-        };
+        for (listener, routes) in self.beside.drain(..) {
+            let incoming = listener.incoming().map_err(ServeError::Socket)?;
+            let serving = Server::builder()
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, ended(self.stop.subscribe()));
+            tokio::spawn(async move {
+                if let Err(e) = serving.await {
+                    tracing::error!(error = %e, "a socket beside the daemon's own is not served any more");
+                }
+            });
+        }
         let serving = Server::builder()
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
@@ -225,6 +253,10 @@ impl Daemon {
         tracing::info!(daemon = self.name, "stopped");
         Ok(())
     }
+}
+
+async fn ended(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn watch_signals(stop: watch::Sender<bool>) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! Copying a tree with everything that a file has: owner, mode, times, xattrs, hard links, devices.
 //!
+//! Content is shared with the source where the file system can (`data`), and holes stay holes.
+//!
 //! Both trees are walked by descriptors and no link is followed. A layer may be laid over what earlier layers left: its
 //! whiteouts delete, its opaque directories clear.
 
@@ -13,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 use davit_cowfs::{Namespace, is_reserved_xattr};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
+
+mod data;
+
+use data::DataCopier;
 
 /// What is being copied.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +38,8 @@ pub fn copy_tree(from: &Path, to: &Path, source: Source) -> io::Result<()> {
 
 /// The same for open directories.
 pub fn copy_open_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, source: Source) -> io::Result<()> {
-    let mut copier = Copier { source, root: to.try_clone_to_owned()?, links: HashMap::new() };
+    let mut copier =
+        Copier { source, root: to.try_clone_to_owned()?, links: HashMap::new(), data: DataCopier::default() };
     copier.directory(from, to, &mut PathBuf::new())
 }
 
@@ -41,6 +48,7 @@ struct Copier {
     root: OwnedFd,
     /// Where a file of several names was first copied to.
     links: HashMap<(u64, u64), PathBuf>,
+    data: DataCopier,
 }
 
 impl Copier {
@@ -49,6 +57,11 @@ impl Copier {
             && davit_sys::xattr::get(from, OsStr::new(namespace.opaque()))?.is_some_and(|v| v == b"y")
         {
             clear(to)?;
+        }
+        // A directory that is laid over must not hand its default ACL to what is made in it.
+        match davit_sys::xattr::remove(to, OsStr::new("system.posix_acl_default")) {
+            Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
+            _ => {}
         }
         for entry in Dir::read_from(from)? {
             let entry = entry?;
@@ -63,6 +76,13 @@ impl Copier {
         let stat = rustix::fs::fstat(from)?;
         rustix::fs::fchown(to, Some(uid(&stat)), Some(gid(&stat)))?;
         rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        // Of a directory that was there and is laid over, only the upper one's attributes count.
+        let kept = davit_sys::xattr::list(from)?;
+        for name in davit_sys::xattr::list(to)? {
+            if !is_reserved_xattr(name.as_bytes()) && !kept.contains(&name) {
+                davit_sys::xattr::remove(to, &name)?;
+            }
+        }
         copy_xattrs(from, to)?;
         Ok(rustix::fs::futimens(to, &times(&stat))?)
     }
@@ -100,7 +120,7 @@ impl Copier {
             self.links.insert((stat.st_dev, stat.st_ino), path.clone());
         }
         match kind {
-            FileType::RegularFile => return copy_file(from, to, name, &stat),
+            FileType::RegularFile => return copy_file(&mut self.data, from, to, name, &stat),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(from, name, Vec::new())?;
                 rustix::fs::symlinkat(OsStr::from_bytes(target.as_bytes()), to, name)?;
@@ -120,17 +140,23 @@ impl Copier {
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
         }
+        copy_xattrs_at(from, to, name)?;
         Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
-/// `io::copy` uses copy_file_range(2), which shares blocks where the file system can.
-fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<()> {
+fn copy_file(
+    data: &mut DataCopier,
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: &Stat,
+) -> io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut source = File::from(rustix::fs::openat(from, name, read, Mode::empty())?);
     let mut target = File::from(rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)?);
-    io::copy(&mut source, &mut target)?;
+    data.copy(&mut source, &mut target, stat.st_size as u64)?;
     rustix::fs::fchown(&target, Some(uid(stat)), Some(gid(stat)))?;
     rustix::fs::fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     copy_xattrs(source.as_fd(), target.as_fd())?;
@@ -144,6 +170,21 @@ fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
         }
         let Some(value) = davit_sys::xattr::get(from, &name)? else { continue };
         match davit_sys::xattr::set(to, &name, &value) {
+            Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The same for what has no descriptor: symbolic links, devices, fifos.
+fn copy_xattrs_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    for attribute in davit_sys::xattr::list_at(from, name)? {
+        if is_reserved_xattr(attribute.as_bytes()) {
+            continue;
+        }
+        let Some(value) = davit_sys::xattr::get_at(from, name, &attribute)? else { continue };
+        match davit_sys::xattr::set_at(to, name, &attribute, &value) {
             Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
             _ => {}
         }
@@ -203,5 +244,32 @@ mod tests {
         assert_eq!(one.ino(), two.ino());
         assert_eq!(one.mtime_nsec(), a.join("one").metadata().unwrap().mtime_nsec());
         assert_eq!(std::fs::read_link(b.join("link")).unwrap(), Path::new("/etc"));
+    }
+
+    #[test]
+    fn a_directory_laid_over_another_has_only_its_own_attributes() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (a, b) = (tmp.path().join("a"), tmp.path().join("b"));
+        for dir in [&a, &b] {
+            std::fs::create_dir_all(dir.join("sub")).unwrap();
+        }
+        let set = |path: &Path, name: &str| {
+            let open = File::open(path).unwrap();
+            davit_sys::xattr::set(open.as_fd(), OsStr::new(name), b"v").unwrap();
+        };
+        set(&a.join("sub"), "user.upper");
+        set(&b.join("sub"), "user.lower");
+        // user::rwx,group::r-x,other::---, as the kernel keeps it (acl(5)): 0750 for whatever is made there.
+        let acl = [
+            2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255,
+            255, 255, 255,
+        ];
+        let open = File::open(b.join("sub")).unwrap();
+        davit_sys::xattr::set(open.as_fd(), OsStr::new("system.posix_acl_default"), &acl).unwrap();
+        std::fs::create_dir(a.join("sub/dir")).unwrap();
+        copy_tree(&a, &b, Source::Layer(Namespace::Trusted)).unwrap();
+        let names = |path: &Path| davit_sys::xattr::list(File::open(path).unwrap().as_fd()).unwrap();
+        assert_eq!(names(&b.join("sub")), ["user.upper"]);
+        assert_eq!(names(&b.join("sub/dir")), Vec::<OsString>::new());
     }
 }

@@ -237,6 +237,7 @@ impl Error {
             }
             Self::Metadata(e) => e.hint().into(),
             Self::Volume(e) => e.hint().into(),
+            Self::Snapshot(SnapshotError::Proxy(e)) => e.hint().to_owned(),
             Self::Archive(ArchiveError::NotAnArchive { .. }) => {
                 "a tar of a root file system is taken by `davit image import`".into()
             }

@@ -1,6 +1,7 @@
 //! Images: finding, naming, listing, removing; and the ways in which they come (see [`intake`]).
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -13,6 +14,7 @@ use crate::reference::Reference;
 use crate::snapshot::driver::Stack;
 use crate::store::Store;
 
+mod chain;
 pub mod commit;
 pub mod intake;
 mod list;
@@ -23,6 +25,7 @@ pub mod push;
 mod remove;
 pub mod save;
 
+use chain::chain_of;
 pub use list::Summary;
 pub use remove::Removed;
 
@@ -101,7 +104,10 @@ impl Store {
     pub fn stack(&self, image: &ImageRecord) -> Result<Stack, Error> {
         let mut layers = Vec::with_capacity(image.diff_ids.len());
         let mut seen = BTreeSet::new();
+        // How many layers are hidden by one above them.
+        let mut below = image.diff_ids.len();
         for diff_id in image.diff_ids.iter().rev() {
+            below -= 1;
             // overlayfs refuses a directory twice; the upper of two equal layers decides in all it names.
             if seen.insert(diff_id) {
                 layers.push(self.layers.path(diff_id));
@@ -110,7 +116,16 @@ impl Store {
                 break;
             }
         }
-        Ok(Stack { layers })
+        let mut chain = chain_of(&image.diff_ids, |d| self.layers.path(d));
+        chain.truncate(image.diff_ids.len() - below);
+        Ok(Stack { layers, chain })
+    }
+
+    /// The chain ids of all layers of all images.
+    pub fn chains(&self) -> Result<BTreeSet<String>, Error> {
+        let contents = self.metadata.contents()?;
+        let of_image = |i: &ImageRecord| chain_of(&i.diff_ids, |_| PathBuf::new());
+        Ok(contents.images.values().flat_map(of_image).map(|l| l.id).collect())
     }
 
     /// All about the image that `asked` names.

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod change;
 pub mod compression;
+pub mod containerd;
 pub mod content;
 pub mod copytree;
 pub mod digest;

@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use crate::error::Error;
 use crate::store::Store;
 
+mod containerd;
 mod images;
 mod messages;
 mod registries;
@@ -24,6 +25,8 @@ mod streams;
 mod system;
 mod trees;
 mod volumes;
+
+pub use containerd::routes as containerd_routes;
 
 /// Large enough for a chunk of any client; lists go out, not in.
 const MAX_REQUEST: usize = 8 << 20;
@@ -81,7 +84,7 @@ const LOW_SPACE: u64 = 256 << 20;
 impl HealthSource for Health {
     fn checks(&self) -> Vec<Check> {
         let driver = self.0.snapshots.driver();
-        let driver = if driver.name() == "overlay" {
+        let driver = if driver.name() == "overlay" || !self.0.settings.driver.is_empty() {
             daemon::ok("snapshot-driver")
         } else {
             daemon::degraded("snapshot-driver", format!("{}: {}", driver.name(), driver.reason()))

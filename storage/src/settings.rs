@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::reference::Reference;
 
@@ -26,8 +26,10 @@ use crate::reference::Reference;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// "overlay" or "copy"; empty: the first that works, in this order.
+    /// "overlay", "copy" or "proxy"; empty: the first of overlay and copy that works.
     pub driver: String,
+    /// For the driver "proxy".
+    pub proxy: ProxySettings,
     /// Registries ("host:port") that are spoken to over plain HTTP when HTTPS does not answer, and whose certificates
     /// are not verified.
     pub insecure_registries: Vec<String>,
@@ -163,5 +165,27 @@ mod tests {
         assert!(
             parse(r#"{"registries":{"m:5000":{"mirror":[]}}}"#).unwrap_err().to_string().contains("mirror")
         );
+    }
+}
+
+/// A snapshotter of a containerd, or a proxy plugin of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxySettings {
+    /// A socket that speaks containerd's snapshots service, version 1; `unix://` may precede it.
+    pub address: String,
+    /// Which of its snapshotters: "native", "overlayfs". A plugin that is only one ignores it.
+    pub snapshotter: String,
+    /// containerd's namespace in which our snapshots are.
+    pub namespace: String,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            address: "/run/containerd/containerd.sock".into(),
+            snapshotter: "overlayfs".into(),
+            namespace: "davit".into(),
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! made on the start path of every container, and what a power cut tears is the container's anyway; a torn record is
 //! swept at start. Removing renames to the trash first, so that the key is free at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,8 +20,9 @@ use crate::settings::Settings;
 use crate::trash::Trash;
 
 pub mod driver;
+pub mod mounted;
 
-use driver::{Driver, Stack};
+use driver::{Driver, Drivers, ProxyError, Stack};
 
 /// Why a snapshot cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +50,18 @@ pub enum SnapshotError {
     /// A layer of its image has gone.
     #[error("snapshot '{0}' is based on an image that is not there any more")]
     NoImage(String),
+    /// A snapshotter elsewhere.
+    #[error(transparent)]
+    Proxy(Box<ProxyError>),
     /// Copying layers failed.
     #[error("cannot copy the image's files")]
     Copy(#[source] std::io::Error),
+}
+
+impl From<ProxyError> for SnapshotError {
+    fn from(e: ProxyError) -> Self {
+        Self::Proxy(Box::new(e))
+    }
 }
 
 impl SnapshotError {
@@ -63,6 +73,7 @@ impl SnapshotError {
             Self::OtherImage { .. } => Kind::AlreadyExists,
             Self::NoImage(_) => Kind::Corrupt,
             Self::NoDriver(_) => Kind::Unsupported,
+            Self::Proxy(e) => e.kind(),
             Self::Path(_) | Self::Copy(_) => Kind::Internal,
         }
     }
@@ -86,12 +97,15 @@ pub struct SnapshotRecord {
     /// A view.
     #[serde(default)]
     pub read_only: bool,
+    /// The driver that made it; "" in records of the first versions.
+    #[serde(default)]
+    pub driver: String,
 }
 
 /// All snapshots.
 pub struct Snapshots {
     dir: PathBuf,
-    driver: Arc<dyn Driver>,
+    drivers: Drivers,
     trash: Trash,
     table: Mutex<HashMap<String, SnapshotRecord>>,
 }
@@ -106,14 +120,17 @@ impl Snapshots {
     ) -> Result<Self, SnapshotError> {
         let dir = state.join("snapshots");
         std::fs::create_dir_all(&dir).at("create", &dir)?;
-        let driver = driver::choose(state, settings, namespace)?;
+        let drivers = Drivers::open(state, settings, namespace)?;
         let mut table = HashMap::new();
         for entry in std::fs::read_dir(&dir).at("read", &dir)?.flatten() {
             let record = std::fs::read(entry.path().join("record.json"))
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<SnapshotRecord>(&bytes).ok())
                 .filter(|r| *r.key == *entry.file_name());
-            if let Some(record) = record {
+            if let Some(mut record) = record {
+                if record.driver.is_empty() {
+                    first_driver(&entry.path()).clone_into(&mut record.driver);
+                }
                 table.insert(record.key.clone(), record);
             } else {
                 let name = entry.file_name();
@@ -123,16 +140,27 @@ impl Snapshots {
                 trash.discard(&entry.path())?;
             }
         }
-        Ok(Self { dir, driver, trash, table: Mutex::new(table) })
+        Ok(Self { dir, drivers, trash, table: Mutex::new(table) })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, SnapshotRecord>> {
         self.table.lock().expect("no one panics with the snapshot table locked")
     }
 
-    /// The driver and why it was chosen.
+    /// The driver of new snapshots and why it was chosen.
     pub fn driver(&self) -> &Arc<dyn Driver> {
-        &self.driver
+        self.drivers.current()
+    }
+
+    /// The driver that made a snapshot.
+    fn driver_of(&self, record: &SnapshotRecord) -> Result<Arc<dyn Driver>, SnapshotError> {
+        self.drivers.named(&record.driver)
+    }
+
+    /// Tells the driver which chains images still need and which snapshots there are.
+    pub fn retain(&self, chains: &BTreeSet<String>) -> Result<(), SnapshotError> {
+        let dirs: Vec<_> = self.list().iter().map(|r| self.path(&r.key)).collect();
+        self.driver().retain(chains, &dirs)
     }
 
     /// The record of a key.
@@ -165,8 +193,13 @@ impl Snapshots {
     }
 
     /// Makes a snapshot unless it is there. The caller keeps the image from being removed meanwhile.
-    pub fn prepare(&self, record: SnapshotRecord, stack: &Stack) -> Result<SnapshotRecord, SnapshotError> {
+    pub fn prepare(
+        &self,
+        mut record: SnapshotRecord,
+        stack: &Stack,
+    ) -> Result<SnapshotRecord, SnapshotError> {
         check_key(&record.key)?;
+        self.driver().name().clone_into(&mut record.driver);
         if let Some(there) = self.get(&record.key) {
             return same_image(there, &record);
         }
@@ -175,9 +208,9 @@ impl Snapshots {
         let mut table = self.lock();
         // Another call with the same key may have been faster.
         let there = table.get(&record.key).cloned();
+        let lost = made.is_err() || there.is_some();
         let done = made.and_then(|()| {
             if let Some(there) = there {
-                self.trash.discard(&staged)?;
                 same_image(there, &record)
             } else {
                 std::fs::rename(&staged, self.path(&record.key)).at("rename", &staged)?;
@@ -187,16 +220,26 @@ impl Snapshots {
             }
         });
         drop(table);
-        if done.is_err() {
-            let _ = self.trash.discard(&staged);
+        if lost || done.is_err() {
+            self.abandon(&staged);
         }
         done
+    }
+
+    /// Throws away what did not become a snapshot. What a driver cannot take back now it finds at the next start.
+    fn abandon(&self, staged: &Path) {
+        if let Err(e) = self.driver().remove(staged) {
+            tracing::warn!(error = %e, "what was made for a snapshot is left elsewhere until the next start");
+        }
+        if let Err(e) = self.trash.discard(staged) {
+            tracing::warn!(error = %e, "a snapshot that was not made is left until the next start");
+        }
     }
 
     fn make(&self, staged: &Path, record: &SnapshotRecord, stack: &Stack) -> Result<(), SnapshotError> {
         std::fs::create_dir(staged).at("create", staged)?;
         failpoint::pass("snapshot.staged");
-        self.driver.create(staged, stack, record.read_only)?;
+        self.driver().create(staged, stack, record.read_only)?;
         let path = staged.join("record.json");
         let bytes = serde_json::to_vec(record).expect("a record of strings is JSON");
         std::fs::write(&path, bytes).at("write", &path)?;
@@ -210,13 +253,21 @@ impl Snapshots {
     }
 
     /// How to mount a snapshot.
-    pub fn mounts(&self, record: &SnapshotRecord, stack: &Stack) -> Vec<driver::Mount> {
-        self.driver.mounts(&self.path(&record.key), stack, record.read_only)
+    pub fn mounts(
+        &self,
+        record: &SnapshotRecord,
+        stack: &Stack,
+    ) -> Result<Vec<driver::Mount>, SnapshotError> {
+        self.driver_of(record)?.mounts(&self.path(&record.key), stack, record.read_only)
     }
 
     /// Removes a snapshot; an unknown key is fine.
     pub fn remove(&self, key: &str) -> Result<(), SnapshotError> {
         check_key(key)?;
+        // A driver may have to ask somebody else: not with the table locked.
+        if let Some(record) = self.get(key) {
+            self.driver_of(&record)?.remove(&self.path(key))?;
+        }
         let mut table = self.lock();
         self.trash.discard(&self.path(key))?;
         failpoint::pass("snapshot.removed");
@@ -226,24 +277,36 @@ impl Snapshots {
 
     /// Bytes and inodes of what the snapshot itself holds.
     pub fn usage(&self, key: &str) -> Result<(u64, u64), SnapshotError> {
-        self.get(key).ok_or_else(|| SnapshotError::Unknown(key.to_owned()))?;
-        let top = self.path(key).join("fs");
-        let mut usage = (0, 0);
-        let mut todo = vec![top];
-        while let Some(dir) = todo.pop() {
-            // What vanishes meanwhile does not count.
-            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                use std::os::unix::fs::MetadataExt;
-                let Ok(meta) = entry.path().symlink_metadata() else { continue };
-                usage.0 += meta.blocks() * 512;
-                usage.1 += 1;
-                if meta.is_dir() {
-                    todo.push(entry.path());
-                }
+        let record = self.get(key).ok_or_else(|| SnapshotError::Unknown(key.to_owned()))?;
+        self.driver_of(&record)?.usage(&self.path(key))
+    }
+}
+
+/// Bytes and inodes below a directory; what vanishes meanwhile does not count.
+pub(crate) fn usage_of(top: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let mut usage = (0, 0);
+    let mut todo = vec![top.to_path_buf()];
+    let mut linked = BTreeSet::new();
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.path().symlink_metadata() else { continue };
+            if meta.nlink() > 1 && !meta.is_dir() && !linked.insert(meta.ino()) {
+                continue;
+            }
+            usage.0 += meta.blocks() * 512;
+            usage.1 += 1;
+            if meta.is_dir() {
+                todo.push(entry.path());
             }
         }
-        Ok(usage)
     }
+    usage
+}
+
+/// The driver of a record of the first versions, which had two, told apart by what they leave.
+fn first_driver(dir: &Path) -> &'static str {
+    if dir.join("fs").exists() && !dir.join("work").exists() { "copy" } else { "overlay" }
 }
 
 fn same_image(there: SnapshotRecord, wanted: &SnapshotRecord) -> Result<SnapshotRecord, SnapshotError> {

@@ -118,7 +118,36 @@ impl Store {
             writeback: Writeback::new(state),
         });
         store.begin_collecting(&known);
+        store.retain_chains();
+        if store.snapshots.driver().name() == "proxy" {
+            store.retain_chains_later();
+        }
         Ok(store)
+    }
+
+    /// Tells the snapshot driver what is still needed. What cannot be given up now is given up at the next start or removal.
+    pub(crate) fn retain_chains(&self) {
+        if self.snapshots.driver().name() != "proxy" {
+            return;
+        }
+        let retained = self.chains().and_then(|chains| Ok(self.snapshots.retain(&chains)?));
+        if let Err(e) = retained {
+            tracing::warn!(error = %e, "the snapshot driver cannot give up what no image needs any more");
+        }
+    }
+
+    /// What another program was asked for just before an earlier life of ours ended may be made only now.
+    fn retain_chains_later(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        let later = move || {
+            std::thread::sleep(std::time::Duration::from_secs(10));
+            if let Some(store) = weak.upgrade() {
+                store.retain_chains();
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("retain".into()).stack_size(512 << 10).spawn(later) {
+            tracing::warn!(error = %e, "what a crash left at a snapshotter is looked for at the next start only");
+        }
     }
 
     /// Excludes commits and collections.

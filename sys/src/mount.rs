@@ -95,10 +95,13 @@ pub fn mount_at(
     options: &[String],
     target: BorrowedFd<'_>,
 ) -> Result<(), MountError> {
-    let parsed = Options::parse(options);
+    let mut parsed = Options::parse(options);
     if parsed.bind || matches!(fstype, "bind" | "rbind") {
         let recursive = parsed.recursive || fstype == "rbind";
         return bind(source, &parsed, recursive, target);
+    }
+    if fstype == "overlay" && !parsed.split_lowerdir() {
+        return overlay_by_mount2(source, &parsed, target);
     }
     match filesystem(fstype, source, &parsed, target) {
         Err(MountError::Option { key, source: e, .. })
@@ -231,7 +234,7 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
 }
 
-/// Kernels before 6.5: all lower directories in one `lowerdir=` option of mount(2), a page long at most.
+/// Kernels before 6.5, and data-only layers: all lower directories in one `lowerdir=` option of mount(2), a page long at most.
 fn overlay_by_mount2(source: &Path, options: &Options, target: BorrowedFd<'_>) -> Result<(), MountError> {
     let failed = |e: io::Error| MountError::Step {
         step: "mount (one lowerdir option)",
@@ -241,7 +244,8 @@ fn overlay_by_mount2(source: &Path, options: &Options, target: BorrowedFd<'_>) -
     };
     let data = options.overlay_data();
     if data.len() >= 4096 {
-        let text = "this kernel lacks lowerdir+ and the layer paths are longer than a page in all";
+        let text =
+            "the layer paths are longer than a page in all, which only lowerdir+ of newer kernels takes";
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
     }
     let data = CString::new(data).map_err(|e| failed(e.into()))?;

@@ -73,6 +73,20 @@ pub fn all_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(OsString, Ve
     Ok(all)
 }
 
+/// Reads an attribute of `name` in the directory `dir`, not following a symbolic link; `None` as for [`get`].
+pub fn get_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(name);
+    whole(|buf| rustix::fs::lgetxattr(&path, attribute, buf))
+}
+
+/// The names of the attributes of `name` in the directory `dir`, not following a symbolic link.
+pub fn list_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<OsString>> {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(name);
+    Ok(split(&whole(|buf| rustix::fs::llistxattr(&path, buf))?.unwrap_or_default()))
+}
+
 /// Calls with larger buffers until the answer fits.
 fn whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0u8; 256];
@@ -86,6 +100,14 @@ fn whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Op
             Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
             Err(e) => return Err(e.into()),
         }
+    }
+}
+
+/// Takes an attribute away from an open file or directory; one that is not there is fine.
+pub fn remove(fd: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::fremovexattr(fd, name) {
+        Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -123,6 +145,12 @@ mod tests {
         assert_eq!(get(file.as_fd(), name).unwrap(), Some(b"y".to_vec()));
         let all = all_at(dir.as_fd(), path.file_name().unwrap()).unwrap();
         assert!(all.contains(&(name.to_os_string(), b"y".to_vec())), "{all:?}");
+        let file_name = path.file_name().unwrap();
+        assert_eq!(get_at(dir.as_fd(), file_name, name).unwrap(), Some(b"y".to_vec()));
+        assert!(list_at(dir.as_fd(), file_name).unwrap().contains(&name.to_os_string()));
+        remove(file.as_fd(), name).unwrap();
+        remove(file.as_fd(), name).unwrap();
+        assert_eq!(get(file.as_fd(), name).unwrap(), None);
         std::fs::remove_file(path).unwrap();
     }
 

@@ -13,6 +13,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("btrfs-progs", "mkfs.btrfs"),
     ("busybox-static", "busybox"),
     ("ca-certificates", "update-ca-certificates"),
+    ("containerd", "containerd"),
     ("crun", "crun"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),

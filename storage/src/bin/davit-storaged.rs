@@ -1,4 +1,4 @@
-//! davit-storaged: serves `davit.storage.v1` on its unix socket.
+//! davit-storaged: serves `davit.storage.v1` on its unix socket, and containerd's snapshots service on one beside it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{self, Daemon, Listener};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
+use davit_storage::containerd::Snapshotter;
 use davit_storage::layer::LayerStore;
 use davit_storage::server::{self, Health};
 use davit_storage::settings::Settings;
@@ -46,7 +47,11 @@ fn run() -> anyhow::Result<()> {
         .thread_keep_alive(Duration::from_secs(1))
         .enable_all()
         .build()?;
+    // Opening may call a snapshotter that is another program.
+    let inside = runtime.enter();
+    let containerd = Arc::new(Snapshotter::open(state.path(), &settings, layout.rootless)?);
     let store = Store::open(state.path(), &layout.config, settings, layout.rootless)?;
+    drop(inside);
     let driver = Arc::clone(store.snapshots.driver());
     let daemon = Daemon::new("davit-storaged", env!("CARGO_PKG_VERSION"), &[STORAGE])
         .with_capability(format!("driver:{}", driver.name()))
@@ -55,7 +60,10 @@ fn run() -> anyhow::Result<()> {
         .with_detail("format", FORMAT.to_string())
         .with_state_dir(state.path());
     runtime.block_on(async {
+        // First: who finds our own socket may count on this one.
+        let snapshots = Listener::bind_beside(&layout, "snapshots")?;
         let listener = Listener::bind(&layout, "storaged")?;
+        let daemon = daemon.with_beside(snapshots, server::containerd_routes(containerd));
         daemon.serve(listener, server::routes(&store), Arc::new(Health(store))).await?;
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::metadata::ImageRecord;
 use crate::reference::Reference;
 use crate::snapshot::driver::Mount;
+use crate::snapshot::mounted::with_tree;
 use crate::snapshot::{SnapshotError, SnapshotRecord};
 use crate::store::Store;
 use crate::volume::now_ns;
@@ -48,6 +49,7 @@ impl Store {
             labels,
             created_unix_ns: now_ns(),
             read_only,
+            driver: String::new(),
         };
         let record = self.snapshots.prepare(record, &stack)?;
         // In this order: a removal that has not chosen this image yet sees the snapshot and refuses.
@@ -56,7 +58,7 @@ impl Store {
             return Err(Error::UnknownImage { asked: asked.to_owned(), nearest: Vec::new() });
         }
         drop(lease);
-        let mounts = self.snapshots.mounts(&record, &stack);
+        let mounts = self.snapshots.mounts(&record, &stack)?;
         Ok(Prepared { record, image, mounts })
     }
 
@@ -74,7 +76,7 @@ impl Store {
         let image =
             self.metadata.image(&record.image_id)?.ok_or_else(|| SnapshotError::NoImage(key.to_owned()))?;
         let stack = self.stack(&image)?;
-        let mounts = self.snapshots.mounts(&record, &stack);
+        let mounts = self.snapshots.mounts(&record, &stack)?;
         Ok(Prepared { record, image, mounts })
     }
 
@@ -86,23 +88,28 @@ impl Store {
         if stack.layers.is_empty() {
             return Ok(false);
         }
-        let root = if self.snapshots.driver().name() == "overlay" {
-            view(&stack.layers, &self.state.join("empty"), self.namespace.mount_option())?
-        } else {
-            davit_sys::beneath::open_root(&self.snapshots.path(snapshot_key).join("fs"))
-                .map_err(|e| e.source)?
-        };
-        let path = Path::new(image_path.trim_start_matches('/'));
-        match davit_sys::beneath::open_in_root(root.as_fd(), path, OFlags::DIRECTORY | OFlags::RDONLY) {
-            Ok(from) => {
-                let to = davit_sys::beneath::open_root(into).map_err(|e| e.source)?;
-                copy_open_tree(from.as_fd(), to.as_fd(), Source::Plain).map(|()| true)
-            }
-            Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(false)
-            }
-            Err(e) => Err(e.source),
+        // With a copy the container's own tree is the image's, as long as it has not run.
+        if prepared.record.driver == "overlay" {
+            let root = view(&stack.layers, &self.state.join("empty"), self.namespace.mount_option())?;
+            return copy_directory(root.as_fd(), image_path, into);
         }
+        with_tree(&prepared.mounts, &self.state.join("volume-source"), |root| {
+            copy_directory(root, image_path, into)
+        })
+        .map_err(io::Error::other)
+    }
+}
+
+/// What is no directory, or is not there, leaves the volume empty.
+fn copy_directory(root: BorrowedFd<'_>, image_path: &str, into: &Path) -> io::Result<bool> {
+    let path = Path::new(image_path.trim_start_matches('/'));
+    match davit_sys::beneath::open_in_root(root, path, OFlags::DIRECTORY | OFlags::RDONLY) {
+        Ok(from) => {
+            let to = davit_sys::beneath::open_root(into).map_err(|e| e.source)?;
+            copy_open_tree(from.as_fd(), to.as_fd(), Source::Plain).map(|()| true)
+        }
+        Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(e.source),
     }
 }
 

@@ -137,7 +137,7 @@ fn history_line(line: &HistoryLine) -> pb::History {
     }
 }
 
-pub(super) fn prepared(store: &Store, p: Prepared) -> pb::PrepareResponse {
+pub(super) fn prepared(p: Prepared) -> pb::PrepareResponse {
     pb::PrepareResponse {
         mounts: p
             .mounts
@@ -151,7 +151,7 @@ pub(super) fn prepared(store: &Store, p: Prepared) -> pb::PrepareResponse {
             .collect(),
         image_id: p.image.id.to_string(),
         config: Some(config(&p.image.config)),
-        driver: store.snapshots.driver().name().into(),
+        driver: p.record.driver,
         reference: p.record.reference,
     }
 }

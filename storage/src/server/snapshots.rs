@@ -28,7 +28,7 @@ impl pb::snapshots_server::Snapshots for Snapshots {
         let response = blocking(&self.0, move |store| {
             let labels = messages::sorted(r.labels);
             let prepared = store.prepare(&r.key, &r.image, labels, r.read_only)?;
-            Ok(messages::prepared(store, prepared))
+            Ok(messages::prepared(prepared))
         })
         .await?;
         tracing::debug!(us = started.elapsed().as_micros(), "prepared");
@@ -40,8 +40,7 @@ impl pb::snapshots_server::Snapshots for Snapshots {
         request: Request<pb::MountsRequest>,
     ) -> Result<Response<pb::PrepareResponse>, Status> {
         let key = request.into_inner().key;
-        let response =
-            blocking(&self.0, move |store| Ok(messages::prepared(store, store.prepared(&key)?))).await?;
+        let response = blocking(&self.0, move |store| Ok(messages::prepared(store.prepared(&key)?))).await?;
         Ok(Response::new(response))
     }
 

@@ -1,43 +1,82 @@
-//! What a snapshot driver is, and which one is used.
+//! What a snapshot driver is.
 //!
-//! Vocabulary: a *stack* is an image's layers, topmost first, each a directory in overlay format. A *snapshot directory*
-//! is empty when `create` is called and belongs to the driver alone: overlay keeps `fs` and `work` there. `mounts`
-//! only describes; the consumer mounts, in a mount namespace of its own.
+//! # Vocabulary
+//! - A *layer* is a directory in overlay format: what it adds, whiteouts for what it deletes, opaque directories.
+//! - A *stack* is an image's layers, topmost first. Its *chain* names what each layer looks like together with all below it
+//!   (the OCI chain id), for drivers that keep such trees.
+//! - A *snapshot* is a container's tree over a stack; a *view* is one that cannot be written to.
+//! - A *snapshot directory* belongs to one snapshot and to its driver alone. It is empty when `create` is called. A driver keeps there
+//!   all it needs to know of a snapshot, so that it may be asked again after a restart and after the configured driver has changed.
+//! - *Mounts* are only described, in containerd's shape; the consumer makes them in a mount namespace of its own.
 //!
-//! A driver keeps no state but what is below the snapshot directory, so that it may be asked again after a restart,
-//! and removing a snapshot is removing its directory. A driver that runs elsewhere (FUSE, a proxy) answers mounts of
-//! its own type.
+//! # Lifecycle of a snapshot directory
+//! ```text
+//! (empty) --create--> staged --renamed by Snapshots--> there --remove--> (moved to the trash)
+//!            `--error or kill -9: remove, then the trash             mounts, usage: any time, any number
+//! ```
+//! `create` may be killed at any point: whatever it made outside of the directory must be found again by `retain`, which is called at
+//! each start. `remove` is idempotent and comes before the directory is thrown away, so a crash between the two repeats it.
+//!
+//! # Worked examples
+//! A container over the layers `base` and `app`, in each driver:
+//! ```text
+//! overlay  create: fs/ (owner and mode of app's root), work/
+//!          mounts: overlay lowerdir+=layers/app lowerdir+=layers/base upperdir=<dir>/fs workdir=<dir>/work
+//!          remove: nothing; all is in the directory
+//! copy     create: fs/ = base, then app over it: its whiteouts delete, its opaque directories clear
+//!          mounts: bind <dir>/fs
+//! proxy    create: Stat chain(base,app); missing: Prepare x1 "" -> mount, copy base, Commit chain(base);
+//!                  Prepare x2 chain(base) -> mount, copy app over it, Commit chain(base,app); then Prepare <own key> chain(base,app)
+//!          mounts: what Mounts <own key> answers
+//!          remove: Remove <own key>      retain: Remove chains of images that have gone
+//! ```
+//! A driver that serves a file system itself (FUSE) starts serving in `create`, answers a mount of its own type, and takes its
+//! server down in `remove`; what it must start again after a restart it finds in `retain`.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use davit_cowfs::Namespace;
 
 use super::SnapshotError;
-use crate::settings::Settings;
 
+mod choose;
 mod copy;
 mod overlay;
+mod proxy;
+
+pub use choose::{Drivers, overlay_works};
+pub use proxy::ProxyError;
 
 /// The layers that a snapshot is based on, topmost first; a layer that hides all below is the last.
 #[derive(Debug, Clone, Default)]
 pub struct Stack {
-    /// Directories in overlay format.
+    /// Directories in overlay format, none twice.
     pub layers: Vec<PathBuf>,
+    /// The same layers with what each is together with those below it. A layer may come twice.
+    pub chain: Vec<Link>,
+}
+
+/// A layer as a part of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The chain id, "sha256:...".
+    pub id: String,
+    /// The directory of the layer.
+    pub layer: PathBuf,
 }
 
 /// A mount as the contract describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// "overlay", "bind".
-    pub kind: &'static str,
+    /// "overlay", "bind", or what a proxy answers.
+    pub kind: Cow<'static, str>,
     /// Device or directory.
     pub source: String,
     /// In the order in which they are to be set.
     pub options: Vec<String>,
 }
 
-/// Makes writable trees of stacks.
+/// Makes trees of stacks. All methods block.
 pub trait Driver: Send + Sync {
     /// Its name: "overlay".
     fn name(&self) -> &'static str;
@@ -49,27 +88,23 @@ pub trait Driver: Send + Sync {
     fn create(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<(), SnapshotError>;
 
     /// How to mount it.
-    fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Vec<Mount>;
-}
+    fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError>;
 
-/// The configured driver, or the first that works here.
-pub fn choose(
-    state: &Path,
-    settings: &Settings,
-    namespace: Namespace,
-) -> Result<Arc<dyn Driver>, SnapshotError> {
-    let wanted = settings.driver.as_str();
-    match wanted {
-        "" | "overlay" => match overlay::Overlay::probe(state, namespace) {
-            Ok(driver) => Ok(Arc::new(driver)),
-            Err(why) if wanted.is_empty() => {
-                tracing::warn!(%why, "the kernel's overlayfs cannot be used; images are copied for each container");
-                copy::Copy::new(state, namespace, format!("overlay does not work: {why}"))
-                    .map(|d| Arc::new(d) as _)
-            }
-            Err(why) => Err(SnapshotError::NoDriver(format!("overlay: {why}"))),
-        },
-        "copy" => copy::Copy::new(state, namespace, "configured".into()).map(|d| Arc::new(d) as _),
-        other => Err(SnapshotError::NoDriver(format!("'{other}' is unknown; there are overlay and copy"))),
+    /// Releases what it keeps outside of the directory, which may be half made.
+    fn remove(&self, dir: &Path) -> Result<(), SnapshotError> {
+        let _ = dir;
+        Ok(())
+    }
+
+    /// Bytes and inodes that the snapshot takes, without what it shares with its image.
+    fn usage(&self, dir: &Path) -> Result<(u64, u64), SnapshotError> {
+        Ok(super::usage_of(&dir.join("fs")))
+    }
+
+    /// Gives up what it keeps for images that are not among `chains` any more, and what earlier lives of this daemon left for snapshot
+    /// directories that are not among `dirs`. Called at the start, somewhat later, and after removals; snapshots may be made meanwhile.
+    fn retain(&self, chains: &BTreeSet<String>, dirs: &[PathBuf]) -> Result<(), SnapshotError> {
+        let _ = (chains, dirs);
+        Ok(())
     }
 }

@@ -83,6 +83,9 @@ impl Store {
         failpoint::pass("collect.recorded");
         self.discard(&doomed);
         drop(dying);
+        if !doomed.images.is_empty() {
+            self.retain_chains();
+        }
         failpoint::pass("collect.done");
         let size = |d: &Digest| contents.layers.get(d).map_or(0, |l| l.size);
         let stored = |d: &Digest| contents.blobs.get(d).copied().unwrap_or(0);

@@ -49,6 +49,22 @@ impl Host {
         Self::begin(None, true).await
     }
 
+    /// Starts a daemon with this as its storaged.toml.
+    pub async fn with_config(toml: &str) -> Self {
+        let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
+        let mut host = Self { tmp, tmpfs: None, rootless: false, daemon: None };
+        host.configure(toml);
+        host.start().await;
+        host
+    }
+
+    /// Writes storaged.toml, for the next start.
+    pub fn configure(&self, toml: &str) {
+        let config = self.tmp.path().join("config");
+        std::fs::create_dir_all(&config).unwrap();
+        std::fs::write(config.join("storaged.toml"), toml).unwrap();
+    }
+
     async fn begin(tmpfs: Option<&'static str>, rootless: bool) -> Self {
         let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
         let mut host = Self { tmp, tmpfs, rootless, env: Vec::new(), daemon: None };

@@ -53,6 +53,23 @@ impl Options {
         true
     }
 
+    /// Turns overlay's `lowerdir=a:b:c`, the shape of mount(2), into one `lowerdir+` each, so that the length of the whole does not
+    /// matter. False, with nothing changed, when it names data-only layers (`::`), which only the old shape can say.
+    pub fn split_lowerdir(&mut self) -> bool {
+        let mut split = Vec::with_capacity(self.filesystem.len());
+        for (key, value) in &self.filesystem {
+            match (key.as_str(), value) {
+                ("lowerdir", Some(all)) => {
+                    let Some(dirs) = directories(all) else { return false };
+                    split.extend(dirs.into_iter().map(|d| ("lowerdir+".to_owned(), Some(d))));
+                }
+                _ => split.push((key.clone(), value.clone())),
+            }
+        }
+        self.filesystem = split;
+        true
+    }
+
     /// The file system's options as mount(2) takes them for overlay: `lowerdir+` options joined to one, colons in paths escaped.
     pub fn overlay_data(&self) -> String {
         let mut lower = Vec::new();
@@ -60,6 +77,8 @@ impl Options {
         for (key, value) in &self.filesystem {
             match (key.as_str(), value) {
                 ("lowerdir+", Some(path)) => lower.push(escape(path, &['\\', ':', ','])),
+                // Escaped by who wrote it in this shape.
+                ("lowerdir", Some(all)) => lower.push(all.clone()),
                 (_, Some(value)) => rest.push(format!("{key}={}", escape(value, &['\\', ',']))),
                 (_, None) => rest.push(key.clone()),
             }
@@ -67,6 +86,20 @@ impl Options {
         rest.insert(0, format!("lowerdir={}", lower.join(":")));
         rest.join(",")
     }
+}
+
+/// Splits at colons; a backslash takes the next character as it is. None for an empty part.
+fn directories(all: &str) -> Option<Vec<String>> {
+    let mut dirs = vec![String::new()];
+    let mut chars = all.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ':' => dirs.push(String::new()),
+            '\\' => dirs.last_mut()?.extend(chars.next()),
+            c => dirs.last_mut()?.push(c),
+        }
+    }
+    dirs.iter().all(|d| !d.is_empty()).then_some(dirs)
 }
 
 fn escape(text: &str, special: &[char]) -> String {
@@ -112,5 +145,22 @@ mod tests {
     fn old_kernels_get_one_lowerdir_topmost_first() {
         let o = parse(&["lowerdir+=/top", "lowerdir+=/a:b", "upperdir=/u", "workdir=/w", "volatile"]);
         assert_eq!(o.overlay_data(), r"lowerdir=/top:/a\:b,upperdir=/u,workdir=/w,volatile");
+    }
+
+    #[test]
+    fn one_lowerdir_becomes_one_option_a_directory() {
+        let mut o = parse(&["index=off", "workdir=/w", r"lowerdir=/a:/b\:c:/d", "upperdir=/u"]);
+        assert!(o.split_lowerdir());
+        let lower: Vec<_> =
+            o.filesystem.iter().filter(|(k, _)| k == "lowerdir+").filter_map(|(_, v)| v.as_deref()).collect();
+        assert_eq!(lower, ["/a", "/b:c", "/d"]);
+        assert_eq!(o.filesystem.len(), 6);
+    }
+
+    #[test]
+    fn data_only_layers_stay_in_the_old_shape() {
+        let mut o = parse(&["lowerdir=/a::/data", "upperdir=/u"]);
+        assert!(!o.split_lowerdir());
+        assert_eq!(o.overlay_data(), "lowerdir=/a::/data,upperdir=/u");
     }
 }

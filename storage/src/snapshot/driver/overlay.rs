@@ -20,11 +20,12 @@ pub(super) struct Overlay {
     namespace: Namespace,
     /// An empty layer: overlayfs wants one lower directory, and two without an upper one.
     empty: PathBuf,
+    reason: String,
 }
 
 impl Overlay {
     /// Mounts a small overlay, attached nowhere, and looks whether a whiteout in it works.
-    pub(super) fn probe(state: &Path, namespace: Namespace) -> Result<Self, String> {
+    pub(super) fn probe(state: &Path, namespace: Namespace, reason: String) -> Result<Self, String> {
         let empty = state.join("empty");
         make_dir(&empty).map_err(|e| format!("{e}: {}", e.source))?;
         let longest = state.join("snapshots").join("k".repeat(128)).join("work");
@@ -35,7 +36,7 @@ impl Overlay {
         let result = try_mount(&dir, namespace);
         let _ = std::fs::remove_dir_all(&dir);
         result?;
-        Ok(Self { namespace, empty })
+        Ok(Self { namespace, empty, reason })
     }
 }
 
@@ -86,8 +87,8 @@ impl Driver for Overlay {
         "overlay"
     }
 
-    fn reason(&self) -> &'static str {
-        "the kernel's overlayfs works here"
+    fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// The root of the mount takes its owner and mode from `fs`: they are those of the topmost layer's root.
@@ -107,7 +108,7 @@ impl Driver for Overlay {
         Ok(())
     }
 
-    fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Vec<Mount> {
+    fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError> {
         let mut options: Vec<String> =
             stack.layers.iter().map(|l| format!("lowerdir+={}", l.display())).collect();
         if options.is_empty() {
@@ -120,6 +121,6 @@ impl Driver for Overlay {
             options.push(format!("workdir={}", dir.join("work").display()));
         }
         options.extend(self.namespace.mount_option().map(str::to_owned));
-        vec![Mount { kind: "overlay", source: "overlay".into(), options }]
+        Ok(vec![Mount { kind: "overlay".into(), source: "overlay".into(), options }])
     }
 }
