@@ -5,6 +5,7 @@ pub mod flags;
 pub mod image;
 pub mod network;
 pub mod run;
+pub mod storage;
 pub mod system;
 pub mod volume;
 
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use container::{ContainerCommand, InspectArgs};
 use image::ImageCommand;
 use network::NetworkCommand;
+use storage::StorageCommand;
 use system::{CompletionArgs, DownArgs, EventsArgs, FormatArgs};
 use volume::VolumeCommand;
 
@@ -91,6 +93,9 @@ pub enum Command {
     /// Work with volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
+    /// Check, repair and clean what is stored
+    #[command(subcommand, arg_required_else_help = true)]
+    Storage(StorageCommand),
     /// Show details of containers, images, networks or volumes
     Inspect(InspectArgs),
     /// Show what happens, as it happens
@@ -170,6 +175,8 @@ mod tests {
             "davit inspect --type container -f {{.Id}} c",
             "davit image from-host -t tools /bin/sh",
             "davit top c -eo pid,comm",
+            "davit storage check --repair --quick --format json alpine web:1",
+            "davit storage gc",
         ] {
             parse(line);
         }

@@ -13,6 +13,7 @@ mod ps;
 mod pull;
 mod run;
 mod status;
+mod storage;
 mod system;
 mod transfer;
 mod volume;
@@ -48,6 +49,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::History(args) => image::history(app, &args).await,
         Command::Network(c) => network::network(app, c).await,
         Command::Volume(c) => volume::volume(app, c).await,
+        Command::Storage(c) => storage::storage(app, c).await,
         Command::Inspect(args) => {
             inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), &args.names).await
         }

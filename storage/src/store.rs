@@ -53,6 +53,8 @@ pub struct Store {
     /// Volumes.
     pub volumes: Volumes,
     committing: Mutex<()>,
+    /// Held by the one repair that may run.
+    pub(crate) repairing: Mutex<()>,
     unpacking: Semaphore,
 }
 
@@ -102,6 +104,7 @@ impl Store {
             snapshots,
             volumes,
             committing: Mutex::new(()),
+            repairing: Mutex::new(()),
             unpacking: Semaphore::new(parallel),
         }))
     }

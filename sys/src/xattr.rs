@@ -53,9 +53,55 @@ pub fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
 ///
 /// There is no setxattrat(2) before Linux 6.13: the directory is named by its descriptor below /proc/self/fd.
 pub fn set_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, value: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::lsetxattr(named(dir, name), attribute, value, XattrFlags::empty())?)
+}
+
+/// Reads an attribute of `name` in `dir`, not following a symbolic link; `None` as for [`get`].
+pub fn get_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    let path = named(dir, name);
+    let mut value = vec![0u8; 256];
+    loop {
+        match rustix::fs::lgetxattr(&path, attribute, value.as_mut_slice()) {
+            Ok(n) => {
+                value.truncate(n);
+                return Ok(Some(value));
+            }
+            Err(rustix::io::Errno::RANGE) if value.len() < MAX => value.resize(MAX, 0),
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// The names of all attributes of `name` in `dir`, not following a symbolic link.
+pub fn list_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<OsString>> {
+    let path = named(dir, name);
+    let mut names = vec![0u8; 1024];
+    loop {
+        match rustix::fs::llistxattr(&path, names.as_mut_slice()) {
+            Ok(n) => {
+                names.truncate(n);
+                return Ok(split(&names));
+            }
+            Err(rustix::io::Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
+            Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Removes an attribute of `name` in `dir`, not following a symbolic link. One that is not there is fine.
+pub fn remove_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> io::Result<()> {
+    match rustix::fs::lremovexattr(named(dir, name), attribute) {
+        Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn named(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     path.push(name);
-    Ok(rustix::fs::lsetxattr(&path, attribute, value, XattrFlags::empty())?)
+    path
 }
 
 fn split(names: &[u8]) -> Vec<OsString> {
@@ -90,6 +136,12 @@ mod tests {
         let dir = std::fs::File::open(std::env::temp_dir()).unwrap();
         set_at(dir.as_fd(), path.file_name().unwrap(), name, b"y").unwrap();
         assert_eq!(get(file.as_fd(), name).unwrap(), Some(b"y".to_vec()));
+        let at = path.file_name().unwrap();
+        assert_eq!(get_at(dir.as_fd(), at, name).unwrap(), Some(b"y".to_vec()));
+        assert!(list_at(dir.as_fd(), at).unwrap().contains(&name.to_os_string()));
+        remove_at(dir.as_fd(), at, name).unwrap();
+        remove_at(dir.as_fd(), at, name).unwrap();
+        assert_eq!(get_at(dir.as_fd(), at, name).unwrap(), None);
         std::fs::remove_file(path).unwrap();
     }
 

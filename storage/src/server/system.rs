@@ -6,11 +6,11 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::unsupported;
+use super::{checks, unsupported};
 use crate::store::Store;
 
 /// The service.
-pub(super) struct System(#[allow(dead_code)] pub(super) Arc<Store>);
+pub(super) struct System(pub(super) Arc<Store>);
 
 #[tonic::async_trait]
 impl pb::system_server::System for System {
@@ -23,8 +23,8 @@ impl pb::system_server::System for System {
         Err(unsupported("tell what takes space"))
     }
 
-    async fn check(&self, _: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
-        Err(unsupported("check what it stores"))
+    async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
+        Ok(Response::new(checks::run(Arc::clone(&self.0), request.into_inner())))
     }
 
     async fn collect(&self, _: Request<pb::CollectRequest>) -> Result<Response<pb::CollectResponse>, Status> {
