@@ -54,8 +54,11 @@ pub(super) fn unpack_verified(
     let (_, found, _) = rest.into_inner().finish();
     if found != *blob {
         return Err(match drained {
-            Err(e) => format!("the layer's archive cannot be read: {e}"),
-            Ok(_) => "the layer's archive is damaged, too".into(),
+            // Not the decompressor's: the bytes did not come.
+            Err(e) if e.raw_os_error().is_some() || e.kind() == io::ErrorKind::ConnectionAborted => {
+                format!("the layer's archive cannot be read: {e}")
+            }
+            _ => "the layer's archive is damaged, too".into(),
         });
     }
     unpacked.map_err(|e| text(&e))?;
