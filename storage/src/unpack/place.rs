@@ -36,7 +36,8 @@ impl Unpacker<'_> {
             Kind::File => file(tar, parent, name, entry, self.options),
             Kind::Directory => self.directory(parent, name, entry, over_whiteout),
             Kind::Symlink => {
-                if entry.link.is_empty() {
+                // PATH_MAX counts the zero byte.
+                if entry.link.is_empty() || entry.link.len() >= walk::MAX_PATH {
                     return Err(unsafe_path(&entry.path));
                 }
                 rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name)
