@@ -80,7 +80,7 @@ async fn rich_host() -> (Host, PathBuf, Layout) {
     let layout = image("rich", &[(base.clone(), &base), (gzip(&rich), &rich)]);
     host.load_bytes(layout.tar()).await.unwrap();
     check(&host, true).await.unwrap();
-    let layer = host.state().join("layers").join(Digest::of(&rich).hex());
+    let layer = tree::of_layer(&host.state(), Digest::of(&rich).hex());
     (host, layer, layout)
 }
 
@@ -133,7 +133,7 @@ async fn every_kind_of_damage_to_a_layer_is_found_named_and_repaired() {
             let finding = found.findings.iter().find(hit);
             let finding = finding.unwrap_or_else(|| panic!("{}:\n{}", case.name, show(&found.findings)));
             assert_eq!(finding.images, ["rich:latest"], "{}", case.name);
-            assert!(finding.diff_id.contains(layer.file_name().unwrap().to_str().unwrap()));
+            assert!(layer.display().to_string().contains(&finding.diff_id[7..]));
             assert!(!finding.repaired);
         }
         // What else is told is the time of a directory in which something was made or removed.
@@ -273,7 +273,7 @@ async fn blobs_and_files_come_back_from_the_registry_that_the_image_was_pulled_f
     ));
     host.pull(pb::PullRequest { reference: name.clone(), ..Default::default() }).await.unwrap();
     check(&host, true).await.unwrap();
-    let layer = host.state().join("layers").join(Digest::of(&rich).hex());
+    let layer = tree::of_layer(&host.state(), Digest::of(&rich).hex());
     let before = tree::listing(&layer);
     for blob in host.names("blobs") {
         flip_blob(&host, &format!("sha256:{blob}"));
@@ -293,7 +293,11 @@ async fn blobs_and_files_come_back_from_the_registry_that_the_image_was_pulled_f
 async fn a_lost_or_damaged_ledger_is_told_and_made_again_and_a_lost_layer_comes_back() {
     let (host, layer, _) = rich_host().await;
     let before = tree::listing(&layer);
-    let ledger = host.state().join("ledgers").join(layer.file_name().unwrap());
+    let ledger = if layer.ends_with("fs") {
+        layer.parent().unwrap().join("ledger")
+    } else {
+        host.state().join("ledgers").join(layer.file_name().unwrap())
+    };
     let good = std::fs::read(&ledger).unwrap();
     for (what, expected) in [("flip", "the ledger is damaged"), ("remove", "there is no ledger of its files")]
     {

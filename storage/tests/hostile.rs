@@ -19,8 +19,6 @@ mod sizes;
 #[path = "host/tree.rs"]
 mod tree;
 
-use std::path::PathBuf;
-
 use case::{Canary, Case, Expect, Input};
 use davit_contracts::{Error, Kind};
 use host::Host;
@@ -111,8 +109,7 @@ async fn withstand(cases: impl FnOnce(&Canary) -> Vec<Case>, at_least: usize) {
             }
             (Expect::Harmless(look), Ok(())) => {
                 if let Input::Layer { diff_id, .. } = &case.input {
-                    let layer: PathBuf = host.state().join("layers").join(&diff_id[7..]);
-                    look(&layer);
+                    look(&tree::of_layer(&host.state(), diff_id));
                 }
                 harmless += 1;
             }

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use super::compare::{self, Difference};
 use super::expected::Tree;
 use super::pace::Pace;
-use super::pristine::{Pristine, unpack_verified};
+use super::pristine::{Pristine, ledger_of, tree_of, unpack_verified};
 use super::{Check, CheckError, Finding, Problem, repair};
 use crate::failure::At as _;
 use crate::layer::LayerHandle;
-use crate::ledger::{self, LedgerError};
+use crate::ledger::LedgerError;
 use crate::metadata::LayerRecord;
 
 /// What a person can do when nothing else helps.
@@ -75,7 +75,7 @@ impl Check<'_> {
     }
 
     fn ledger(&self, record: &LayerRecord) -> Result<Ledger, CheckError> {
-        let path = ledger::path(&self.store.state, &record.diff_id);
+        let path = ledger_of(self.store, &record.diff_id);
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -124,7 +124,9 @@ impl Check<'_> {
             let path = self.store.layers.path(&record.diff_id);
             let restored = self.pristine(record, whiteouts).and_then(|pristine| {
                 self.store.layers.sync().map_err(|e| e.to_string())?;
-                std::fs::rename(pristine.tree.path(), &path)
+                let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+                made.map_err(|e| format!("cannot make room for it: {e}"))?;
+                std::fs::rename(tree_of(&pristine.tree), &path)
                     .map_err(|e| format!("cannot put it in place: {e}"))
             });
             match restored {
@@ -156,7 +158,7 @@ impl Check<'_> {
         };
         let opaque = self.store.namespace.opaque();
         let staged = self.store.layers.stage()?;
-        let path = staged.path().join("ledger");
+        let path = tree_of(&staged).join("ledger");
         let file = File::options().read(true).write(true).create_new(true).open(&path).at("create", &path)?;
         let file = super::scan::scan(pristine.root.as_fd(), opaque, pristine.since, file, pace);
         pace.go_on().map_err(|_| CheckError::Cancelled)?;
@@ -164,9 +166,9 @@ impl Check<'_> {
         let tree = Tree::replay(file.try_clone().at("open", &path)?)?;
         let mut finding = self.about(record, format!("{why}: it was compared with its archive"));
         if self.options.repair {
-            let to = ledger::path(&self.store.state, &record.diff_id);
+            let to = ledger_of(self.store, &record.diff_id);
             let published = file.sync_all().and_then(|()| {
-                std::fs::create_dir_all(ledger::directory(&self.store.state))?;
+                to.parent().map_or(Ok(()), std::fs::create_dir_all)?;
                 std::fs::rename(&path, &to)
             });
             match published {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use crate::compression::Plain;
 use crate::digest::{Digest, Hashing};
@@ -10,6 +11,16 @@ use crate::metadata::LayerRecord;
 use crate::store::Store;
 use crate::tarball::TarReader;
 use crate::unpack::{Limits, Options, unpack};
+
+/// Where the tree of a staged layer is.
+pub(super) fn tree_of(staged: &StagedTree) -> PathBuf {
+    staged.path().to_path_buf()
+}
+
+/// Where the ledger of a layer is.
+pub(super) fn ledger_of(store: &Store, diff_id: &Digest) -> PathBuf {
+    crate::ledger::path(&store.state, diff_id)
+}
 
 /// A verified tree.
 pub(super) struct Pristine {
@@ -36,7 +47,7 @@ pub(super) fn unpack_verified(
     let since =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let tree = store.layers.stage().map_err(|e| text(&e))?;
-    let root = davit_sys::beneath::open_root(tree.path()).map_err(|e| text(&e))?;
+    let root = davit_sys::beneath::open_root(&tree_of(&tree)).map_err(|e| text(&e))?;
     let options = Options {
         namespace: store.namespace,
         rootless: store.rootless,

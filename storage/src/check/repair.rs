@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use super::compare::{self, Difference, Fix, Options};
 use super::expected::{Id, Kind, Tree, Wanted};
 use super::pace::Pace;
+use super::pristine::tree_of;
 use super::{CheckError, look};
 use crate::failpoint;
 use crate::failure::At as _;
@@ -36,7 +37,7 @@ pub(super) fn repair(
     pace: &mut Pace<'_>,
 ) -> Result<Vec<Result<(), String>>, CheckError> {
     let scratch =
-        davit_sys::beneath::open_root(staged.path()).map_err(|e| e.source).at("open", staged.path())?;
+        davit_sys::beneath::open_root(&tree_of(staged)).map_err(|e| e.source).at("open", &tree_of(staged))?;
     let mut repair = Repair {
         tree,
         root,

@@ -62,3 +62,10 @@ pub fn inodes(root: &Path) -> BTreeMap<String, u64> {
     }
     out
 }
+
+/// The tree of a stored layer.
+pub fn of_layer(state: &Path, diff_id: &str) -> std::path::PathBuf {
+    let layer = state.join("layers").join(diff_id.trim_start_matches("sha256:"));
+    // A layer's directory may hold more than its tree.
+    if layer.join("ledger").is_file() { layer.join("fs") } else { layer }
+}
