@@ -215,11 +215,9 @@ impl Check<'_> {
     fn run(&self) -> Result<Totals, Error> {
         let blobs = self.contents.blobs.iter().map(|(d, size)| Unit::Blob(d.clone(), *size));
         let layers = self.contents.layers.values().map(|l| Unit::Layer(l.clone()));
-        let done = self.records().and_then(|()| {
-            // Layers may be repaired from blobs: those come first.
-            self.all(blobs.collect())?;
-            self.all(layers.collect())
-        });
+        self.records();
+        // Layers may be repaired from blobs: those come first.
+        let done = self.all(blobs.collect()).and_then(|()| self.all(layers.collect()));
         match done {
             Ok(()) => {}
             Err(CheckError::Cancelled) => return Err(Error::Cancelled),

@@ -114,7 +114,9 @@ async fn assert_clean(host: &Host, after: &str) {
 }
 
 fn show(findings: &[pb::Finding]) -> String {
-    findings.iter().map(|f| format!("/{}: {} ({})\n", f.path, f.detail, f.why_not)).collect()
+    let lines: Vec<String> =
+        findings.iter().map(|f| format!("/{}: {} ({})", f.path, f.detail, f.why_not)).collect();
+    lines.join("\n")
 }
 
 #[tokio::test]
@@ -152,7 +154,9 @@ async fn every_kind_of_damage_to_a_layer_is_found_named_and_repaired() {
             tree::inodes(&layer).into_iter().filter(|(p, i)| inodes[p] != *i).map(|(p, _)| p).collect();
         let replaced = |p: &String| case.replaced.iter().any(|r| p == r);
         assert!(changed.iter().all(|p| replaced(p) || seen_before(p)), "{}: {changed:?}", case.name);
-        changed.iter().for_each(|p| remember(p));
+        for path in &changed {
+            remember(path);
+        }
     }
     // Nothing of the repairs is left anywhere.
     assert_eq!(host.names("staging"), Vec::<String>::new());

@@ -24,7 +24,7 @@ impl Check<'_> {
             problem: Problem::Blob,
             path: String::new(),
             diff_id: self.contents.layers.values().find(|l| l.blob == *digest).map(|l| l.diff_id.clone()),
-            images: self.images(|i| needs.iter().any(|n| *n == i.id)),
+            images: self.images(|i| needs.contains(&i.id)),
             detail: format!("the {what} {}: {detail}", digest.short()),
             repaired: false,
             why_not: String::new(),
@@ -93,7 +93,7 @@ impl Check<'_> {
         pace: &mut Pace<'_>,
     ) -> Result<(), String> {
         let images = self.role(digest).1;
-        self.from_registries(&images, digest, size, manifest, |mut bytes| {
+        self.fetched(&images, digest, size, manifest, |mut bytes| {
             let mut ingest = self.store.content.ingest().map_err(|e| e.to_string())?;
             let mut failed = None;
             pace.read_all(&mut bytes, |chunk| {

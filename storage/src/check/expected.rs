@@ -90,8 +90,9 @@ impl Tree {
             file: 0,
             next: NONE,
         };
+        let events = ledger.try_clone().map_err(LedgerError::Read)?;
         let mut tree = Self {
-            ledger: ledger.try_clone().map_err(LedgerError::Read)?,
+            ledger,
             names: vec![root],
             text: Vec::new(),
             files: vec![Inode { body: UNKNOWN, names: 1 }],
@@ -99,7 +100,7 @@ impl Tree {
             earlier: HashMap::new(),
             hasher: std::hash::RandomState::new(),
         };
-        let mut reader = Reader::new(BufReader::with_capacity(64 << 10, From(&ledger, 0)))?;
+        let mut reader = Reader::new(BufReader::with_capacity(64 << 10, From(&events, 0)))?;
         while let Some((event, body)) = reader.next_event()? {
             tree.apply(&event, body)?;
         }

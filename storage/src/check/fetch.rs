@@ -10,7 +10,7 @@ use crate::registry::{BlobReader, Session};
 
 impl Check<'_> {
     /// Gives `take` the bytes from one registry after another until it is content; the last failure is told.
-    pub(super) fn from_registries<T>(
+    pub(super) fn fetched<T>(
         &self,
         images: &[Digest],
         digest: &Digest,

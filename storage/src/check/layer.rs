@@ -106,7 +106,7 @@ impl Check<'_> {
                 .map(|i| i.id.clone())
                 .collect();
             let size = self.contents.blobs.get(&record.blob).copied().unwrap_or(u64::MAX);
-            self.from_registries(&images, &record.blob, size, false, |bytes| {
+            self.fetched(&images, &record.blob, size, false, |bytes| {
                 unpack_verified(self.store, record, &record.blob, bytes, whiteouts)
             })
             .map_err(|registry| format!("{why}; {registry}"))

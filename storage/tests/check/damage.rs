@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::host::sh;
@@ -32,8 +32,7 @@ pub fn flip(path: &Path, at: Option<u64>) {
     let time =
         std::time::UNIX_EPOCH + std::time::Duration::new(meta.mtime() as u64, meta.mtime_nsec() as u32);
     file.set_modified(time).unwrap();
-    // Writing took the setuid bit and the capabilities: only the byte is to differ.
-    use std::os::unix::fs::PermissionsExt as _;
+    // Writing took the setuid bit: only the byte is to differ.
     file.set_permissions(std::fs::Permissions::from_mode(meta.mode())).unwrap();
 }
 

@@ -50,7 +50,9 @@ fn walk(root: &Path, path: &Path, out: &mut BTreeMap<String, String>, names: &mu
     if kind.is_dir() {
         let mut entries: Vec<_> = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
         entries.sort();
-        entries.iter().for_each(|e| walk(root, e, out, names));
+        for entry in entries {
+            walk(root, &entry, out, names);
+        }
     }
 }
 

@@ -125,6 +125,7 @@ fn odd_names() -> Vec<Case> {
     ]
 }
 
+#[allow(clippy::too_many_lines)] // a table
 fn whiteouts(canary: &Canary) -> Vec<Case> {
     let invalid = |name: &str, path: &str| {
         refused(name, layer(&Tar::new().file(path, "").end()), &["unsafe path", path])
@@ -171,7 +172,11 @@ fn whiteouts(canary: &Canary) -> Vec<Case> {
                     .end(),
             ),
             |l| {
-                assert!(!crate::tree::listing(l)["d"].contains("overlay"), "{}", crate::tree::listing(l)["d"])
+                assert!(
+                    !crate::tree::listing(l)["d"].contains("overlay"),
+                    "{}",
+                    crate::tree::listing(l)["d"]
+                );
             },
         ),
         harmless(

@@ -1,5 +1,6 @@
 //! Lies about sizes, bombs, and damage.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::case::{Case, Input, harmless, layer, paths, refused, stored, text};
@@ -128,7 +129,7 @@ fn extensions() -> Vec<Case> {
             assert_eq!(text(l, "f"), "f");
         }),
         harmless("twenty thousand headers without an entry", layer(&headers.end()), |l| {
-            assert!(paths(l).is_empty())
+            assert!(paths(l).is_empty());
         }),
         harmless(
             "an attribute of a security module of another host",
@@ -164,7 +165,7 @@ fn sparse() -> Vec<Case> {
     let map = "the archive is damaged: a sparse map";
     let mut parts = String::new();
     for n in 0..70_000 {
-        parts.push_str(&format!("{},1,", n * 2));
+        let _ = write!(parts, "{},1,", n * 2);
     }
     vec![
         refused("a sparse map of ten million parts", claims("10000000\n0\n1\n"), &[map]),
