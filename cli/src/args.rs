@@ -6,6 +6,7 @@ pub mod image;
 pub mod network;
 pub mod registry;
 pub mod run;
+pub mod storage;
 pub mod system;
 pub mod tree;
 pub mod volume;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use container::{ContainerCommand, InspectArgs};
 use image::ImageCommand;
 use network::NetworkCommand;
+use storage::StorageCommand;
 use system::{CompletionArgs, DownArgs, EventsArgs, FormatArgs, SystemCommand};
 use volume::VolumeCommand;
 
@@ -100,6 +102,9 @@ pub enum Command {
     /// Look after the installation as a whole
     #[command(subcommand, arg_required_else_help = true)]
     System(SystemCommand),
+    /// Check, repair and clean what is stored
+    #[command(subcommand, arg_required_else_help = true)]
+    Storage(StorageCommand),
     /// Show details of containers, images, networks or volumes
     Inspect(InspectArgs),
     /// Show what happens, as it happens
@@ -196,6 +201,8 @@ mod tests {
             "davit commit -p=false -c CMD=x -m m -a me c repo:tag",
             "davit container export -o file c",
             "davit container diff c",
+            "davit storage check --repair --quick --format json alpine web:1",
+            "davit storage gc",
         ] {
             parse(line);
         }

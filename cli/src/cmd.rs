@@ -23,6 +23,7 @@ mod push;
 mod run;
 mod save;
 mod status;
+mod storage;
 mod system;
 mod transfer;
 mod volume;
@@ -67,6 +68,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
             SystemCommand::Info(args) => system::info(app, args.format.as_deref()).await,
             SystemCommand::Events(args) => events::events(app, &args).await,
         },
+        Command::Storage(c) => storage::storage(app, c).await,
         Command::Inspect(args) => {
             inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), &args.names).await
         }

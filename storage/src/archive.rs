@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 
 use davit_contracts::Kind;
-use serde::Deserialize;
 
 use crate::content::{ContentError, verify};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Document, DocumentError, ImageFile, Index, Manifest, Platform};
 
+mod docker;
 mod index;
 mod source;
 
@@ -92,16 +92,6 @@ pub struct Planned {
     pub names: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    #[serde(default)]
-    layers: Option<Vec<String>>,
-}
-
 /// What images the archive holds for a platform.
 pub fn plan(source: &Source, platform: &Platform) -> Result<Vec<Planned>, Error> {
     if let Some(bytes) = source.document("manifest.json", oci::MAX_MANIFEST)? {
@@ -122,10 +112,7 @@ fn required(source: &Source, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
 }
 
 fn docker(source: &Source, bytes: &[u8]) -> Result<Vec<Planned>, Error> {
-    let images: Vec<DockerImage> = document(
-        source,
-        serde_json::from_slice(bytes).map_err(|source| DocumentError::Json { what: "manifest", source }),
-    )?;
+    let images = document(source, docker::parse(bytes))?;
     let mut planned = Vec::new();
     for image in images {
         let config = required(source, &image.config, oci::MAX_CONFIG)?;

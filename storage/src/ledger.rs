@@ -61,12 +61,7 @@ mod kind {
 
 /// Where the ledger of a layer is below the state directory.
 pub fn path(state: &Path, diff_id: &Digest) -> PathBuf {
-    directory(state).join(diff_id.hex())
-}
-
-/// The directory of all ledgers.
-pub fn directory(state: &Path) -> PathBuf {
-    state.join("ledgers")
+    state.join("ledgers").join(diff_id.hex())
 }
 
 /// What is known of one path. Digests are BLAKE3: fast enough to be free beside decompression, and as strong as SHA-256.

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod change;
+pub mod check;
 pub mod compression;
 pub mod containerd;
 pub mod content;

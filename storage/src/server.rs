@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use crate::error::Error;
 use crate::store::Store;
 
+mod checks;
 mod containerd;
 mod images;
 mod messages;

@@ -60,6 +60,8 @@ pub struct Store {
     pub volumes: Volumes,
     committing: RwLock<()>,
     durable: durable::Durable,
+    /// Held by the one repair that may run.
+    pub(crate) repairing: Mutex<()>,
     unpacking: Semaphore,
     writeback: Arc<Writeback>,
 }
@@ -114,6 +116,7 @@ impl Store {
             volumes,
             committing: RwLock::new(()),
             durable: durable::Durable::default(),
+            repairing: Mutex::new(()),
             unpacking: Semaphore::new(parallel),
             writeback: Writeback::new(state),
         });

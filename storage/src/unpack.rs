@@ -31,6 +31,9 @@ use walk::{IMPLIED_MODE, Place, Walk};
 /// What is read and written at a time.
 const BUFFER: usize = 128 << 10;
 
+/// More names of attributes than this the kernel does not list (XATTR_LIST_MAX).
+const MAX_XATTR_NAMES: usize = 65536;
+
 /// What bounds a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -156,6 +159,10 @@ impl Unpacker<'_> {
         self.stats.size = self.stats.size.saturating_add(entry.real_size());
         if self.stats.size > limits.bytes {
             return Err(UnpackError::TooLarge(format!("{} bytes", limits.bytes)));
+        }
+        let names: usize = entry.xattrs.iter().map(|(name, _)| name.len() + 1).sum();
+        if names > MAX_XATTR_NAMES {
+            return Err(UnpackError::TooLarge(format!("{MAX_XATTR_NAMES} bytes of names of attributes")));
         }
         Ok(())
     }

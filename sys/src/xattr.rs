@@ -53,16 +53,27 @@ pub fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
 ///
 /// There is no setxattrat(2) before Linux 6.13: the directory is named by its descriptor below /proc/self/fd.
 pub fn set_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, value: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::lsetxattr(named(dir, name), attribute, value, XattrFlags::empty())?)
+}
+
+/// Removes an attribute of `name` in `dir`, not following a symbolic link. One that is not there is fine.
+pub fn remove_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> io::Result<()> {
+    match rustix::fs::lremovexattr(named(dir, name), attribute) {
+        Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn named(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     path.push(name);
-    Ok(rustix::fs::lsetxattr(&path, attribute, value, XattrFlags::empty())?)
+    path
 }
 
 /// All attributes of `name` in the directory `dir` that the caller may see, with their values, not following a symbolic link.
 /// What vanishes between two calls is left out.
 pub fn all_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    path.push(name);
+    let path = named(dir, name);
     let names = whole(|buf| rustix::fs::llistxattr(&path, buf))?.unwrap_or_default();
     let mut all = Vec::new();
     for attribute in split(&names) {
@@ -75,15 +86,13 @@ pub fn all_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(OsString, Ve
 
 /// Reads an attribute of `name` in the directory `dir`, not following a symbolic link; `None` as for [`get`].
 pub fn get_at(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    path.push(name);
+    let path = named(dir, name);
     whole(|buf| rustix::fs::lgetxattr(&path, attribute, buf))
 }
 
 /// The names of the attributes of `name` in the directory `dir`, not following a symbolic link.
 pub fn list_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<OsString>> {
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    path.push(name);
+    let path = named(dir, name);
     Ok(split(&whole(|buf| rustix::fs::llistxattr(&path, buf))?.unwrap_or_default()))
 }
 
@@ -148,7 +157,7 @@ mod tests {
         let file_name = path.file_name().unwrap();
         assert_eq!(get_at(dir.as_fd(), file_name, name).unwrap(), Some(b"y".to_vec()));
         assert!(list_at(dir.as_fd(), file_name).unwrap().contains(&name.to_os_string()));
-        remove(file.as_fd(), name).unwrap();
+        remove_at(dir.as_fd(), file_name, name).unwrap();
         remove(file.as_fd(), name).unwrap();
         assert_eq!(get(file.as_fd(), name).unwrap(), None);
         std::fs::remove_file(path).unwrap();

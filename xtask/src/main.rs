@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod check;
 mod demo;
+mod fuzz;
 mod packages;
 mod test;
 
@@ -30,6 +31,8 @@ enum Command {
         /// The port
         port: u16,
     },
+    /// Feeds storaged's parsers with what no one would write, each for a bounded time
+    Fuzz(fuzz::Options),
     /// Formatting, lints, dependency edges, file lengths
     Check,
     /// Measures davit against the engines that are installed
@@ -57,6 +60,7 @@ fn run() -> anyhow::Result<()> {
             print!("{}", demo::get(port)?);
             Ok(())
         }
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Check => check::run(),
         Command::Bench { what } => bench::run(&what),
     }

@@ -109,8 +109,9 @@ impl Source {
                 Box::new(Slice { file: Arc::clone(file), offset, left: length }) as Box<dyn Read + Send>
             })),
             Place::Directory(dir) => {
-                let opened =
-                    davit_sys::beneath::open(dir.as_fd(), Path::new(name), OFlags::RDONLY, Mode::empty());
+                // A fifo in a layout would keep us waiting for its writer.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+                let opened = davit_sys::beneath::open(dir.as_fd(), Path::new(name), flags, Mode::empty());
                 match opened {
                     Ok(fd) => {
                         let file = File::from(fd);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, messages, unsupported};
+use super::{blocking, checks, messages};
 use crate::store::Store;
 
 /// The service.
@@ -26,8 +26,8 @@ impl pb::system_server::System for System {
         Ok(Response::new(answer.await?))
     }
 
-    async fn check(&self, _: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
-        Err(unsupported("check what it stores"))
+    async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
+        Ok(Response::new(checks::run(Arc::clone(&self.0), request.into_inner())))
     }
 
     async fn collect(&self, _: Request<pb::CollectRequest>) -> Result<Response<pb::CollectResponse>, Status> {

@@ -56,7 +56,8 @@ impl Unpacker<'_> {
                 return Ok(Placed::Done);
             }
             Kind::Symlink => {
-                if entry.link.is_empty() {
+                // PATH_MAX counts the zero byte.
+                if entry.link.is_empty() || entry.link.len() >= walk::MAX_PATH {
                     return Err(unsafe_path(&entry.path));
                 }
                 rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), dir, name)

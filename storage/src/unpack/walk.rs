@@ -12,7 +12,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use super::{UnpackError, io_error, open_dir, unsafe_path};
 
 /// docker's and the kernel's bound on a path.
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
+/// The kernel's bound on one name (NAME_MAX).
+const MAX_NAME: usize = 255;
 /// The kernel's bound on links in one path.
 const MAX_LINKS: usize = 40;
 
@@ -26,6 +28,7 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, UnpackError> {
         match part {
             b"" | b"." => {}
             b".." => return Err(unsafe_path(path)),
+            part if part.len() > MAX_NAME => return Err(unsafe_path(path)),
             _ => parts.push(part),
         }
     }

@@ -1,0 +1,101 @@
+//! `cargo xtask fuzz`: every fuzz target of storaged for a bounded time.
+//!
+//! libFuzzer on a stable compiler: the coverage counters that it needs are LLVM passes which rustc can be told to run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+
+use crate::cargo;
+
+/// Counters of each edge, and the table of what they count.
+const INSTRUMENT: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
+const TARGETS: &[&str] =
+    &["tar", "unpack", "manifest", "index", "config", "reference", "ledger", "docker_manifest"];
+
+/// `cargo xtask fuzz`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// For how long each target runs
+    #[arg(long, env = "DAVIT_FUZZ_SECONDS", default_value_t = 8)]
+    seconds: u32,
+    /// Only these targets [default: all]
+    #[arg(value_name = "TARGET", value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    targets: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let seconds = std::env::var("DAVIT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+        Self { seconds: seconds.unwrap_or(8), targets: Vec::new() }
+    }
+}
+
+/// Builds and runs; what is found is kept, and fails the command.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let program = build()?;
+    let work = folder().join("target/fuzz");
+    let wanted =
+        TARGETS.iter().filter(|t| options.targets.is_empty() || options.targets.iter().any(|o| o == *t));
+    let mut failed = Vec::new();
+    for target in wanted {
+        if let Err(e) = one(&program, &work, target, options.seconds) {
+            println!("{target}: {e:#}");
+            failed.push(*target);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("fuzzing found something in: {} (inputs are in {}/*/found)", failed.join(", "), work.display())
+}
+
+fn folder() -> PathBuf {
+    cargo::root().join("storage/fuzz")
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&version.stdout).into_owned();
+    let host = text.lines().find_map(|l| l.strip_prefix("host: ")).context("rustc names no host")?;
+    // With --target the flags are for the program, not for build scripts and macros.
+    let mut command = cargo::cargo(&["build", "--release", "--locked", "--target", host]);
+    command.current_dir(folder()).env("RUSTFLAGS", INSTRUMENT).env_remove("CARGO_TARGET_DIR");
+    cargo::run(&mut command)?;
+    Ok(folder().join("target").join(host).join("release/fuzz"))
+}
+
+fn one(program: &Path, work: &Path, target: &str, seconds: u32) -> anyhow::Result<()> {
+    let (corpus, found) = (work.join(target).join("corpus"), work.join(target).join("found"));
+    fs::create_dir_all(&corpus)?;
+    fs::create_dir_all(&found)?;
+    let seeds = Command::new(program)
+        .env("DAVIT_FUZZ_TARGET", target)
+        .env("DAVIT_FUZZ_SEEDS", &corpus)
+        .status()
+        .context("cannot run the fuzzer")?;
+    ensure!(seeds.success(), "cannot write the first inputs");
+    let mut command = Command::new(program);
+    command
+        .env("DAVIT_FUZZ_TARGET", target)
+        .arg(&corpus)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-artifact_prefix={}/", found.display()))
+        .args(["-max_len=16384", "-timeout=10", "-rss_limit_mb=512", "-verbosity=0", "-print_final_stats=1"]);
+    let output = command.output().context("cannot run the fuzzer")?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let tail: Vec<&str> = told.lines().rev().take(40).collect();
+        bail!("{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    }
+    let runs = told.lines().find_map(|l| l.strip_prefix("stat::number_of_executed_units:")).unwrap_or(" ?");
+    let inputs = fs::read_dir(&corpus)?.count();
+    println!("fuzz {target}:{runs} runs, {inputs} inputs kept, nothing found");
+    ensure!(inputs > 1 || target == "docker_manifest", "the fuzzer learns nothing: coverage is not counted");
+    Ok(())
+}
