@@ -11,7 +11,7 @@ use std::time::Instant;
 
 const TREES: usize = 4;
 const FILES: usize = 100;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 
 #[derive(Clone, Copy)]
 enum Way {
