@@ -125,9 +125,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The registry's part in it.
+    fn registry(&self) -> Option<&RegistryError> {
+        match self {
+            // Transparent: it is not among its own sources.
+            Self::Registry(e) => Some(e),
+            other => RegistryError::within(other),
+        }
+    }
+
     /// What kind of failure it is, for the contract.
     pub fn kind(&self) -> Kind {
-        if let Some(registry) = RegistryError::within(self) {
+        if let Some(registry) = self.registry() {
             return registry.kind();
         }
         match condition(self) {
@@ -172,7 +181,7 @@ impl Error {
         if condition(self) == Some(Condition::NoSpace) {
             return "free some space; nothing of the image was kept".into();
         }
-        if let Some(registry) = RegistryError::within(self) {
+        if let Some(registry) = self.registry() {
             return registry.hint();
         }
         match self {
