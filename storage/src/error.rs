@@ -163,9 +163,18 @@ fn in_use(image: &str, reference: Option<&str>, keys: &[String]) -> String {
 }
 
 impl Error {
+    /// The registry's part in it.
+    fn registry(&self) -> Option<&RegistryError> {
+        match self {
+            // Transparent: it is not among its own sources.
+            Self::Registry(e) => Some(e),
+            other => RegistryError::within(other),
+        }
+    }
+
     /// What kind of failure it is, for the contract.
     pub fn kind(&self) -> Kind {
-        if let Some(registry) = RegistryError::within(self) {
+        if let Some(registry) = self.registry() {
             return registry.kind();
         }
         match condition(self) {
@@ -218,7 +227,7 @@ impl Error {
             return "the state directory is on a read-only file system: make it writable; reading goes on"
                 .into();
         }
-        if let Some(registry) = RegistryError::within(self) {
+        if let Some(registry) = self.registry() {
             return registry.hint();
         }
         match self {

@@ -59,11 +59,6 @@ mod kind {
     pub(super) const WHITEOUT: u8 = 6;
 }
 
-/// Where the ledger of a layer is below the state directory.
-pub fn path(state: &Path, diff_id: &Digest) -> PathBuf {
-    state.join("ledgers").join(diff_id.hex())
-}
-
 /// What is known of one path. Digests are BLAKE3: fast enough to be free beside decompression, and as strong as SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node<'a> {

@@ -30,17 +30,16 @@ impl Check<'_> {
         Err(format!("{why}; {AGAIN}"))
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         reference: &Reference,
         digest: &Digest,
         size: u64,
         manifest: bool,
     ) -> Result<Box<dyn Read + Send>, String> {
-        let mut access = self.options.access.get(reference.domain()).cloned().unwrap_or_default();
-        access.insecure |= self.store.settings.insecure_registries.iter().any(|r| r == reference.domain());
-        let mut session = Session::new(reference, access, &self.store.config_dir.join("certs.d"))
-            .map_err(|e| e.to_string())?;
+        let access = self.options.access.get(reference.domain()).cloned().unwrap_or_default();
+        let session =
+            Session::to_pull(reference, access, self.store.origin()).map_err(|e| e.to_string())?;
         if manifest {
             let answer = self.runtime.block_on(session.manifest(reference, digest.as_str()));
             return Ok(Box::new(Cursor::new(answer.map_err(|e| e.to_string())?)));

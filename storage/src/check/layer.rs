@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use super::compare::{self, Difference};
 use super::expected::Tree;
 use super::pace::Pace;
-use super::pristine::{Pristine, ledger_of, tree_of, unpack_verified};
+use super::pristine::{Pristine, ledger_of, unpack_verified};
 use super::{Check, CheckError, Finding, Problem, repair};
 use crate::failure::At as _;
 use crate::layer::LayerHandle;
 use crate::ledger::LedgerError;
 use crate::metadata::LayerRecord;
+use crate::reference::Reference;
 
 /// What a person can do when nothing else helps.
 pub(super) const AGAIN: &str = "cannot be repaired: remove the image, and load or pull it again";
@@ -93,6 +94,9 @@ impl Check<'_> {
 
     /// The layer as its archive makes it.
     fn pristine(&self, record: &LayerRecord, whiteouts: bool) -> Result<Pristine, String> {
+        if record.recipe {
+            return self.pristine_from_registry(record, whiteouts);
+        }
         let stored = self.store.layer_archive(record).map_err(|e| e.to_string()).and_then(|archive| {
             let reader = archive.reader().map_err(|e| e.to_string())?;
             unpack_verified(self.store, record, &archive.digest, reader, whiteouts)
@@ -111,6 +115,22 @@ impl Check<'_> {
             })
             .map_err(|registry| format!("{why}; {registry}"))
         })
+    }
+
+    /// No archive is kept: the registries that the layer was pulled from or pushed to may have one, compressed or not.
+    fn pristine_from_registry(&self, record: &LayerRecord, whiteouts: bool) -> Result<Pristine, String> {
+        let mut why = "its archive is not kept, and no registry is known that has it".to_owned();
+        for known in self.store.metadata.known(&record.diff_id).map_err(|e| e.to_string())? {
+            let Ok(reference) = Reference::parse(&known.repository) else { continue };
+            let pristine = self
+                .open(&reference, &known.digest, known.size, false)
+                .and_then(|bytes| unpack_verified(self.store, record, &known.digest, bytes, whiteouts));
+            match pristine {
+                Ok(pristine) => return Ok(pristine),
+                Err(e) => why = format!("{}: {e}", known.repository),
+            }
+        }
+        Err(format!("{why}; {AGAIN}"))
     }
 
     /// A whole layer is gone: it comes back whole.
@@ -158,7 +178,7 @@ impl Check<'_> {
         };
         let opaque = self.store.namespace.opaque();
         let staged = self.store.layers.stage()?;
-        let path = tree_of(&staged).join("ledger");
+        let path = staged.ledger();
         let file = File::options().read(true).write(true).create_new(true).open(&path).at("create", &path)?;
         let file = super::scan::scan(pristine.root.as_fd(), opaque, pristine.since, file, pace);
         pace.go_on().map_err(|_| CheckError::Cancelled)?;

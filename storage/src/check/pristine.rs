@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::compression::Plain;
 use crate::digest::{Digest, Hashing};
 use crate::layer::StagedTree;
+use crate::ledger::Unrecorded;
 use crate::metadata::LayerRecord;
 use crate::store::Store;
 use crate::tarball::TarReader;
@@ -14,12 +15,12 @@ use crate::unpack::{Limits, Options, unpack};
 
 /// Where the tree of a staged layer is.
 pub(super) fn tree_of(staged: &StagedTree) -> PathBuf {
-    staged.path().to_path_buf()
+    staged.tree()
 }
 
 /// Where the ledger of a layer is.
 pub(super) fn ledger_of(store: &Store, diff_id: &Digest) -> PathBuf {
-    crate::ledger::path(&store.state, diff_id)
+    store.layers.ledger(diff_id)
 }
 
 /// A verified tree.
@@ -56,7 +57,7 @@ pub(super) fn unpack_verified(
     };
     let plain = Plain::new(Hashing::new(stored)).map_err(|e| text(&e))?;
     let mut tar = TarReader::new(Hashing::new(plain));
-    let unpacked = unpack(&mut tar, root.as_fd(), &options);
+    let unpacked = unpack(&mut tar, root.as_fd(), &options, &mut Unrecorded);
     let mut hashing = tar.into_inner();
     let drained = io::copy(&mut hashing, &mut io::sink());
     let (plain, diff_id, _) = hashing.finish();

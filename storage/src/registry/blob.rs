@@ -24,6 +24,8 @@ type Chunk = Result<bytes::Bytes, RegistryError>;
 pub struct BlobReader {
     chunks: mpsc::Receiver<Chunk>,
     current: bytes::Bytes,
+    /// What follows an error is no end.
+    failed: bool,
 }
 
 impl BlobReader {
@@ -36,7 +38,7 @@ impl BlobReader {
                 let _ = download.sender.send(Err(e)).await;
             }
         });
-        Self { chunks, current: bytes::Bytes::new() }
+        Self { chunks, current: bytes::Bytes::new(), failed: false }
     }
 }
 
@@ -120,10 +122,16 @@ impl Download {
 impl Read for BlobReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
+            if self.failed {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the download has failed"));
+            }
             match self.chunks.blocking_recv() {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.current = chunk,
-                Some(Err(e)) => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, e)),
+                Some(Err(e)) => {
+                    self.failed = true;
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, e));
+                }
             }
         }
         let n = buf.len().min(self.current.len());
