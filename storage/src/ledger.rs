@@ -15,9 +15,7 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
 use crate::tarball::Time;
 
 mod read;

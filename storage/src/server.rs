@@ -60,11 +60,6 @@ pub(crate) fn status(error: &Error) -> Status {
     ContractError::from_error(kind, error).with_subject(error.subject()).with_hint(error.hint()).into()
 }
 
-/// What is not built yet, in one clear line.
-pub(crate) fn unsupported(what: &str) -> Status {
-    ContractError::new(Kind::Unsupported, format!("this version of davit-storaged cannot {what} yet")).into()
-}
-
 /// Runs what may touch the disk off the runtime's threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     store: &Arc<Store>,

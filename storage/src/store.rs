@@ -6,7 +6,7 @@
 //! - commits and collections exclude each other; commits do not exclude one another. Readers wait for neither.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use davit_cowfs::Namespace;
 use tokio::sync::Semaphore;

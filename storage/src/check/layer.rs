@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::compare::{self, Difference};
 use super::expected::Tree;
 use super::pace::Pace;
-use super::pristine::{Pristine, ledger_of, unpack_verified};
+use super::pristine::{Pristine, ledger_of, tree_of, unpack_verified};
 use super::{Check, CheckError, Finding, Problem, repair};
 use crate::failure::At as _;
 use crate::layer::LayerHandle;

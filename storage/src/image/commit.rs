@@ -134,6 +134,7 @@ impl Store {
             diff_id: None,
             blob: None,
             open: Box::new(open),
+            again: None,
             phase: Phase::Unpacking,
             label: "changes".into(),
             whiteouts: true,

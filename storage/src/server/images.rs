@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::registries::access;
 use super::streams::{ChunkReader, ChunkStream, ProgressStream, run};
-use super::{blocking, messages, status, trees, unsupported};
+use super::{blocking, messages, status, trees};
 use crate::image::intake::{ImportOptions, Input};
 use crate::reference::Reference;
 use crate::store::Store;
