@@ -9,7 +9,7 @@ use davit_contracts::storage as pb;
 use crate::fake::{Fake, answer};
 use crate::host::{Host, busybox_layout, sh};
 use crate::real::{Cutter, Registry, htpasswd};
-use crate::{auth, push, push_to, request, tag};
+use crate::{auth, configure, push, push_to, request, tag};
 
 /// A tar with a few files and one large one that does not compress.
 fn tar(dir: &std::path::Path) -> Vec<u8> {
@@ -129,6 +129,22 @@ async fn an_upload_that_is_cut_goes_on() {
     push_to(&host, &name).await.unwrap();
     assert_eq!(cutter.cuts.load(Ordering::SeqCst), 2);
     registry.copy_out("app:1", &host.tmp.path().join("out"));
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_is_given_up_and_goes_on() {
+    let mut host = Host::new().await;
+    let registry = Registry::start(host.tmp.path(), None, None);
+    let stalling = Cutter::stalling(registry.port, 300_000, 1);
+    let toml =
+        format!("[registries.\"127.0.0.1:{}\"]\nplain_http = true\ntimeout_seconds = 1\n", stalling.port);
+    configure(&mut host, &toml).await;
+    let name = format!("127.0.0.1:{}/app:1", stalling.port);
+    host.import(tar(host.tmp.path()), &name, &[]).await.unwrap();
+    push_to(&host, &name).await.unwrap();
+    assert_eq!(stalling.cuts.load(Ordering::SeqCst), 1);
+    registry.copy_out("app:1", &host.tmp.path().join("out"));
+    assert!(host.log().contains("it takes nothing any more"), "{}", host.log());
 }
 
 #[tokio::test]
