@@ -296,7 +296,15 @@ impl Endpoint {
     pub(super) async fn refusal(&self, response: Response, what: &str) -> RegistryError {
         let status = response.status();
         let retry_after = answer::retry_after(response.headers());
-        let says = answer::says(&beginning(response).await);
+        let mut says = answer::says(&beginning(response).await);
+        if says.is_empty() {
+            // An answer to HEAD has no body: distribution's words for the status.
+            says = match status {
+                StatusCode::UNAUTHORIZED => "unauthorized: authentication required".into(),
+                StatusCode::FORBIDDEN => "denied: requested access to the resource is denied".into(),
+                _ => says,
+            };
+        }
         let known = self.access.has_credentials();
         let registry = self.name.clone();
         match status {

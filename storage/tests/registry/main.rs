@@ -23,6 +23,7 @@ fn request(reference: &str) -> pb::PullRequest {
 }
 
 /// A name and a password.
+#[allow(clippy::unnecessary_wraps)] // messages want it so
 fn auth(username: &str, password: &str) -> Option<pb::RegistryAuth> {
     Some(pb::RegistryAuth { username: username.into(), password: password.into(), ..Default::default() })
 }

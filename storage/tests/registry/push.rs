@@ -1,7 +1,7 @@
 //! Pushing, read by skopeo and by ourselves.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use davit_contracts::Kind;
 use davit_contracts::storage as pb;
@@ -9,7 +9,7 @@ use davit_contracts::storage as pb;
 use crate::fake::{Fake, answer};
 use crate::host::{Host, busybox_layout, sh};
 use crate::real::{Cutter, Registry, htpasswd};
-use crate::{auth, push, push_to, request, tag};
+use crate::{auth, configure, push, push_to, request, tag};
 
 /// A tar with a few files and one large one that does not compress.
 fn tar(dir: &std::path::Path) -> Vec<u8> {
@@ -132,6 +132,22 @@ async fn an_upload_that_is_cut_goes_on() {
 }
 
 #[tokio::test]
+async fn an_upload_that_stalls_is_given_up_and_goes_on() {
+    let mut host = Host::new().await;
+    let registry = Registry::start(host.tmp.path(), None, None);
+    let stalling = Cutter::stalling(registry.port, 300_000, 1);
+    let toml =
+        format!("[registries.\"127.0.0.1:{}\"]\nplain_http = true\ntimeout_seconds = 1\n", stalling.port);
+    configure(&mut host, &toml).await;
+    let name = format!("127.0.0.1:{}/app:1", stalling.port);
+    host.import(tar(host.tmp.path()), &name, &[]).await.unwrap();
+    push_to(&host, &name).await.unwrap();
+    assert_eq!(stalling.cuts.load(Ordering::SeqCst), 1);
+    registry.copy_out("app:1", &host.tmp.path().join("out"));
+    assert!(host.log().contains("it takes nothing any more"), "{}", host.log());
+}
+
+#[tokio::test]
 async fn all_tags_of_a_repository_go() {
     let host = Host::new().await;
     let registry = Registry::start(host.tmp.path(), None, None);
@@ -178,12 +194,14 @@ async fn an_image_that_is_removed_while_it_is_pushed_goes_out_whole() {
     let host = Host::new().await;
     let real = Registry::start(host.tmp.path(), None, None);
     // Layers are asked for only when the test says so.
-    let gate = Arc::new(Mutex::new(()));
-    let held = Arc::clone(&gate);
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
     let port = real.port;
     let front = Fake::start(move |asked| {
         if asked.method == "HEAD" {
-            drop(held.lock());
+            while !gate.load(Ordering::SeqCst) {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
             return answer("404 Not Found", "", b"");
         }
         // Uploads begin here and go on at the real one.
@@ -194,7 +212,6 @@ async fn an_image_that_is_removed_while_it_is_pushed_goes_out_whole() {
     });
     let name = front.name("app:1");
     host.import(tar(host.tmp.path()), &name, &[]).await.unwrap();
-    let waiting = gate.lock().unwrap();
     let pushing = {
         let (mut images, reference) = (host.images(), name.clone());
         tokio::spawn(async move {
@@ -208,7 +225,7 @@ async fn an_image_that_is_removed_while_it_is_pushed_goes_out_whole() {
     host.remove(&name, false).await.unwrap();
     assert!(host.list().await.is_empty());
     assert_eq!(host.names("layers").len(), 1, "the layer is held");
-    drop(waiting);
+    open.store(true, Ordering::SeqCst);
     // The front takes the manifest; layer and config have gone to the registry.
     assert_eq!(pushing.await.unwrap().unwrap().done.len(), 1);
     assert_eq!(real.log().matches("PUT /v2/app/blobs/uploads/").count(), 2, "{}", real.log());

@@ -128,6 +128,15 @@ pub struct Cutter {
 
 impl Cutter {
     pub fn before(server: u16, limit: usize, times: usize) -> Self {
+        Self::start(server, limit, times, false)
+    }
+
+    /// Takes no more instead, and keeps the client's connection open.
+    pub fn stalling(server: u16, limit: usize, times: usize) -> Self {
+        Self::start(server, limit, times, true)
+    }
+
+    fn start(server: u16, limit: usize, times: usize, stall: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cuts, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -139,11 +148,11 @@ impl Cutter {
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
                 let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                std::thread::spawn(move || pass(from, to, usize::MAX));
+                std::thread::spawn(move || pass(from, to, usize::MAX, stall));
                 let count = Arc::clone(&count);
                 std::thread::spawn(move || {
                     let limit = if count.load(Ordering::SeqCst) < times { limit } else { usize::MAX };
-                    if pass(client, server, limit) {
+                    if pass(client, server, limit, stall) {
                         count.fetch_add(1, Ordering::SeqCst);
                     }
                 });
@@ -161,7 +170,7 @@ impl Drop for Cutter {
 }
 
 /// Whether it was cut.
-fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize) -> bool {
+fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize, stall: bool) -> bool {
     let mut passed = 0;
     let mut buf = [0; 16 << 10];
     let cut = loop {
@@ -178,9 +187,18 @@ fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize) -> bool {
             _ => break false,
         }
     };
-    if cut {
+    if cut && !stall {
         let _ = from.shutdown(Shutdown::Both);
     }
-    let _ = to.shutdown(if cut { Shutdown::Both } else { Shutdown::Write });
+    if cut || !stall {
+        let _ = to.shutdown(if cut { Shutdown::Both } else { Shutdown::Write });
+    }
+    if cut && stall {
+        // The connection lives as long as this does.
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            drop(from);
+        });
+    }
     cut
 }
