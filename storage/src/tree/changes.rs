@@ -38,19 +38,17 @@ pub(super) fn compared<S: Sink + Send + 'static>(
     sink: S,
 ) -> Result<S, TreeError> {
     let overlay = tree.mounts.first().and_then(Overlay::of);
-    let image = image.clone();
+    let (layers, namespace) = match &overlay {
+        Some(overlay) => (&overlay.lower, overlay.namespace),
+        None => (&image.layers, image.namespace),
+    };
+    // All that is named by a path is opened before the tree is mounted, which hides the snapshot's directory from that thread.
+    let lower = Lower::open(layers, namespace).map_err(|e| io_error("open the image of", b"", e))?;
+    let upper = overlay.as_ref().map(|o| open_upper(&o.upper, o.namespace)).transpose()?;
+    let made = if upper.is_none() { image.made_before.as_deref().and_then(written_at) } else { None };
     tree.enter(Access::Snapshot, move |root| {
-        let (layers, namespace) = match &overlay {
-            Some(overlay) => (&overlay.lower, overlay.namespace),
-            None => (&image.layers, image.namespace),
-        };
-        let failed = |e| io_error("open the image of", b"", e);
-        let lower = Lower::open(layers, namespace).map_err(failed)?;
-        let upper = overlay.as_ref().map(|o| open_upper(&o.upper, o.namespace)).transpose()?;
         let mut compare = Compare::new(lower, upper, root, sink);
-        if compare.upper.is_none() {
-            compare.touched_after = image.made_before.as_deref().and_then(written_at);
-        }
+        compare.touched_after = made;
         compare.run()
     })
 }
