@@ -191,7 +191,7 @@ fn a_layer_of_two_images_is_kept_until_the_second_goes() {
 fn an_image_in_use_is_not_removed() {
     let host = Host::with_busybox();
     host.run_detached("user", &["--net", "none", "busybox:1", "sleep", "1000"]);
-    host.davit(["image", "rm", "busybox:1"]).refused(&["busybox:1", "use"]);
+    host.davit(["image", "rm", "busybox:1"]).refused(&["busybox:1", "using"]);
     host.davit(["exec", "user", "true"]).ok();
     host.davit(["rm", "-f", "user"]).ok();
     host.davit(["image", "rm", "busybox:1"]).ok();
