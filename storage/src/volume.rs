@@ -23,6 +23,7 @@ mod error;
 pub mod options;
 
 pub use error::VolumeError;
+pub use options::Mount;
 use options::{Backing, backing};
 
 /// A volume.
@@ -374,17 +375,6 @@ impl Volumes {
         }
         Ok(removed)
     }
-}
-
-/// What a container mounts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// "bind" or "tmpfs".
-    pub kind: &'static str,
-    /// Of a bind.
-    pub source: PathBuf,
-    /// For mount(8), and `X-davit.subpath=`.
-    pub options: Vec<String>,
 }
 
 fn sync(path: &Path) -> Result<(), PathError> {

@@ -191,7 +191,7 @@ fn a_layer_of_two_images_is_kept_until_the_second_goes() {
 fn an_image_in_use_is_not_removed() {
     let host = Host::with_busybox();
     host.run_detached("user", &["--net", "none", "busybox:1", "sleep", "1000"]);
-    host.davit(["image", "rm", "busybox:1"]).refused(&["busybox:1", "use"]);
+    host.davit(["image", "rm", "busybox:1"]).refused(&["busybox:1", "using"]);
     host.davit(["exec", "user", "true"]).ok();
     host.davit(["rm", "-f", "user"]).ok();
     host.davit(["image", "rm", "busybox:1"]).ok();
@@ -217,7 +217,9 @@ fn small(host: &Host, name: &str, changes: &[&str]) {
     .ok();
     let path = tar.to_string_lossy().into_owned();
     let mut words = vec!["import"];
-    changes.iter().for_each(|c| words.extend(["-c", c]));
+    for change in changes {
+        words.extend(["-c", change]);
+    }
     words.extend([path.as_str(), name]);
     host.davit(words).ok();
 }
@@ -231,7 +233,9 @@ fn lists_are_filtered_as_docker_does() {
     host.davit(["tag", "second:2", "also/second:x"]).ok();
     let ls = |filters: &[&str]| {
         let mut words = vec!["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"];
-        filters.iter().for_each(|f| words.extend(["--filter", f]));
+        for filter in filters {
+            words.extend(["--filter", filter]);
+        }
         let mut names: Vec<String> = host.davit(words).ok().stdout.lines().map(str::to_owned).collect();
         names.sort();
         names

@@ -37,7 +37,9 @@ fn a_volume_is_made_listed_inspected_and_removed() {
     assert_eq!(random.len(), 64);
     let ls = |filter: &[&str]| {
         let mut words = vec!["volume", "ls", "-q"];
-        filter.iter().for_each(|f| words.extend(["--filter", f]));
+        for one in filter {
+            words.extend(["--filter", one]);
+        }
         host.davit(words).ok().stdout.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(ls(&["label=a"]), ["one"]);
@@ -135,6 +137,7 @@ fn a_part_of_a_volume_is_mounted_and_no_link_leads_out_of_it() {
     let part = |subpath: &str| format!("src=v,dst=/p,volume-subpath={subpath}");
     run(&host, &["--mount", &part("a/b")], "cat /p/f; echo new > /p/g").ok().prints("deep");
     run(&host, &["--mount", &part("a/b/f")], "cat /p").ok().prints("deep");
+    run(&host, &["--runtime", "runc", "--mount", &part("a/b")], "cat /p/f").ok().prints("deep");
     run(&host, &["-v", "v:/v"], "cat /v/a/b/g").ok().prints("new");
     for bad in ["out", "in/b", "../v", "absent", "out/passwd"] {
         run(&host, &["--mount", &part(bad)], "ls /p").exits(125).refused(&["volume 'v' has no", bad]);
@@ -154,7 +157,9 @@ fn the_local_drivers_options_are_mounted_by_the_container() {
     with_volume(&host);
     let create = |name: &str, options: &[&str]| {
         let mut words = vec!["volume", "create"];
-        options.iter().for_each(|o| words.extend(["-o", o]));
+        for option in options {
+            words.extend(["-o", option]);
+        }
         words.push(name);
         host.davit(words)
     };
@@ -223,32 +228,23 @@ fn mounts_propagate_as_asked() {
     let dir = host.work("spread");
     let (shown, options) = (dir.display().to_string(), ["rshared", "rslave", "rprivate"]);
     host.sh(&format!("mkdir -p {shown} && mount -t tmpfs none {shown} && mount --make-shared {shown} && mkdir {shown}/h {shown}/c")).ok();
-    for option in options {
+    for (runtime, option) in options.iter().map(|o| ("davit", *o)).chain(options.iter().map(|o| ("runc", *o)))
+    {
         let mount = format!("type=bind,src={shown},dst=/m,bind-propagation={option}");
-        let name = format!("c-{option}");
-        let c = host.run_detached(
-            &name,
-            &[
-                "--net",
-                "none",
-                "--cap-add",
-                "SYS_ADMIN",
-                "--security-opt",
-                "seccomp=unconfined",
-                "--mount",
-                &mount,
-                "data:1",
-                "sleep",
-                "1000",
-            ],
-        );
+        let mut words =
+            vec!["--net", "none", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"];
+        if runtime != "davit" {
+            words.extend(["--runtime", runtime]);
+        }
+        words.extend(["--mount", &mount, "data:1", "sleep", "1000"]);
+        let c = host.run_detached(&format!("{runtime}-{option}"), &words);
         host.sh(&format!("mount -t tmpfs none {shown}/h && touch {shown}/h/host")).ok();
         let arrives = c.sh("ls /m/h").ok().text() == "host";
-        assert_eq!(arrives, option != "rprivate", "{option}: a mount of the host");
+        assert_eq!(arrives, option != "rprivate", "{runtime}, {option}: a mount of the host");
         host.sh(&format!("umount {shown}/h")).ok();
         c.sh("mount -t tmpfs none /m/c && touch /m/c/container").ok();
         let leaves = host.sh(&format!("ls {shown}/c")).ok().text() == "container";
-        assert_eq!(leaves, option == "rshared", "{option}: a mount of the container");
+        assert_eq!(leaves, option == "rshared", "{runtime}, {option}: a mount of the container");
         c.sh("umount /m/c").ok();
         c.remove();
     }

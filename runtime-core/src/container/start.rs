@@ -157,7 +157,7 @@ impl Task {
             self.record.volumes = volumes::wants_any(&spec, &self.record.image);
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
-        let (user, attached) = self.wire_up(&spec, &plan, root, fresh, &stages).await?;
+        let (user, attached) = Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages)).await?;
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
@@ -224,12 +224,8 @@ impl Task {
         stages: &Stages,
     ) -> Result<Resolved, RuntimeError> {
         let mounts = root.mounts.into_iter().map(wire_mount).collect();
-        stages
-            .time(
-                "mount",
-                self.request(Request::Mount(Box::new(CreateSpec { mounts, ..CreateSpec::default() }))),
-            )
-            .await?;
+        let root = CreateSpec { mounts, ..CreateSpec::default() };
+        stages.time("mount", self.request(Request::Mount(Box::new(root)))).await?;
         let monitor = self.record.monitor.map_or(0, |m| m.pid);
         let run = self.engine.dirs.run_dir(self.record.id());
         let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));

@@ -24,6 +24,17 @@ pub enum Backing {
     },
 }
 
+/// What a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// "bind" or "tmpfs".
+    pub kind: &'static str,
+    /// Of a bind.
+    pub source: PathBuf,
+    /// For mount(8), and `X-davit.subpath=`.
+    pub options: Vec<String>,
+}
+
 /// Reads the options of a volume.
 pub fn backing(options: &BTreeMap<String, String>) -> Result<Backing, VolumeError> {
     let known = ["type", "device", "o"];
