@@ -23,8 +23,8 @@ pub enum MountedError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// The work itself failed.
-    #[error(transparent)]
-    Work(io::Error),
+    #[error("its files cannot be read or written")]
+    Work(#[source] io::Error),
 }
 
 /// Mounts at the directory `point`, in a mount namespace of its own, and runs `work` with the root of what is there.

@@ -173,7 +173,12 @@ pub async fn wrong_calls_have_the_codes_that_containerd_knows(s: Snapshots) {
 }
 
 pub async fn concurrent_prepares_of_one_key_have_one_winner(s: Snapshots) {
-    s.layer("base", "", |root| write(root.join("f"), "1")).await;
+    // Enough to copy that calls meet.
+    s.layer("base", "", |root| {
+        (0..500).for_each(|n| write(root.join(format!("more-{n}")), "x"));
+        write(root.join("f"), "1");
+    })
+    .await;
     let calls: Vec<_> = (0..8)
         .map(|n| {
             let client = s.client.clone();

@@ -50,7 +50,7 @@ pub enum ProxyError {
         layer: String,
         /// Why.
         #[source]
-        source: MountedError,
+        source: Box<MountedError>,
     },
     /// What we wrote down of a snapshot.
     #[error("{} does not say which snapshot it is", path.display())]
@@ -301,5 +301,18 @@ impl Driver for Proxy {
 
     fn retain(&self, chains: &BTreeSet<String>, dirs: &[PathBuf]) -> Result<(), SnapshotError> {
         Ok(self.give_up(chains, dirs)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_full_disk_behind_a_snapshotter_is_told_as_such() {
+        let full = MountedError::Work(std::io::Error::from_raw_os_error(28));
+        let error = ProxyError::Apply { layer: "0123".into(), source: Box::new(full) };
+        assert_eq!(Error::from(SnapshotError::from(error)).kind(), Kind::NoSpace);
     }
 }

@@ -67,7 +67,7 @@ impl Proxy {
             copy_open_tree(layer.as_fd(), root, Source::Layer(self.namespace))?;
             Ok(rustix::fs::syncfs(root)?)
         });
-        copied.map_err(|source| ProxyError::Apply { layer: short(&link.layer), source })?;
+        copied.map_err(|e| ProxyError::Apply { layer: short(&link.layer), source: Box::new(e) })?;
         let committed = self.remote.call(|c| {
             let labels = self.labels();
             async move { c.commit(&link.id, key, labels).await }
