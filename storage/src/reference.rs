@@ -140,14 +140,15 @@ impl Reference {
 
     /// The repository as people write it: "alpine", "team/app", "localhost:5000/app".
     pub fn familiar_repository(&self) -> String {
-        if self.domain == DEFAULT_DOMAIN {
-            self.path
-                .strip_prefix(DEFAULT_NAMESPACE)
-                .filter(|p| !p.contains('/'))
-                .unwrap_or(&self.path)
-                .to_owned()
-        } else {
-            self.repository()
+        if self.domain != DEFAULT_DOMAIN {
+            return self.repository();
+        }
+        let official = self.path.strip_prefix(DEFAULT_NAMESPACE).filter(|p| !p.contains('/'));
+        let short = official.unwrap_or(&self.path);
+        // A path that begins like a registry, or looks like an image id, must not lose its own registry.
+        match Self::parse(short) {
+            Ok(read) if (&read.domain, &read.path) == (&self.domain, &self.path) => short.to_owned(),
+            _ => self.repository(),
         }
     }
 

@@ -77,9 +77,9 @@ fn one(program: &Path, work: &Path, target: &str, seconds: u32) -> anyhow::Resul
     let seeds = Command::new(program)
         .env("DAVIT_FUZZ_TARGET", target)
         .env("DAVIT_FUZZ_SEEDS", &corpus)
-        .status()
+        .output()
         .context("cannot run the fuzzer")?;
-    ensure!(seeds.success(), "cannot write the first inputs");
+    ensure!(seeds.status.success(), "cannot write the first inputs");
     let mut command = Command::new(program);
     command
         .env("DAVIT_FUZZ_TARGET", target)

@@ -93,3 +93,16 @@ proptest! {
         prop_assert_eq!(&Reference::parse(&once.familiar()).unwrap(), &once);
     }
 }
+
+#[test]
+fn what_would_mean_something_else_keeps_its_registry() {
+    for text in
+        ["docker.io/lib.er/a:1".to_owned(), format!("docker.io/library/{}:1", "0123456789abcdef".repeat(4))]
+    {
+        let reference = Reference::parse(&text).unwrap();
+        assert_eq!(reference.familiar(), text);
+        assert_eq!(Reference::parse(&reference.familiar()).unwrap(), reference);
+    }
+    assert_eq!(Reference::parse("docker.io/team/a:1").unwrap().familiar(), "team/a:1");
+    assert_eq!(Reference::parse("docker.io/library/a:1").unwrap().familiar(), "a:1");
+}
