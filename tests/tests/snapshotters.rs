@@ -6,7 +6,7 @@ use davit_tests::{Host, eventually, fixture};
 /// A containerd on the private host, with only what a snapshotter needs.
 fn containerd(host: &Host) -> Running {
     let dir = host.work("containerd");
-    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::create_dir_all(&dir).expect("the test's own directory");
     let at = dir.display();
     let without = ["grpc.v1.cri", "snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper"]
         .map(|name| format!("io.containerd.{name}"));
@@ -14,7 +14,7 @@ fn containerd(host: &Host) -> Running {
         "version = 2\nroot = \"{at}/root\"\nstate = \"{at}/state\"\ndisabled_plugins = {without:?}\n\
          [grpc]\naddress = \"{at}/containerd.sock\"\n[ttrpc]\naddress = \"{at}/ttrpc.sock\"\n"
     );
-    std::fs::write(dir.join("config.toml"), config).unwrap();
+    std::fs::write(dir.join("config.toml"), config).expect("the test's own directory");
     let file = dir.join("config.toml").display().to_string();
     let running = host.command("containerd").args(["--config", &file, "--log-level", "error"]).start();
     eventually("containerd listens", || {
@@ -31,7 +31,7 @@ fn containers_run_over(snapshotter: &str) {
         "driver = \"proxy\"\n[proxy]\naddress = \"{}\"\nsnapshotter = \"{snapshotter}\"\n",
         socket.display()
     );
-    std::fs::write(host.path().join("config/storaged.toml"), config).unwrap();
+    std::fs::write(host.path().join("config/storaged.toml"), config).expect("the test's own directory");
     host.load_busybox();
     host.davit(["image", "load", "-i", &fixture::layered().archive()]).ok();
     let ctr = |args: &str| {
@@ -78,7 +78,7 @@ fn containers_run_over(snapshotter: &str) {
 
     // The same image over davit's own driver is the same tree.
     host.davit(["down"]).ok();
-    std::fs::remove_file(host.path().join("config/storaged.toml")).unwrap();
+    std::fs::remove_file(host.path().join("config/storaged.toml")).expect("the test's own directory");
     host.davit(["image", "load", "-i", &fixture::layered().archive()]).ok();
     assert_eq!(host.davit(find).ok().text(), proxied);
 }

@@ -146,7 +146,7 @@ fn hostile_links_lead_nowhere_and_read_only_is_respected() {
     host.sh(&format!("ls {secret}")).ok().prints("file");
     for running in [true, false] {
         let name = format!("ro-{running}");
-        let volume = format!("{}:/ro:ro", secret);
+        let volume = format!("{secret}:/ro:ro");
         let end = if running { "1000" } else { "0" };
         let run = ["--read-only", "--net", "none", "-v", &volume, "-v", "w:/w", "busybox:1", "sleep", end];
         host.run_detached(&name, &run);

@@ -247,21 +247,21 @@ impl Write for Sending {
 
 /// A tar on its way from storaged.
 struct Pieces {
-    pieces: std::sync::mpsc::Receiver<Vec<u8>>,
+    coming: std::sync::mpsc::Receiver<Vec<u8>>,
     current: Vec<u8>,
     at: usize,
 }
 
 impl Pieces {
     fn new(pieces: std::sync::mpsc::Receiver<Vec<u8>>) -> Self {
-        Self { pieces, current: Vec::new(), at: 0 }
+        Self { coming: pieces, current: Vec::new(), at: 0 }
     }
 }
 
 impl Read for Pieces {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.current.len() {
-            match self.pieces.recv() {
+            match self.coming.recv() {
                 Err(_) => return Ok(0),
                 Ok(piece) => (self.current, self.at) = (piece, 0),
             }

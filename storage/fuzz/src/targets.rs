@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 
-use parsers::ledger::{self, Recorder as _};
+use parsers::ledger::{self, Recorder as _, Unrecorded};
 use parsers::oci::{Document, ImageFile, Index, Platform};
 use parsers::reference::Reference;
 use parsers::tarball::TarReader;
@@ -57,7 +57,7 @@ fn unpacked(data: &[u8]) {
         whiteouts: data.len() % 2 == 0,
         limits: Limits { entries: 200, bytes: 1 << 20 },
     };
-    let _ = unpack(&mut TarReader::new(data), fd.as_fd(), &options);
+    let _ = unpack(&mut TarReader::new(data), fd.as_fd(), &options, &mut Unrecorded);
     assert_eq!(std::fs::read(&canary).expect("the canary is there"), b"alive");
     assert_eq!(std::fs::read_dir(dir.path()).expect("the directory is there").count(), 2);
     drop(fd);

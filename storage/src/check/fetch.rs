@@ -38,8 +38,7 @@ impl Check<'_> {
         manifest: bool,
     ) -> Result<Box<dyn Read + Send>, String> {
         let access = self.options.access.get(reference.domain()).cloned().unwrap_or_default();
-        let session =
-            Session::to_pull(reference, access, self.store.origin()).map_err(|e| e.to_string())?;
+        let session = Session::to_pull(reference, access, self.store.origin()).map_err(|e| e.to_string())?;
         if manifest {
             let answer = self.runtime.block_on(session.manifest(reference, digest.as_str()));
             return Ok(Box::new(Cursor::new(answer.map_err(|e| e.to_string())?)));

@@ -179,7 +179,7 @@ impl Store {
         let (file, scratch) = tar;
         let (file, scratch) = (Arc::new(file), Arc::new(scratch));
         let open = move || {
-            let scratch = Scratch { file: Arc::clone(&file), at: 0, _scratch: Arc::clone(&scratch) };
+            let scratch = Scratch { file: Arc::clone(&file), at: 0, _deleted: Arc::clone(&scratch) };
             Ok(Box::new(scratch) as Box<dyn Read + Send>)
         };
         let again: Option<Again> = Some(Box::new(open.clone()));
@@ -294,7 +294,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 struct Scratch {
     file: Arc<std::fs::File>,
     at: u64,
-    _scratch: Arc<crate::content::TemporaryPath>,
+    _deleted: Arc<crate::content::TemporaryPath>,
 }
 
 impl Read for Scratch {

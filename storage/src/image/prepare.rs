@@ -108,7 +108,9 @@ fn copy_directory(root: BorrowedFd<'_>, image_path: &str, into: &Path) -> io::Re
             let to = davit_sys::beneath::open_root(into).map_err(|e| e.source)?;
             copy_open_tree(from.as_fd(), to.as_fd(), Source::Plain).map(|()| true)
         }
-        Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
         Err(e) => Err(e.source),
     }
 }

@@ -106,12 +106,11 @@ impl Store {
         for name in names {
             for (record, tag) in self.named(name)? {
                 let there = images.iter().position(|i| i.record.id == record.id);
-                let at = match there {
-                    Some(at) => at,
-                    None => {
-                        images.push(self.outgoing_image(record, format)?);
-                        images.len() - 1
-                    }
+                let at = if let Some(at) = there {
+                    at
+                } else {
+                    images.push(self.outgoing_image(record, format)?);
+                    images.len() - 1
                 };
                 if let Some(tag) = tag.filter(|t| !images[at].tags.contains(t)) {
                     images[at].tags.push(tag);

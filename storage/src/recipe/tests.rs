@@ -38,8 +38,9 @@ fn header(size: u64) -> tar::Header {
 
 fn sample() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
+    let large = vec![7; 100_000];
     for (path, content) in
-        [("a/empty", &b""[..]), ("a/one", b"1"), ("b", &[7; 100_000]), (&"long/".repeat(60), b"x")]
+        [("a/empty", &b""[..]), ("a/one", b"1"), ("b", &large), (&"long/".repeat(60), b"x")]
     {
         let path = if path.ends_with('/') { format!("{path}name") } else { path.to_owned() };
         builder.append_data(&mut header(content.len() as u64), path, content).unwrap();

@@ -38,8 +38,11 @@ pub(super) struct Archiver<W> {
     pub(super) tar: TarWriter<W>,
     style: Style,
     /// Under which name a file was written, and how many further names it has.
-    links: HashMap<(u64, u64), (Box<[u8]>, u64)>,
+    links: HashMap<Inode, (Box<[u8]>, u64)>,
 }
+
+/// Device and inode number.
+type Inode = (u64, u64);
 
 struct Frame {
     /// Below the root.

@@ -50,12 +50,12 @@ pub fn piped<E: std::error::Error + Send + Sync + 'static>(
             let _ = last.blocking_send(Err(io::Error::other(e)));
         }
     })?;
-    Ok(Pieces { pieces, current: Vec::new(), at: 0 })
+    Ok(Pieces { coming: pieces, current: Vec::new(), at: 0 })
 }
 
 /// What [`piped`] reads from.
 pub struct Pieces {
-    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
+    coming: mpsc::Receiver<io::Result<Vec<u8>>>,
     current: Vec<u8>,
     at: usize,
 }
@@ -63,7 +63,7 @@ pub struct Pieces {
 impl Read for Pieces {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.at == self.current.len() {
-            match self.pieces.blocking_recv() {
+            match self.coming.blocking_recv() {
                 None => return Ok(0),
                 Some(piece) => (self.current, self.at) = (piece?, 0),
             }

@@ -100,15 +100,15 @@ impl<'a, S: Sink> Compare<'a, S> {
     pub(super) fn run(mut self) -> Result<S, TreeError> {
         let way = if self.upper.is_some() { Way::Upper } else { Way::Whole };
         let old = Some(self.lower.root());
-        self.enter(Subdirectory { path: Vec::new(), old, way, pending: Some(Change::Modified) })?;
+        self.enter(&Subdirectory { path: Vec::new(), old, way, pending: Some(Change::Modified) })?;
         Ok(self.sink)
     }
 
-    fn enter(&mut self, sub: Subdirectory) -> Result<(), TreeError> {
+    fn enter(&mut self, sub: &Subdirectory) -> Result<(), TreeError> {
         let depth = self.pending.len();
         self.pending.extend(sub.pending.map(|change| (sub.path.clone(), change)));
-        for below in self.directory(&sub)? {
-            self.enter(below)?;
+        for below in self.directory(sub)? {
+            self.enter(&below)?;
         }
         // Unless something below has been told: then none is pending.
         self.pending.truncate(depth);

@@ -228,7 +228,7 @@ fn data<R: Skip>(
 ) -> Result<(), TreeError> {
     use crate::tarball::TarError;
     use std::io::Write;
-    let mut buffer = [0u8; 32 << 10];
+    let mut buffer = vec![0u8; 32 << 10];
     let mut from = tar.data();
     while length > 0 {
         let want = buffer.len().min(usize::try_from(length).unwrap_or(usize::MAX));

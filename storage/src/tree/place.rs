@@ -84,7 +84,7 @@ pub(super) struct Overlay {
 impl Overlay {
     /// The directories that a description of a mount names; `None` when it is no overlay, or one without an upper directory.
     pub(super) fn of(mount: &Mount) -> Option<Self> {
-        if mount.kind.to_string() != "overlay" {
+        if mount.kind != "overlay" {
             return None;
         }
         let mut overlay = Self {
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn both_spellings_of_lower_directories_are_understood() {
         let mount = |options: &[&str]| Mount {
-            kind: "overlay",
+            kind: "overlay".into(),
             source: "overlay".into(),
             options: options.iter().map(ToString::to_string).collect(),
         };

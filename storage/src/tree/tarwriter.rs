@@ -49,7 +49,6 @@ impl<W: Write> TarWriter<W> {
 
     /// A sparse file: `entry.sparse` says which parts of `file` are written.
     pub fn append_sparse(&mut self, entry: &Entry, map: &SparseMap, file: &std::fs::File) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
         let mut text = format!("{}\n", map.parts.len()).into_bytes();
         for (offset, length) in &map.parts {
             write!(text, "{offset}\n{length}\n")?;
@@ -64,20 +63,7 @@ impl<W: Write> TarWriter<W> {
             let written = self.copy(part, *length)?;
             self.zeros(length - written)?;
         }
-        self.pad(size)?;
-        return Ok(());
-
-        struct PartOf<'a> {
-            file: &'a std::fs::File,
-            at: u64,
-        }
-        impl Read for PartOf<'_> {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                let n = self.file.read_at(buf, self.at)?;
-                self.at += n as u64;
-                Ok(n)
-            }
-        }
+        self.pad(size)
     }
 
     /// Writes the end mark and answers what is below.
@@ -270,6 +256,21 @@ fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'=');
     out.extend_from_slice(value);
     out.push(b'\n');
+}
+
+/// A file from some offset on.
+struct PartOf<'a> {
+    file: &'a std::fs::File,
+    at: u64,
+}
+
+impl Read for PartOf<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt as _;
+        let n = self.file.read_at(buf, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
 }
 
 #[cfg(test)]

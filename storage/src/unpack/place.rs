@@ -348,7 +348,7 @@ impl Content<'_> {
     }
 
     fn hash_hole(&mut self, mut length: u64, holes: u64) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while length > 0 && holes <= MAX_HASHED_HOLES {
             let n = ZEROS.len().min(usize::try_from(length).unwrap_or(usize::MAX));
             self.hasher.update(&ZEROS[..n]);

@@ -52,7 +52,7 @@ impl Host {
     /// Starts a daemon with this as its storaged.toml.
     pub async fn with_config(toml: &str) -> Self {
         let tmp = tempfile::Builder::new().prefix("davit-st").tempdir().unwrap();
-        let mut host = Self { tmp, tmpfs: None, rootless: false, daemon: None };
+        let mut host = Self { tmp, tmpfs: None, rootless: false, env: Vec::new(), daemon: None };
         host.configure(toml);
         host.start().await;
         host

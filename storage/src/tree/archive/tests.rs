@@ -25,7 +25,7 @@ fn unpacked(tar: &[u8], into: &Path) {
         whiteouts: false,
         limits: Limits::default(),
     };
-    unpack(&mut TarReader::new(tar), open(into).as_fd(), &options).unwrap();
+    unpack(&mut TarReader::new(tar), open(into).as_fd(), &options, &mut crate::ledger::Unrecorded).unwrap();
 }
 
 /// A line for each file with all that should survive.

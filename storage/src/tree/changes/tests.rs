@@ -53,13 +53,13 @@ impl Fixture {
             options.push(format!("workdir={}", self.path().join("work").display()));
         }
         options.extend(self.extra.clone());
-        Mount { kind: "overlay", source: "overlay".into(), options }
+        Mount { kind: "overlay".into(), source: "overlay".into(), options }
     }
 
     fn tree(&self) -> Tree {
         let mount = if self.copied {
             let source = self.path().join("fs").display().to_string();
-            Mount { kind: "bind", source, options: vec!["rbind".into()] }
+            Mount { kind: "bind".into(), source, options: vec!["rbind".into()] }
         } else {
             self.overlay(&["top", "low"], true)
         };
@@ -121,7 +121,8 @@ impl Fixture {
             whiteouts: true,
             limits: Limits::default(),
         };
-        unpack(&mut TarReader::new(tar.as_slice()), new.as_fd(), &options).unwrap();
+        unpack(&mut TarReader::new(tar.as_slice()), new.as_fd(), &options, &mut crate::ledger::Unrecorded)
+            .unwrap();
         let container = self.tree();
         let mut image = self.tree();
         image.at = self.path().join("at2");
@@ -246,11 +247,11 @@ fn a_name_that_means_a_deletion_is_left_out() {
 
 #[test]
 fn a_running_change_of_the_root_is_kept() {
+    use std::os::unix::fs::MetadataExt;
     let fixture = Fixture::new(&[], false);
     fixture.does("chmod 1777 .; echo x > file");
     assert_eq!(fixture.told(), ["A /file"]);
     assert_eq!(fixture.commits_to_the_same_but_for_places(), ["./", "file"]);
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(fixture.path().join("new").metadata().unwrap().mode() & 0o7777, 0o1777);
 }
 
@@ -275,7 +276,8 @@ impl Fixture {
         while let Some(entry) = reader.next_entry().unwrap() {
             names.push(String::from_utf8(entry.path).unwrap());
         }
-        unpack(&mut TarReader::new(tar.as_slice()), dir.as_fd(), &options).unwrap();
+        unpack(&mut TarReader::new(tar.as_slice()), dir.as_fd(), &options, &mut crate::ledger::Unrecorded)
+            .unwrap();
         names
     }
 }

@@ -156,7 +156,7 @@ fn layer(
     for (n, (number, bytes)) in files.iter().enumerate() {
         let group = n as u64 / FILES_A_DIRECTORY;
         let parent = format!("usr/lib/layer{index}/{:02}/{:03}", group % 40, group / 40);
-        if n as u64 % FILES_A_DIRECTORY == 0 {
+        if (n as u64).is_multiple_of(FILES_A_DIRECTORY) {
             entry(&mut tar, tar::EntryType::Directory, &format!("{parent}/"), 0o755, &[])?;
         }
         random.content(&mut content, usize::try_from(*bytes)?);
@@ -268,7 +268,7 @@ impl Random {
                 into.push(b'a' + (word % 26) as u8);
                 word /= 26;
             }
-            into.push(if rank % 11 == 0 { b'\n' } else { b' ' });
+            into.push(if rank.is_multiple_of(11) { b'\n' } else { b' ' });
         }
     }
 
