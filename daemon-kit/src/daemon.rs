@@ -70,6 +70,29 @@ pub enum ListenError {
 pub struct Listener {
     inner: StdUnixListener,
     rootless: bool,
+    own: Option<OwnSocket>,
+}
+
+/// A socket's file that nobody else removes: it goes with the daemon, unless another daemon has bound the path meanwhile.
+#[derive(Debug)]
+struct OwnSocket {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OwnSocket {
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()))
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        if Self::identity(&self.path) == Some(self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Listener {
@@ -79,13 +102,15 @@ impl Listener {
             Some(inner) => inner,
             None => Self::bind_path(&layout.socket(short), if layout.rootless { 0o600 } else { 0o660 })?,
         };
-        Ok(Self { inner, rootless: layout.rootless })
+        Ok(Self { inner, rootless: layout.rootless, own: None })
     }
 
     /// Binds `run/<short>.sock` for what the daemon serves besides its own contract; never handed over.
     pub fn bind_beside(layout: &Layout, short: &str) -> Result<Self, ListenError> {
-        let inner = Self::bind_path(&layout.socket(short), if layout.rootless { 0o600 } else { 0o660 })?;
-        Ok(Self { inner, rootless: layout.rootless })
+        let path = layout.socket(short);
+        let inner = Self::bind_path(&path, if layout.rootless { 0o600 } else { 0o660 })?;
+        let own = OwnSocket::identity(&path).map(|identity| OwnSocket { path, identity });
+        Ok(Self { inner, rootless: layout.rootless, own })
     }
 
     /// The connections of those who may call.
@@ -220,7 +245,10 @@ impl Daemon {
             stop: self.stop.clone(),
         };
         let routes = routes.add_service(PluginServer::new(plugin));
-        for (listener, routes) in self.beside.drain(..) {
+        // Removed when we return.
+        let mut own_sockets = Vec::new();
+        for (mut listener, routes) in self.beside.drain(..) {
+            own_sockets.extend(listener.own.take());
             let incoming = listener.incoming().map_err(ServeError::Socket)?;
             let serving = Server::builder()
                 .add_routes(routes)
@@ -250,6 +278,7 @@ impl Daemon {
             result = serving => result.map_err(ServeError::Server)?,
             () = drained_late => tracing::info!("cut streams that had not ended"),
         }
+        drop(own_sockets);
         tracing::info!(daemon = self.name, "stopped");
         Ok(())
     }

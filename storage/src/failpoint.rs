@@ -63,10 +63,16 @@ pub const POINTS: &[&str] = &[
     "volume.removed",
 ];
 
+/// Points whose tests are not the storms that go through all of [`POINTS`].
+pub const OTHER_POINTS: &[&str] = &["volume.filled", "check.repair"];
+
 /// Passes a point.
 #[cfg(debug_assertions)]
 pub fn pass(name: &str) {
-    debug_assert!(POINTS.contains(&name), "the point {name} is not in the list");
+    debug_assert!(
+        POINTS.contains(&name) || OTHER_POINTS.contains(&name),
+        "the point {name} is not in the list"
+    );
     debug::die(name);
     debug::stall(name);
 }

@@ -161,6 +161,10 @@ impl<R: Skip> TarReader<R> {
         let gnu_sparse = header.entry_type() == EntryType::GNUSparse;
         let pax_sparse = pending.pax.sparse.clone();
         pending.pax.apply(&mut entry);
+        // Before POSIX, a directory was a file whose name ends with a slash: the whole name, of which a header may hold a part.
+        if header.entry_type() == EntryType::Regular && entry.path.ends_with(b"/") {
+            entry.kind = Kind::Directory;
+        }
         if entry.size != size {
             self.enter(entry.size);
         }

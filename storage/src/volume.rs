@@ -283,7 +283,7 @@ impl Volumes {
                         .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
                         .at("sync the file system of", &staged)?;
                 }
-                crate::failpoint::pass("volume.filled");
+                failpoint::pass("volume.filled");
                 std::fs::rename(&staged, &data).at("rename", &staged)?;
                 if record.anonymous { Ok(()) } else { Ok(sync(&volume)?) }
             });

@@ -38,7 +38,7 @@ fn inside(host: &Host, volume: &str) -> Vec<String> {
 async fn killed_while_a_volume_is_made_or_filled_it_is_whole_or_not_there() {
     let mut host = Host::new().await;
     with_data(&host).await;
-    host.restart_with(&[("DAVIT_FAILPOINT", "volume.made")]).await;
+    host.restart_with(&[("DAVIT_FAILPOINT", "volume.recorded")]).await;
     let create = pb::CreateVolumeRequest { name: "v".into(), ..Default::default() };
     assert!(host.volumes().create(create.clone()).await.is_err());
     host.restart_with(&[("DAVIT_FAILPOINT", "volume.filled")]).await;
@@ -120,7 +120,7 @@ async fn lists_and_prefixes_survive_a_restart_and_digests_go_with_their_tags() {
     host.make_from_host("tools", &["/bin/true"]).await.unwrap();
     let before = host.list().await;
     assert_eq!(before.len(), 2);
-    assert!(before.iter().all(|i| i.diff_ids.is_empty() && i.size > 0));
+    assert!(before.iter().all(|i| i.size > 0));
     host.kill();
     host.start().await;
     assert_eq!(host.list().await, before);

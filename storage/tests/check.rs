@@ -75,7 +75,7 @@ fn rich_layer() -> Vec<u8> {
 
 /// A host with the image "rich" of two layers, whose ledgers are there.
 async fn rich_host() -> (Host, PathBuf, Layout) {
-    let host = Host::new().await;
+    let host = Host::with_config("keep_layer_archives = true").await;
     let (base, rich) = (Tar::new().file("base", "base").file("removed", "x").end(), rich_layer());
     let layout = image("rich", &[(base.clone(), &base), (gzip(&rich), &rich)]);
     host.load_bytes(layout.tar()).await.unwrap();
@@ -260,7 +260,7 @@ async fn damaged_blobs_are_named_and_without_a_registry_the_advice_is_clear() {
 
 #[tokio::test]
 async fn blobs_and_files_come_back_from_the_registry_that_the_image_was_pulled_from() {
-    let host = Host::new().await;
+    let host = Host::with_config("keep_layer_archives = true").await;
     let rich = rich_layer();
     let layout = image("rich", &[(gzip(&rich), &rich)]);
     let dir = host.tmp.path().join("layout");
@@ -352,7 +352,7 @@ async fn a_repair_that_is_killed_at_any_step_leaves_the_layer_no_worse() {
         host.kill();
         let log = std::fs::File::create(host.tmp.path().join("doomed.log")).unwrap();
         let mut command = host.command();
-        command.env("DAVIT_FAILPOINT", format!("check-repair:{step}"));
+        command.env("DAVIT_FAILPOINT", format!("check.repair:{step}"));
         let mut doomed = command.stderr(log).stdout(Stdio::null()).spawn().unwrap();
         while client::connect(&host.socket()).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -419,4 +419,49 @@ mod registry {
             let _ = self.process.wait();
         }
     }
+}
+
+#[tokio::test]
+async fn a_layer_without_a_stored_archive_is_checked_and_comes_back_from_where_it_was_pushed() {
+    let host = Host::new().await;
+    let plain = Tar::new().file("kept", "kept").file("data", "some text").end();
+    host.load_bytes(image("plain", &[(plain.clone(), &plain)]).tar()).await.unwrap();
+    assert_clean(&host, "just loaded").await;
+    let diff_id = Digest::of(&plain);
+    assert!(!host.names("blobs").contains(&diff_id.hex().to_owned()), "the plain tar is not kept");
+    let layer = tree::of_layer(&host.state(), diff_id.hex());
+    let (before, recipe) = (tree::listing(&layer), layer.parent().unwrap().join("recipe"));
+    // A recipe that makes something else is told, though all files are whole.
+    let good = std::fs::read(&recipe).unwrap();
+    std::fs::write(&recipe, &good[..good.len() / 2]).unwrap();
+    let told = check(&host, false).await.unwrap();
+    assert!(
+        told.findings.len() == 1 && told.findings[0].detail.contains("recipe"),
+        "{}",
+        show(&told.findings)
+    );
+    std::fs::write(&recipe, &good).unwrap();
+    // Nobody has the bytes: the damage is told with what to do.
+    damage::flip(&layer.join("data"), None);
+    let told = check(&host, true).await.unwrap();
+    assert!(!told.findings[0].repaired && told.findings[0].why_not.contains("load or pull it again"));
+    damage::flip(&layer.join("data"), None);
+    assert_eq!(tree::listing(&layer), before);
+    // A registry to which it was pushed has them, compressed.
+    let registry = registry::Registry::start(host.tmp.path());
+    let name = format!("127.0.0.1:{}/plain:1", registry.port);
+    host.images().tag(pb::TagRequest { source: "plain".into(), target: name.clone() }).await.unwrap();
+    let push = pb::PushRequest { reference: name, ..Default::default() };
+    let mut pushing = host.images().push(push).await.unwrap().into_inner();
+    while pushing.message().await.unwrap().is_some() {}
+    damage::flip(&layer.join("data"), None);
+    std::fs::remove_file(layer.join("kept")).unwrap();
+    let repaired = check(&host, true).await.unwrap();
+    assert!(
+        repaired.findings.len() == 2 && repaired.findings.iter().all(|f| f.repaired),
+        "{}",
+        show(&repaired.findings)
+    );
+    assert_eq!(tree::listing(&layer), before);
+    assert_clean(&host, "repaired").await;
 }

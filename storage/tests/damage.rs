@@ -36,7 +36,7 @@ async fn tag(host: &Host, source: &str, target: &str) -> Result<(), Error> {
 
 fn whole(host: &Host, corpus: &Corpus, images: &[pb::Image]) {
     for diff_id in images.iter().flat_map(|i| &i.diff_ids) {
-        let tree = host.state().join("layers").join(&diff_id[7..]);
+        let tree = host.state().join("layers").join(&diff_id[7..]).join("fs");
         assert_eq!(corpus.layers[corpus.by_diff_id(diff_id)].differs(&tree), None);
     }
 }

@@ -5,11 +5,14 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
 
+use sha2::{Digest as _, Sha256};
+
 use super::compare::{self, Difference};
 use super::expected::Tree;
 use super::pace::Pace;
 use super::pristine::{Pristine, ledger_of, tree_of, unpack_verified};
 use super::{Check, CheckError, Finding, Problem, repair};
+use crate::digest::Digest;
 use crate::failure::At as _;
 use crate::layer::LayerHandle;
 use crate::ledger::LedgerError;
@@ -33,7 +36,10 @@ impl Check<'_> {
     pub(super) fn layer(&self, record: &LayerRecord, pace: &mut Pace<'_>) -> Result<(), CheckError> {
         // A lease: it stays while we look.
         let Ok(Some(handle)) = self.store.layers.present(&self.store.metadata, &record.diff_id) else {
-            return Ok(());
+            // Removed meanwhile, or a record without its tree.
+            let lost = matches!(self.store.metadata.layer(&record.diff_id), Ok(Some(_)))
+                && !self.store.layers.path(&record.diff_id).exists();
+            return if lost { self.no_directory(record, &io::ErrorKind::NotFound.into()) } else { Ok(()) };
         };
         let done = self.leased_layer(record, pace);
         drop::<LayerHandle>(handle);
@@ -54,13 +60,42 @@ impl Check<'_> {
             Err(e) => return self.no_directory(record, &e.source),
         };
         match self.ledger(record)? {
-            Ledger::Good(tree) => self.compared(record, &root, &tree, None, pace),
+            Ledger::Good(tree) => {
+                let whole = self.compared(record, &root, &tree, None, pace)?;
+                // With a damaged tree the recipe cannot be judged.
+                if whole && record.recipe && !self.options.quick {
+                    self.recipe(record, pace)?;
+                }
+                Ok(())
+            }
             Ledger::Later(why) => {
                 self.found(self.about(record, why));
                 Ok(())
             }
             Ledger::Bad(why) => self.without_ledger(record, &root, &why, pace),
         }
+    }
+
+    /// Whether the layer's plain tar can be made again, which saving and pushing it need.
+    fn recipe(&self, record: &LayerRecord, pace: &mut Pace<'_>) -> Result<(), CheckError> {
+        let archive = self.store.layer_archive(record).and_then(|a| a.reader());
+        let detail = match archive {
+            Err(e) => format!("its recipe cannot be read: {e}"),
+            Ok(mut tar) => {
+                let mut hasher = Sha256::new();
+                let read = pace.read_all(&mut tar, |bytes| hasher.update(bytes));
+                pace.go_on().map_err(|_| CheckError::Cancelled)?;
+                match read {
+                    Err(e) => format!("its recipe is damaged: {e}"),
+                    Ok(_) if Digest::of_hasher(hasher) == record.diff_id => return Ok(()),
+                    Ok(_) => "its recipe is damaged: it makes another archive".to_owned(),
+                }
+            }
+        };
+        let detail = format!("{detail}; the files are whole, but the image cannot be saved or pushed");
+        let why_not = if self.options.repair { AGAIN.to_owned() } else { String::new() };
+        self.found(Finding { problem: Problem::Blob, why_not, ..self.about(record, detail) });
+        Ok(())
     }
 
     fn about(&self, record: &LayerRecord, detail: String) -> Finding {
@@ -197,7 +232,7 @@ impl Check<'_> {
             }
         }
         self.found(finding);
-        self.compared(record, root, &tree, Some(pristine), pace)
+        self.compared(record, root, &tree, Some(pristine), pace).map(drop)
     }
 
     fn compared(
@@ -207,7 +242,7 @@ impl Check<'_> {
         tree: &Tree,
         pristine: Option<Pristine>,
         pace: &mut Pace<'_>,
-    ) -> Result<(), CheckError> {
+    ) -> Result<bool, CheckError> {
         let options = compare::Options {
             opaque: self.store.namespace.opaque(),
             rootless: self.store.rootless,
@@ -231,7 +266,9 @@ impl Check<'_> {
             });
         };
         let mut damaged = Vec::new();
+        let mut whole = true;
         let count = compare::compare(tree, root.as_fd(), options, pace, &mut |difference| {
+            whole = false;
             if self.options.repair {
                 damaged.push(difference);
             } else {
@@ -241,7 +278,7 @@ impl Check<'_> {
         })?;
         self.files.fetch_add(count, Ordering::Relaxed);
         if damaged.is_empty() {
-            return Ok(());
+            return Ok(whole);
         }
         let whiteouts = !tree.spells_whiteouts();
         let mut pristine = pristine.map(Ok);
@@ -254,7 +291,7 @@ impl Check<'_> {
         for (difference, outcome) in damaged.iter().zip(outcomes) {
             tell(difference, Some(outcome));
         }
-        Ok(())
+        Ok(whole)
     }
 }
 

@@ -58,13 +58,13 @@ pub(super) fn repair(
     // What is in a directory comes after it.
     let mut order: Vec<usize> = (0..damaged.len()).collect();
     order.sort_by(|a, b| damaged[*a].path.cmp(&damaged[*b].path));
-    failpoint::pass("check-repair");
+    failpoint::pass("check.repair");
     let mut outcomes: Vec<Result<(), String>> = vec![Ok(()); damaged.len()];
     for at in order {
         pace.go_on().map_err(|_| CheckError::Cancelled)?;
         outcomes[at] = repair.one(&damaged[at], pace);
     }
-    failpoint::pass("check-repair");
+    failpoint::pass("check.repair");
     repair.set_times();
     for (difference, outcome) in damaged.iter().zip(&mut outcomes) {
         if outcome.is_ok() {
@@ -182,9 +182,9 @@ impl Repair<'_> {
         if there.is_some_and(|f| (f.kind == FileType::Directory) || wanted.kind == Kind::Directory) {
             self.move_away(dir.as_fd(), name)?;
         }
-        failpoint::pass("check-repair");
+        failpoint::pass("check.repair");
         said("put it in place", rustix::fs::renameat(&self.scratch, &made, &dir, name))?;
-        failpoint::pass("check-repair");
+        failpoint::pass("check.repair");
         if wanted.kind == Kind::Directory {
             // What comes back into it changes its time.
             let time = wanted.mtime.unwrap_or_default();
@@ -284,7 +284,7 @@ impl Repair<'_> {
             {
                 self.move_away(dir.as_fd(), name)?;
             }
-            failpoint::pass("check-repair");
+            failpoint::pass("check.repair");
             said("put it in place", rustix::fs::renameat(&self.scratch, &made, &dir, name))?;
         }
         Ok(())

@@ -202,6 +202,7 @@ impl Metadata {
 
     /// Takes names from an image that stays; `image` is its record as it is to be.
     pub fn untag(&self, tags: &[String], image: &ImageRecord) -> Result<(), MetadataError> {
+        self.db.writable()?;
         let size = self.size_of(image, &mut BTreeMap::new())?;
         let json = serde_json::to_vec(image)
             .map_err(|source| MetadataError::Record { key: image.id.to_string(), source })?;

@@ -80,8 +80,6 @@ impl Entry {
         let path = header.path_bytes().into_owned();
         let old = header.as_old();
         let kind = match header.entry_type() {
-            // Before POSIX, a directory was a file whose name ends with a slash.
-            EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
             EntryType::Directory => Kind::Directory,
             EntryType::Symlink => Kind::Symlink,

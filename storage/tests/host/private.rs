@@ -301,8 +301,13 @@ impl Host {
         Ok(drain(stream).await?.remove(0))
     }
 
+    /// All images, with their layers, which lists leave out.
     pub async fn list(&self) -> Vec<pb::Image> {
-        self.images().list(pb::ListImagesRequest::default()).await.unwrap().into_inner().images
+        let mut all = self.images().list(pb::ListImagesRequest::default()).await.unwrap().into_inner().images;
+        for image in &mut all {
+            image.diff_ids = self.inspect(&image.id).await.unwrap().image.unwrap().diff_ids;
+        }
+        all
     }
 
     pub async fn inspect(&self, reference: &str) -> Result<pb::InspectImageResponse, Error> {

@@ -59,7 +59,7 @@ fn names(corpus: &Corpus, known: &mut [Known], images: &[pb::Image]) {
 async fn layers(host: &Host, corpus: &Corpus, images: &[pb::Image]) {
     let all: BTreeSet<&String> = images.iter().flat_map(|i| &i.diff_ids).collect();
     for diff_id in all {
-        let tree = host.state().join("layers").join(&diff_id["sha256:".len()..]);
+        let tree = host.state().join("layers").join(&diff_id["sha256:".len()..]).join("fs");
         if let Some(difference) = corpus.layers[corpus.by_diff_id(diff_id)].differs(&tree) {
             panic!("a layer is damaged: {difference}\n{}", host.log());
         }
@@ -95,8 +95,8 @@ async fn snapshots(host: &Host, corpus: &Corpus, known: &mut [Known], death: Dea
             }
             assert_eq!(lower, layers.len(), "{key}: {mounts:?}");
             for layer in layers {
-                let hex = &corpus.layers[layer].diff_id["sha256:".len()..];
-                assert!(mounts[0].options.iter().any(|o| o.ends_with(hex)), "{key} has not {hex}");
+                let tree = format!("{}/fs", &corpus.layers[layer].diff_id["sha256:".len()..]);
+                assert!(mounts[0].options.iter().any(|o| o.ends_with(&tree)), "{key} has not {tree}");
             }
         }
     }

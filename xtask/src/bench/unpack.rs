@@ -1,12 +1,15 @@
 //! `cargo xtask bench unpack`: load and pull of a large image, every engine in turn on the same disk.
 //!
-//! Before each run the engine's image is removed and the disk is quiet (sync); before a cold run the page cache is dropped as
-//! well. davit's time includes its fsyncs; what the others have not written when they say "done" is not counted against
-//! them, but shown: the time that a `sync` takes afterwards.
+//! Every run has an engine of its own with an empty state, so that nothing is deleted between runs: ext4 passes over inodes that
+//! were deleted in the last minute when it looks for free ones, and after the removal of 60,000 files every engine's time is
+//! ruled by that search. What a round has made is removed at its end, and [`PAUSE`] waited. Before each run the disk is quiet
+//! (sync) and the page cache dropped; before a warm run the source is read again. davit's time includes its fsyncs; what the
+//! others have not written when they say "done" is not counted against them, but shown: the time that a `sync` takes afterwards.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use davit_tests::Registry;
@@ -44,16 +47,11 @@ pub struct Options {
     out: PathBuf,
 }
 
-/// One engine's commands for one thing.
-struct Job {
-    what: &'static str,
-    engine: usize,
-    /// The name in the report: podman's host also runs skopeo.
-    name: &'static str,
-    run: String,
-    /// Removes the image and all its layers.
-    clear: String,
-}
+/// After a round's files are deleted, until ext4 takes their inodes as free.
+const PAUSE: Duration = Duration::from_secs(65);
+/// Engine, whose host and daemons it needs, and what it is called in the report.
+const ENGINES: [(&str, &str); 5] =
+    [("davit", "davit"), ("podman", "podman"), ("podman", "skopeo"), ("docker", "docker"), ("ctr", "ctr")];
 
 /// Measures and writes the report.
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -64,33 +62,36 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     davit_tests::host::use_binaries(&binaries);
     let fixtures = binaries.parent().context("a profile directory has a parent")?.join("fixtures");
     let image = Image::make(options.size, &fixtures)?;
-    let mut only = options.only.clone();
-    if only.iter().any(|o| o == "skopeo") {
-        only.push("podman".into());
-    }
-    if only.is_empty() {
-        only.extend(["davit", "podman", "docker", "ctr"].map(str::to_owned));
-    }
-    let peers = peers::set_up(&only, false)?;
-    let registries: Vec<Registry> =
-        peers.iter().map(|p| Registry::writable(&p.host, &image.storage())).collect();
-    let name = registries.first().context("no engine is installed")?.image("bench/unpack:1");
-    let jobs: Vec<Job> = jobs(&peers, &image, &name)
-        .into_iter()
-        .filter(|j| options.only.is_empty() || options.only.iter().any(|o| o == j.name))
-        .filter(|j| options.what.is_empty() || options.what.iter().any(|w| w == j.what))
-        .collect();
+    let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
     let mut samples = Vec::new();
+    let mut versions = BTreeMap::new();
     for round in 1..=options.rounds {
-        for cold in [true, false] {
-            for job in &jobs {
-                let sample = measure(&peers[job.engine], job, cold)?;
+        // Kept to the end of the round.
+        let mut used: Vec<(Peer, Option<Registry>)> = Vec::new();
+        for (cold, what) in [(true, "load"), (true, "pull"), (false, "load"), (false, "pull")] {
+            for (engine, name) in ENGINES.into_iter().filter(|(_, name)| wanted(&options.only, name)) {
+                if !wanted(&options.what, what) {
+                    continue;
+                }
+                let Some(peer) = peers::set_up(&[engine.to_owned()], false)?.pop() else { continue };
+                let registry = (what == "pull").then(|| Registry::writable(&peer.host, &image.storage()));
+                let reference = registry.as_ref().map(|r| r.image("bench/unpack:1")).unwrap_or_default();
+                let command = command(name, what, &image, &reference);
+                let source = if what == "load" { image.archive().into() } else { image.storage() };
+                let sample = measure(&peer, what, name, &command, (!cold).then_some(source))?;
                 println!("round {round}: {sample}");
                 samples.push(sample);
+                versions.insert(peer.name, peer.version.clone());
+                used.push((peer, registry));
             }
         }
+        drop(used);
+        rustix::fs::sync();
+        if round < options.rounds {
+            std::thread::sleep(PAUSE);
+        }
     }
-    let report = Report::new(options.rounds, options.size, &peers, samples);
+    let report = Report::new(options.rounds, options.size, versions, samples);
     let out = cargo::root().join(&options.out);
     fs::create_dir_all(&out)?;
     println!("\n{}", report.markdown());
@@ -99,57 +100,38 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn jobs(peers: &[Peer], image: &Image, name: &str) -> Vec<Job> {
+fn command(name: &str, what: &str, image: &Image, reference: &str) -> String {
     let archive = image.archive();
-    let mut jobs = Vec::new();
-    for (engine, peer) in peers.iter().enumerate() {
-        let mut job = |what, name, run: String, clear: &str| {
-            jobs.push(Job { what, engine, name, run, clear: clear.to_owned() });
-        };
-        match peer.name {
-            "davit" => {
-                let clear = format!("davit rmi -f bench/unpack:1 {name}");
-                job("load", "davit", format!("davit load -q -i {archive}"), &clear);
-                job("pull", "davit", format!("davit pull -q {name}"), &clear);
-            }
-            "docker" => {
-                let clear = "docker image prune -af";
-                job("load", "docker", format!("docker load -q -i {archive}"), clear);
-                job("pull", "docker", format!("docker pull -q {name}"), clear);
-            }
-            "podman" => {
-                let clear = "podman image prune -af";
-                job("load", "podman", format!("podman load -q -i {archive}"), clear);
-                job("pull", "podman", format!("podman pull -q --tls-verify=false {name}"), clear);
-                let skopeo = "skopeo --insecure-policy copy -q --src-tls-verify=false";
-                let to = "containers-storage:localhost/bench/unpack:1";
-                job("load", "skopeo", format!("{skopeo} docker-archive:{archive} {to}"), clear);
-                job("pull", "skopeo", format!("{skopeo} docker://{name} {to}"), clear);
-            }
-            "ctr" => {
-                let clear = format!("ctr image rm --sync {name} docker.io/bench/unpack:1");
-                job("load", "ctr", format!("ctr image import {archive}"), &clear);
-                job("pull", "ctr", format!("ctr image pull --plain-http {name}"), &clear);
-            }
-            _ => {}
-        }
+    let skopeo = "skopeo --insecure-policy copy -q --src-tls-verify=false";
+    let to = "containers-storage:localhost/bench/unpack:1";
+    match (name, what) {
+        ("davit" | "docker" | "podman", "load") => format!("{name} load -q -i {archive}"),
+        ("davit" | "docker", _) => format!("{name} pull -q {reference}"),
+        ("podman", _) => format!("podman pull -q --tls-verify=false {reference}"),
+        ("skopeo", "load") => format!("{skopeo} docker-archive:{archive} {to}"),
+        ("skopeo", _) => format!("{skopeo} docker://{reference} {to}"),
+        (_, "load") => format!("ctr image import {archive}"),
+        _ => format!("ctr image pull --plain-http {reference}"),
     }
-    jobs
 }
 
-fn measure(peer: &Peer, job: &Job, cold: bool) -> anyhow::Result<Sample> {
+fn measure(
+    peer: &Peer,
+    what: &'static str,
+    name: &'static str,
+    command: &str,
+    read_before: Option<PathBuf>,
+) -> anyhow::Result<Sample> {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    // It fails where there is nothing to remove.
-    peer.run(&words(&job.clear), 0);
-    quiet(peer);
-    // In both cases the source is read once before, so that cold means just that: out of the page cache.
-    if cold {
-        fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
+    if let Some(source) = &read_before {
+        read_through(source).with_context(|| format!("cannot read {}", source.display()))?;
     }
-    let peak = peer.host.sh("for p in /proc/[0-9]*; do grep -q davit-storaged $p/comm && echo 5 > $p/clear_refs; done 2>/dev/null; true");
-    ensure!(peak.code == 0, "{peak}");
+    let reset = "for p in /proc/[0-9]*; do grep -q davit-storaged $p/comm && echo 5 > $p/clear_refs; done 2>/dev/null; true";
+    peer.host.sh(reset);
     let begin = Instant::now();
-    let ran = peer.run(&words(&job.run), 0);
+    let ran = peer.run(&words(command), 0);
     let seconds = begin.elapsed().as_secs_f64();
     ensure!(ran.code == 0, "{}: {ran}", peer.name);
     let begin = Instant::now();
@@ -158,15 +140,13 @@ fn measure(peer: &Peer, job: &Job, cold: bool) -> anyhow::Result<Sample> {
     let script = "for p in /proc/[0-9]*; do grep -qx davit-storaged $p/comm 2>/dev/null && grep ^VmHWM $p/status; done; true";
     let peak = peer.host.sh(script);
     let peak_kilobytes = peak.stdout.split_whitespace().nth(1).and_then(|n| n.parse().ok());
-    peer.run(&words(&job.clear), 0);
-    Ok(Sample { what: job.what, engine: job.name, cold, seconds, sync, peak_kilobytes })
+    Ok(Sample { what, engine: name, cold: read_before.is_none(), seconds, sync, peak_kilobytes })
 }
 
-/// Waits until what the last engine removed is gone and written.
-fn quiet(peer: &Peer) {
-    if peer.name == "davit" {
-        let emptied = "i=0; while [ -n \"$(ls -A \"$DAVIT_STATE_DIR/storage/trash\" 2>/dev/null)\" ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done";
-        peer.host.sh(emptied);
+/// Reads a file, or all files below a directory.
+fn read_through(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return fs::read_dir(path)?.try_for_each(|entry| read_through(&entry?.path()));
     }
-    rustix::fs::sync();
+    std::io::copy(&mut fs::File::open(path)?, &mut std::io::sink()).map(drop)
 }

@@ -6,7 +6,6 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use super::image::Size;
-use crate::bench::peers::Peer;
 use crate::bench::report::{machine, quantile};
 
 /// One run.
@@ -50,8 +49,12 @@ pub struct Report {
 
 impl Report {
     /// Takes what was measured.
-    pub fn new(rounds: usize, size: Size, peers: &[Peer], samples: Vec<Sample>) -> Self {
-        let versions = peers.iter().map(|p| (p.name, p.version.clone())).collect();
+    pub fn new(
+        rounds: usize,
+        size: Size,
+        versions: BTreeMap<&'static str, String>,
+        samples: Vec<Sample>,
+    ) -> Self {
         Self { machine: machine(), rounds, files: size.files, bytes: size.bytes, versions, samples }
     }
 
