@@ -19,34 +19,12 @@ pub fn set(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> io::Result<()> {
 
 /// Reads an attribute; `None` when the file has none of this name or the file system knows no attributes.
 pub fn get(fd: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    let mut value = vec![0u8; 256];
-    loop {
-        match rustix::fs::fgetxattr(fd, name, value.as_mut_slice()) {
-            Ok(n) => {
-                value.truncate(n);
-                return Ok(Some(value));
-            }
-            Err(rustix::io::Errno::RANGE) if value.len() < MAX => value.resize(MAX, 0),
-            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
-            Err(e) => return Err(e.into()),
-        }
-    }
+    whole(|buf| rustix::fs::fgetxattr(fd, name, buf))
 }
 
 /// The names of all attributes that the caller may see.
 pub fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
-    let mut names = vec![0u8; 1024];
-    loop {
-        match rustix::fs::flistxattr(fd, names.as_mut_slice()) {
-            Ok(n) => {
-                names.truncate(n);
-                return Ok(split(&names));
-            }
-            Err(rustix::io::Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
-            Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(e) => return Err(e.into()),
-        }
-    }
+    Ok(split(&whole(|buf| rustix::fs::flistxattr(fd, buf))?.unwrap_or_default()))
 }
 
 /// Sets an attribute of `name` in the directory `dir`, not following a symbolic link.

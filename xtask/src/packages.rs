@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail, ensure};
 
 /// Debian's package and a program of it.
 const NEEDED: &[(&str, &str)] = &[
+    ("acl", "setfacl"),
     ("apache2-utils", "htpasswd"),
+    ("attr", "setfattr"),
     ("bind9-dnsutils", "dig"),
     ("btrfs-progs", "mkfs.btrfs"),
     ("busybox-static", "busybox"),
@@ -17,6 +19,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("crun", "crun"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
+    ("e2fsprogs", "mkfs.ext4"),
+    ("g++", "g++"),
     ("gzip", "gzip"),
     ("iproute2", "ip"),
     ("jq", "jq"),
@@ -24,6 +28,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("netcat-openbsd", "nc"),
     ("nftables", "nft"),
     ("openssl", "openssl"),
+    ("podman", "podman"),
     ("procps", "ps"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),

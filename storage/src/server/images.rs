@@ -29,7 +29,9 @@ fn absolute(path: &str) -> Result<PathBuf, Status> {
 /// Whether the daemon sees the regular file that its client means.
 fn is_same_file(path: &std::path::Path, dev: u64, ino: u64) -> bool {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.dev() == dev && m.ino() == ino)
+    let same = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.dev() == dev && m.ino() == ino);
+    // One that only the client may read is sent by it.
+    same && std::fs::File::open(path).is_ok()
 }
 
 #[tonic::async_trait]

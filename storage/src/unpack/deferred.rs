@@ -1,6 +1,7 @@
 //! What directories get last: making something in a directory changes its time, and a setgid bit or a default ACL would be
 //! inherited by what is made in it.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +30,8 @@ struct Directory {
 pub(super) struct Deferred {
     directories: Vec<Directory>,
     acls: usize,
+    /// Which of them has the ACL of a path.
+    with_acl: HashMap<Vec<u8>, usize>,
 }
 
 impl Deferred {
@@ -37,9 +40,17 @@ impl Deferred {
         self.acls + size <= MAX_ACLS
     }
 
+    /// The ACL that a directory will have by an earlier entry.
+    pub(super) fn acl_of(&self, path: &[u8]) -> Option<&[u8]> {
+        self.with_acl.get(path).and_then(|n| self.directories[*n].acl.as_deref())
+    }
+
     /// Remembers a directory. A later entry of the same one wins.
     pub(super) fn add(&mut self, path: &[u8], mode: Option<u32>, acl: Option<&[u8]>, time: Time) {
         self.acls += acl.map_or(0, <[u8]>::len);
+        if acl.is_some() {
+            self.with_acl.insert(path.to_vec(), self.directories.len());
+        }
         self.directories.push(Directory { path: path.to_vec(), mode, acl: acl.map(<[u8]>::to_vec), time });
     }
 

@@ -168,6 +168,7 @@ impl Unpacker<'_> {
             let value = davit_sys::xattr::get(dir, &name).map_err(|e| io_error("look at", &entry.path, e))?;
             present.extend(value.map(|v| (name.into_encoded_bytes(), v)));
         }
+        present.extend(self.deferred.acl_of(path).map(|acl| (DEFAULT_ACL.to_vec(), acl.to_vec())));
         let opaque = present.iter().any(|(n, _)| n == self.options.namespace.opaque().as_bytes());
         let kept =
             |name: &[u8]| !davit_cowfs::is_reserved_xattr(name) && !name.starts_with(b"security.selinux");

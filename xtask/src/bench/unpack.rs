@@ -77,8 +77,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 let registry = (what == "pull").then(|| Registry::writable(&peer.host, &image.storage()));
                 let reference = registry.as_ref().map(|r| r.image("bench/unpack:1")).unwrap_or_default();
                 let command = command(name, what, &image, &reference);
-                let source = if what == "load" { image.archive().into() } else { image.storage() };
-                let sample = measure(&peer, what, name, &command, (!cold).then_some(source))?;
+                let source: PathBuf = if what == "load" { image.archive().into() } else { image.storage() };
+                let sample = measure(&peer, what, name, &command, (!cold).then_some(source.as_path()))?;
                 println!("round {round}: {sample}");
                 samples.push(sample);
                 versions.insert(peer.name, peer.version.clone());
@@ -120,12 +120,12 @@ fn measure(
     what: &'static str,
     name: &'static str,
     command: &str,
-    read_before: Option<PathBuf>,
+    read_before: Option<&Path>,
 ) -> anyhow::Result<Sample> {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     rustix::fs::sync();
     fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
-    if let Some(source) = &read_before {
+    if let Some(source) = read_before {
         read_through(source).with_context(|| format!("cannot read {}", source.display()))?;
     }
     let reset = "for p in /proc/[0-9]*; do grep -q davit-storaged $p/comm && echo 5 > $p/clear_refs; done 2>/dev/null; true";
