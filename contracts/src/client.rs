@@ -34,8 +34,8 @@ fn endpoint() -> Endpoint {
     // The authority is not used: the connector ignores it.
     Endpoint::from_static("http://davit.invalid")
         .connect_timeout(Duration::from_secs(10))
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
 }
 
 fn connector(

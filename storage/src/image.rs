@@ -210,8 +210,16 @@ impl Store {
 
 /// A stored tag as people write it. It was normalised when it was stored, so that taking docker.io's part off is enough.
 pub(crate) fn familiar(canonical: &str) -> String {
+    // Without parsing, which a long list would feel.
     let Some(rest) = canonical.strip_prefix("docker.io/") else { return canonical.to_owned() };
-    rest.strip_prefix("library/").filter(|r| !r.contains('/')).unwrap_or(rest).to_owned()
+    let short = rest.strip_prefix("library/").filter(|r| !r.contains('/')).unwrap_or(rest);
+    let (first, several) = short.split_once('/').map_or((short, false), |(first, _)| (first, true));
+    let ambiguous =
+        if several { first.contains(['.', ':']) || first == "localhost" } else { first.len() > 64 };
+    if !ambiguous {
+        return short.to_owned();
+    }
+    Reference::parse(canonical).map_or_else(|_| canonical.to_owned(), |r| r.familiar())
 }
 
 #[cfg(test)]

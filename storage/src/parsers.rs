@@ -5,6 +5,7 @@
 pub mod digest;
 #[path = "archive/docker.rs"]
 mod docker;
+pub mod failpoint;
 pub mod failure;
 pub mod ledger;
 pub mod oci;

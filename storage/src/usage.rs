@@ -72,7 +72,7 @@ impl Store {
         };
         let mut out = DiskUsage { images, blobs: blob_usage, ..DiskUsage::default() };
         let shared = shared(&contents);
-        for summary in self.list_images(&crate::filter::Filters::default())? {
+        for summary in self.list_images(&crate::filter::Filters::default(), false)? {
             let bytes = shared.get(&summary.id).copied().unwrap_or(0);
             out.image.push((summary, bytes));
         }

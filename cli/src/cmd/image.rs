@@ -42,10 +42,11 @@ pub async fn list(app: &App, args: &ListArgs) -> Outcome {
     if let Some(value) = &args.reference {
         filter.push(Filter { key: "reference".into(), value: value.clone() });
     }
-    let request = ListImagesRequest { all: args.all, filter, ..ListImagesRequest::default() };
-    let answer = app.storage(app.images().await?.list(request)).await?;
     let template = args.format.as_deref().unwrap_or_default();
     let digests = args.digests || template.contains(".Digest") || template == "json";
+    let request =
+        ListImagesRequest { all: args.all, filter, short: !digests, ..ListImagesRequest::default() };
+    let answer = app.storage(app.images().await?.list(request)).await?;
     let mut lines: Vec<_> = answer.images.iter().flat_map(|i| view::image::lines(i, digests)).collect();
     if args.quiet {
         // An image with several names is one image.

@@ -37,8 +37,9 @@ pub struct Summary {
 const LISTED: [&str; 6] = ["reference", "label", "before", "since", "until", "dangling"];
 
 impl Store {
-    /// Images that match all filters, newest first.
-    pub fn list_images(&self, filters: &Filters) -> Result<Vec<Summary>, Error> {
+    /// Images that match all filters, newest first. `short`: without labels, platform, and digests of repositories that are
+    /// among the references.
+    pub fn list_images(&self, filters: &Filters, short: bool) -> Result<Vec<Summary>, Error> {
         filters.only(&[&LISTED[..], &["label!"]].concat())?;
         let mut names: HashMap<Digest, Vec<String>> = HashMap::new();
         for (tag, id) in self.metadata.tags()? {
@@ -47,9 +48,10 @@ impl Store {
             }
         }
         let counts = self.snapshots.counts();
+        let by_label = ["label", "label!"].iter().any(|key| filters.values(key).next().is_some());
         let mut all: Vec<Summary> = self
             .metadata
-            .summaries()?
+            .summaries(short && !by_label)?
             .into_iter()
             .map(|row| {
                 let mut references = names.remove(&row.id).unwrap_or_default();
@@ -58,6 +60,15 @@ impl Store {
             })
             .collect();
         self.filter(&mut all, filters)?;
+        if short {
+            for summary in &mut all {
+                let references = std::mem::take(&mut summary.references);
+                let named = |repository: &str| references.iter().any(|r| repository_of(r) == repository);
+                summary.digests.retain(|d| !named(repository_of(d)));
+                summary.references = references;
+                summary.labels.clear();
+            }
+        }
         all.sort_by(|a, b| {
             b.created_unix_ns.cmp(&a.created_unix_ns).then_with(|| a.references.cmp(&b.references))
         });
@@ -98,12 +109,16 @@ impl Store {
 
 /// docker's rule: the whole reference or its repository.
 fn matches(pattern: &str, reference: &str) -> bool {
+    glob(pattern, reference) || glob(pattern, repository_of(reference))
+}
+
+/// A reference without its tag and digest.
+fn repository_of(reference: &str) -> &str {
     let named = reference.split_once('@').map_or(reference, |(name, _)| name);
-    let repository = match named.rsplit_once(':') {
+    match named.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => name,
         _ => named,
-    };
-    glob(pattern, reference) || glob(pattern, repository)
+    }
 }
 
 impl Summary {

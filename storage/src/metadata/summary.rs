@@ -93,8 +93,8 @@ impl Metadata {
         })
     }
 
-    /// Every image in short, by id.
-    pub fn summaries(&self) -> Result<Vec<SummaryRow>, MetadataError> {
+    /// Every image in short, by id; `bare`: without platform and labels.
+    pub fn summaries(&self, bare: bool) -> Result<Vec<SummaryRow>, MetadataError> {
         let txn = self.db.begin_read().map_err(failed("read"))?;
         let table = txn.open_table(SUMMARIES).map_err(failed("read"))?;
         let mut out = Vec::with_capacity(usize::try_from(table.len().map_err(failed("read"))?).unwrap_or(0));
@@ -102,6 +102,12 @@ impl Metadata {
             let (id, row) = row.map_err(failed("read"))?;
             let Ok(id) = Digest::parse(id.value()) else { continue };
             let (created_unix_ns, size, (os, architecture, variant), digests, labels) = row.value();
+            if bare {
+                let (platform, labels) = (Platform::default(), BTreeMap::new());
+                let repo_digests = digests.into_iter().map(str::to_owned).collect();
+                out.push(SummaryRow { id, created_unix_ns, size, platform, repo_digests, labels });
+                continue;
+            }
             out.push(SummaryRow {
                 id,
                 created_unix_ns,
@@ -278,10 +284,10 @@ mod tests {
     fn rows_follow_their_records() {
         let tmp = tempfile::tempdir().unwrap();
         let db = filled(tmp.path());
-        let mut sizes: Vec<u64> = db.summaries().unwrap().iter().map(|r| r.size).collect();
+        let mut sizes: Vec<u64> = db.summaries(false).unwrap().iter().map(|r| r.size).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [10, 15]);
-        let row = db.summaries().unwrap().into_iter().find(|r| r.id == Digest::of(&[1])).unwrap();
+        let row = db.summaries(false).unwrap().into_iter().find(|r| r.id == Digest::of(&[1])).unwrap();
         assert_eq!((row.labels["a"].as_str(), row.created_unix_ns), ("b", 1));
         assert!(
             db.tagged_unix_ns(&row.id).unwrap() > 0 && db.tagged_unix_ns(&Digest::of(&[2])).unwrap() == 0
@@ -291,18 +297,18 @@ mod tests {
         assert!(db.tags().unwrap().is_empty());
         assert_eq!(db.by_repo_digest(&row.repo_digests[0]).unwrap(), Some(Digest::of(&[2])));
         db.remove(&[], &[Digest::of(&[1])], &[], &[]).unwrap();
-        assert_eq!((db.summaries().unwrap().len(), db.image_count().unwrap()), (1, 1));
+        assert_eq!((db.summaries(false).unwrap().len(), db.image_count().unwrap()), (1, 1));
     }
 
     #[test]
     fn an_older_database_gets_its_rows() {
         let tmp = tempfile::tempdir().unwrap();
         let db = filled(tmp.path());
-        let whole = db.summaries().unwrap();
+        let whole = db.summaries(false).unwrap();
         db.write(|txn| Ok(txn.delete_table(SUMMARIES)?)).unwrap();
         drop(db);
         let db = Metadata::open(&tmp.path().join("db"), true).unwrap();
-        assert_eq!(db.summaries().unwrap(), whole);
+        assert_eq!(db.summaries(false).unwrap(), whole);
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl pb::images_server::Images for Images {
         let r = request.into_inner();
         let filters = messages::filters(r.filters, r.filter);
         let images = blocking(&self.0, move |store| {
-            Ok(store.list_images(&filters)?.into_iter().map(messages::image).collect())
+            Ok(store.list_images(&filters, r.short)?.into_iter().map(messages::image).collect())
         })
         .await?;
         Ok(Response::new(pb::ListImagesResponse { images }))
