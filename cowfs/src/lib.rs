@@ -1,7 +1,7 @@
-//! The overlay on-disk format that kernel overlayfs defined, as names and rules without any I/O.
+//! davit's copy-on-write file system, and the overlay on-disk format that it shares with the kernel.
 //!
-//! Who writes it: davit-storaged's unpack. Who reads it: the kernel's overlayfs, fuse-overlayfs and (later) davit's own
-//! FUSE file system. Nothing here has state.
+//! Nothing here knows of FUSE: [`CowFs`] answers operations on inode numbers from directories on disk, so all of it can be tested
+//! without a mount. `davit-cowfs-fuse` translates the kernel's requests into these calls.
 //!
 //! The format (kernel: Documentation/filesystems/overlayfs.rst):
 //! - *whiteout*: a character device 0:0 named like what it hides;
@@ -11,6 +11,15 @@
 //!
 //! Layer tars spell the same with file names (OCI image-spec, layer.md): `.wh.NAME` and `.wh..wh..opq`.
 
+mod config;
+mod fs;
 mod name;
+mod types;
 
+pub use config::{Config, IdMap, IdRange, OpenError, Redirect, Squash};
+pub use fs::CowFs;
 pub use name::{Namespace, OPAQUE_VALUE, TarName, WHITEOUT_RDEV, is_reserved_xattr, tar_name};
+pub use types::{Attr, Caller, Change, DirEntry, Ino, Kind, ROOT, RenameMode, StatFs, Time, TimeChange};
+
+/// The error of every operation: what the caller of the system call sees.
+pub use rustix::io::Errno;
