@@ -13,6 +13,7 @@ pub mod fork;
 pub mod loopback;
 pub mod mount;
 pub mod netns;
+pub mod pages;
 pub mod private_mounts;
 pub mod process;
 pub mod pty;
