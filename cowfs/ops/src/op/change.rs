@@ -24,7 +24,11 @@ fn prepare(with: &[String]) -> Result<()> {
 }
 
 /// Does one thing with each name.
-fn each(stage: &Stage, names: &[String], mut one: impl FnMut(&str) -> std::io::Result<()>) -> Result<Measured> {
+fn each(
+    stage: &Stage,
+    names: &[String],
+    mut one: impl FnMut(&str) -> std::io::Result<()>,
+) -> Result<Measured> {
     stage.time(|| {
         names.iter().try_for_each(|n| one(n))?;
         Ok(names.len())
