@@ -11,6 +11,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod fork;
 pub mod loopback;
+pub mod mapping;
 pub mod mount;
 pub mod netns;
 pub mod pages;

@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-supervisor", &["davit-layout", "davit-sys"]),
     ("davit-cowfs", &["davit-sys"]),
     ("davit-fs-ops", &["davit-sys"]),
+    ("davit-cowfs-trials", &["davit-sys", "davit-tests"]),
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs"]),
     ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit"]),
     ("davit-runtime-core", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-wire"]),

@@ -53,7 +53,9 @@ fn what_fio_writes_is_read_again() {
             std::fs::write(lower.join("jobs"), &jobs).unwrap();
             sh(
                 lower,
-                &format!("for f in plain odd mapped direct large; do head -c {size}M /dev/urandom > $f; done"),
+                &format!(
+                    "for f in plain odd mapped direct large; do head -c {size}M /dev/urandom > $f; done"
+                ),
             );
         },
         work: &|root| {

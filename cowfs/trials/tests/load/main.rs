@@ -21,11 +21,11 @@ use davit_cowfs_trials::mount::{Engine, Layers, Manner};
 /// What a test is made of. Each part is given the directory to do it in.
 struct Load<'a> {
     /// Fills the lower layer.
-    prepare: &'a dyn Fn(&Path),
+    prepare: &'a (dyn Fn(&Path) + Sync),
     /// Works on the mount.
-    work: &'a dyn Fn(&Path),
+    work: &'a (dyn Fn(&Path) + Sync),
     /// Looks at what the work has made.
-    verify: &'a dyn Fn(&Path),
+    verify: &'a (dyn Fn(&Path) + Sync),
 }
 
 impl Load<'_> {

@@ -12,7 +12,9 @@ const CHROOT: &str = "export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/
 
 /// Runs a script with the tree as its root.
 fn inside(root: &Path, script: &str) -> String {
-    let script = format!("{CHROOT}mount -t proc proc proc; exec </dev/null; chroot . sh -ec '{script}' 2>&1; umount proc");
+    let script = format!(
+        "{CHROOT}mount -t proc proc proc; exec </dev/null; chroot . sh -ec '{script}' 2>&1; umount proc"
+    );
     sh(root, &script)
 }
 
