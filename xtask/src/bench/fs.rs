@@ -17,6 +17,7 @@ mod engine;
 mod inside;
 mod plan;
 mod report;
+mod work;
 
 pub use inside::run as run_inside;
 
@@ -30,10 +31,10 @@ pub struct Options {
     /// How often each operation runs on each engine
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// A tenth of the work, two rounds, no look at memory
+    /// A tenth of each operation, two rounds, no real work, no look at memory
     #[arg(long)]
     quick: bool,
-    /// Only these operations (see `davit-fs-ops list`)
+    /// Only these operations (see `davit-fs-ops list`) and real work (untar, dpkg, git-clone, ...)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these engines: kernel, 1.10, 2.0, cowfs
@@ -69,6 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         None => build()?,
     };
     let at = tempfile::tempdir()?;
+    davit_tests::host::use_binaries(&binaries);
     let plan = plan(options, &binaries, at.path())?;
     let mut lines = Vec::new();
     for privilege in PRIVILEGES.into_iter().filter(|p| wanted(&options.privilege, p)) {
@@ -90,7 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 fn build() -> anyhow::Result<PathBuf> {
-    let packages = ["-p", "davit-fs-ops", "-p", "davit-cowfs-fuse"];
+    let packages = ["-p", "davit-fs-ops", "-p", "davit-cowfs-fuse", "-p", "davit-tests"];
     cargo::run(cargo::cargo(&["build", "--release", "--bins"]).args(packages))?;
     Ok(cargo::target_directory()?.join("release"))
 }
@@ -104,9 +106,16 @@ fn plan(options: &Options, binaries: &Path, at: &Path) -> anyhow::Result<Plan> {
     let listed = Command::new(&program).arg("list").output().context("cannot run davit-fs-ops")?;
     let all: Vec<Op> =
         serde_json::Deserializer::from_slice(&listed.stdout).into_iter().collect::<Result<_, _>>()?;
-    if let Some(unknown) = options.only.iter().find(|o| !all.iter().any(|op| op.name == **o)) {
+    let works = work::all();
+    if let Some(unknown) = options.only.iter().find(|o| !all.iter().chain(&works).any(|op| op.name == **o)) {
         bail!("{unknown} is no operation; see {} list", program.display());
     }
+    let asked = |op: &Op| {
+        if options.quick { options.only.contains(&op.name) } else { wanted(&options.only, &op.name) }
+    };
+    let works: Vec<Op> = works.into_iter().filter(asked).collect();
+    let sources = (!works.is_empty())
+        .then(|| (davit_tests::fixture::debian().rootfs_tar(), davit_tests::fixture::packages().debs()));
     let mut engines = engine::installed(binaries, |name| wanted(&options.engine, name))?;
     for also in &options.also {
         let (name, more) = also.split_once('=').context("--also takes NAME=OPTIONS")?;
@@ -116,6 +125,8 @@ fn plan(options: &Options, binaries: &Path, at: &Path) -> anyhow::Result<Plan> {
     let placements = ["one", "free"].into_iter().filter(|p| wanted(&options.placement, p));
     Ok(Plan {
         ops: all.into_iter().filter(|op| wanted(&options.only, &op.name)).collect(),
+        works,
+        sources,
         engines,
         placements: placements.map(str::to_owned).collect(),
         rounds: if options.quick { options.rounds.min(2) } else { options.rounds },

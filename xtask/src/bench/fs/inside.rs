@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::engine::Engine;
 use super::plan::{Line, Op, Plan};
+use super::work::{self, Sources};
 
 /// One layer above the other, as `davit-fs-ops lowers` makes them.
 const LOWERS: [&str; 4] = ["0", "1", "2", "3"];
@@ -26,29 +27,27 @@ pub fn run(privilege: &str) -> anyhow::Result<()> {
     mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some("mode=0755,size=80%"))
         .with_context(|| format!("cannot mount a tmpfs on {}", at.display()))?;
     let stage = Stage { privilege, plan: &plan, at };
+    let part = plan.part.to_string();
     stage.must(
-        Command::new(&plan.program)
-            .arg("lowers")
-            .arg(stage.at.join("lower"))
-            .args(["--part", &plan.part.to_string()]),
+        Command::new(&plan.program).arg("lowers").arg(stage.at.join("lower")).args(["--part", &part]),
     )?;
-    let all = sched_getaffinity(Pid::from_raw(0))?;
-    for placement in &plan.placements {
-        sched_setaffinity(Pid::from_raw(0), &if placement == "one" { last_of(&all)? } else { all })?;
-        for _ in 0..plan.rounds {
-            for op in &plan.ops {
-                for engine in &plan.engines {
-                    stage
-                        .sample(placement, op, engine)
-                        .with_context(|| format!("{} on {}", op.name, engine.name))?;
-                }
-            }
-        }
+    stage.everywhere(&plan.ops, |engine, op| stage.operation(engine, op))?;
+    stage.clear()?;
+    // Other users' files cannot be made in a user namespace that has one user.
+    if let (Some((rootfs, debs)), "root") = (&plan.sources, privilege) {
+        let sources = Sources { rootfs, debs };
+        let lower = stage.at.join("lower/0");
+        fs::create_dir_all(&lower)?;
+        work::prepare(&lower, &sources)?;
+        stage.everywhere(&plan.works, |engine, op| {
+            stage.mounted(engine, &LOWERS[..1], || {
+                Ok((work::run(&op.name, &stage.at.join("merged"), &sources)?, 1))
+            })
+        })?;
+        stage.clear()?;
     }
-    sched_setaffinity(Pid::from_raw(0), &all)?;
     // Only root of the machine can make the kernel forget.
     if plan.memory > 0 && privilege == "root" {
-        fs::remove_dir_all(stage.at.join("lower"))?;
         let million = ["million", "--files", &plan.memory.to_string()].map(str::to_owned);
         stage.must(Command::new(&plan.program).args(million).arg(stage.at.join("lower")))?;
         for engine in plan.engines.iter().filter(|e| e.has_server()) {
@@ -79,20 +78,46 @@ struct Measured {
 }
 
 impl Stage<'_> {
-    fn sample(&self, placement: &str, op: &Op, engine: &Engine) -> anyhow::Result<()> {
+    /// Times each of `ops` in both placements, round by round, engine by engine.
+    fn everywhere(
+        &self,
+        ops: &[Op],
+        measure: impl Fn(&Engine, &Op) -> anyhow::Result<(u64, u64)>,
+    ) -> anyhow::Result<()> {
+        let all = sched_getaffinity(Pid::from_raw(0))?;
+        for placement in &self.plan.placements {
+            sched_setaffinity(Pid::from_raw(0), &if placement == "one" { last_of(&all)? } else { all })?;
+            for _ in 0..self.plan.rounds {
+                for (op, engine) in ops.iter().flat_map(|op| self.plan.engines.iter().map(move |e| (op, e))) {
+                    let (nanos, units) =
+                        measure(engine, op).with_context(|| format!("{} on {}", op.name, engine.name))?;
+                    say(&Line::Sample {
+                        privilege: self.privilege.into(),
+                        placement: placement.clone(),
+                        op: op.name.clone(),
+                        engine: engine.name.clone(),
+                        nanos,
+                        units,
+                    })?;
+                }
+            }
+        }
+        Ok(sched_setaffinity(Pid::from_raw(0), &all)?)
+    }
+
+    /// Nanoseconds and units of an operation on a fresh mount.
+    fn operation(&self, engine: &Engine, op: &Op) -> anyhow::Result<(u64, u64)> {
         let mut command = Command::new(&self.plan.program);
         let part = self.plan.part.to_string();
         command.args(["run", "--part", &part, &op.name]).arg(self.at.join("merged"));
         let text = self.mounted(engine, &LOWERS, || self.must(&mut command))?;
         let Measured { nanos, units } = serde_json::from_str(&text)?;
-        say(&Line::Sample {
-            privilege: self.privilege.into(),
-            placement: placement.into(),
-            op: op.name.clone(),
-            engine: engine.name.clone(),
-            nanos,
-            units,
-        })
+        Ok((nanos, units))
+    }
+
+    /// Makes place for other lower layers.
+    fn clear(&self) -> anyhow::Result<()> {
+        remove(&self.at.join("lower"))
     }
 
     /// What the server holds after a walk, and what is left of it when the kernel has dropped its dentries and inodes.

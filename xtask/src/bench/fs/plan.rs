@@ -15,6 +15,10 @@ pub const PRIVILEGES: [&str; 2] = ["root", "userns"];
 pub struct Plan {
     /// In this order.
     pub ops: Vec<Op>,
+    /// Real work, in this order.
+    pub works: Vec<Op>,
+    /// A tar of a Debian root and a directory of packages, if there is real work.
+    pub sources: Option<(String, String)>,
     /// In turn.
     pub engines: Vec<Engine>,
     /// `one`, `free`.
