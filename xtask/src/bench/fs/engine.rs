@@ -119,18 +119,18 @@ impl Engine {
             }
         }
     }
+}
 
-    /// The resident size of its processes, in kilobytes.
-    pub fn resident(&self) -> anyhow::Result<u64> {
-        let me = std::process::id();
-        let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children"))?;
-        let sizes = children.split_whitespace().map(|pid| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-            Ok(line.trim().trim_end_matches(" kB").parse::<u64>()?)
-        });
-        sizes.sum()
-    }
+/// The resident size of this process's children, in kilobytes: of the server that is mounted.
+pub fn resident() -> anyhow::Result<u64> {
+    let me = std::process::id();
+    let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children"))?;
+    let sizes = children.split_whitespace().map(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()?)
+    });
+    sizes.sum()
 }
 
 fn is_mounted(at: &Path) -> anyhow::Result<bool> {

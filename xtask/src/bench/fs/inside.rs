@@ -11,7 +11,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use super::engine::Engine;
+use super::engine::{self, Engine};
 use super::plan::{Line, Op, Plan};
 use super::work::{self, Sources};
 
@@ -125,12 +125,12 @@ impl Stage<'_> {
         self.mounted(engine, &LOWERS[..1], || {
             let mut command = Command::new(&self.plan.program);
             let files = self.must(command.arg("visit").arg(self.at.join("merged")))?.trim().parse()?;
-            let walked = engine.resident()?;
+            let walked = engine::resident()?;
             let mut forgotten = walked;
             for _ in 0..10 {
                 fs::write("/proc/sys/vm/drop_caches", "2")?;
                 std::thread::sleep(Duration::from_millis(500));
-                forgotten = engine.resident()?;
+                forgotten = engine::resident()?;
             }
             let (privilege, engine) = (self.privilege.to_owned(), engine.name.clone());
             say(&Line::Memory { privilege, engine, files, walked, forgotten })
