@@ -75,7 +75,7 @@ impl CowFs {
         let owner = self.owner(caller)?;
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
         let make = || if covered { Err(Errno::EXIST) } else { make_at(&dir, &name, &what) };
-        let made = match make_as(owner, make) {
+        let made = match make_as(self.ids, owner, make) {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 self.make_over_whiteout(parent, &dir, &name, &what, owner)?
             }
@@ -129,7 +129,11 @@ impl CowFs {
 
     /// Whether the upper hides a name.
     pub(super) fn is_whited_out(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
-        Ok(matches!(self.probe(dir, name, UPPER)?, Probe::Whiteout))
+        Ok(match self.probe(dir, name, UPPER)? {
+            Probe::Whiteout => true,
+            Probe::Absent => self.has_aufs_whiteout(dir, name)?,
+            Probe::There(_) => false,
+        })
     }
 
     /// Makes something where the upper has a whiteout: beside it, then in its place in one step.
@@ -146,7 +150,7 @@ impl CowFs {
         let nursery = self.nursery(work, parent, dir)?;
         let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
         let finish = || {
-            let mut made = make_as(owner, || make_at(place, &fresh, what))?;
+            let mut made = make_as(self.ids, owner, || make_at(place, &fresh, what))?;
             if matches!(what, Make::Directory(_)) {
                 // What the lower layers have under this name must not show through.
                 let at = At::name(place, &fresh);
@@ -223,8 +227,11 @@ fn make_at(dir: &Fd, name: &CStr, what: &Make<'_>) -> Result<Made, Errno> {
 
 /// Makes something as its owner, so that no crash can leave it another's. Where the owner may not (the kernel has already decided that the
 /// caller may), it is made as this process and given away.
-fn make_as(owner: (u32, u32), make: impl Fn() -> Result<Made, Errno>) -> Result<Made, Errno> {
-    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+fn make_as(
+    own: (u32, u32),
+    owner: (u32, u32),
+    make: impl Fn() -> Result<Made, Errno>,
+) -> Result<Made, Errno> {
     if owner == own {
         return make();
     }

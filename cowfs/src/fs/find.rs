@@ -127,6 +127,7 @@ impl CowFs {
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => {}
                 Probe::Whiteout => return Ok(None),
+                Probe::There(_) if self.hidden_by_aufs(parent, &reals[from..k], name)? => return Ok(None),
                 Probe::There(stat) if is_dir(&stat) => {
                     return self.merged(parent, reals, k, name, &dir, stat).map(Some);
                 }
@@ -143,9 +144,7 @@ impl CowFs {
         }
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                return Ok(if self.has_aufs_whiteout(dir, name)? { Probe::Whiteout } else { Probe::Absent });
-            }
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Probe::Absent),
             Err(e) => return Err(e),
         };
         if is_whiteout(&stat) {
@@ -165,6 +164,19 @@ impl CowFs {
     /// Whether a name is bookkeeping in layers with aufs's whiteouts.
     pub(super) fn is_aufs(&self, name: &CStr) -> bool {
         self.aufs && name.to_bytes().starts_with(AUFS)
+    }
+
+    /// Whether one of these layers of a directory hides a name as aufs does. Asked only of names that a layer below them has.
+    pub(super) fn hidden_by_aufs(&self, parent: Ino, reals: &[Real], name: &CStr) -> Result<bool, Errno> {
+        if !self.aufs {
+            return Ok(false);
+        }
+        for real in reals {
+            if self.has_aufs_whiteout(&self.dir_fd(parent, real.layer)?, name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether `.wh.NAME` is there.
@@ -247,11 +259,15 @@ impl CowFs {
         (own, name): (&CStr, &CStr),
         stack: &mut Vec<Real>,
     ) -> Result<Option<Below>, Errno> {
+        let mut passed = *at;
         while let Some(real) = reals.get(*at) {
             *at += 1;
             let dir = self.dir_fd(parent, real.layer)?;
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => continue,
+                Probe::There(_) if self.hidden_by_aufs(parent, &reals[passed..*at - 1], name)? => {
+                    return Ok(None);
+                }
                 Probe::There(stat) if is_dir(&stat) => {}
                 Probe::There(_) | Probe::Whiteout => return Ok(None),
             }
@@ -264,6 +280,7 @@ impl CowFs {
                 Some(Arc::from(path))
             };
             stack.push(Real { layer: real.layer, path });
+            passed = *at;
             if *at == reals.len() {
                 return Ok(None);
             }

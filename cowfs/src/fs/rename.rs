@@ -108,13 +108,15 @@ impl CowFs {
             .filter(|h| !h.0.is_dir())
         {
             self.copy_up_in_turn(hit.ino, None)?;
-            self.name_in_upper(hit.ino, parent, name)?;
+            if hit.stat.st_nlink > 1 || hit.index.is_some() {
+                self.name_in_upper(hit.ino, parent, name)?;
+            }
         }
         if let Some(target) = target.as_mut().filter(|_| !exchange) {
             self.count_names(target)?;
         }
-        let here = self.side(from.0, &old, first)?;
-        let there = self.side(to.0, &new, second)?;
+        let here = self.side(from.0, &old, first, Some(&source))?;
+        let there = self.side(to.0, &new, second, target.as_ref())?;
         if exchange {
             let target = target.as_ref().expect("there is something to exchange with");
             return self.exchange((&here, &source), (&there, target));
@@ -141,8 +143,13 @@ impl CowFs {
         self.link_name(self.work()?, ino, parent, name.to_bytes())
     }
 
-    fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd) -> Result<Side<'a>, Errno> {
-        let (upper, lower) = self.where_is(parent, name)?;
+    fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd, hit: Option<&Hit>) -> Result<Side<'a>, Errno> {
+        let only_upper = self.reals(parent)?.len() == 1;
+        let (upper, lower) = match hit {
+            // Only the upper can have it, and there it is or is not.
+            hit if only_upper => (hit.is_some(), false),
+            _ => self.where_is(parent, name)?,
+        };
         let whiteout = !upper
             && matches!(self.probe(&dir, name, UPPER)?, Probe::Whiteout)
             && At::name(&dir, name).stat().is_ok();
