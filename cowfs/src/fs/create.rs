@@ -84,7 +84,7 @@ impl CowFs {
         let ino = self.ino(self.layer(UPPER).fs, made.stat.st_ino);
         let reals =
             matches!(what, Make::Directory(_)).then(|| Arc::from([Real { layer: UPPER, path: None }]));
-        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, index: None, data: None };
+        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, redirect: None, index: None, data: None };
         if let Some(fd) = made.fd {
             self.fds.put(Key::File(ino), fd, true);
         }

@@ -28,6 +28,8 @@ pub(super) struct Hit {
     pub(super) stat: Stat,
     /// For a directory.
     pub(super) reals: Option<Reals>,
+    /// For a directory of the upper: where it says that its lower parts are.
+    pub(super) redirect: Option<Arc<[u8]>>,
     pub(super) index: Option<Arc<[u8]>>,
     pub(super) data: Option<DataAt>,
 }
@@ -92,6 +94,7 @@ impl CowFs {
             name: name.to_bytes(),
             layer: hit.layer,
             reals: hit.reals.clone(),
+            redirect: hit.redirect.clone(),
             linked: !hit.is_dir() && (hit.stat.st_nlink > 1 || hit.index.is_some()),
             index: hit.index.clone(),
             data: hit.data.clone(),
@@ -227,6 +230,7 @@ impl CowFs {
         let top = reals[k].layer;
         let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
         let mut stack = vec![Real { layer: top, path: None }];
+        let mut redirect = None;
         if top == UPPER && self.impure(parent)? {
             ino = self.shown(&At::name(dir, name), ino)?;
         }
@@ -235,7 +239,10 @@ impl CowFs {
             let mut below = match self.mark(&fd)? {
                 Mark::Through => Some(Below::Name(name.to_owned())),
                 Mark::Opaque => None,
-                Mark::Redirect(path) => below_of(path),
+                Mark::Redirect(path) => {
+                    redirect = (top == UPPER).then(|| Arc::from(path.as_slice()));
+                    below_of(path)
+                }
             };
             self.fds.put(Key::Dir(ino, top), fd, false);
             let mut at = k + 1;
@@ -247,7 +254,7 @@ impl CowFs {
                 self.along(path, &mut stack)?;
             }
         }
-        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), index: None, data: None })
+        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None })
     }
 
     /// Looks for lower parts beside the parent's from the `at`th layer on, until one says to look elsewhere.
@@ -346,7 +353,7 @@ impl CowFs {
     ) -> Result<Hit, Errno> {
         let layer = reals[k].layer;
         let raw = self.ino(self.layer(layer).fs, stat.st_ino);
-        let mut hit = Hit { ino: raw, layer, stat, reals: None, index: None, data: None };
+        let mut hit = Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None };
         if layer == UPPER {
             if self.impure(parent)? {
                 hit.ino = self.shown(&At::name(dir, name), raw)?;

@@ -20,7 +20,7 @@ use super::{CowFs, name_of};
 use crate::at::At;
 use crate::config::Redirect;
 use crate::name::OPAQUE_VALUE;
-use crate::table::{Fd, Real, UPPER};
+use crate::table::{Fd, Real, Reals, UPPER};
 use crate::types::{Ino, RenameMode};
 
 /// overlayfs's bound on a redirect.
@@ -37,6 +37,12 @@ struct Side<'a> {
     lower: bool,
     /// The upper has a whiteout there.
     whiteout: bool,
+}
+
+/// Where a directory's parts are once it has another name.
+struct Lower {
+    reals: Reals,
+    redirect: Arc<[u8]>,
 }
 
 /// Keeps an inode known while it is worked on.
@@ -157,7 +163,7 @@ impl CowFs {
     }
 
     /// Makes a directory in the upper ready to appear under a name: answers where its parts will be then.
-    fn mark_for(&self, side: &Side<'_>, hit: &Hit, arrives: &Side<'_>) -> Result<Option<Arc<[Real]>>, Errno> {
+    fn mark_for(&self, side: &Side<'_>, hit: &Hit, arrives: &Side<'_>) -> Result<Option<Lower>, Errno> {
         if !hit.is_dir() {
             return Ok(None);
         }
@@ -174,12 +180,12 @@ impl CowFs {
             let path = self.table().path_in(hit.ino, real.layer)?;
             after.push(Real { layer: real.layer, path: Some(Arc::from(path)) });
         }
-        let path = after[1].path.as_deref().expect("just set");
+        let path = self.table().lower_path(hit.ino)?;
         if path.len() > REDIRECT_MAX {
             return Err(Errno::XDEV);
         }
-        at.set_xattr(&self.attr.redirect, path, XattrFlags::empty())?;
-        Ok(Some(after.into()))
+        at.set_xattr(&self.attr.redirect, &path, XattrFlags::empty())?;
+        Ok(Some(Lower { reals: after.into(), redirect: path.into() }))
     }
 
     fn exchange(
@@ -197,8 +203,8 @@ impl CowFs {
         let mut table = self.table();
         let gone = [table.renamed(source.ino, old, new), table.renamed(target.ino, new, old)];
         for (hit, reals) in [(source, source_reals), (target, target_reals)] {
-            if let Some(reals) = reals {
-                table.set_reals(hit.ino, reals);
+            if let Some(lower) = reals {
+                table.redirected(hit.ino, lower.reals, lower.redirect);
             }
         }
         drop(table);
@@ -240,8 +246,8 @@ impl CowFs {
             }
             let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
             gone.push(table.renamed(source.ino, old, new));
-            if let Some(reals) = reals {
-                table.set_reals(source.ino, reals);
+            if let Some(lower) = reals {
+                table.redirected(source.ino, lower.reals, lower.redirect);
             }
             drop(table);
             for gone in &gone {
