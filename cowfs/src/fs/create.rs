@@ -10,6 +10,7 @@ use super::attributes::S_ISGID;
 use super::find::{Hit, Probe, decode_rdev};
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
+use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::name::OPAQUE_VALUE;
 use crate::table::{Fd, Real, UPPER};
@@ -151,6 +152,7 @@ impl CowFs {
         let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
         let finish = || {
             let mut made = make_as(self.ids, owner, || make_at(place, &fresh, what))?;
+            pass("create.made");
             if matches!(what, Make::Directory(_)) {
                 // What the lower layers have under this name must not show through.
                 let at = At::name(place, &fresh);
@@ -170,6 +172,7 @@ impl CowFs {
             Ok(made)
         };
         let made = finish();
+        pass("create.placed");
         if made.is_err() {
             let _ = rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::empty());
             let _ = rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::REMOVEDIR);

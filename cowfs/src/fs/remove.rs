@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::find::{Hit, Probe};
 use super::{CowFs, name_of};
+use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::table::{Fd, Place, Real, UPPER};
 use crate::types::Ino;
@@ -33,6 +34,7 @@ impl CowFs {
             (true, true) => work.replace_by_whiteout(&dir, &name)?,
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
+        pass("remove.done");
         self.lost_name(parent, &name, &hit, orphan, !upper)
     }
 

@@ -19,6 +19,7 @@ use super::find::{Hit, Probe};
 use super::{CowFs, name_of};
 use crate::at::At;
 use crate::config::Redirect;
+use crate::failpoint::pass;
 use crate::name::OPAQUE_VALUE;
 use crate::table::{Fd, Real, Reals, UPPER};
 use crate::types::{Ino, RenameMode};
@@ -199,6 +200,7 @@ impl CowFs {
         self.spread_impure(there, here)?;
         let _moving = Moving::new(self, source.is_dir() || target.is_dir());
         rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, RenameFlags::EXCHANGE)?;
+        pass("rename.exchanged");
         let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
         let mut table = self.table();
         let gone = [table.renamed(source.ino, old, new), table.renamed(target.ino, new, old)];
@@ -238,7 +240,9 @@ impl CowFs {
         self.spread_impure(here, there)?;
         {
             let _moving = Moving::new(self, source.is_dir());
+            pass("rename.marked");
             self.move_in_upper(here, there, source.is_dir())?;
+            pass("rename.moved");
             let mut gone = Vec::new();
             let mut table = self.table();
             if let Some(hit) = target {
@@ -305,6 +309,7 @@ impl CowFs {
             rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), &side.dir, side.name, flags)
         };
         let swapped = swap();
+        pass("rename.cleared");
         work.discard(&fresh);
         swapped
     }
