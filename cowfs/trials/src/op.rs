@@ -22,6 +22,8 @@ pub enum Op {
     Fchmod { slot: u8, mode: u32 },
     Fchown { slot: u8, uid: Option<u32>, gid: Option<u32> },
     Futimens { slot: u8, time: u8 },
+    Flock { slot: u8, lock: Lock },
+    Lock { slot: u8, at: u64, len: u64, lock: Lock },
     Map { slot: u8, map: u8, page: u8, pages: u8, sharing: Sharing },
     MapRead { map: u8, at: u32, len: u32 },
     MapWrite { map: u8, at: u32, len: u32, seed: u8 },
@@ -65,6 +67,15 @@ pub enum Sharing {
     SharedRead,
     SharedWrite,
     Private,
+}
+
+/// A lock that is asked for without waiting, by flock(2) or fcntl(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Lock {
+    Shared,
+    Exclusive,
+    Unlock,
 }
 
 /// What mknod(2) makes.

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::op::{Node, Op, Sharing, Whence};
+use crate::op::{Lock, Node, Op, Sharing, Whence};
 use crate::trial::{Case, Step};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -59,6 +59,10 @@ fn length() -> impl Strategy<Value = u32> {
 
 fn mode() -> impl Strategy<Value = u32> {
     select(&MODES[..])
+}
+
+fn lock() -> impl Strategy<Value = Lock> {
+    select(&[Lock::Shared, Lock::Exclusive, Lock::Unlock][..])
 }
 
 fn slot() -> impl Strategy<Value = u8> {
@@ -160,6 +164,9 @@ fn by_slot() -> BoxedStrategy<Op> {
         1 => (slot(), mode()).prop_map(|(slot, mode)| Op::Fchmod { slot, mode }),
         1 => (slot(), id(), id()).prop_map(|(slot, uid, gid)| Op::Fchown { slot, uid, gid }),
         1 => (slot(), 0u8..6).prop_map(|(slot, time)| Op::Futimens { slot, time }),
+        1 => (slot(), lock()).prop_map(|(slot, lock)| Op::Flock { slot, lock }),
+        1 => (slot(), offset(), length(), lock())
+            .prop_map(|(slot, at, len, lock)| Op::Lock { slot, at, len: len.into(), lock }),
         1 => slot().prop_map(|slot| Op::Close { slot }),
     ]
     .boxed()

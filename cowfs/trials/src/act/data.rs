@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 
 use davit_sys::mapping::{self, Mapping};
-use rustix::fs::{FallocateFlags, Gid, Mode, SeekFrom, Uid};
+use nix::fcntl::FcntlArg;
+use nix::libc;
+use rustix::fs::{FallocateFlags, FlockOperation, Gid, Mode, SeekFrom, Uid};
 use rustix::io::Errno;
 
 use super::names::{done, times};
 use super::{Empty, MAPS, Result, SLOTS, Tree, stat_of};
-use crate::op::{Op, Outcome, Sharing, Whence, pattern};
+use crate::op::{Lock, Op, Outcome, Sharing, Whence, pattern};
 
 const PAGE: usize = 4096;
 
@@ -111,6 +113,30 @@ impl Tree {
                 rustix::fs::fchown(self.slot(*slot)?, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
             }
             Op::Futimens { slot, time } => rustix::fs::futimens(self.slot(*slot)?, &times(*time)),
+            Op::Flock { slot, lock } => {
+                let operation = match lock {
+                    Lock::Shared => FlockOperation::NonBlockingLockShared,
+                    Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+                    Lock::Unlock => FlockOperation::NonBlockingUnlock,
+                };
+                rustix::fs::flock(self.slot(*slot)?, operation)
+            }
+            Op::Lock { slot, at, len, lock } => {
+                let kind = match lock {
+                    Lock::Shared => libc::F_RDLCK,
+                    Lock::Exclusive => libc::F_WRLCK,
+                    Lock::Unlock => libc::F_UNLCK,
+                };
+                let range = libc::flock {
+                    l_type: kind as i16,
+                    l_whence: libc::SEEK_SET as i16,
+                    l_start: *at as i64,
+                    l_len: *len as i64,
+                    l_pid: 0,
+                };
+                let locked = nix::fcntl::fcntl(self.slot(*slot)?, FcntlArg::F_SETLK(&range));
+                locked.map(drop).map_err(super::names::to_rustix)
+            }
             other => unreachable!("{other:?} is by path"),
         })
     }

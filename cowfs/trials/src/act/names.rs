@@ -48,7 +48,7 @@ impl Tree {
                 rustix::fs::mknodat(CWD, self.at(path), kind, Mode::from_raw_mode(*mode), device)
             }
             Op::Truncate { path, len } => {
-                nix::unistd::truncate(&self.at(path), *len as i64).map_err(|e| to_rustix(e))
+                nix::unistd::truncate(&self.at(path), *len as i64).map_err(to_rustix)
             }
             Op::Chmod { path, mode } => rustix::fs::chmod(self.at(path), Mode::from_raw_mode(*mode)),
             Op::Chown { path, uid, gid, follow } => {
