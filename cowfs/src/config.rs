@@ -118,6 +118,9 @@ pub enum OpenError {
     /// `lowers` is empty.
     #[error("no lower layer was given")]
     NoLower,
+    /// More than can be numbered.
+    #[error("{0} lower layers are too many: 16383 at most")]
+    TooManyLayers(usize),
     /// `upper` without `work`, or the other way round.
     #[error("an upper layer needs a work directory, and a work directory an upper layer")]
     UpperWithoutWork,
