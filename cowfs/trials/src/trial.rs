@@ -120,7 +120,7 @@ impl<'a> Stage<'a> {
     /// Has the kernel make the case's layers; topmost first.
     fn layers(&mut self, name: &str, case: &Case) -> Vec<PathBuf> {
         let base = self.host.dir(&format!("{name}/base"));
-        layer::base(&base, self.manner.index);
+        layer::base(&base, self.manner.index && std::env::var_os("NOHARD").is_none());
         let mut lowers = vec![base];
         let manner = Manner { index: false, ..self.manner };
         for (n, steps) in case.layers.iter().enumerate() {

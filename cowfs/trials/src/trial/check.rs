@@ -73,6 +73,9 @@ impl Checks {
                 (!node.stat.is_dir() && names > node.stat.nlink).then_some(node.stat.ino)
             };
             self.loose = plain.iter().filter_map(hidden).collect();
+            if std::env::var_os("NOHARD").is_some() {
+                self.loose.extend(&self.linked);
+            }
         }
         for (who, tree, identity) in
             [("davit-cowfs", &cowfs, &mut self.cowfs), ("overlayfs", &kernel, &mut self.kernel)]
