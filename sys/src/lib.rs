@@ -16,6 +16,7 @@ pub mod loopback;
 pub mod mapping;
 pub mod mount;
 pub mod netns;
+pub mod pages;
 pub mod private_mounts;
 pub mod process;
 pub mod pty;

@@ -79,6 +79,9 @@ impl CowFs {
     /// renameat2(2).
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<(), Errno> {
         let (old, new) = (name_of(from.1)?, name_of(to.1)?);
+        if self.is_aufs(&new) {
+            return Err(Errno::INVAL);
+        }
         let source = self.find(from.0, &old)?.ok_or(Errno::NOENT)?;
         let target = self.find(to.0, &new)?;
         check_kinds(&source, target.as_ref(), mode)?;
@@ -136,7 +139,9 @@ impl CowFs {
 
     fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd) -> Result<Side<'a>, Errno> {
         let (upper, lower) = self.where_is(parent, name)?;
-        let whiteout = !upper && matches!(self.probe(&dir, name, UPPER)?, Probe::Whiteout);
+        let whiteout = !upper
+            && matches!(self.probe(&dir, name, UPPER)?, Probe::Whiteout)
+            && At::name(&dir, name).stat().is_ok();
         Ok(Side { parent, name, dir, upper, lower, whiteout })
     }
 

@@ -33,7 +33,8 @@ impl Actor {
     /// Starts one with this user and group id, without other groups, in the namespaces of the calling thread.
     pub fn start(id: u32) -> Self {
         let mut command = Command::new(binary("davit-trial-actor"));
-        let mut child = command.arg(id.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.arg(id.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (ask, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Self { child, ask, answers }
     }

@@ -120,7 +120,9 @@ pub fn changed(before: &Digest, after: &Digest) -> Option<String> {
     let changed = before.iter().find(|(path, was)| after.get(*path) != Some(*was));
     let added = || after.keys().find(|path| !before.contains_key(*path));
     changed
-        .map(|(path, was)| format!("{} of a lower layer was {was:?}, is {:?}", path.display(), after.get(path)))
+        .map(|(path, was)| {
+            format!("{} of a lower layer was {was:?}, is {:?}", path.display(), after.get(path))
+        })
         .or_else(|| added().map(|path| format!("{} of a lower layer is new", path.display())))
 }
 
@@ -163,7 +165,9 @@ pub fn base(root: &Path, hard_links: bool) {
     for path in ["c", "c/c", "b", "a/b/a", "c/c/a"] {
         make(Op::Chown { path: at(path), uid: Some(1000), gid: Some(1000), follow: true });
     }
-    for (path, mode) in [("a/b", 0o777), ("c/b", 0o1777), ("a/a", 0o4755), ("c/d", 0o2755), ("c/c/d/e", 0o600)] {
+    for (path, mode) in
+        [("a/b", 0o777), ("c/b", 0o1777), ("a/a", 0o4755), ("c/d", 0o2755), ("c/c/d/e", 0o600)]
+    {
         make(Op::Chmod { path: at(path), mode });
     }
     for (path, name) in [("b", "user.a"), ("a", "user.a"), ("c/a", "user.b"), ("c/c", "user.b")] {

@@ -26,7 +26,8 @@ const FLAGS: [(i32, u32); 8] = [
 
 /// A sequence of at most so many steps, over up to two layers that such sequences have made.
 pub fn case(steps: usize) -> impl Strategy<Value = Case> {
-    (vec(vec(layer_step(), 1..16), 0..3), vec(step(), 1..steps)).prop_map(|(layers, steps)| Case { layers, steps })
+    (vec(vec(layer_step(), 1..16), 0..3), vec(step(), 1..steps))
+        .prop_map(|(layers, steps)| Case { layers, steps })
 }
 
 /// Layers are made by root alone, and nothing is held over their end.
@@ -90,7 +91,8 @@ fn by_path() -> BoxedStrategy<Op> {
 }
 
 fn tree_changes() -> BoxedStrategy<Op> {
-    let target = prop_oneof![path(), Just("./a".to_owned()), Just("nowhere".to_owned()), Just(".".to_owned())];
+    let target =
+        prop_oneof![path(), Just("./a".to_owned()), Just("nowhere".to_owned()), Just(".".to_owned())];
     let node = select(&[Node::Regular, Node::Fifo, Node::Socket, Node::Null][..]);
     prop_oneof![
         3 => (path(), mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
@@ -112,7 +114,8 @@ fn moves() -> BoxedStrategy<Op> {
 }
 
 fn attribute_changes() -> BoxedStrategy<Op> {
-    let name = || select(&["user.a", "user.b", "trusted.c", "security.d", "nonsense"][..]).prop_map(str::to_owned);
+    let name =
+        || select(&["user.a", "user.b", "trusted.c", "security.d", "nonsense"][..]).prop_map(str::to_owned);
     let id = || select(&IDS[..]);
     let follow = any::<bool>;
     prop_oneof![

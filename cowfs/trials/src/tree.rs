@@ -128,7 +128,12 @@ pub fn false_entry(tree: &Snapshot) -> Option<String> {
         let (kind, ino) = node.entry?;
         let is = ((node.stat.mode >> 12) as u8, node.stat.ino);
         ((kind, ino) != is).then(|| {
-            format!("readdir says type {kind} inode {ino} of {}, stat type {} inode {}", text(name), is.0, is.1)
+            format!(
+                "readdir says type {kind} inode {ino} of {}, stat type {} inode {}",
+                text(name),
+                is.0,
+                is.1
+            )
         })
     })
 }

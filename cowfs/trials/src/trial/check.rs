@@ -48,11 +48,16 @@ impl Checks {
         cowfs: &Outcome,
         kernel: &Outcome,
     ) -> Result<(), String> {
-        agree(plain, cowfs, &mut self.cowfs, &self.loose).map_err(|e| format!("davit-cowfs: {e} (overlayfs: {kernel:?})"))?;
+        agree(plain, cowfs, &mut self.cowfs, &self.loose)
+            .map_err(|e| format!("davit-cowfs: {e} (overlayfs: {kernel:?})"))?;
         match op {
             Op::Map { map, sharing, .. } => {
                 let shared = *sharing != Sharing::SharedWrite;
-                if shared { self.stale.insert(*map) } else { self.stale.remove(map) };
+                if shared {
+                    self.stale.insert(*map)
+                } else {
+                    self.stale.remove(map)
+                };
             }
             Op::MapRead { map, .. } if self.stale.contains(map) => return Ok(()),
             _ => {}
