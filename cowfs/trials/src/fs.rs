@@ -107,7 +107,7 @@ impl<'a> Fs<'a> {
         self.mounted().forget();
     }
 
-    /// Unmounts it and mounts it again.
+    /// Unmounts it, if it is mounted, and mounts it again.
     #[track_caller]
     pub fn remount(&mut self) {
         self.remount_by(self.engine);
@@ -116,7 +116,9 @@ impl<'a> Fs<'a> {
     /// Unmounts it and has another engine mount the same.
     #[track_caller]
     pub fn remount_by(&mut self, engine: Engine) {
-        self.unmount();
+        if self.mounted.is_some() {
+            self.unmount();
+        }
         self.mounted = Some(self.layers.mount(engine, self.manner));
     }
 
