@@ -359,7 +359,7 @@ impl CowFs {
         }
     }
 
-    fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
+    pub(super) fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
         self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&ino).cloned()
     }
 
