@@ -159,9 +159,14 @@ impl Identity {
         Ok(())
     }
 
-    /// The same for all files of two trees that have the same names.
-    pub fn trees(&mut self, a: &Snapshot, b: &Snapshot) -> Result<(), String> {
-        for (name, node) in a {
+    /// The same for all files of two trees that have the same names, and for which `counts`.
+    pub fn trees(
+        &mut self,
+        a: &Snapshot,
+        b: &Snapshot,
+        counts: impl Fn(&Stat) -> bool,
+    ) -> Result<(), String> {
+        for (name, node) in a.iter().filter(|(_, node)| counts(&node.stat)) {
             if let Some(other) = b.get(name) {
                 self.same(node.stat.ino, other.stat.ino).map_err(|e| format!("{} {e}", text(name)))?;
             }

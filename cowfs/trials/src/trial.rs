@@ -138,8 +138,11 @@ impl<'a> Stage<'a> {
             let actor = &mut self.actors[0];
             actor.trees(&[&layers.at]);
             for step in steps {
-                if let Step::Make(_, op) = step {
-                    actor.one(op);
+                match step {
+                    // Without an index overlayfs would break them above.
+                    Step::Make(_, Op::Link { .. }) if !self.manner.index => {}
+                    Step::Make(_, op) => drop(actor.one(op)),
+                    Step::Forget | Step::Remount => {}
                 }
             }
             actor.release();
@@ -151,6 +154,8 @@ impl<'a> Stage<'a> {
 
     fn step(&mut self, step: &Step, trees: &mut Trees, checks: &mut Checks) -> Result<(), String> {
         match step {
+            // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away.
+            Step::Make(_, Op::MapWrite { .. }) if self.manner.userxattr => Ok(()),
             Step::Make(actor, op) => {
                 let actor = &mut self.actors[usize::from(*actor)];
                 let mut outcomes = actor.make(&[COWFS, KERNEL], op);

@@ -49,7 +49,8 @@ impl Tree {
             }
             // Whether this moves the file's time depends on the file system where the size stays.
             Op::Truncate { path, len }
-                if rustix::fs::stat(self.at(path)).is_ok_and(|s| s.st_size as u64 == *len) =>
+                if rustix::fs::stat(self.at(path))
+                    .is_ok_and(|s| stat_of(&s).is_file() && s.st_size as u64 == *len) =>
             {
                 Ok(())
             }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::{Trees, is};
 use crate::mount::{Engine, Manner};
-use crate::op::{Op, Outcome, Sharing};
+use crate::op::{Op, Outcome, Sharing, Stat};
 use crate::tree::{Identity, Node, Snapshot, difference, false_entry, snapshot};
 
 /// What is known while a case runs.
@@ -50,8 +50,7 @@ impl Checks {
         cowfs: &Outcome,
         kernel: &Outcome,
     ) -> Result<(), String> {
-        agree(plain, cowfs, &mut self.cowfs, &self.loose)
-            .map_err(|e| format!("davit-cowfs: {e} (overlayfs: {kernel:?})"))?;
+        self.agree_cowfs(plain, cowfs).map_err(|e| format!("davit-cowfs: {e} (overlayfs: {kernel:?})"))?;
         match op {
             Op::Map { map, sharing, .. } => {
                 let shared = *sharing != Sharing::SharedWrite;
@@ -72,6 +71,16 @@ impl Checks {
         agree(plain, kernel, &mut self.kernel, &self.loose).map_err(|e| format!("overlayfs: {e}"))
     }
 
+    fn agree_cowfs(&mut self, plain: &Outcome, cowfs: &Outcome) -> Result<(), String> {
+        let counts = numbered(self.manner);
+        let mut nobody = None;
+        let identity = match plain {
+            Outcome::Stat(stat) if !counts(stat) => &mut nobody,
+            _ => &mut self.cowfs,
+        };
+        agree(plain, cowfs, identity, &self.loose)
+    }
+
     /// Compares everything that is visible.
     pub(super) fn trees(&mut self, trees: &Trees) -> Result<(), String> {
         let plain = snapshot(&trees.plain)?;
@@ -89,12 +98,13 @@ impl Checks {
                 self.loose.extend(&self.linked);
             }
         }
+        let numbered = numbered(self.manner);
         let all = [("davit-cowfs", &cowfs, &mut self.cowfs), ("overlayfs", &kernel, &mut self.kernel)];
         let compared = if self.retired { 1 } else { 2 };
         for (who, tree, identity) in all.into_iter().take(compared) {
             let wrong = difference(&plain, tree, &self.loose)
                 .or_else(|| false_entry(tree))
-                .or_else(|| identity.as_mut().and_then(|known| known.trees(&plain, tree).err()));
+                .or_else(|| identity.as_mut().and_then(|known| known.trees(&plain, tree, numbered).err()));
             if let Some(wrong) = wrong {
                 return Err(format!("{who}: {wrong}"));
             }
@@ -105,13 +115,14 @@ impl Checks {
 
     /// After all: each engine reads what the other has written, and davit-cowfs itself shows the same again.
     pub(super) fn exchanged(&mut self, trees: &Trees) -> Result<(), String> {
+        let numbered = numbered(self.manner);
         let (plain, ..) = self.last.take().ok_or("no trees were compared")?;
         let again = trees.cowfs.mount(Engine::Cowfs, self.manner);
         let seen = snapshot(again.at()).map_err(|e| format!("davit-cowfs, mounted again: {e}"))?;
         again.unmount();
         let wrong = difference(&plain, &seen, &self.loose)
             .or_else(|| false_entry(&seen))
-            .or_else(|| self.cowfs.as_mut().and_then(|known| known.trees(&plain, &seen).err()));
+            .or_else(|| self.cowfs.as_mut().and_then(|known| known.trees(&plain, &seen, numbered).err()));
         if let Some(wrong) = wrong {
             return Err(format!("davit-cowfs, mounted again: {wrong}"));
         }
@@ -146,6 +157,11 @@ impl Checks {
         });
         (plain, other)
     }
+}
+
+/// Whose inode number stays. In a user namespace the attribute that says what was copied from where fits files and directories only.
+fn numbered(manner: Manner) -> impl Fn(&Stat) -> bool + Copy {
+    move |stat| !manner.userxattr || stat.is_dir() || stat.is_file()
 }
 
 fn agree(

@@ -28,7 +28,8 @@ fn extended_attributes_come_along_and_change() {
     on_both(Manner::ROOT, lower, |fs| {
         fs.sh("echo y >> f; chmod 700 d; chown -h 1:1 l");
         let check = "getfattr -h -d -m - --absolute-names f d l | grep -v '^$' | tr '\\n' ' '";
-        let all = "# file: f trusted.b=\"2\" user.a=\"1\" # file: d trusted.b=\"2\" # file: l trusted.l=\"3\"";
+        let all =
+            "# file: f trusted.b=\"2\" user.a=\"1\" # file: d trusted.b=\"2\" # file: l trusted.l=\"3\"";
         assert_eq!(fs.sh(check).trim(), all);
         fs.sh("setfattr -n user.a -v 9 f; setfattr -x trusted.b d; setfattr -n user.c -v 4 d");
         fs.remount();
@@ -85,10 +86,14 @@ fn acls_are_kept_inherited_and_enforced() {
         assert_eq!(other.one(&open("d/f", 1)), DENIED);
         fs.sh("echo more >> d/f");
         assert_eq!(other.one(&open("d/f", 0)), Outcome::Done);
-        assert_eq!(fs.sh("getfacl -cnE d/f | tr '\\n' ' '").trim(), "user::rw- user:1000:r-- group::--- mask::r-- other::---");
+        assert_eq!(
+            fs.sh("getfacl -cnE d/f | tr '\\n' ' '").trim(),
+            "user::rw- user:1000:r-- group::--- mask::r-- other::---"
+        );
         fs.sh("umask 077; echo x > shared/f; mkdir shared/s; setfacl -x u:1000 d/f");
         assert_eq!(other.one(&open("d/f", 0)), DENIED);
-        let inherited = "user::rw- user:1000:rwx #effective:rw- group::r-x #effective:r-- mask::rw- other::---";
+        let inherited =
+            "user::rw- user:1000:rwx #effective:rw- group::r-x #effective:r-- mask::rw- other::---";
         assert_eq!(fs.sh("getfacl -cn shared/f | tr -s '\\t\\n' '  '").trim(), inherited);
         assert!(fs.sh("getfacl -cnE shared/s").contains("default:user:1000:rwx"));
         assert_eq!(other.one(&open("shared/f", 2)), Outcome::Done);
@@ -101,7 +106,10 @@ fn acls_are_kept_inherited_and_enforced() {
         let mut other = fs.actor(1000);
         assert_eq!(other.one(&open("shared/f", 2)), DENIED);
         assert_eq!(other.one(&open("shared/s/mine", 2)), Outcome::Done);
-        assert_eq!(fs.sh("getfacl -cnE shared/s/mine | grep 1000; stat -c %A shared/s/mine"), "user:1000:rwx\n-rw-rw----");
+        assert_eq!(
+            fs.sh("getfacl -cnE shared/s/mine | grep 1000; stat -c %A shared/s/mine"),
+            "user:1000:rwx\n-rw-rw----"
+        );
         fs.sh("setfacl -b shared/s/mine; setfacl -k shared/s; echo x > shared/s/plain");
         assert_eq!(fs.sh("getfacl -cnE shared/s/mine shared/s/plain | grep -c 1000 || true"), "0");
     });
@@ -189,27 +197,31 @@ fn setuid_of_a_program_works_from_a_layer() {
 
 #[test]
 fn times_have_nanoseconds_and_reach_before_1970() {
-    on_both(Manner::ROOT, "mkdir d; echo x > f; ln -s x l; for f in d f l; do touch -h -d '1969-12-31 23:59:58.123456789 UTC' $f; done", |fs| {
-        let time = |fs: &Fs<'_>, name: &str| (fs.stat(name).st_mtime, fs.stat(name).st_mtime_nsec);
-        fs.sh("chmod 600 f d; chown -h 3:3 l");
-        for name in ["d", "f", "l"] {
-            assert_eq!(time(fs, name), (-2, 123_456_789), "{name} after it was copied up");
-        }
-        for (n, (sec, nsec)) in TIMES.into_iter().enumerate() {
-            let mut actor = fs.actor(0);
+    on_both(
+        Manner::ROOT,
+        "mkdir d; echo x > f; ln -s x l; for f in d f l; do touch -h -d '1969-12-31 23:59:58.123456789 UTC' $f; done",
+        |fs| {
+            let time = |fs: &Fs<'_>, name: &str| (fs.stat(name).st_mtime, fs.stat(name).st_mtime_nsec);
+            fs.sh("chmod 600 f d; chown -h 3:3 l");
             for name in ["d", "f", "l"] {
-                let set = Op::Utimens { path: name.into(), time: n as u8, follow: false };
-                assert_eq!(actor.one(&set), Outcome::Done);
-                assert_eq!(time(fs, name), (sec, nsec.into()), "{name}");
+                assert_eq!(time(fs, name), (-2, 123_456_789), "{name} after it was copied up");
             }
-            fs.forget();
-            assert_eq!(time(fs, "f"), (sec, nsec.into()));
-        }
-        fs.remount();
-        assert_eq!(time(fs, "f"), (8_589_934_592, 999_999_998));
-        fs.sh("touch -a -d @77.000000001 f");
-        assert_eq!((fs.stat("f").st_atime, time(fs, "f").0), (77, 8_589_934_592));
-    });
+            for (n, (sec, nsec)) in TIMES.into_iter().enumerate() {
+                let mut actor = fs.actor(0);
+                for name in ["d", "f", "l"] {
+                    let set = Op::Utimens { path: name.into(), time: n as u8, follow: false };
+                    assert_eq!(actor.one(&set), Outcome::Done);
+                    assert_eq!(time(fs, name), (sec, nsec.into()), "{name}");
+                }
+                fs.forget();
+                assert_eq!(time(fs, "f"), (sec, nsec.into()));
+            }
+            fs.remount();
+            assert_eq!(time(fs, "f"), (8_589_934_592, 999_999_998));
+            fs.sh("touch -a -d @77.000000001 f");
+            assert_eq!((fs.stat("f").st_atime, time(fs, "f").0), (77, 8_589_934_592));
+        },
+    );
 }
 
 #[test]
@@ -255,7 +267,10 @@ fn lower_files_of_a_user_namespace_keep_their_attributes() {
         on_both(Manner::USER, "echo x > f; chown 1000:7 f; chmod 6755 f; setfattr -n user.a -v 1 f", |fs| {
             fs.sh("touch -d @5 f");
             for _ in 0..2 {
-                assert_eq!(fs.sh("stat -c '%u %g %a %Y' f; getfattr -d f | grep a="), "1000 7 6755 5\nuser.a=\"1\"");
+                assert_eq!(
+                    fs.sh("stat -c '%u %g %a %Y' f; getfattr -d f | grep a="),
+                    "1000 7 6755 5\nuser.a=\"1\""
+                );
                 fs.remount();
             }
             assert!(all_xattrs(&fs.upper("f")).iter().all(|(name, _)| name.starts_with(b"user.")));

@@ -110,7 +110,8 @@ fn what_is_truncated_at_open_is_not_copied() {
 fn direct_io_and_cached_io_see_each_other() {
     on_both(Manner::ROOT, TREE, |fs| {
         let flags = OFlags::DIRECT.bits() as i32;
-        let direct = File::options().read(true).write(true).custom_flags(flags).open(fs.path("file")).unwrap();
+        let direct =
+            File::options().read(true).write(true).custom_flags(flags).open(fs.path("file")).unwrap();
         let cached = open(fs, "file");
         assert_eq!(at(&cached, 8190, 9), b"07");
         let mut memory = vec![0u8; 8192];
@@ -144,7 +145,10 @@ fn holes_are_punched_and_found() {
         assert_eq!(file.metadata().unwrap().len(), 45_056);
         drop(file);
         fs.remount();
-        assert_eq!((fs.stat("file").st_size, fs.read("file")[8191..8194].to_vec()), (45_056, b"0\0\0".to_vec()));
+        assert_eq!(
+            (fs.stat("file").st_size, fs.read("file")[8191..8194].to_vec()),
+            (45_056, b"0\0\0".to_vec())
+        );
     });
 }
 
@@ -169,23 +173,33 @@ fn a_sparse_file_stays_sparse_when_it_is_copied_up() {
         // Overlayfs copies a megabyte around what there is.
         assert!(upper.blocks() * 512 < 4 << 20, "{} blocks", upper.blocks());
         let file = File::open(fs.upper("file")).unwrap();
-        assert_eq!((at(&file, 4_096_000, 5), at(&file, 1_000_000_000, 3)), (b"data\0".to_vec(), b"end".to_vec()));
+        assert_eq!(
+            (at(&file, 4_096_000, 5), at(&file, 1_000_000_000, 3)),
+            (b"data\0".to_vec(), b"end".to_vec())
+        );
     });
 }
 
 #[test]
 fn files_of_more_than_four_gigabytes() {
-    on_both(Manner::ROOT, "truncate -s 5G file; printf x | dd of=file bs=1 seek=4800000000 conv=notrunc status=none", |fs| {
-        let file = open(fs, "file");
-        assert_eq!((file.metadata().unwrap().len(), at(&file, 4_800_000_000, 1)), (5 << 30, b"x".to_vec()));
-        file.write_at(b"yy", (6 << 30) - 1).unwrap();
-        assert_eq!(at(&file, 4_799_999_999, 3), b"\0x\0");
-        drop(file);
-        fs.remount();
-        let file = open(fs, "file");
-        assert_eq!(at(&file, (6 << 30) - 2, 9), b"\0yy");
-        assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)), Ok((6 << 30) + 1));
-    });
+    on_both(
+        Manner::ROOT,
+        "truncate -s 5G file; printf x | dd of=file bs=1 seek=4800000000 conv=notrunc status=none",
+        |fs| {
+            let file = open(fs, "file");
+            assert_eq!(
+                (file.metadata().unwrap().len(), at(&file, 4_800_000_000, 1)),
+                (5 << 30, b"x".to_vec())
+            );
+            file.write_at(b"yy", (6 << 30) - 1).unwrap();
+            assert_eq!(at(&file, 4_799_999_999, 3), b"\0x\0");
+            drop(file);
+            fs.remount();
+            let file = open(fs, "file");
+            assert_eq!(at(&file, (6 << 30) - 2, 9), b"\0yy");
+            assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)), Ok((6 << 30) + 1));
+        },
+    );
 }
 
 #[test]

@@ -10,7 +10,8 @@ use davit_cowfs_trials::mount::{Engine, Manner};
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-const TREE: &str = "mkdir -p dir/sub full; echo data > file; echo x > dir/sub/deep; echo y > dir/two; echo z > full/z";
+const TREE: &str =
+    "mkdir -p dir/sub full; echo data > file; echo x > dir/sub/deep; echo y > dir/two; echo z > full/z";
 
 fn rename(fs: &Fs<'_>, from: &str, to: &str, flags: RenameFlags) -> Result<(), Errno> {
     rustix::fs::renameat_with(CWD, fs.path(from), CWD, fs.path(to), flags)
@@ -22,7 +23,10 @@ fn a_lower_directory_is_renamed_by_a_redirect() {
         let ino = fs.stat("dir").st_ino;
         fs.sh("mv dir moved; echo more >> moved/sub/deep; rm moved/two; mkdir other; mv moved/sub other/");
         for _ in 0..2 {
-            assert_eq!(fs.sh("find . | sort | tr '\\n' ' '").trim(), ". ./file ./full ./full/z ./moved ./other ./other/sub ./other/sub/deep");
+            assert_eq!(
+                fs.sh("find . | sort | tr '\\n' ' '").trim(),
+                ". ./file ./full ./full/z ./moved ./other ./other/sub ./other/sub/deep"
+            );
             assert_eq!(fs.read("other/sub/deep"), b"x\nmore\n");
             assert_eq!(fs.stat("moved").st_ino, ino);
             fs.remount();
@@ -44,7 +48,10 @@ fn a_lower_directory_without_redirects_is_exdev_and_its_files_move() {
         // mv(1) copies then.
         fs.sh("mv dir moved");
         fs.remount();
-        assert_eq!(fs.sh("find moved | sort | tr '\\n' ' '").trim(), "moved moved/file moved/new moved/sub moved/sub/deep moved/two");
+        assert_eq!(
+            fs.sh("find moved | sort | tr '\\n' ' '").trim(),
+            "moved moved/file moved/new moved/sub moved/sub/deep moved/two"
+        );
         assert!(!fs.path("dir").exists());
     });
 }
@@ -147,7 +154,10 @@ fn names_are_bytes() {
         assert!(names.map(|e| e.unwrap().file_name()).any(|n| n.as_bytes() == b"\x80"));
         let (fits, long) = ("n".repeat(255), "n".repeat(256));
         fs.write(&fits, b"x");
-        assert_eq!(std::fs::write(fs.path(&long), b"x").unwrap_err().raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
+        assert_eq!(
+            std::fs::write(fs.path(&long), b"x").unwrap_err().raw_os_error(),
+            Some(Errno::NAMETOOLONG.raw_os_error())
+        );
         assert_eq!(rustix::fs::stat(fs.path(&long)).err(), Some(Errno::NAMETOOLONG));
         // Whiteouts and copies of it have room for it too.
         fs.sh("mkdir x; chmod 700 dir");

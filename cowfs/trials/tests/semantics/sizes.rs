@@ -17,7 +17,10 @@ fn five_hundred_layers() {
     for engine in [Engine::Kernel, Engine::Cowfs] {
         Host::run(|host| {
             let all = host.dir("l");
-            sh(&all, "for i in $(seq 0 499); do mkdir -p $i/d/s; echo $i > $i/f$i; echo $i > $i/d/s/$i; echo $i > $i/top; done");
+            sh(
+                &all,
+                "for i in $(seq 0 499); do mkdir -p $i/d/s; echo $i > $i/f$i; echo $i > $i/d/s/$i; echo $i > $i/top; done",
+            );
             let lowers: Vec<_> = (0..500).map(|i| all.join(i.to_string())).collect();
             let layers = Layers::new(host, "500", &lowers);
             let mut fs = Fs::mount(host, engine, Manner::ROOT, layers);
@@ -39,17 +42,23 @@ fn count(fs: &Fs<'_>, dir: &str) -> usize {
 #[test]
 fn a_large_directory_is_read_in_bounded_memory() {
     let n = scaled(200_000);
-    on_cowfs(Manner::ROOT, &format!("mkdir d; cd d; seq 1 {n} | xargs touch; seq 1 {n} | sed 's/$/x/' | head -1000 | xargs touch"), |fs| {
-        assert_eq!(count(fs, "d"), n + n.min(1000));
-        // Merged: the upper has some of the same names and some of its own.
-        fs.unmount();
-        sh(fs.layers.upper(), &format!("mkdir d; cd d; seq {} {} | xargs touch", n - n / 10, n + n / 10));
-        fs.remount();
-        assert_eq!(count(fs, "d"), n + n / 10 + n.min(1000));
-        let most = fs.mounted().memory("VmHWM");
-        assert!(most < limit(n), "{most} KiB for {n} entries");
-        println!("{most} KiB for {n} entries");
-    });
+    on_cowfs(
+        Manner::ROOT,
+        &format!(
+            "mkdir d; cd d; seq 1 {n} | xargs touch; seq 1 {n} | sed 's/$/x/' | head -1000 | xargs touch"
+        ),
+        |fs| {
+            assert_eq!(count(fs, "d"), n + n.min(1000));
+            // Merged: the upper has some of the same names and some of its own.
+            fs.unmount();
+            sh(fs.layers.upper(), &format!("mkdir d; cd d; seq {} {} | xargs touch", n - n / 10, n + n / 10));
+            fs.remount();
+            assert_eq!(count(fs, "d"), n + n / 10 + n.min(1000));
+            let most = fs.mounted().memory("VmHWM");
+            assert!(most < limit(n), "{most} KiB for {n} entries");
+            println!("{most} KiB for {n} entries");
+        },
+    );
 }
 
 #[test]
