@@ -122,10 +122,9 @@ impl<'a> Fs<'a> {
         self.mounted = Some(self.layers.mount(engine, self.manner));
     }
 
-    /// Kills the server and mounts again.
-    pub fn kill_and_mount(&mut self) {
+    /// Kills the server (SIGKILL) and takes the dead mount away.
+    pub fn kill(&mut self) {
         self.mounted.take().expect("it is mounted between calls").kill();
-        self.mounted = Some(self.layers.mount(self.engine, self.manner));
     }
 
     /// Unmounts it.

@@ -91,11 +91,10 @@ impl Layers {
 
     fn options(&self) -> String {
         let lowers: Vec<&str> = self.lowers.iter().map(|l| l.to_str().unwrap()).collect();
-        let mut options = format!("lowerdir={}", lowers.join(":"));
-        if let Some((upper, work)) = &self.upper {
-            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
-        }
-        options
+        let upper = self.upper.as_ref().map_or_else(String::new, |(upper, work)| {
+            format!(",upperdir={},workdir={}", upper.display(), work.display())
+        });
+        format!("lowerdir={}{upper}", lowers.join(":"))
     }
 
     /// Mounts them.

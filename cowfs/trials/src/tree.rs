@@ -1,6 +1,6 @@
 //! What is visible of a tree, and how two of them compare.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -100,7 +100,7 @@ pub fn extents(path: &Path) -> Vec<(u64, u64)> {
 
 /// The first difference between what two trees show, apart from inode numbers. How many names a file has is not compared for the
 /// inode numbers `loose` of the expected tree.
-pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &HashSet<u64>) -> Option<String> {
+pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &BTreeSet<u64>) -> Option<String> {
     for (name, node) in expected {
         let Some(other) = found.get(name) else { return Some(format!("{} is missing", text(name))) };
         let (a, mut b) = (node.stat.comparable(), other.stat.comparable());

@@ -4,6 +4,8 @@
 //! `DAVIT_STORM` scales the number of cases, `DAVIT_SEED` has one run again. A shrunk failure is printed as JSON: keep it in
 //! `regressions/`, whose files are tried too.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use davit_cowfs_trials::Host;
@@ -22,14 +24,12 @@ fn storm(manner: Manner, usual: usize) {
     Host::run(|host| {
         let mut stage = Stage::new(host, manner);
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        let tried = |case: Case| {
+        let tried = std::cell::RefCell::new(|case: Case| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.run(&case)))
                 .unwrap_or_else(|panic| Err(words(&*panic)))
                 .map_err(TestCaseError::fail)
-        };
-        let tried = std::cell::RefCell::new(tried);
+        });
         let outcome = runner.run(&case(40), |case| (tried.borrow_mut())(case));
-        drop(tried);
         let (retired, all) = stage.retired();
         println!("overlayfs was left out of {retired} of {all} cases");
         assert!(retired <= all / 10 + 1, "overlayfs is hardly compared");

@@ -150,6 +150,6 @@ fn count(result: Result<usize>) -> Result {
     result.map(|n| Outcome::Count(n as u64))
 }
 
-fn errno(e: std::io::Error) -> Errno {
-    Errno::from_io_error(&e).unwrap_or(Errno::IO)
+fn errno(e: impl std::borrow::Borrow<std::io::Error>) -> Errno {
+    Errno::from_io_error(e.borrow()).unwrap_or(Errno::IO)
 }

@@ -1,6 +1,6 @@
 //! What has to agree, after each step and at the end.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use rustix::io::Errno;
 
@@ -18,13 +18,13 @@ pub struct Checks {
     kernel: Option<Identity>,
     last: Option<(Snapshot, Snapshot, Snapshot)>,
     /// Inodes of the plain tree that have had several names in a lower layer.
-    linked: HashSet<u64>,
+    linked: BTreeSet<u64>,
     /// Those of which a name was hidden before: nobody counts them.
-    loose: HashSet<u64>,
+    loose: BTreeSet<u64>,
     /// Overlayfs has failed where nothing should: two entries of its index met, or layers that were moved do not decode.
     pub(super) retired: bool,
     /// The kernel's mappings that may not show what others write.
-    stale: HashSet<u8>,
+    stale: BTreeSet<u8>,
 }
 
 impl Checks {
@@ -168,7 +168,7 @@ fn agree(
     plain: &Outcome,
     other: &Outcome,
     identity: &mut Option<Identity>,
-    loose: &HashSet<u64>,
+    loose: &BTreeSet<u64>,
 ) -> Result<(), String> {
     if let (Outcome::Stat(a), Outcome::Stat(b)) = (plain, other) {
         let (mine, mut its) = (a.comparable(), b.comparable());

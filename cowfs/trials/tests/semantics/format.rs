@@ -1,6 +1,6 @@
 //! What is on the disk: overlayfs writes it and davit-cowfs reads it, and the other way round.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -42,7 +42,7 @@ fn in_turns(manner: Manner, changes: &[&str]) {
             for (fs, next) in pair.iter_mut().zip(engines) {
                 fs.sh(change);
                 for _ in 0..2 {
-                    let wrong = difference(&snapshot(&plain).unwrap(), &seen(fs), &HashSet::new());
+                    let wrong = difference(&snapshot(&plain).unwrap(), &seen(fs), &BTreeSet::new());
                     assert_eq!(wrong, None, "before {next:?} after `{change}` on {}", fs.layers.at.display());
                     fs.remount_by(next);
                 }
@@ -78,7 +78,7 @@ fn layers_over_layers_of_the_other() {
         for engine in [Engine::Kernel, Engine::Cowfs] {
             let layers = Layers::new(host, engine.name(), &lowers).read_only();
             let fs = Fs::mount(host, engine, Manner::ROOT, layers);
-            let wrong = difference(&snapshot(&plain).unwrap(), &seen(&fs), &HashSet::new());
+            let wrong = difference(&snapshot(&plain).unwrap(), &seen(&fs), &BTreeSet::new());
             assert_eq!(wrong.filter(|w| !w.contains("the root")), None, "{engine:?}");
             fs.end();
         }

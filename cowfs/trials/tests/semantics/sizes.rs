@@ -36,7 +36,7 @@ fn five_hundred_layers() {
 /// Entries as getdents64(2) gives them, which names no inode to the kernel that it did not know.
 fn count(fs: &Fs<'_>, dir: &str) -> usize {
     let fd = rustix::fs::open(fs.path(dir), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    rustix::fs::Dir::new(fd).unwrap().map(|e| e.unwrap()).count() - 2
+    rustix::fs::Dir::new(fd).unwrap().filter(|e| e.as_ref().is_ok_and(|e| e.ino() != 0)).count() - 2
 }
 
 #[test]
