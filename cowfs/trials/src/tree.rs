@@ -122,9 +122,9 @@ pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &BTreeSet<u64>) 
     Some(format!("{} should not be there", text(extra)))
 }
 
-/// The first entry whose type or inode number is not that of the file it names.
-pub fn false_entry(tree: &Snapshot) -> Option<String> {
-    tree.iter().find_map(|(name, node)| {
+/// The first entry whose type or inode number is not that of the file it names, of those for which it `counts`.
+pub fn false_entry(tree: &Snapshot, counts: impl Fn(&Stat) -> bool) -> Option<String> {
+    tree.iter().filter(|(_, node)| counts(&node.stat)).find_map(|(name, node)| {
         let (kind, ino) = node.entry?;
         let is = ((node.stat.mode >> 12) as u8, node.stat.ino);
         ((kind, ino) != is).then(|| {

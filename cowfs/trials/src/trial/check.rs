@@ -103,7 +103,7 @@ impl Checks {
         let compared = if self.retired { 1 } else { 2 };
         for (who, tree, identity) in all.into_iter().take(compared) {
             let wrong = difference(&plain, tree, &self.loose)
-                .or_else(|| false_entry(tree))
+                .or_else(|| false_entry(tree, numbered))
                 .or_else(|| identity.as_mut().and_then(|known| known.trees(&plain, tree, numbered).err()));
             if let Some(wrong) = wrong {
                 return Err(format!("{who}: {wrong}"));
@@ -121,7 +121,7 @@ impl Checks {
         let seen = snapshot(again.at()).map_err(|e| format!("davit-cowfs, mounted again: {e}"))?;
         again.unmount();
         let wrong = difference(&plain, &seen, &self.loose)
-            .or_else(|| false_entry(&seen))
+            .or_else(|| false_entry(&seen, numbered))
             .or_else(|| self.cowfs.as_mut().and_then(|known| known.trees(&plain, &seen, numbered).err()));
         if let Some(wrong) = wrong {
             return Err(format!("davit-cowfs, mounted again: {wrong}"));

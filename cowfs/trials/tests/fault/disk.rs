@@ -21,7 +21,7 @@ fn errors_of_the_disk_are_told_and_what_was_synced_stays() {
         let small = host.dir("small");
         sh(
             &small,
-            "mount -t tmpfs -o size=10m tmpfs .; truncate -s 200M disk; mkfs.ext4 -q -F -E lazy_itable_init=1,nodiscard disk",
+            "mount -t tmpfs -o size=10m tmpfs .; cd $PWD; truncate -s 200M disk; mkfs.ext4 -q -F -E lazy_itable_init=1,nodiscard disk",
         );
         let disk = host.dir("disk");
         let attach =
