@@ -103,9 +103,6 @@ impl Layers {
         let options = self.options() + &manner.options(engine);
         match engine {
             Engine::Kernel => kernel(&self.at, &options),
-            Engine::Cowfs if std::env::var_os("STANDIN").is_some() => {
-                kernel(&self.at, &(self.options() + &manner.options(Engine::Kernel)))
-            }
             Engine::Cowfs => cowfs(&self.at, &options, &[]),
         }
     }

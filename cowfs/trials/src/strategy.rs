@@ -26,8 +26,12 @@ const FLAGS: [(i32, u32); 8] = [
 
 /// A sequence of at most so many steps, over up to two layers that such sequences have made.
 pub fn case(steps: usize) -> impl Strategy<Value = Case> {
-    (vec(vec(layer_step(), 1..16), 0..3), vec(step(), 1..steps))
-        .prop_map(|(layers, steps)| Case { layers, steps })
+    let layer = vec(layer_step(), 1..16);
+    let any = (vec(layer, 0..3), vec(step(), 1..steps));
+    // Directories that move in directories that have moved.
+    let layer = vec(tree_step(), 1..16);
+    let trees = (vec(layer, 0..4), vec(prop_oneof![20 => tree_step(), 1 => pause()], 1..steps));
+    prop_oneof![2 => any, 1 => trees].prop_map(|(layers, steps)| Case { layers, steps })
 }
 
 /// Layers are made by root alone, and nothing is held over their end.
@@ -39,10 +43,24 @@ fn step() -> impl Strategy<Value = Step> {
     let actor = prop_oneof![3 => Just(0u8), 1 => Just(1)];
     let op = prop_oneof![5 => by_path(), 4 => by_slot(), 1 => by_map()];
     prop_oneof![
-        40 => (actor, op).prop_map(|(actor, op)| Step::Make(actor, op)),
-        2 => Just(Step::Forget),
-        1 => Just(Step::Remount),
+        16 => (actor, op).prop_map(|(actor, op)| Step::Make(actor, op)),
+        1 => pause(),
     ]
+}
+
+fn tree_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => moves(),
+        3 => tree_changes(),
+        1 => (path(), open_flags(), mode())
+            .prop_map(|(path, flags, mode)| Op::Open { path, slot: 0, flags, mode }),
+        1 => path().prop_map(|path| Op::Readdir { path }),
+    ]
+    .prop_map(|op| Step::Make(0, op))
+}
+
+fn pause() -> impl Strategy<Value = Step> {
+    prop_oneof![3 => Just(Step::Forget), 1 => Just(Step::Remount), 1 => Just(Step::Swap)]
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -122,7 +140,7 @@ fn attribute_changes() -> BoxedStrategy<Op> {
         2 => (path(), select(&OFFSETS[..])).prop_map(|(path, len)| Op::Truncate { path, len }),
         2 => (path(), mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
         2 => (path(), id(), id(), follow())
-            .prop_map(|(path, uid, gid, follow)| Op::Chown { path, uid: if std::env::var_os("NOHARD").is_some() { uid.or(gid).or(Some(0)) } else { uid }, gid, follow }),
+            .prop_map(|(path, uid, gid, follow)| Op::Chown { path, uid, gid, follow }),
         2 => (path(), 0u8..6, follow()).prop_map(|(path, time, follow)| Op::Utimens { path, time, follow }),
         2 => (path(), name(), select(&[0u32, 1, 300][..]), 0u32..3, follow())
             .prop_map(|(path, name, len, flags, follow)| Op::SetXattr { path, name, len, flags, follow }),
@@ -166,7 +184,7 @@ fn by_slot() -> BoxedStrategy<Op> {
         1 => (slot(), any::<bool>()).prop_map(|(slot, data_only)| Op::Fsync { slot, data_only }),
         3 => slot().prop_map(|slot| Op::Fstat { slot }),
         1 => (slot(), mode()).prop_map(|(slot, mode)| Op::Fchmod { slot, mode }),
-        1 => (slot(), id(), id()).prop_map(|(slot, uid, gid)| Op::Fchown { slot, uid: if std::env::var_os("NOHARD").is_some() { uid.or(gid).or(Some(0)) } else { uid }, gid }),
+        1 => (slot(), id(), id()).prop_map(|(slot, uid, gid)| Op::Fchown { slot, uid, gid }),
         1 => (slot(), 0u8..6).prop_map(|(slot, time)| Op::Futimens { slot, time }),
         1 => (slot(), lock()).prop_map(|(slot, lock)| Op::Flock { slot, lock }),
         1 => (slot(), offset(), length(), lock())

@@ -38,6 +38,8 @@ pub enum Step {
     Forget,
     /// All is let go of, unmounted and mounted again.
     Remount,
+    /// The same, and each engine goes on in the upper layer of the other.
+    Swap,
 }
 
 /// After so many steps the whole trees are compared.
@@ -128,7 +130,7 @@ impl<'a> Stage<'a> {
     /// Has the kernel make the case's layers; topmost first.
     fn layers(&mut self, name: &str, case: &Case) -> Vec<PathBuf> {
         let base = self.host.dir(&format!("{name}/base"));
-        layer::base(&base, self.manner.index && std::env::var_os("NOHARD").is_none());
+        layer::base(&base, self.manner.index);
         let mut lowers = vec![base];
         let manner = Manner { index: false, ..self.manner };
         for (n, steps) in case.layers.iter().enumerate() {
@@ -142,7 +144,7 @@ impl<'a> Stage<'a> {
                     // Without an index overlayfs would break them above.
                     Step::Make(_, Op::Link { .. }) if !self.manner.index => {}
                     Step::Make(_, op) => drop(actor.one(op)),
-                    Step::Forget | Step::Remount => {}
+                    Step::Forget | Step::Remount | Step::Swap => {}
                 }
             }
             actor.release();
@@ -170,9 +172,14 @@ impl<'a> Stage<'a> {
                 trees.mounted.iter().flatten().for_each(Mounted::forget);
                 Ok(())
             }
-            Step::Remount => {
+            Step::Remount | Step::Swap => {
                 self.actors.iter_mut().for_each(Actor::release);
                 trees.unmount();
+                // Without an index, hard links that span layers are not links for the other.
+                if matches!(step, Step::Swap) && self.manner.index && !checks.retired {
+                    std::mem::swap(&mut trees.cowfs.upper, &mut trees.kernel.upper);
+                    checks.swapped();
+                }
                 trees.mount();
                 Ok(())
             }
