@@ -134,6 +134,27 @@ fn a_group_directory_gives_its_group() {
 }
 
 #[test]
+fn what_others_make_is_theirs() {
+    let lower = "mkdir d g; for n in f d l p u; do touch d/$n; done; chown 1000 d; chgrp 2000 g; chmod 770 g; chgrp 5 d";
+    on_both(Manner::ROOT, lower, |fs| {
+        fs.sh("rm d/*");
+        let make = "touch $d/f; mkdir $d/d; ln -s x $d/l; mkfifo $d/p; cp /bin/true $d/u; chmod 4755 $d/u; \
+                    install -m 2755 -d $d/sgid; install -m 4755 /dev/null $d/s";
+        let as_other = "setpriv --reuid 1000 --regid 1000 --groups 2000,3000 sh -ec";
+        // Over whiteouts, and where a supplementary group lets them in.
+        for dir in ["d", "g"] {
+            fs.sh(&format!("{as_other} 'd={dir}; {make}'"));
+            let all = fs.sh(&format!("stat -c '%u:%g' {dir}/* | sort -u"));
+            assert_eq!(all, "1000:1000", "in {dir}");
+            assert_eq!(fs.sh(&format!("stat -c %a {dir}/u {dir}/s {dir}/sgid | tr '\\n' ' '")).trim(), "4755 4755 2755");
+        }
+        fs.sh("chmod 2770 g; rm g/*[flp]");
+        fs.sh(&format!("{as_other} 'touch g/f; mkdir g/e; ln -s x g/l; mkfifo g/p'"));
+        assert_eq!(fs.sh("stat -c '%u:%g' g/f g/e g/l g/p | sort -u"), "1000:2000");
+    });
+}
+
+#[test]
 fn permissions_are_checked_for_others() {
     let lower = "mkdir d sticky; echo x > f; chmod 600 f; echo y > sticky/root; chmod 1777 sticky; touch mine; chown 1000 mine";
     on_both(Manner::ROOT, lower, |fs| {
