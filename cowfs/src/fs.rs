@@ -47,6 +47,7 @@ pub struct CowFs {
     gid_map: IdMap,
     squash: Squash,
     xattrs: bool,
+    aufs: bool,
     sync: bool,
     table: Mutex<Table>,
     fds: Fds,

@@ -191,9 +191,12 @@ impl CowFs {
         let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
         let before = rustix::fs::fstat(dir)?;
         let lower = place.layer() != UPPER;
-        let linked = lower && stat.st_nlink > 1 && origin.is_some();
-        if let Some(origin) = origin.filter(|_| lower) {
-            copy.set_xattr(&self.attr.origin, origin, XattrFlags::empty())?;
+        let origin = match origin.filter(|_| lower) {
+            Some(origin) => self.set_origin(&copy, origin)?.then_some(origin),
+            None => None,
+        };
+        let linked = stat.st_nlink > 1 && origin.is_some();
+        if origin.is_some() {
             self.set_impure(*parent)?;
         }
         let mut index = None;
@@ -252,8 +255,9 @@ impl CowFs {
     ) -> Result<(), Errno> {
         let copy = At::name(&work.dir, fresh);
         self.copy_attributes(source, &copy, stat)?;
-        if let Some(origin) = self.origin(source, stat) {
-            copy.set_xattr(&self.attr.origin, &origin, XattrFlags::empty())?;
+        if let Some(origin) = self.origin(source, stat)
+            && self.set_origin(&copy, &origin)?
+        {
             self.set_impure(parent)?;
         }
         // Setting the xattr does not touch atime and mtime; chown and chmod came before the times.
@@ -267,6 +271,16 @@ impl CowFs {
         )?;
         let _ = At::Fd(Arc::clone(above)).utimens(&times_of(&before));
         Ok(())
+    }
+
+    /// Notes where a copy came from. `false`: it cannot be noted, as on symbolic links and fifos in the `user.` namespace (xattr(7)): they
+    /// get another inode number at the next mount.
+    fn set_origin(&self, copy: &At, origin: &[u8]) -> Result<bool, Errno> {
+        match copy.set_xattr(&self.attr.origin, origin, XattrFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Notes that a directory of the upper holds objects with an origin: the kernel's overlayfs looks for their inode numbers only then.

@@ -67,10 +67,15 @@ impl CowFs {
 
     fn make(&self, parent: Ino, name: &[u8], what: Make<'_>, caller: &Caller) -> Result<Attr, Errno> {
         let name = name_of(name)?;
+        if self.is_aufs(&name) {
+            return Err(Errno::INVAL);
+        }
         let dir = self.upper_dir(parent)?;
         let what = self.masked(what, parent, &dir, caller)?;
         let owner = self.owner(caller)?;
-        let made = match make_as(owner, || make_at(&dir, &name, &what)) {
+        let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
+        let make = || if covered { Err(Errno::EXIST) } else { make_at(&dir, &name, &what) };
+        let made = match make_as(owner, make) {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 self.make_over_whiteout(parent, &dir, &name, &what, owner)?
             }
@@ -146,9 +151,14 @@ impl CowFs {
                 // What the lower layers have under this name must not show through.
                 let at = At::name(place, &fresh);
                 at.set_xattr(&self.attr.opaque, OPAQUE_VALUE, XattrFlags::empty())?;
-                let flags = RenameFlags::EXCHANGE;
-                rustix::fs::renameat_with(place, fresh.as_c_str(), dir, name, flags)?;
-                rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::empty())?;
+                let rename = |flags| rustix::fs::renameat_with(place, fresh.as_c_str(), dir, name, flags);
+                match rename(RenameFlags::EXCHANGE) {
+                    Err(Errno::NOENT) => rename(RenameFlags::NOREPLACE)?, // the whiteout has a name of its own (aufs)
+                    other => {
+                        other?;
+                        rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::empty())?;
+                    }
+                }
                 made.stat = At::name(dir, name).stat()?;
             } else {
                 rustix::fs::renameat(place, fresh.as_c_str(), dir, name)?;

@@ -61,6 +61,11 @@ enum Mark {
     Redirect(Vec<u8>),
 }
 
+/// aufs's whiteouts are named like this and what they hide,
+const AUFS: &[u8] = b".wh.";
+/// and an opaque directory has the whiteout of this.
+const AUFS_OPAQUE: &CStr = c".wh..opq";
+
 pub(super) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
@@ -133,9 +138,14 @@ impl CowFs {
 
     /// What a layer says of a name in a directory of it.
     pub(super) fn probe(&self, dir: &Fd, name: &CStr, layer: LayerNo) -> Result<Probe, Errno> {
+        if self.is_aufs(name) {
+            return Ok(Probe::Absent);
+        }
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Probe::Absent),
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                return Ok(if self.has_aufs_whiteout(dir, name)? { Probe::Whiteout } else { Probe::Absent });
+            }
             Err(e) => return Err(e),
         };
         if is_whiteout(&stat) {
@@ -152,6 +162,24 @@ impl CowFs {
         Ok(Probe::There(stat))
     }
 
+    /// Whether a name is bookkeeping in layers with aufs's whiteouts.
+    pub(super) fn is_aufs(&self, name: &CStr) -> bool {
+        self.aufs && name.to_bytes().starts_with(AUFS)
+    }
+
+    /// Whether `.wh.NAME` is there.
+    pub(super) fn has_aufs_whiteout(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
+        if !self.aufs || name.to_bytes().len() + AUFS.len() > 255 {
+            return Ok(false);
+        }
+        let whiteout = CString::new([AUFS, name.to_bytes()].concat()).map_err(|_| Errno::INVAL)?;
+        match rustix::fs::statat(dir, whiteout, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// An empty file with the xattr `overlay.whiteout`, in a directory that says that it may hold such.
     fn is_xattr_whiteout(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
         Ok(fd_xattr(dir, &self.attr.opaque)?.as_deref() == Some(XATTR_WHITEOUTS_VALUE)
@@ -160,6 +188,9 @@ impl CowFs {
 
     fn mark(&self, dir: &Fd) -> Result<Mark, Errno> {
         if fd_xattr(dir, &self.attr.opaque)?.as_deref() == Some(OPAQUE_VALUE) {
+            return Ok(Mark::Opaque);
+        }
+        if self.has_aufs_whiteout(dir, AUFS_OPAQUE)? {
             return Ok(Mark::Opaque);
         }
         match fd_xattr(dir, &self.attr.redirect)? {
@@ -328,7 +359,7 @@ impl CowFs {
         }
     }
 
-    fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
+    pub(super) fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
         self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&ino).cloned()
     }
 

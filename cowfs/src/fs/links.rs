@@ -108,6 +108,9 @@ impl CowFs {
     /// link(2) and a lookup.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
         let name = super::name_of(name)?;
+        if self.is_aufs(&name) {
+            return Err(Errno::INVAL);
+        }
         let work = self.work()?;
         let dir = self.upper_dir(parent)?;
         let _turn = self.busy.turn(ino);

@@ -48,6 +48,7 @@ impl CowFs {
             gid_map: config.gid_map.clone(),
             squash: config.squash,
             xattrs: config.xattrs,
+            aufs: config.aufs_whiteouts,
             sync: config.sync,
             table: Mutex::new(Table::new(reals)),
             fds: Fds::new(config.max_open),

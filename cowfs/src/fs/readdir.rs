@@ -209,6 +209,9 @@ impl CowFs {
             ino = self.number_of(shown.unwrap_or(read.ino))?;
             return Ok(Some(Seen { name, ino, kind: FileType::Directory, next, at: read.at }));
         }
+        if self.is_aufs(name) {
+            return Ok(None);
+        }
         for higher in above {
             if higher.has(self, name)? {
                 return Ok(None);
@@ -261,7 +264,10 @@ impl Above {
         let mut dir = RawDir::new(&own, &mut buf);
         let mut names = HashSet::new();
         while let Some(entry) = dir.next() {
-            names.insert(entry?.file_name().to_bytes().to_vec());
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            names
+                .insert(name.strip_prefix(if fs.aufs { &b".wh."[..] } else { b"" }).unwrap_or(name).to_vec());
             if dir.is_buffer_empty() && names.len() > 256 {
                 return Ok(());
             }
@@ -277,7 +283,7 @@ impl Above {
         debug_assert!(usize::from(self.layer) < fs.layers.len());
         match rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
+            Err(Errno::NOENT) => fs.has_aufs_whiteout(&self.dir, name),
             Err(e) => Err(e),
         }
     }

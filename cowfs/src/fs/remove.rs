@@ -17,13 +17,15 @@ impl CowFs {
     /// unlink(2). The inode stays usable until it is forgotten.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
         let name = name_of(name)?;
-        let hit = self.find(parent, &name)?.ok_or(Errno::NOENT)?;
+        let mut hit = self.find(parent, &name)?.ok_or(Errno::NOENT)?;
         if hit.is_dir() {
             return Err(Errno::ISDIR);
         }
         let work = self.work()?;
         let dir = self.upper_dir(parent)?;
+        let _pin = self.pin(parent, &name, &hit)?;
         let _turn = self.busy.turn(hit.ino);
+        self.count_names(&mut hit)?;
         let orphan = self.keep_if_last(parent, &name, &hit)?;
         let (upper, lower) = self.where_is(parent, &name)?;
         match (upper, lower) {
@@ -55,6 +57,16 @@ impl CowFs {
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
         self.lost_name(parent, &name, &hit, orphan, false)
+    }
+
+    /// A file of a lower layer that has other names too is copied up before it loses one: only a copy can say how many are left.
+    pub(super) fn count_names(&self, hit: &mut Hit) -> Result<(), Errno> {
+        if hit.layer != UPPER && !hit.is_dir() && hit.stat.st_nlink > 1 {
+            self.copy_up_in_turn(hit.ino, None)?;
+            hit.index = self.indexed(hit.ino);
+            hit.layer = UPPER;
+        }
+        Ok(())
     }
 
     /// Notes that a name has gone.

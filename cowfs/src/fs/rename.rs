@@ -40,7 +40,7 @@ struct Side<'a> {
 }
 
 /// Keeps an inode known while it is worked on.
-struct Pin<'a>(&'a CowFs, Ino);
+pub(super) struct Pin<'a>(&'a CowFs, Ino);
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
@@ -79,8 +79,11 @@ impl CowFs {
     /// renameat2(2).
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<(), Errno> {
         let (old, new) = (name_of(from.1)?, name_of(to.1)?);
+        if self.is_aufs(&new) {
+            return Err(Errno::INVAL);
+        }
         let source = self.find(from.0, &old)?.ok_or(Errno::NOENT)?;
-        let target = self.find(to.0, &new)?;
+        let mut target = self.find(to.0, &new)?;
         check_kinds(&source, target.as_ref(), mode)?;
         if let Some(target) = &target
             && target.ino == source.ino
@@ -99,6 +102,7 @@ impl CowFs {
         }
         let (first, second) = (self.upper_dir(from.0)?, self.upper_dir(to.0)?);
         let _turns = self.busy.turns([source.ino, target.as_ref().map_or(source.ino, |t| t.ino)]);
+        let exchange = exchanged.is_some();
         for (hit, parent, name) in std::iter::once((&source, from.0, &old))
             .chain(exchanged.map(|t| (t, to.0, &new)))
             .filter(|h| !h.0.is_dir())
@@ -106,16 +110,19 @@ impl CowFs {
             self.copy_up_in_turn(hit.ino, None)?;
             self.name_in_upper(hit.ino, parent, name)?;
         }
+        if let Some(target) = target.as_mut().filter(|_| !exchange) {
+            self.count_names(target)?;
+        }
         let here = self.side(from.0, &old, first)?;
         let there = self.side(to.0, &new, second)?;
-        if exchanged.is_some() {
+        if exchange {
             let target = target.as_ref().expect("there is something to exchange with");
             return self.exchange((&here, &source), (&there, target));
         }
         self.replace((&here, &source), &there, target.as_ref())
     }
 
-    fn pin(&self, parent: Ino, name: &CStr, hit: &Hit) -> Result<Pin<'_>, Errno> {
+    pub(super) fn pin(&self, parent: Ino, name: &CStr, hit: &Hit) -> Result<Pin<'_>, Errno> {
         self.enter(parent, name, hit, 1)?;
         Ok(Pin(self, hit.ino))
     }
@@ -136,7 +143,9 @@ impl CowFs {
 
     fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd) -> Result<Side<'a>, Errno> {
         let (upper, lower) = self.where_is(parent, name)?;
-        let whiteout = !upper && matches!(self.probe(&dir, name, UPPER)?, Probe::Whiteout);
+        let whiteout = !upper
+            && matches!(self.probe(&dir, name, UPPER)?, Probe::Whiteout)
+            && At::name(&dir, name).stat().is_ok();
         Ok(Side { parent, name, dir, upper, lower, whiteout })
     }
 

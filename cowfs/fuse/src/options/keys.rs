@@ -26,7 +26,8 @@ impl Default for Line {
             foreground: false,
             debug: false,
             serving: Serving::default(),
-            config: Config::new(Vec::new()),
+            // Layers that podman unpacks for a mount program spell whiteouts so.
+            config: Config { aufs_whiteouts: true, ..Config::new(Vec::new()) },
             mount: MountWords::default(),
         }
     }
@@ -100,6 +101,7 @@ impl Line {
                 self.config.namespace = if switch(key, value)? { Some(Namespace::User) } else { None };
             }
             "noxattrs" => self.config.xattrs = !switch(key, value)?,
+            "aufs_whiteouts" => self.config.aufs_whiteouts = switch(key, value)?,
             "volatile" => self.config.sync = !switch(key, value)?,
             "fsync" => self.config.sync = switch(key, value)?,
             _ => return Ok(false),

@@ -44,7 +44,7 @@ fn podmans_command_line() {
 #[test]
 fn the_shapes_of_a_command_line() {
     let options = read(&["-f", "cowfs", "/m", "-olowerdir=/l", "-o", "ro"]).unwrap();
-    assert!(options.foreground && options.mountpoint == "/m");
+    assert!(options.foreground && *options.mountpoint == *"/m");
     assert!(options.mount.flags.contains(MountFlags::RDONLY));
     assert!(read(&["--debug", "-o", "lowerdir=/l", "/m"]).unwrap().foreground);
     assert_eq!(read(&["-o", "lowerdir=/l", "--", "-m"]).unwrap().mountpoint, PathBuf::from("-m"));
