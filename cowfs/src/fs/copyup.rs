@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::CowFs;
 use super::attributes::{read_link, times_of};
 use crate::at::At;
+use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::origin;
 use crate::table::{Fd, Place, UPPER};
@@ -104,6 +105,7 @@ impl CowFs {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let open = || rustix::fs::openat(&work.dir, fresh.as_c_str(), flags, Mode::RUSR | Mode::WUSR);
                 let target = self.with_room(open)?;
+                pass("copyup.made");
                 let source = self.keep_open(data, 1, stat)?;
                 copy_data(
                     &source,
@@ -128,6 +130,7 @@ impl CowFs {
         if let Some(file) = written.filter(|_| self.sync) {
             rustix::fs::fsync(file)?;
         }
+        pass("copyup.copied");
         Ok(())
     }
 
@@ -201,10 +204,12 @@ impl CowFs {
         }
         let mut index = None;
         if linked {
+            pass("copyup.indexed");
             index = Some(self.index_copy(work, &copy, ino, origin.unwrap_or_default(), stat)?);
         }
         let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
         rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags)?;
+        pass("copyup.placed");
         let _ = At::Fd(Arc::clone(dir)).utimens(&times_of(&before));
         self.table().copied_up(ino, index, None);
         self.fds.remove([Key::File(ino)]);
@@ -239,6 +244,7 @@ impl CowFs {
         let stat = source.stat()?;
         let fresh = work.fresh();
         rustix::fs::mkdirat(&work.dir, fresh.as_c_str(), Mode::RWXU)?;
+        pass("copydir.made");
         let placed = self.place_dir(work, &fresh, &source, &stat, (parent, &above, &name));
         placed.inspect_err(|_| work.discard(&fresh))?;
         self.table().set_reals(ino, Self::with_upper(&reals));
@@ -260,6 +266,7 @@ impl CowFs {
         {
             self.set_impure(parent)?;
         }
+        pass("copydir.marked");
         // Setting the xattr does not touch atime and mtime; chown and chmod came before the times.
         let before = rustix::fs::fstat(above)?;
         rustix::fs::renameat_with(
@@ -269,6 +276,7 @@ impl CowFs {
             name.as_c_str(),
             RenameFlags::NOREPLACE,
         )?;
+        pass("copydir.placed");
         let _ = At::Fd(Arc::clone(above)).utimens(&times_of(&before));
         Ok(())
     }
