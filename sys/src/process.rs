@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
 
 use crate::apart::{self, Own};
 use crate::rootfs::clone_tree;
@@ -104,7 +105,10 @@ impl ProcessRef {
         // A mount is only copied from the namespace that it is in, and to enter that one a thread must share its root with nobody.
         let copied = apart::spawn("own-root", Own::Root, move || {
             nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?;
-            clone_tree(root.as_fd(), Path::new(""), false)
+            let copy = clone_tree(root.as_fd(), Path::new(""), false)?;
+            // To be read, not only to be named; the mount is there as long as this is.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok::<_, io::Error>(rustix::fs::openat(copy, ".", flags, Mode::empty())?)
         });
         let thread = copied.map_err(|e| failed(io::Error::other(e)))?;
         let result = thread.join().map_err(|_| failed(io::Error::other("a thread panicked")))?;

@@ -161,6 +161,7 @@ impl Container {
                 format!("workdir={}", at("work")),
             ],
             target: String::new(),
+            server: None,
         }
     }
 
