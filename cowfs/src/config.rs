@@ -27,6 +27,9 @@ pub struct Config {
     pub squash: Squash,
     /// Whether extended attributes are served at all.
     pub xattrs: bool,
+    /// Reads `.wh.NAME` as a whiteout of NAME and `.wh..wh..opq` as what makes a directory opaque, as layers are that were unpacked for
+    /// fuse-overlayfs. Such names are then neither shown nor made.
+    pub aufs_whiteouts: bool,
     /// Whether copy-ups and fsync(2) reach the disk; `false` is overlayfs's `volatile`.
     pub sync: bool,
     /// The most descriptors of files and directories to keep open.
@@ -46,6 +49,7 @@ impl Config {
             gid_map: IdMap::default(),
             squash: Squash::default(),
             xattrs: true,
+            aufs_whiteouts: false,
             sync: true,
             max_open: 1024,
         }
@@ -118,6 +122,9 @@ pub enum OpenError {
     /// `lowers` is empty.
     #[error("no lower layer was given")]
     NoLower,
+    /// More than can be numbered.
+    #[error("{0} lower layers are too many: 16383 at most")]
+    TooManyLayers(usize),
     /// `upper` without `work`, or the other way round.
     #[error("an upper layer needs a work directory, and a work directory an upper layer")]
     UpperWithoutWork,

@@ -1,168 +1,249 @@
 //! The file system.
 
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::config::{Config, OpenError};
-use crate::types::{Attr, Caller, Change, DirEntry, Ino, RenameMode, StatFs};
+use crate::at::At;
+use crate::busy::Busy;
+use crate::config::{IdMap, Redirect, Squash};
+use crate::fds::{Fds, Key};
+use crate::layer::Layer;
+use crate::name::Namespace;
+use crate::table::{Fd, LayerNo, Place, Real, Reals, Table, UPPER};
+use crate::types::Ino;
+use crate::work::Work;
+
+mod attributes;
+mod copyup;
+mod create;
+mod data;
+mod find;
+mod links;
+mod open;
+mod readdir;
+mod remove;
+mod rename;
+mod xattrs;
 
 /// Layers shown as one tree, whose changes go to the upper layer.
 ///
 /// Threads may call it at the same time. Operations on one directory's names are expected one at a time, as the kernel's VFS sends
 /// them; everything else may run in parallel. No lock is held over I/O.
 #[derive(Debug)]
-pub struct CowFs {}
+pub struct CowFs {
+    /// The upper first, then the lowers, topmost first.
+    layers: Vec<Option<Layer>>,
+    /// All layers are on one file system, so that its inode numbers are unique here.
+    one_fs: bool,
+    attr: Attrs,
+    redirect: Redirect,
+    uid_map: IdMap,
+    gid_map: IdMap,
+    squash: Squash,
+    xattrs: bool,
+    aufs: bool,
+    sync: bool,
+    table: Mutex<Table>,
+    fds: Fds,
+    busy: Busy,
+    /// Odd while a directory is being renamed.
+    renames: AtomicU64,
+    work: Option<Work>,
+    /// Hard links of lower layers that were copied up: the inode number that is shown and the name in the index.
+    index: Mutex<HashMap<Ino, Arc<[u8]>>>,
+    /// Positions in directories whose file system has longer ones than fit.
+    positions: readdir::Positions,
+}
 
-#[allow(unused_variables, clippy::unused_self, clippy::needless_pass_by_value, missing_docs)]
+/// The names of overlay's xattrs in the namespace in use.
+#[derive(Debug)]
+struct Attrs {
+    prefix: &'static str,
+    opaque: CString,
+    redirect: CString,
+    impure: CString,
+    origin: CString,
+    metacopy: CString,
+    nlink: CString,
+    whiteout: CString,
+}
+
+impl Attrs {
+    fn new(namespace: Namespace) -> Self {
+        let name = |what| CString::new(namespace.xattr(what)).expect("a constant without zero bytes");
+        Self {
+            prefix: namespace.prefix(),
+            opaque: name("opaque"),
+            redirect: name("redirect"),
+            impure: name("impure"),
+            origin: name("origin"),
+            metacopy: name("metacopy"),
+            nlink: name("nlink"),
+            whiteout: name("whiteout"),
+        }
+    }
+}
+
+/// A file name from the kernel, ready for system calls.
+fn name_of(name: &[u8]) -> Result<CString, Errno> {
+    if name.len() > 255 {
+        return Err(Errno::NAMETOOLONG);
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+        return Err(Errno::INVAL);
+    }
+    CString::new(name).map_err(|_| Errno::INVAL)
+}
+
 impl CowFs {
-    /// The file system that shows `config`'s layers. Opens the layers through read-only mount clones where this process may make them,
-    /// clears what an earlier life left in the work directory, and holds no mount itself.
-    pub fn open(config: &Config) -> Result<Self, OpenError> {
-        Ok(Self {})
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds a name. `Ok(None)`: there is none. An answer adds one lookup to the inode, to be given back by [`Self::forget`].
-    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
-        Err(Errno::NOSYS)
+    fn layer(&self, layer: LayerNo) -> &Layer {
+        self.layers[usize::from(layer)].as_ref().expect("only layers that are there are named")
     }
 
-    /// Gives back lookups. An inode without any is forgotten.
-    pub fn forget(&self, ino: Ino, lookups: u64) {}
+    fn work(&self) -> Result<&Work, Errno> {
+        self.work.as_ref().ok_or(Errno::ROFS)
+    }
 
     /// How many inodes are known (those the kernel has not forgotten, and the directories above them).
     pub fn known(&self) -> usize {
-        0
+        self.table().len()
     }
 
-    /// stat(2).
-    pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+    /// Gives back lookups. An inode without any is forgotten.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.forget_all(&[(ino, lookups)]);
     }
 
-    /// chmod, chown, truncate, utimens in one. Copies the file up first. `blocks`, `ctime` and all else in the answer are as they are then.
-    pub fn setattr(&self, ino: Ino, change: &Change) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+    /// Gives back lookups of many inodes at once.
+    pub fn forget_all(&self, inos: &[(Ino, u64)]) {
+        let mut gone = crate::table::Gone::default();
+        let mut table = self.table();
+        for (ino, lookups) in inos {
+            table.forget(*ino, *lookups, &mut gone);
+        }
+        drop(table);
+        self.dismiss(&gone);
     }
 
-    /// readlink(2).
-    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        Err(Errno::NOSYS)
+    /// Closes what belonged to inodes that are not known any more.
+    fn dismiss(&self, gone: &crate::table::Gone) {
+        if !gone.inos.is_empty() {
+            let layers = self.layers.len() as LayerNo;
+            let few = layers <= 8;
+            let dirs =
+                gone.inos.iter().flat_map(|i| (0..if few { layers } else { 0 }).map(|l| Key::Dir(*i, l)));
+            self.fds.remove(gone.inos.iter().map(|i| Key::File(*i)).chain(dirs));
+            if !few {
+                self.fds.remove_dirs(&gone.inos);
+            }
+        }
+        if gone.trim {
+            davit_sys::resident::release_free_heap();
+        }
     }
 
-    /// Makes a regular file, device, fifo or socket and looks it up. `rdev` as in [`Attr`]. A character device 0:0 is EPERM: it would be a
-    /// whiteout.
-    pub fn mknod(
-        &self,
-        parent: Ino,
-        name: &[u8],
-        mode: u32,
-        rdev: u32,
-        caller: &Caller,
-    ) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+    /// The layers of a directory.
+    fn reals(&self, ino: Ino) -> Result<Reals, Errno> {
+        Ok(Arc::clone(&self.table().dir(ino)?.reals))
     }
 
-    /// mkdir(2) and a lookup.
-    pub fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: &Caller) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+    /// A directory of a layer, open.
+    fn dir_fd(&self, ino: Ino, layer: LayerNo) -> Result<Fd, Errno> {
+        if let Some(fd) = self.fds.get(Key::Dir(ino, layer), false) {
+            return Ok(fd);
+        }
+        loop {
+            let before = self.renames.load(Ordering::Acquire);
+            let opened = self.open_dir_fd(ino, layer);
+            if before.is_multiple_of(2) && self.renames.load(Ordering::Acquire) == before {
+                let fd = opened?;
+                self.fds.put(Key::Dir(ino, layer), Arc::clone(&fd), false);
+                return Ok(fd);
+            }
+            std::thread::yield_now(); // a directory was renamed meanwhile: the way may have been another's
+        }
     }
 
-    /// symlink(2) and a lookup.
-    pub fn symlink(&self, parent: Ino, name: &[u8], target: &[u8], caller: &Caller) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+    fn open_dir_fd(&self, ino: Ino, layer: LayerNo) -> Result<Fd, Errno> {
+        let route = {
+            let table = self.table();
+            if let Some(fd) = table.orphan(ino) {
+                return Ok(fd);
+            }
+            table.route(ino, layer, |above| self.fds.get(Key::Dir(above, layer), false))?
+        };
+        let mut fd = route.from.unwrap_or_else(|| Arc::clone(&self.layer(layer).root));
+        for name in route.names {
+            let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+            fd = Arc::new(self.open_child_dir(&fd, &name)?);
+        }
+        Ok(fd)
     }
 
-    /// link(2) and a lookup.
-    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+    /// Opens a directory in a directory; where it may not be read, only to go through.
+    fn open_child_dir(&self, dir: &Fd, name: &CStr) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.open_at(dir, name, flags | OFlags::RDONLY) {
+            Err(Errno::ACCESS) => self.open_at(dir, name, flags | OFlags::PATH),
+            other => other,
+        }
     }
 
-    /// unlink(2). The inode stays usable until it is forgotten.
-    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+    /// openat(2), after closing cached descriptors if there are no more to be had.
+    fn open_at(&self, dir: &Fd, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.with_room(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
     }
 
-    /// rmdir(2).
-    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+    fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.fds.halve();
+                open()
+            }
+            other => other,
+        }
     }
 
-    /// renameat2(2).
-    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+    /// Where an inode's file is, and its layer. A directory is where its topmost part is.
+    fn locate(&self, ino: Ino) -> Result<(At, LayerNo), Errno> {
+        let place = {
+            let table = self.table();
+            if table.is_dir(ino) {
+                let layer = table.dir(ino)?.reals[0].layer;
+                drop(table);
+                return Ok((At::Fd(self.dir_fd(ino, layer)?), layer));
+            }
+            table.place(ino)?
+        };
+        Ok((self.at(&place)?, place.layer()))
     }
 
-    /// pread(2) into `buf`, which it fills unless the file ends. Answers the bytes read.
-    pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
-        Err(Errno::NOSYS)
+    fn at(&self, place: &Place) -> Result<At, Errno> {
+        match place {
+            Place::Named { layer, parent, name } => {
+                let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
+                Ok(At::Name(self.dir_fd(*parent, *layer)?, name))
+            }
+            Place::Index(name) => {
+                let name = CString::new(&**name).map_err(|_| Errno::INVAL)?;
+                Ok(At::Name(self.work()?.index()?, name))
+            }
+            Place::Orphan { fd, .. } => Ok(At::Fd(Arc::clone(fd))),
+        }
     }
 
-    /// pwrite(2) of all of `data`. Copies the file up first. `kill_privileges`: see [`Change`].
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], kill_privileges: bool) -> Result<usize, Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// fsync(2) or fdatasync(2), of a file or a directory.
-    pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// fallocate(2) with its flags.
-    pub fn fallocate(&self, ino: Ino, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// lseek(2) with SEEK_DATA or SEEK_HOLE.
-    pub fn lseek(&self, ino: Ino, offset: u64, whence: i32) -> Result<u64, Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// copy_file_range(2) between two files of this file system; answers the bytes copied.
-    pub fn copy_file_range(&self, from: (Ino, u64), to: (Ino, u64), len: usize) -> Result<usize, Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// Entries from `offset` on (0: the first, `.` and `..` included) until `sink` answers `false`: that entry was not taken.
-    pub fn readdir(
-        &self,
-        ino: Ino,
-        offset: u64,
-        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// The same with attributes; each entry taken, other than `.` and `..`, is a lookup.
-    pub fn readdirplus(
-        &self,
-        ino: Ino,
-        offset: u64,
-        sink: &mut dyn FnMut(DirEntry<'_>, &Attr) -> bool,
-    ) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// getxattr(2): the value. ENODATA if there is none. overlay's own names are hidden (kernel: overlay.overlay. escapes).
-    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// listxattr(2): names, each followed by a zero byte.
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// setxattr(2) with XATTR_CREATE or XATTR_REPLACE in `flags`.
-    pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// removexattr(2).
-    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// statvfs(3) of the upper's file system, or of the topmost lower's.
-    pub fn statfs(&self) -> Result<StatFs, Errno> {
-        Err(Errno::NOSYS)
+    /// A directory's layers with the upper on top.
+    fn with_upper(reals: &[Real]) -> Reals {
+        std::iter::once(Real { layer: UPPER, path: None }).chain(reals.iter().cloned()).collect()
     }
 }

@@ -11,14 +11,25 @@
 //!
 //! Layer tars spell the same with file names (OCI image-spec, layer.md): `.wh.NAME` and `.wh..wh..opq`.
 
+mod at;
+mod busy;
 mod config;
+mod fds;
 mod fs;
+mod layer;
 mod name;
+mod names;
+mod origin;
+mod slab;
+mod table;
 mod types;
+mod work;
 
 pub use config::{Config, IdMap, IdRange, OpenError, Redirect, Squash};
 pub use fs::CowFs;
-pub use name::{Namespace, OPAQUE_VALUE, TarName, WHITEOUT_RDEV, is_reserved_xattr, tar_name};
+pub use name::{
+    Namespace, OPAQUE_VALUE, TarName, WHITEOUT_RDEV, XATTR_WHITEOUTS_VALUE, is_reserved_xattr, tar_name,
+};
 pub use types::{Attr, Caller, Change, DirEntry, Ino, Kind, ROOT, RenameMode, StatFs, Time, TimeChange};
 
 /// The error of every operation: what the caller of the system call sees.

@@ -10,6 +10,9 @@ const AUFS_PREFIX: &[u8] = b".wh..wh.";
 /// The value of the opaque xattr.
 pub const OPAQUE_VALUE: &[u8] = b"y";
 
+/// The value of the opaque xattr of a directory that may hold whiteouts spelt as xattrs (Linux 6.7). It hides nothing by itself.
+pub const XATTR_WHITEOUTS_VALUE: &[u8] = b"x";
+
 /// Device numbers of a whiteout: a character device 0:0.
 pub const WHITEOUT_RDEV: (u32, u32) = (0, 0);
 
@@ -36,6 +39,19 @@ impl Namespace {
         match self {
             Self::Trusted => "trusted.overlay.redirect",
             Self::User => "user.overlay.redirect",
+        }
+    }
+
+    /// The name of one of overlay's other xattrs: `impure`, `origin`, `metacopy`, `nlink`, `whiteout`.
+    pub fn xattr(self, name: &str) -> String {
+        format!("{}{name}", self.prefix())
+    }
+
+    /// What all of overlay's xattrs begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.",
+            Self::User => "user.overlay.",
         }
     }
 

@@ -4,6 +4,7 @@
 //! target/fixtures/busybox-<key>/      layout/ layout.tar archive.tar rootfs.tar rootfs.tar.gz   (umoci, skopeo, tar)
 //! target/fixtures/layered-<key>/      the same, of three layers with whiteouts
 //! target/fixtures/debian-<key>/       rootfs.tar archive.tar                                     (mmdebstrap, umoci, skopeo)
+//! target/fixtures/packages-<key>/    *.deb                                                        (apt-get)
 //! target/fixtures/registry-<key>/     what docker-registry serves: all of the above              (skopeo)
 //! ```
 //!
@@ -56,6 +57,11 @@ impl Fixture {
         self.file("rootfs.tar.gz")
     }
 
+    /// The directory of Debian packages.
+    pub fn debs(&self) -> String {
+        self.dir.to_string_lossy().into_owned()
+    }
+
     /// The storage directory of a docker-registry.
     pub fn registry(&self) -> String {
         self.file("storage")
@@ -84,6 +90,12 @@ pub fn debian() -> Fixture {
     made("debian", recipe::debian)
 }
 
+/// Archives of some of the packages that [`debian`] has installed.
+#[track_caller]
+pub fn packages() -> Fixture {
+    made("packages", recipe::packages)
+}
+
 /// What the registry serves: `busybox:1`, `layered:1`.
 #[track_caller]
 pub fn registry() -> Fixture {
@@ -95,6 +107,7 @@ pub fn make_all() {
     busybox();
     layered();
     debian();
+    packages();
     registry();
 }
 

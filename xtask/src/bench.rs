@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: davit against the engines that are installed, in turn, on private hosts.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -8,6 +7,7 @@ use clap::Subcommand;
 
 use crate::cargo;
 
+mod fs;
 mod images;
 mod measure;
 mod memory;
@@ -24,6 +24,14 @@ pub enum What {
     Unpack(unpack::Options),
     /// `davit image ls` and its like with ten thousand images
     Images(images::Options),
+    /// davit-cowfs, both versions of fuse-overlayfs and the kernel's overlayfs, operation by operation
+    Fs(fs::Options),
+    /// What `fs` runs inside of its namespaces
+    #[command(hide = true)]
+    FsInside {
+        /// root or userns
+        privilege: String,
+    },
 }
 
 /// How to measure.
@@ -58,6 +66,8 @@ pub fn run(what: &What) -> anyhow::Result<()> {
         What::Run(options) => options,
         What::Unpack(options) => return unpack::run(options),
         What::Images(options) => return images::run(options),
+        What::Fs(options) => return fs::run(options),
+        What::FsInside { privilege } => return fs::run_inside(privilege),
     };
     let binaries = match &options.bin_dir {
         Some(dir) => dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?,
@@ -70,11 +80,11 @@ pub fn run(what: &What) -> anyhow::Result<()> {
     let memory = memory::measure(&mut peers, options.containers);
     let report = report::Report::new(options, &peers, samples, stages, memory);
     let out = cargo::root().join(&options.out);
-    fs::create_dir_all(&out)?;
+    std::fs::create_dir_all(&out)?;
     let table = report.markdown();
     println!("\n{table}");
-    fs::write(out.join("run.md"), &table)?;
-    fs::write(out.join("run.json"), serde_json::to_string_pretty(&report)? + "\n")
+    std::fs::write(out.join("run.md"), &table)?;
+    std::fs::write(out.join("run.json"), serde_json::to_string_pretty(&report)? + "\n")
         .with_context(|| format!("cannot write {}", out.display()))?;
     println!("written to {}", out.display());
     Ok(())

@@ -51,7 +51,8 @@ pub fn metadata() -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn target_directory() -> anyhow::Result<PathBuf> {
+/// Where cargo puts what it builds.
+pub fn target_directory() -> anyhow::Result<PathBuf> {
     let metadata = metadata()?;
     metadata["target_directory"]
         .as_str()

@@ -1,0 +1,147 @@
+//! From options to a mount that is served until it is unmounted.
+//!
+//! ```text
+//! parent: fork ──────────── wait for "ready" or the end ── exit 0 | the child's exit code
+//! child:  └ open layers ─ mount ─ INIT ─ ready ─ serve ── exit 0
+//! ```
+//! All that can fail happens before "ready", while standard error is still the caller's. Threads start after it.
+
+mod background;
+mod signals;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use davit_cowfs::{Config, CowFs};
+use fuser::{Session, SessionACL};
+use rustix::process::{Resource, Rlimit};
+
+use crate::fuse::Adapter;
+use crate::mount::{MountError, Place};
+use crate::options::{Access, Options, Serving};
+use crate::placement::Crew;
+
+use background::{Ready, Side};
+
+/// A mount could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A directory of the command line.
+    #[error("cannot resolve {path:?}")]
+    Resolve {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The layers.
+    #[error("cannot open the layers")]
+    Layers(#[from] davit_cowfs::OpenError),
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The kernel and this process have not agreed on the protocol.
+    #[error("cannot begin to serve the mount")]
+    Session(#[source] std::io::Error),
+    /// Requests could not be read any more.
+    #[error("serving the mount ended")]
+    Serving(#[source] std::io::Error),
+    /// The process in the background.
+    #[error("cannot go to the background")]
+    Background(#[source] std::io::Error),
+}
+
+/// Mounts and serves. In the background (the default) it comes back in the calling process when the mount can be used, and in the new
+/// one when the mount has ended.
+pub fn run(mut options: Options) -> anyhow::Result<()> {
+    log_to_stderr(options.debug);
+    resolve(&mut options)?;
+    let ready = if options.foreground {
+        Ready::foreground()
+    } else {
+        // Whoever waits for the end of a pipe that it left open by mistake would wait for the mount's end.
+        davit_sys::resident::close_inherited_descriptors();
+        match background::fork().map_err(ServeError::Background)? {
+            Side::Parent(code) => std::process::exit(code),
+            Side::Child(ready) => ready,
+        }
+    };
+    Ok(serve(options, ready)?)
+}
+
+fn serve(mut options: Options, mut ready: Ready) -> Result<(), ServeError> {
+    let stop = signals::Stop::block();
+    let place = Place::new(&options.mountpoint);
+    if options.mount.auto_unmount {
+        ready = background::unmount_after_death(&place, ready).map_err(ServeError::Background)?;
+    }
+    options.config.max_open = descriptors();
+    let xattrs = options.config.xattrs;
+    let fs = CowFs::open(&options.config)?;
+    let device = place.mount(&options.mount)?;
+    let begun = begin(fs, xattrs, device, &options.serving, options.mount.access);
+    let session = match begun {
+        Ok(session) => session,
+        Err(e) => {
+            // The first error says what is wrong.
+            let _ = place.detach();
+            return Err(ServeError::Session(e));
+        }
+    };
+    ready.announce().map_err(ServeError::Background)?;
+    stop.watch(place.clone());
+    session.run().map_err(|e| {
+        // Nobody reads requests any more: users of the mount would wait for ever.
+        let _ = place.detach();
+        ServeError::Serving(e)
+    })
+}
+
+fn begin(
+    fs: CowFs,
+    xattrs: bool,
+    device: OwnedFd,
+    serving: &Serving,
+    access: Access,
+) -> std::io::Result<Session<Adapter>> {
+    let crew = Arc::new(Crew::default());
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(serving.workers.unwrap_or(4));
+    config.clone_fd = serving.clone_fd;
+    let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
+    Session::from_fd(Adapter::new(fs, xattrs, serving, crew), device, acl, config)
+}
+
+/// Makes every directory absolute, as the background has another working directory.
+fn resolve(options: &mut Options) -> Result<(), ServeError> {
+    let absolute = |path: &mut PathBuf| match std::fs::canonicalize(&*path) {
+        Ok(whole) => {
+            *path = whole;
+            Ok(())
+        }
+        Err(source) => Err(ServeError::Resolve { path: path.clone(), source }),
+    };
+    let Config { lowers, upper, work, .. } = &mut options.config;
+    lowers.iter_mut().chain(upper).chain(work).try_for_each(absolute)?;
+    absolute(&mut options.mountpoint)
+}
+
+/// Raises the limit of open files as far as it goes and answers how many the file system may keep open.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(e) = rustix::process::setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(error = %e, "the limit of open files stays");
+        }
+    }
+    let now = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (now / 4).clamp(16, 4096) as usize
+}
+
+fn log_to_stderr(debug: bool) {
+    let level = if debug { tracing::Level::TRACE } else { tracing::Level::WARN };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,338 @@
+//! Copying up: before anything of a lower layer changes, it is made anew in the upper layer.
+//!
+//! ```text
+//! made in the work directory -> data, owner, xattrs, mode, times, origin -> (fsync) -> renamed into its place
+//! ```
+//! The rename is the only step that can be seen, so that a crash leaves either the lower file or the whole copy.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use davit_sys::file_handle;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use super::CowFs;
+use super::attributes::{read_link, times_of};
+use crate::at::At;
+use crate::fds::Key;
+use crate::origin;
+use crate::table::{Fd, Place, UPPER};
+use crate::types::{Ino, ROOT};
+use crate::work::Work;
+
+impl CowFs {
+    /// Makes sure that an inode's file is in the upper layer.
+    pub(super) fn copy_up(&self, ino: Ino) -> Result<(), Errno> {
+        self.copy_up_to(ino, None)
+    }
+
+    /// The same, of a file that will be cut to `size` at once.
+    pub(super) fn copy_up_to(&self, ino: Ino, size: Option<u64>) -> Result<(), Errno> {
+        if self.is_whole(ino)? {
+            return Ok(());
+        }
+        if self.table().is_dir(ino) {
+            return self.upper_dir(ino).map(drop);
+        }
+        let _turn = self.busy.turn(ino);
+        self.copy_up_in_turn(ino, size)
+    }
+
+    /// Whether it is in the upper layer with its data.
+    fn is_whole(&self, ino: Ino) -> Result<bool, Errno> {
+        let table = self.table();
+        Ok(table.layer(ino).ok_or(Errno::STALE)? == UPPER && table.data(ino).is_none())
+    }
+
+    /// Copies a file up. The caller has its turn.
+    pub(super) fn copy_up_in_turn(&self, ino: Ino, size: Option<u64>) -> Result<(), Errno> {
+        if self.is_whole(ino)? {
+            return Ok(());
+        }
+        let work = self.work()?;
+        let (place, data) = {
+            let table = self.table();
+            (table.place(ino)?, table.data(ino))
+        };
+        let source = self.at(&place)?;
+        let stat = source.stat()?;
+        let named = match &place {
+            Place::Named { parent, name, .. } => Some((self.upper_dir(*parent)?, *parent, name.clone())),
+            _ => None,
+        };
+        let data = match data {
+            Some((layer, path)) => self.file_at(layer, &path)?.ok_or(Errno::IO)?,
+            None => source.clone(),
+        };
+        let fresh = work.fresh();
+        let placed = self.copy_to(work, &fresh, &source, &data, &stat, size).and_then(|copied| {
+            let origin = if place.layer() == UPPER { None } else { self.origin(&source, &stat) };
+            self.put_in_place(work, &fresh, ino, &place, named.as_ref(), &stat, origin.as_deref())?;
+            Ok(copied)
+        });
+        placed.map(drop).inspect_err(|_| work.discard(&fresh))
+    }
+
+    /// The origin xattr's value for a lower object, where its file system has handles with inode numbers.
+    fn origin(&self, source: &At, stat: &Stat) -> Option<Vec<u8>> {
+        let handle = match source {
+            At::Name(dir, name) => file_handle::of(dir.as_fd(), name),
+            At::Fd(fd) => file_handle::of(fd.as_fd(), c""),
+        };
+        let handle = handle.ok().filter(|h| origin::ino(h) == Some(stat.st_ino))?;
+        let uuid = self.layers[1..].iter().flatten().find(|l| l.dev == stat.st_dev)?.uuid;
+        origin::encode(&handle, uuid)
+    }
+
+    /// Makes a copy in the work directory.
+    fn copy_to(
+        &self,
+        work: &Work,
+        fresh: &CString,
+        source: &At,
+        data: &At,
+        stat: &Stat,
+        size: Option<u64>,
+    ) -> Result<(), Errno> {
+        let at = At::name(&work.dir, fresh);
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mut written = None;
+        match kind {
+            FileType::RegularFile => {
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let open = || rustix::fs::openat(&work.dir, fresh.as_c_str(), flags, Mode::RUSR | Mode::WUSR);
+                let target = self.with_room(open)?;
+                let source = self.keep_open(data, 1, stat)?;
+                copy_data(
+                    &source,
+                    &target,
+                    size.map_or(stat.st_size as u64, |s| s.min(stat.st_size as u64)),
+                )?;
+                written = Some(target);
+            }
+            FileType::Symlink => {
+                let target = CString::new(read_link(source)?).map_err(|_| Errno::IO)?;
+                rustix::fs::symlinkat(target.as_c_str(), &work.dir, fresh.as_c_str())?;
+            }
+            other => rustix::fs::mknodat(
+                &work.dir,
+                fresh.as_c_str(),
+                other,
+                Mode::RUSR | Mode::WUSR,
+                stat.st_rdev,
+            )?,
+        }
+        self.copy_attributes(source, &at, stat)?;
+        if let Some(file) = written.filter(|_| self.sync) {
+            rustix::fs::fsync(file)?;
+        }
+        Ok(())
+    }
+
+    /// Owner, xattrs, mode and times. The mode comes after what changes it, the times last.
+    pub(super) fn copy_attributes(&self, source: &At, target: &At, stat: &Stat) -> Result<(), Errno> {
+        target.chown(Some(stat.st_uid), Some(stat.st_gid))?;
+        self.copy_xattrs(source, target)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            target.chmod(stat.st_mode)?;
+        }
+        target.utimens(&times_of(stat))
+    }
+
+    fn copy_xattrs(&self, source: &At, target: &At) -> Result<(), Errno> {
+        let names = match source.xattrs() {
+            Ok(names) => names,
+            Err(Errno::OPNOTSUPP) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            if self.is_own_xattr(name) {
+                continue;
+            }
+            let name = CString::new(name).map_err(|_| Errno::IO)?;
+            let Some(value) = source.xattr(&name)? else { continue };
+            match target.set_xattr(&name, &value, XattrFlags::empty()) {
+                // What this process or the upper's file system may not have: labels, other namespaces.
+                Err(Errno::OPNOTSUPP | Errno::PERM) if !name.to_bytes().starts_with(b"user.") => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an xattr is this file system's own bookkeeping, which is not copied.
+    fn is_own_xattr(&self, name: &[u8]) -> bool {
+        name.strip_prefix(self.attr.prefix.as_bytes()).is_some_and(|rest| !rest.starts_with(b"overlay."))
+    }
+
+    /// Brings a whole copy into its place and notes that it is there.
+    #[allow(clippy::too_many_arguments)] // all of it is what one copy-up knows
+    fn put_in_place(
+        &self,
+        work: &Work,
+        fresh: &CString,
+        ino: Ino,
+        place: &Place,
+        named: Option<&(Fd, Ino, Vec<u8>)>,
+        stat: &Stat,
+        origin: Option<&[u8]>,
+    ) -> Result<(), Errno> {
+        let copy = At::name(&work.dir, fresh);
+        let Some((dir, parent, name)) = named else {
+            // Nobody can name it any more: it lives on in a descriptor.
+            let fd = self.keep_open(&copy, UPPER, stat)?;
+            rustix::fs::unlinkat(&work.dir, fresh.as_c_str(), AtFlags::empty())?;
+            self.fds.remove([Key::File(ino)]);
+            let _old = self.table().copied_up(ino, None, Some(fd));
+            return Ok(());
+        };
+        let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
+        let before = rustix::fs::fstat(dir)?;
+        let lower = place.layer() != UPPER;
+        let linked = lower && stat.st_nlink > 1 && origin.is_some();
+        if let Some(origin) = origin.filter(|_| lower) {
+            copy.set_xattr(&self.attr.origin, origin, XattrFlags::empty())?;
+            self.set_impure(*parent)?;
+        }
+        let mut index = None;
+        if linked {
+            index = Some(self.index_copy(work, &copy, ino, origin.unwrap_or_default(), stat)?);
+        }
+        let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+        rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags)?;
+        let _ = At::Fd(Arc::clone(dir)).utimens(&times_of(&before));
+        self.table().copied_up(ino, index, None);
+        self.fds.remove([Key::File(ino)]);
+        if linked {
+            self.link_other_names(work, ino, (*parent, name.to_bytes()));
+        }
+        Ok(())
+    }
+
+    /// A directory of the upper layer for an inode, made if it is not there.
+    pub(super) fn upper_dir(&self, ino: Ino) -> Result<Fd, Errno> {
+        if self.table().dir(ino)?.reals[0].layer == UPPER {
+            return self.dir_fd(ino, UPPER);
+        }
+        let work = self.work()?;
+        let _turn = self.busy.turn(ino);
+        let (reals, parent) = {
+            let table = self.table();
+            if table.orphan(ino).is_some() {
+                return Err(Errno::NOENT);
+            }
+            (Arc::clone(&table.dir(ino)?.reals), table.parent(ino).ok_or(Errno::STALE)?)
+        };
+        if reals[0].layer == UPPER {
+            return self.dir_fd(ino, UPPER);
+        }
+        debug_assert_ne!(ino, ROOT, "the root is in the upper if there is one");
+        let Place::Named { name, .. } = self.table().place(ino)? else { return Err(Errno::STALE) };
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        let above = self.upper_dir(parent)?;
+        let source = At::Fd(self.dir_fd(ino, reals[0].layer)?);
+        let stat = source.stat()?;
+        let fresh = work.fresh();
+        rustix::fs::mkdirat(&work.dir, fresh.as_c_str(), Mode::RWXU)?;
+        let placed = self.place_dir(work, &fresh, &source, &stat, (parent, &above, &name));
+        placed.inspect_err(|_| work.discard(&fresh))?;
+        self.table().set_reals(ino, Self::with_upper(&reals));
+        self.dir_fd(ino, UPPER)
+    }
+
+    fn place_dir(
+        &self,
+        work: &Work,
+        fresh: &CString,
+        source: &At,
+        stat: &Stat,
+        (parent, above, name): (Ino, &Fd, &CString),
+    ) -> Result<(), Errno> {
+        let copy = At::name(&work.dir, fresh);
+        self.copy_attributes(source, &copy, stat)?;
+        if let Some(origin) = self.origin(source, stat) {
+            copy.set_xattr(&self.attr.origin, &origin, XattrFlags::empty())?;
+            self.set_impure(parent)?;
+        }
+        // Setting the xattr does not touch atime and mtime; chown and chmod came before the times.
+        let before = rustix::fs::fstat(above)?;
+        rustix::fs::renameat_with(
+            &work.dir,
+            fresh.as_c_str(),
+            above,
+            name.as_c_str(),
+            RenameFlags::NOREPLACE,
+        )?;
+        let _ = At::Fd(Arc::clone(above)).utimens(&times_of(&before));
+        Ok(())
+    }
+
+    /// Notes that a directory of the upper holds objects with an origin: the kernel's overlayfs looks for their inode numbers only then.
+    pub(super) fn set_impure(&self, dir: Ino) -> Result<(), Errno> {
+        if self.impure(dir)? {
+            return Ok(());
+        }
+        let fd = self.dir_fd(dir, UPPER)?;
+        At::Fd(fd).set_xattr(&self.attr.impure, b"y", XattrFlags::empty())?;
+        if let Some(known) = self.table().dir_mut(dir) {
+            known.impure = Some(true);
+        }
+        Ok(())
+    }
+}
+
+/// Copies the first `size` bytes: by sharing the blocks where the file system can, else what is not a hole.
+fn copy_data(source: &Fd, target: &std::os::fd::OwnedFd, size: u64) -> Result<(), Errno> {
+    if size == 0 {
+        return Ok(());
+    }
+    let whole = rustix::fs::fstat(source)?.st_size as u64 == size;
+    if whole && rustix::fs::ioctl_ficlone(target, source).is_ok() {
+        return Ok(());
+    }
+    let mut at = 0;
+    while at < size {
+        let (from, to) = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            Ok(from) if from < size => (from, rustix::fs::seek(source, SeekFrom::Hole(from))?.min(size)),
+            Ok(_) | Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => (at, size),
+            Err(e) => return Err(e),
+        };
+        copy_range(source, target, from, to)?;
+        at = to;
+    }
+    rustix::fs::ftruncate(target, size)
+}
+
+fn copy_range(source: &Fd, target: &std::os::fd::OwnedFd, mut at: u64, end: u64) -> Result<(), Errno> {
+    let mut buf = Vec::new();
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(1 << 30);
+        if buf.is_empty() {
+            let (mut from, mut to) = (at, at);
+            match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), left) {
+                Ok(n) if n > 0 => {
+                    at += n as u64;
+                    continue;
+                }
+                Ok(_) | Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    buf.resize(1 << 20, 0);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let wanted = left.min(buf.len());
+        let n = rustix::io::pread(source, &mut buf[..wanted], at)?;
+        if n == 0 {
+            return Ok(()); // shorter than it was: nobody but us writes here, so the layer was changed from outside
+        }
+        let mut done = 0;
+        while done < n {
+            done += rustix::io::pwrite(target, &buf[done..n], at + done as u64)?;
+        }
+        at += n as u64;
+    }
+    Ok(())
+}

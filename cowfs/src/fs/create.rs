@@ -1,0 +1,248 @@
+//! Making files, directories, devices and symbolic links in the upper layer.
+
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use super::attributes::S_ISGID;
+use super::find::{Hit, Probe, decode_rdev};
+use super::{CowFs, name_of};
+use crate::at::{At, fd_xattr};
+use crate::fds::Key;
+use crate::name::OPAQUE_VALUE;
+use crate::table::{Fd, Real, UPPER};
+use crate::types::{Attr, Caller, Ino};
+use crate::work::Work;
+
+/// What is to be made.
+#[derive(Debug)]
+enum Make<'a> {
+    Regular(u32),
+    Directory(u32),
+    Node(FileType, u32, u64),
+    Symlink(&'a CStr),
+}
+
+/// What was made: a regular file is open.
+struct Made {
+    stat: Stat,
+    fd: Option<Fd>,
+}
+
+const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+
+impl CowFs {
+    /// Makes a regular file, device, fifo or socket and looks it up. `rdev` as in [`Attr`]. A character device 0:0 is EPERM: it would be a
+    /// whiteout.
+    pub fn mknod(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        rdev: u32,
+        caller: &Caller,
+    ) -> Result<Attr, Errno> {
+        let kind = FileType::from_raw_mode(mode);
+        let bits = mode & 0o7777;
+        match kind {
+            FileType::RegularFile | FileType::Unknown => self.make(parent, name, Make::Regular(bits), caller),
+            FileType::CharacterDevice if rdev == 0 => Err(Errno::PERM),
+            FileType::Directory | FileType::Symlink => Err(Errno::INVAL),
+            kind => self.make(parent, name, Make::Node(kind, bits, decode_rdev(rdev)), caller),
+        }
+    }
+
+    /// mkdir(2) and a lookup.
+    pub fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: &Caller) -> Result<Attr, Errno> {
+        self.make(parent, name, Make::Directory(mode & 0o7777), caller)
+    }
+
+    /// symlink(2) and a lookup.
+    pub fn symlink(&self, parent: Ino, name: &[u8], target: &[u8], caller: &Caller) -> Result<Attr, Errno> {
+        let target = CString::new(target).map_err(|_| Errno::INVAL)?;
+        self.make(parent, name, Make::Symlink(&target), caller)
+    }
+
+    fn make(&self, parent: Ino, name: &[u8], what: Make<'_>, caller: &Caller) -> Result<Attr, Errno> {
+        let name = name_of(name)?;
+        if self.is_aufs(&name) {
+            return Err(Errno::INVAL);
+        }
+        let dir = self.upper_dir(parent)?;
+        let what = self.masked(what, parent, &dir, caller)?;
+        let owner = self.owner(caller)?;
+        let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
+        let make = || if covered { Err(Errno::EXIST) } else { make_at(&dir, &name, &what) };
+        let made = match make_as(owner, make) {
+            Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
+                self.make_over_whiteout(parent, &dir, &name, &what, owner)?
+            }
+            other => other?,
+        };
+        let ino = self.ino(self.layer(UPPER).fs, made.stat.st_ino);
+        let reals =
+            matches!(what, Make::Directory(_)).then(|| Arc::from([Real { layer: UPPER, path: None }]));
+        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, index: None, data: None };
+        if let Some(fd) = made.fd {
+            self.fds.put(Key::File(ino), fd, true);
+        }
+        let attr = self.enter(parent, &name, &hit, 1)?;
+        if matches!(what, Make::Regular(_)) {
+            self.table().opened(ino);
+        }
+        Ok(attr)
+    }
+
+    /// The owner of what a caller makes, as it is on disk.
+    fn owner(&self, caller: &Caller) -> Result<(u32, u32), Errno> {
+        let uid = if self.squash.uid.is_some() { Some(0) } else { self.uid_map.to_disk(caller.uid) };
+        let gid = if self.squash.gid.is_some() { Some(0) } else { self.gid_map.to_disk(caller.gid) };
+        // EOVERFLOW is what the VFS says of ids without a place in the file system (open(2)).
+        uid.zip(gid).ok_or(Errno::OVERFLOW)
+    }
+
+    /// Applies the umask, which a default ACL of the directory takes the place of.
+    fn masked<'a>(&self, what: Make<'a>, parent: Ino, dir: &Fd, caller: &Caller) -> Result<Make<'a>, Errno> {
+        if caller.umask == 0 || matches!(what, Make::Symlink(_)) || self.has_default_acl(parent, dir)? {
+            return Ok(what);
+        }
+        Ok(match what {
+            Make::Regular(mode) => Make::Regular(mode & !caller.umask),
+            Make::Directory(mode) => Make::Directory(mode & !caller.umask),
+            Make::Node(kind, mode, dev) => Make::Node(kind, mode & !caller.umask, dev),
+            Make::Symlink(target) => Make::Symlink(target),
+        })
+    }
+
+    fn has_default_acl(&self, parent: Ino, dir: &Fd) -> Result<bool, Errno> {
+        if let Some(known) = self.table().dir(parent)?.default_acl {
+            return Ok(known);
+        }
+        let has = fd_xattr(dir, DEFAULT_ACL)?.is_some();
+        if let Some(known) = self.table().dir_mut(parent) {
+            known.default_acl = Some(has);
+        }
+        Ok(has)
+    }
+
+    /// Whether the upper hides a name.
+    pub(super) fn is_whited_out(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
+        Ok(matches!(self.probe(dir, name, UPPER)?, Probe::Whiteout))
+    }
+
+    /// Makes something where the upper has a whiteout: beside it, then in its place in one step.
+    fn make_over_whiteout(
+        &self,
+        parent: Ino,
+        dir: &Fd,
+        name: &CStr,
+        what: &Make<'_>,
+        owner: (u32, u32),
+    ) -> Result<Made, Errno> {
+        let work = self.work()?;
+        let fresh = work.fresh();
+        let nursery = self.nursery(work, parent, dir)?;
+        let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
+        let finish = || {
+            let mut made = make_as(owner, || make_at(place, &fresh, what))?;
+            if matches!(what, Make::Directory(_)) {
+                // What the lower layers have under this name must not show through.
+                let at = At::name(place, &fresh);
+                at.set_xattr(&self.attr.opaque, OPAQUE_VALUE, XattrFlags::empty())?;
+                let rename = |flags| rustix::fs::renameat_with(place, fresh.as_c_str(), dir, name, flags);
+                match rename(RenameFlags::EXCHANGE) {
+                    Err(Errno::NOENT) => rename(RenameFlags::NOREPLACE)?, // the whiteout has a name of its own (aufs)
+                    other => {
+                        other?;
+                        rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::empty())?;
+                    }
+                }
+                made.stat = At::name(dir, name).stat()?;
+            } else {
+                rustix::fs::renameat(place, fresh.as_c_str(), dir, name)?;
+            }
+            Ok(made)
+        };
+        let made = finish();
+        if made.is_err() {
+            let _ = rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::REMOVEDIR);
+        }
+        if let Some((name, _)) = nursery {
+            work.discard(&name);
+        }
+        made
+    }
+
+    /// A directory in the work directory that gives what is made in it the group and the ACL that `dir` would; `None` if it would give
+    /// none.
+    fn nursery(&self, work: &Work, parent: Ino, dir: &Fd) -> Result<Option<(CString, Fd)>, Errno> {
+        let stat = rustix::fs::fstat(dir)?;
+        let acl = if self.has_default_acl(parent, dir)? { fd_xattr(dir, DEFAULT_ACL)? } else { None };
+        if stat.st_mode & S_ISGID == 0 && acl.is_none() {
+            return Ok(None);
+        }
+        let name = work.fresh();
+        rustix::fs::mkdirat(&work.dir, name.as_c_str(), Mode::RWXU)?;
+        let made = || {
+            let at = At::name(&work.dir, &name);
+            at.chown(None, Some(stat.st_gid))?;
+            at.chmod(0o777 | stat.st_mode & S_ISGID)?;
+            if let Some(acl) = acl {
+                at.set_xattr(DEFAULT_ACL, &acl, XattrFlags::empty())?;
+            }
+            self.open_child_dir(&work.dir, &name)
+        };
+        match made() {
+            Ok(fd) => Ok(Some((name, Arc::new(fd)))),
+            Err(e) => {
+                work.discard(&name);
+                Err(e)
+            }
+        }
+    }
+}
+
+fn make_at(dir: &Fd, name: &CStr, what: &Make<'_>) -> Result<Made, Errno> {
+    let bits = |mode: u32| Mode::from_raw_mode(mode);
+    match what {
+        Make::Regular(mode) => {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(dir, name, flags, bits(*mode))?;
+            let stat = rustix::fs::fstat(&fd)?;
+            return Ok(Made { stat, fd: Some(Arc::new(fd)) });
+        }
+        Make::Directory(mode) => rustix::fs::mkdirat(dir, name, bits(*mode))?,
+        Make::Node(kind, mode, dev) => rustix::fs::mknodat(dir, name, *kind, bits(*mode), *dev)?,
+        Make::Symlink(target) => rustix::fs::symlinkat(*target, dir, name)?,
+    }
+    Ok(Made { stat: At::name(dir, name).stat()?, fd: None })
+}
+
+/// Makes something as its owner, so that no crash can leave it another's. Where the owner may not (the kernel has already decided that the
+/// caller may), it is made as this process and given away.
+fn make_as(owner: (u32, u32), make: impl Fn() -> Result<Made, Errno>) -> Result<Made, Errno> {
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if owner == own {
+        return make();
+    }
+    let made = davit_sys::fs_ids::with(owner.0, owner.1, &make);
+    match made {
+        Err(Errno::ACCESS | Errno::PERM) => {
+            let made = make()?;
+            give_away(made, owner)
+        }
+        Ok(made) if made.stat.st_uid != owner.0 => give_away(made, owner), // it may not take on these ids
+        other => other,
+    }
+}
+
+fn give_away(mut made: Made, owner: (u32, u32)) -> Result<Made, Errno> {
+    let Some(fd) = &made.fd else { return Ok(made) };
+    let group = (made.stat.st_gid == rustix::process::getegid().as_raw()).then_some(owner.1);
+    At::Fd(Arc::clone(fd)).chown(Some(owner.0), group)?;
+    made.stat = rustix::fs::fstat(fd)?;
+    Ok(made)
+}

@@ -1,0 +1,543 @@
+//! Finding a name in the layers.
+//!
+//! ```text
+//! upper        b  (whiteout a)       lookup a: the upper hides it              -> none
+//! lower 1   a/ b  c/ (opaque)        lookup b: a file ends the search          -> upper b
+//! lower 2   a/ b  c/ d               lookup c: directories merge until opaque  -> c of lower 1
+//! ```
+
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{CowFs, name_of};
+use crate::at::{At, fd_xattr};
+use crate::config::{IdMap, Redirect};
+use crate::fds::Key;
+use crate::name::{OPAQUE_VALUE, XATTR_WHITEOUTS_VALUE};
+use crate::table::{DataAt, Fd, Found, LayerNo, Real, Reals, UPPER};
+use crate::types::{Attr, Ino, ROOT, Time};
+
+/// A name that was found.
+#[derive(Debug)]
+pub(super) struct Hit {
+    pub(super) ino: Ino,
+    pub(super) layer: LayerNo,
+    pub(super) stat: Stat,
+    /// For a directory.
+    pub(super) reals: Option<Reals>,
+    pub(super) index: Option<Arc<[u8]>>,
+    pub(super) data: Option<DataAt>,
+}
+
+impl Hit {
+    pub(super) fn is_dir(&self) -> bool {
+        self.reals.is_some()
+    }
+}
+
+/// What one layer says of a name.
+#[derive(Debug)]
+pub(super) enum Probe {
+    Absent,
+    Whiteout,
+    There(Stat),
+}
+
+/// Where a directory's lower parts are looked for.
+enum Below {
+    /// Beside the parent's, by this name.
+    Name(CString),
+    /// At a path from the root of each layer.
+    Path(Vec<u8>),
+}
+
+/// What a layer's directory says of what is below it.
+enum Mark {
+    Through,
+    Opaque,
+    Redirect(Vec<u8>),
+}
+
+/// aufs's whiteouts are named like this and what they hide,
+const AUFS: &[u8] = b".wh.";
+/// and an opaque directory has the whiteout of this.
+const AUFS_OPAQUE: &CStr = c".wh..opq";
+
+pub(super) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+pub(super) fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+impl CowFs {
+    /// Finds a name. `Ok(None)`: there is none. An answer adds one lookup to the inode, to be given back by [`Self::forget`].
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
+        let name = name_of(name)?;
+        match self.find(parent, &name)? {
+            Some(hit) => self.enter(parent, &name, &hit, 1).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes a found name in the table, with so many lookups, and answers its attributes.
+    pub(super) fn enter(&self, parent: Ino, name: &CStr, hit: &Hit, lookups: u32) -> Result<Attr, Errno> {
+        let found = Found {
+            ino: hit.ino,
+            parent,
+            name: name.to_bytes(),
+            layer: hit.layer,
+            reals: hit.reals.clone(),
+            linked: !hit.is_dir() && (hit.stat.st_nlink > 1 || hit.index.is_some()),
+            index: hit.index.clone(),
+            data: hit.data.clone(),
+        };
+        let layer = self.table().found(&found, lookups)?;
+        let answer = if layer == hit.layer && hit.index.is_none() && hit.data.is_none() {
+            Ok(self.attr_of(&hit.stat, hit.ino, hit.reals.as_ref().is_some_and(|r| r.len() > 1)))
+        } else {
+            self.getattr(hit.ino)
+        };
+        if answer.is_err() && lookups > 0 {
+            self.forget(hit.ino, u64::from(lookups));
+        }
+        answer
+    }
+
+    /// Finds a name without noting it.
+    pub(super) fn find(&self, parent: Ino, name: &CStr) -> Result<Option<Hit>, Errno> {
+        let reals = self.reals(parent)?;
+        self.find_from(parent, &reals, 0, name)
+    }
+
+    /// Finds a name in a directory's layers from the `from`th on.
+    pub(super) fn find_from(
+        &self,
+        parent: Ino,
+        reals: &[Real],
+        from: usize,
+        name: &CStr,
+    ) -> Result<Option<Hit>, Errno> {
+        for (k, real) in reals.iter().enumerate().skip(from) {
+            let dir = self.dir_fd(parent, real.layer)?;
+            match self.probe(&dir, name, real.layer)? {
+                Probe::Absent => {}
+                Probe::Whiteout => return Ok(None),
+                Probe::There(stat) if is_dir(&stat) => {
+                    return self.merged(parent, reals, k, name, &dir, stat).map(Some);
+                }
+                Probe::There(stat) => return self.file(parent, reals, k, name, &dir, stat).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a layer says of a name in a directory of it.
+    pub(super) fn probe(&self, dir: &Fd, name: &CStr, layer: LayerNo) -> Result<Probe, Errno> {
+        if self.is_aufs(name) {
+            return Ok(Probe::Absent);
+        }
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                return Ok(if self.has_aufs_whiteout(dir, name)? { Probe::Whiteout } else { Probe::Absent });
+            }
+            Err(e) => return Err(e),
+        };
+        if is_whiteout(&stat) {
+            return Ok(Probe::Whiteout);
+        }
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if regular
+            && stat.st_size == 0
+            && self.layer(layer).xattr_whiteouts
+            && self.is_xattr_whiteout(dir, name)?
+        {
+            return Ok(Probe::Whiteout);
+        }
+        Ok(Probe::There(stat))
+    }
+
+    /// Whether a name is bookkeeping in layers with aufs's whiteouts.
+    pub(super) fn is_aufs(&self, name: &CStr) -> bool {
+        self.aufs && name.to_bytes().starts_with(AUFS)
+    }
+
+    /// Whether `.wh.NAME` is there.
+    pub(super) fn has_aufs_whiteout(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
+        if !self.aufs || name.to_bytes().len() + AUFS.len() > 255 {
+            return Ok(false);
+        }
+        let whiteout = CString::new([AUFS, name.to_bytes()].concat()).map_err(|_| Errno::INVAL)?;
+        match rustix::fs::statat(dir, whiteout, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// An empty file with the xattr `overlay.whiteout`, in a directory that says that it may hold such.
+    fn is_xattr_whiteout(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
+        Ok(fd_xattr(dir, &self.attr.opaque)?.as_deref() == Some(XATTR_WHITEOUTS_VALUE)
+            && At::name(dir, name).xattr(&self.attr.whiteout)?.is_some())
+    }
+
+    fn mark(&self, dir: &Fd) -> Result<Mark, Errno> {
+        if fd_xattr(dir, &self.attr.opaque)?.as_deref() == Some(OPAQUE_VALUE) {
+            return Ok(Mark::Opaque);
+        }
+        if self.has_aufs_whiteout(dir, AUFS_OPAQUE)? {
+            return Ok(Mark::Opaque);
+        }
+        match fd_xattr(dir, &self.attr.redirect)? {
+            Some(path) if self.redirect != Redirect::NoFollow && is_redirect(&path) => {
+                Ok(Mark::Redirect(path))
+            }
+            Some(_) => Ok(Mark::Opaque), // not to be followed: then it must not merge with what has its name now
+            None => Ok(Mark::Through),
+        }
+    }
+
+    /// A directory found in the `k`th of its parent's layers, with all that merges with it below.
+    fn merged(
+        &self,
+        parent: Ino,
+        reals: &[Real],
+        k: usize,
+        name: &CStr,
+        dir: &Fd,
+        stat: Stat,
+    ) -> Result<Hit, Errno> {
+        let top = reals[k].layer;
+        let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
+        let mut stack = vec![Real { layer: top, path: None }];
+        if top == UPPER && self.impure(parent)? {
+            ino = self.shown(&At::name(dir, name), ino)?;
+        }
+        if reals.len() > k + 1 {
+            let fd = Arc::new(self.open_child_dir(dir, name)?);
+            let mut below = match self.mark(&fd)? {
+                Mark::Through => Some(Below::Name(name.to_owned())),
+                Mark::Opaque => None,
+                Mark::Redirect(path) => below_of(path),
+            };
+            self.fds.put(Key::Dir(ino, top), fd, false);
+            let mut at = k + 1;
+            while let Some(Below::Name(beside)) = &below {
+                let beside = beside.clone();
+                below = self.beside(parent, reals, &mut at, (name, &beside), &mut stack)?;
+            }
+            if let Some(Below::Path(path)) = below {
+                self.along(path, &mut stack)?;
+            }
+        }
+        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), index: None, data: None })
+    }
+
+    /// Looks for lower parts beside the parent's from the `at`th layer on, until one says to look elsewhere.
+    fn beside(
+        &self,
+        parent: Ino,
+        reals: &[Real],
+        at: &mut usize,
+        (own, name): (&CStr, &CStr),
+        stack: &mut Vec<Real>,
+    ) -> Result<Option<Below>, Errno> {
+        while let Some(real) = reals.get(*at) {
+            *at += 1;
+            let dir = self.dir_fd(parent, real.layer)?;
+            match self.probe(&dir, name, real.layer)? {
+                Probe::Absent => continue,
+                Probe::There(stat) if is_dir(&stat) => {}
+                Probe::There(_) | Probe::Whiteout => return Ok(None),
+            }
+            let path = if own == name {
+                None
+            } else {
+                let mut path = self.table().path_in(parent, real.layer)?;
+                path.push(b'/');
+                path.extend_from_slice(name.to_bytes());
+                Some(Arc::from(path))
+            };
+            stack.push(Real { layer: real.layer, path });
+            if *at == reals.len() {
+                return Ok(None);
+            }
+            let fd = Arc::new(self.open_child_dir(&dir, name)?);
+            match self.mark(&fd)? {
+                Mark::Through => {}
+                Mark::Opaque => return Ok(None),
+                Mark::Redirect(path) => return Ok(below_of(path)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks for lower parts at a path from the roots of the layers below the last in `stack`.
+    fn along(&self, mut path: Vec<u8>, stack: &mut Vec<Real>) -> Result<(), Errno> {
+        let last = stack.last().map_or(0, |r| r.layer);
+        for layer in last + 1..self.layers.len() as LayerNo {
+            let mut fd = Arc::clone(&self.layer(layer).root);
+            let mut end = false;
+            let mut found = true;
+            let mut elsewhere = None;
+            let parts: Vec<Vec<u8>> =
+                path.split(|b| *b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+            for (depth, part) in parts.iter().enumerate() {
+                let name = name_of(part)?;
+                match self.probe(&fd, &name, layer)? {
+                    Probe::There(stat) if is_dir(&stat) => {}
+                    Probe::Absent => {
+                        found = false;
+                        break;
+                    }
+                    _ => return Ok(()),
+                }
+                fd = Arc::new(self.open_child_dir(&fd, &name)?);
+                match self.mark(&fd)? {
+                    Mark::Through => {}
+                    Mark::Opaque => end = true,
+                    Mark::Redirect(to) => elsewhere = Some(rerouted(&parts, depth, &to)),
+                }
+            }
+            if found {
+                stack.push(Real { layer, path: Some(Arc::from(path.as_slice())) });
+            }
+            if end {
+                return Ok(());
+            }
+            if let Some(to) = elsewhere {
+                path = to;
+            }
+        }
+        Ok(())
+    }
+
+    /// Anything but a directory, found in the `k`th of its parent's layers.
+    pub(super) fn file(
+        &self,
+        parent: Ino,
+        reals: &[Real],
+        k: usize,
+        name: &CStr,
+        dir: &Fd,
+        stat: Stat,
+    ) -> Result<Hit, Errno> {
+        let layer = reals[k].layer;
+        let raw = self.ino(self.layer(layer).fs, stat.st_ino);
+        let mut hit = Hit { ino: raw, layer, stat, reals: None, index: None, data: None };
+        if layer == UPPER {
+            if self.impure(parent)? {
+                hit.ino = self.shown(&At::name(dir, name), raw)?;
+                hit.index = self.indexed(hit.ino);
+                self.check_number(&mut hit, parent, name, raw);
+            }
+        } else if stat.st_nlink > 1 {
+            hit.index = self.indexed(raw);
+        }
+        if hit.index.is_some() {
+            hit.layer = UPPER;
+        } else if may_lack_data(&stat) && At::name(dir, name).xattr(&self.attr.metacopy)?.is_some() {
+            hit.data = self.data_below(parent, reals, k, name, dir)?;
+        }
+        Ok(hit)
+    }
+
+    /// Two files of the upper may claim one origin, if somebody copied them with their xattrs: the second is shown with its own number.
+    fn check_number(&self, hit: &mut Hit, parent: Ino, name: &CStr, raw: Ino) {
+        if hit.ino == raw || hit.index.is_some() || hit.stat.st_nlink > 1 {
+            return;
+        }
+        let table = self.table();
+        let names = table.all_names(hit.ino);
+        if !names.is_empty() && !names.iter().any(|(p, n)| *p == parent && n == name.to_bytes()) {
+            hit.ino = raw;
+        }
+    }
+
+    fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
+        self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&ino).cloned()
+    }
+
+    /// The inode number that is shown for an object of the upper: that of the lower file it was copied from.
+    pub(super) fn shown(&self, at: &At, raw: Ino) -> Result<Ino, Errno> {
+        let origin = at.xattr(&self.attr.origin)?;
+        Ok(origin.and_then(|value| self.ino_of_origin(&value)).unwrap_or(raw))
+    }
+
+    /// Whether a directory's upper part may hold objects with an origin.
+    pub(super) fn impure(&self, dir: Ino) -> Result<bool, Errno> {
+        if let Some(known) = self.table().dir(dir)?.impure {
+            return Ok(known);
+        }
+        let impure = fd_xattr(&self.dir_fd(dir, UPPER)?, &self.attr.impure)?.is_some();
+        if let Some(known) = self.table().dir_mut(dir) {
+            known.impure = Some(impure);
+        }
+        Ok(impure)
+    }
+
+    /// Where the data of a file with only attributes is.
+    fn data_below(
+        &self,
+        parent: Ino,
+        reals: &[Real],
+        k: usize,
+        name: &CStr,
+        dir: &Fd,
+    ) -> Result<Option<DataAt>, Errno> {
+        let mut redirect = At::name(dir, name).xattr(&self.attr.redirect)?;
+        let mut below = reals[k].layer;
+        let mut beside = name.to_bytes().to_vec();
+        loop {
+            let next = match redirect.take() {
+                Some(path) if !is_redirect(&path) || self.redirect == Redirect::NoFollow => {
+                    return Err(Errno::IO);
+                }
+                Some(path) if path[0] == b'/' => self.first_file(below, &path)?,
+                named => {
+                    beside = named.unwrap_or(beside);
+                    let mut hit = None;
+                    for real in reals.iter().filter(|r| r.layer > below) {
+                        let mut path = self.table().path_in(parent, real.layer)?;
+                        path.push(b'/');
+                        path.extend_from_slice(&beside);
+                        if let Some(at) = self.file_at(real.layer, &path)? {
+                            hit = Some((real.layer, path, at));
+                            break;
+                        }
+                    }
+                    hit
+                }
+            };
+            let Some((layer, path, at)) = next else { return Err(Errno::IO) };
+            if !may_lack_data(&at.stat()?) || at.xattr(&self.attr.metacopy)?.is_none() {
+                return Ok(Some((layer, Arc::from(path))));
+            }
+            redirect = at.xattr(&self.attr.redirect)?;
+            if redirect.is_none() {
+                redirect = Some(path);
+            }
+            below = layer;
+        }
+    }
+
+    fn first_file(&self, below: LayerNo, path: &[u8]) -> Result<Option<(LayerNo, Vec<u8>, At)>, Errno> {
+        for layer in below + 1..self.layers.len() as LayerNo {
+            if let Some(at) = self.file_at(layer, path)? {
+                return Ok(Some((layer, path.to_vec(), at)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A regular file at a path of a layer.
+    pub(super) fn file_at(&self, layer: LayerNo, path: &[u8]) -> Result<Option<At>, Errno> {
+        let mut fd = Arc::clone(&self.layer(layer).root);
+        let mut parts = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            let name = name_of(part)?;
+            if parts.peek().is_none() {
+                let at = At::Name(fd, name);
+                let regular = |s: &Stat| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile;
+                return Ok(at.stat().ok().filter(regular).map(|_| at));
+            }
+            match self.open_at(
+                &fd,
+                &name,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            ) {
+                Ok(next) => fd = Arc::new(next),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Attributes as they are shown.
+    pub(super) fn attr_of(&self, stat: &Stat, ino: Ino, merged: bool) -> Attr {
+        let shown = |squash: Option<u32>, map: &IdMap, id| squash.unwrap_or_else(|| map.to_shown(id));
+        Attr {
+            ino: if ino == ROOT { self.root_ino(stat) } else { ino },
+            size: stat.st_size as u64,
+            blocks: stat.st_blocks as u64,
+            atime: time(stat.st_atime, stat.st_atime_nsec),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            mode: stat.st_mode,
+            nlink: if merged { 1 } else { stat.st_nlink as u32 },
+            uid: shown(self.squash.uid, &self.uid_map, stat.st_uid),
+            gid: shown(self.squash.gid, &self.gid_map, stat.st_gid),
+            rdev: encode_rdev(stat.st_rdev),
+            blksize: stat.st_blksize as u32,
+        }
+    }
+
+    fn root_ino(&self, stat: &Stat) -> Ino {
+        let top = self.layers.iter().flatten().next().expect("there is a lower layer");
+        self.ino(top.fs, stat.st_ino)
+    }
+}
+
+/// Absolute without `.`, `..` or empty parts, or one name.
+fn is_redirect(path: &[u8]) -> bool {
+    let relative = path.strip_prefix(b"/").unwrap_or(path);
+    let good = |n: &[u8]| !n.is_empty() && n != b"." && n != b".." && n.len() <= 255 && !n.contains(&0);
+    if path.len() == relative.len() {
+        good(path) && !path.contains(&b'/')
+    } else {
+        relative.split(|b| *b == b'/').all(good)
+    }
+}
+
+fn below_of(path: Vec<u8>) -> Option<Below> {
+    if path[0] == b'/' {
+        return Some(Below::Path(path));
+    }
+    CString::new(path).ok().map(Below::Name)
+}
+
+/// The path in the layers further down, after the directory at `depth` of it said that it was elsewhere there.
+fn rerouted(parts: &[Vec<u8>], depth: usize, to: &[u8]) -> Vec<u8> {
+    let mut path = Vec::new();
+    if to[0] == b'/' {
+        path.extend_from_slice(to);
+    } else {
+        for part in &parts[..depth] {
+            path.push(b'/');
+            path.extend_from_slice(part);
+        }
+        path.push(b'/');
+        path.extend_from_slice(to);
+    }
+    for part in &parts[depth + 1..] {
+        path.push(b'/');
+        path.extend_from_slice(part);
+    }
+    path
+}
+
+fn time(sec: i64, nsec: impl TryInto<u32>) -> Time {
+    Time { sec, nsec: nsec.try_into().unwrap_or(0) }
+}
+
+/// new_encode_dev of linux/kdev_t.h.
+fn encode_rdev(dev: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// new_decode_dev of linux/kdev_t.h.
+pub(super) fn decode_rdev(rdev: u32) -> u64 {
+    rustix::fs::makedev((rdev & 0xf_ff00) >> 8, (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00))
+}
+
+/// A file with only attributes (metacopy) is as long as its data but takes no room.
+fn may_lack_data(stat: &Stat) -> bool {
+    stat.st_size > 0 && stat.st_blocks == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}

@@ -1,0 +1,217 @@
+//! Layers, mounted by the kernel's overlayfs or by davit-cowfs.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::host::{Host, binary};
+
+/// Who shows the layers as one tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// overlayfs.
+    Kernel,
+    /// davit-cowfs.
+    Cowfs,
+}
+
+/// The directories of one file system.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    /// Topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// The writable one and its work directory.
+    pub upper: Option<(PathBuf, PathBuf)>,
+    /// Where it is mounted.
+    pub at: PathBuf,
+}
+
+/// How layers are shown; the same words for both engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Whether directories of lower layers can be renamed (`redirect_dir`).
+    pub redirect: bool,
+    /// Whether overlay's attributes are in `user.`, as they are in a user namespace.
+    pub userxattr: bool,
+    /// Whether overlayfs keeps hard links over copy-up (`index`); davit-cowfs always does.
+    pub index: bool,
+}
+
+impl Manner {
+    /// As root, with everything that overlayfs can.
+    pub const ROOT: Self = Self { redirect: true, userxattr: false, index: true };
+    /// As root, as overlayfs is by default.
+    pub const PLAIN: Self = Self { redirect: false, userxattr: false, index: false };
+    /// In a user namespace, where overlayfs refuses the rest.
+    pub const USER: Self = Self { redirect: false, userxattr: true, index: false };
+
+    fn options(self, engine: Engine) -> String {
+        let mut options = String::new();
+        if self.userxattr {
+            options += ",userxattr";
+        } else {
+            options += if self.redirect { ",redirect_dir=on" } else { ",redirect_dir=follow" };
+        }
+        if engine == Engine::Kernel && !self.userxattr {
+            options += if self.index { ",index=on" } else { ",index=off" };
+            options += ",metacopy=off";
+        }
+        options
+    }
+}
+
+impl Layers {
+    /// Below `host`'s `name`: `upper`, `work` and `mnt`, over these lowers.
+    pub fn new(host: &Host, name: &str, lowers: &[PathBuf]) -> Self {
+        let upper = host.dir(&format!("{name}/upper"));
+        let work = host.dir(&format!("{name}/work"));
+        let at = host.dir(&format!("{name}/mnt"));
+        Self { lowers: lowers.to_vec(), upper: Some((upper, work)), at }
+    }
+
+    /// The same without an upper layer.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.upper = None;
+        self
+    }
+
+    /// The upper directory.
+    pub fn upper(&self) -> &Path {
+        &self.upper.as_ref().expect("it has one").0
+    }
+
+    /// The work directory.
+    pub fn work(&self) -> &Path {
+        &self.upper.as_ref().expect("it has one").1
+    }
+
+    fn options(&self) -> String {
+        let lowers: Vec<&str> = self.lowers.iter().map(|l| l.to_str().unwrap()).collect();
+        let mut options = format!("lowerdir={}", lowers.join(":"));
+        if let Some((upper, work)) = &self.upper {
+            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+        }
+        options
+    }
+
+    /// Mounts them.
+    #[track_caller]
+    pub fn mount(&self, engine: Engine, manner: Manner) -> Mounted {
+        let options = self.options() + &manner.options(engine);
+        match engine {
+            Engine::Kernel => kernel(&self.at, &options),
+            Engine::Cowfs if std::env::var_os("STANDIN").is_some() => {
+                kernel(&self.at, &(self.options() + &manner.options(Engine::Kernel)))
+            }
+            Engine::Cowfs => cowfs(&self.at, &options, &[]),
+        }
+    }
+
+    /// Mounts them by davit-cowfs with further options and environment.
+    #[track_caller]
+    pub fn mount_cowfs(&self, manner: Manner, options: &str, env: &[(&str, &str)]) -> Mounted {
+        let all = self.options() + &manner.options(Engine::Cowfs) + options;
+        cowfs(&self.at, &all, env)
+    }
+}
+
+#[track_caller]
+fn kernel(at: &Path, options: &str) -> Mounted {
+    let data = CString::new(options).unwrap();
+    // In the test's namespaces it is gone with them, also after a panic.
+    rustix::mount::mount("overlay", at, "overlay", MountFlags::empty(), data.as_c_str())
+        .unwrap_or_else(|e| panic!("overlay mount with {options}: {e}"));
+    Mounted { at: at.to_owned(), server: None }
+}
+
+#[track_caller]
+fn cowfs(at: &Path, options: &str, env: &[(&str, &str)]) -> Mounted {
+    let before = rustix::fs::stat(at).unwrap().st_dev;
+    let program = std::env::var_os("DAVIT_TRIAL_COWFS").map_or_else(|| binary("davit-cowfs"), PathBuf::from);
+    let mut command = Command::new(program);
+    command.args(["-f", "-o", options]).arg(at).envs(env.iter().copied()).stdin(Stdio::null());
+    let mut server = command.spawn().unwrap();
+    let start = Instant::now();
+    while rustix::fs::stat(at).map_or(before, |s| s.st_dev) == before {
+        if let Some(status) = server.try_wait().unwrap() {
+            panic!("davit-cowfs -o {options} ended with {status}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "davit-cowfs -o {options} does not mount");
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    Mounted { at: at.to_owned(), server: Some(server) }
+}
+
+/// A mounted file system. When it is dropped, it is taken out of the tree, and its server ended.
+#[derive(Debug)]
+pub struct Mounted {
+    at: PathBuf,
+    server: Option<Child>,
+}
+
+impl Mounted {
+    /// Where it is.
+    pub fn at(&self) -> &Path {
+        &self.at
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.at.join(name)
+    }
+
+    /// The pid of davit-cowfs.
+    pub fn server(&self) -> u32 {
+        self.server.as_ref().expect("the kernel has no server").id()
+    }
+
+    /// Unmounts it, which must work at once, and waits for its server to end well.
+    #[track_caller]
+    pub fn unmount(mut self) {
+        rustix::mount::unmount(&self.at, UnmountFlags::empty())
+            .unwrap_or_else(|e| panic!("unmounting {}: {e}", self.at.display()));
+        if let Some(mut server) = self.server.take() {
+            let start = Instant::now();
+            let status = loop {
+                if let Some(status) = server.try_wait().unwrap() {
+                    break status;
+                }
+                if start.elapsed() > Duration::from_secs(30) {
+                    let _ = server.kill();
+                    panic!("davit-cowfs does not end after it was unmounted");
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            };
+            assert!(status.success(), "davit-cowfs ended with {status}");
+        }
+    }
+
+    /// Kills its server (SIGKILL) and takes the dead mount away.
+    pub fn kill(mut self) {
+        let mut server = self.server.take().expect("the kernel cannot be killed");
+        server.kill().unwrap();
+        server.wait().unwrap();
+        rustix::mount::unmount(&self.at, UnmountFlags::DETACH).unwrap();
+    }
+
+    /// Has the kernel forget every inode that is not in use: a remount drops the unused names of this file system alone.
+    pub fn forget(&self) {
+        rustix::mount::mount_remount(&self.at, MountFlags::empty(), c"").unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.server.is_some() || !std::thread::panicking() {
+            let _ = rustix::mount::unmount(&self.at, UnmountFlags::DETACH);
+        }
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}

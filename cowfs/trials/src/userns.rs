@@ -1,0 +1,1 @@
+//! Tests in a user namespace, as a container engine without root runs.
