@@ -207,6 +207,12 @@ impl Container {
         lines
     }
 
+    /// kill -9.
+    pub fn kill_monitor(&mut self) {
+        self.monitor.kill().unwrap();
+        self.monitor.wait().unwrap();
+    }
+
     /// Shutdown, and then nothing of it is left.
     pub fn shut_down(mut self) {
         let init = self.control.state().pid;
