@@ -64,7 +64,7 @@ async fn overlay_and_fuse_mount_what_the_other_made() {
                 mounted(&prepared.mounts, |root| assert_eq!(seen(root), first, "{driver} reads {writer}"));
             }
             mounted(&prepared.mounts, |root| {
-                assert_eq!(&does(root, script), expected, "{driver} on {writer}")
+                assert_eq!(&does(root, script), expected, "{driver} on {writer}");
             });
         }
     }
