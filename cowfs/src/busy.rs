@@ -10,8 +10,15 @@ use crate::types::Ino;
 /// The inodes that are being changed.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    inos: Mutex<HashSet<Ino>>,
+    inner: Mutex<Inner>,
     freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    inos: HashSet<Ino>,
+    /// Who waits: waking nobody costs a system call too.
+    waiting: usize,
 }
 
 /// The turn of some inodes, until it is dropped.
@@ -30,22 +37,27 @@ impl Busy {
     /// The same of two.
     pub(crate) fn turns(&self, mut inos: [Ino; 2]) -> Turn<'_> {
         inos.sort_unstable();
-        let mut set = self.inos.lock().unwrap_or_else(PoisonError::into_inner);
-        while inos.iter().any(|i| set.contains(i)) {
-            set = self.freed.wait(set).unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        while inos.iter().any(|i| inner.inos.contains(i)) {
+            inner.waiting += 1;
+            inner = self.freed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.waiting -= 1;
         }
-        set.extend(inos);
+        inner.inos.extend(inos);
         Turn { busy: self, inos }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut set = self.busy.inos.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.busy.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for ino in &self.inos {
-            set.remove(ino);
+            inner.inos.remove(ino);
         }
-        drop(set);
-        self.busy.freed.notify_all();
+        let waiting = inner.waiting > 0;
+        drop(inner);
+        if waiting {
+            self.busy.freed.notify_all();
+        }
     }
 }

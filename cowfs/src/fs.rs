@@ -46,6 +46,8 @@ pub struct CowFs {
     uid_map: IdMap,
     gid_map: IdMap,
     squash: Squash,
+    /// What this process makes belongs to these.
+    ids: (u32, u32),
     xattrs: bool,
     aufs: bool,
     sync: bool,

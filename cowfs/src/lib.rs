@@ -14,6 +14,7 @@
 mod at;
 mod busy;
 mod config;
+pub mod failpoint;
 mod fds;
 mod fs;
 mod layer;

@@ -47,14 +47,16 @@ pub(crate) struct Dir {
     /// Its upper directory may hold entries whose inode numbers come from elsewhere (xattr `overlay.impure`).
     /// `None`: not yet asked.
     pub(crate) impure: Option<bool>,
+    /// What its upper directory says of where its lower parts are: a path in what the lower layers show together, or a name beside it.
+    pub(crate) redirect: Option<Arc<[u8]>>,
     /// Whether its upper directory has a default ACL, once that is known.
     pub(crate) default_acl: Option<bool>,
     children: u32,
 }
 
 impl Dir {
-    fn new(reals: Reals) -> Self {
-        Self { reals, impure: None, default_acl: None, children: 0 }
+    fn new(reals: Reals, redirect: Option<Arc<[u8]>>) -> Self {
+        Self { reals, impure: None, redirect, default_acl: None, children: 0 }
     }
 }
 
@@ -123,6 +125,7 @@ pub(crate) struct Found<'a> {
     pub(crate) layer: LayerNo,
     /// For a directory: its layers.
     pub(crate) reals: Option<Reals>,
+    pub(crate) redirect: Option<Arc<[u8]>>,
     /// Whether it has more names than this one.
     pub(crate) linked: bool,
     pub(crate) index: Option<Arc<[u8]>>,
@@ -175,7 +178,7 @@ impl Table {
         let layer = root[0].layer;
         table.nodes.get_mut(slot)[0] =
             Node { ino: ROOT, parent: slot, name, lookups: 1, layer, flags: DIRECTORY };
-        table.dirs.insert(slot, Dir::new(root));
+        table.dirs.insert(slot, Dir::new(root, None));
         table.by_ino.insert_unique(hash(ROOT), slot, |_| 0);
         table.root = slot;
         table
@@ -316,6 +319,38 @@ impl Table {
         }))
     }
 
+    /// The path of a directory in what the lower layers show together.
+    pub(crate) fn lower_path(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut slot = self.known(ino)?;
+        while slot != self.root {
+            let node = self.node(slot);
+            let redirect = self.dirs.get(&slot).and_then(|d| d.redirect.as_deref());
+            match redirect {
+                Some(path) if path.starts_with(b"/") => {
+                    names.push(path[1..].to_vec());
+                    break;
+                }
+                name => names.push(name.unwrap_or(self.names.get(node.name)).to_vec()),
+            }
+            slot = node.parent;
+        }
+        let mut path = Vec::new();
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        Ok(path)
+    }
+
+    /// Notes where the lower parts of a directory are from now on.
+    pub(crate) fn redirected(&mut self, ino: Ino, reals: Reals, redirect: Arc<[u8]>) {
+        self.set_reals(ino, reals);
+        if let Some(dir) = self.dir_mut(ino) {
+            dir.redirect = Some(redirect);
+        }
+    }
+
     /// Where the data of an inode without data of its own is.
     pub(crate) fn data(&self, ino: Ino) -> Option<DataAt> {
         let slot = self.slot(ino)?;
@@ -339,7 +374,7 @@ impl Table {
         self.by_ino.insert_unique(hash(found.ino), slot, |s| hash(nodes.get(*s)[0].ino));
         self.add_child(parent);
         if let Some(reals) = &found.reals {
-            self.dirs.insert(slot, Dir::new(Arc::clone(reals)));
+            self.dirs.insert(slot, Dir::new(Arc::clone(reals), found.redirect.clone()));
         }
         if found.index.is_some() || found.data.is_some() {
             let special =
@@ -360,7 +395,9 @@ impl Table {
         if let Some(reals) = &found.reals
             && (node.layer != UPPER || found.layer == UPPER)
         {
-            self.dirs.get_mut(&slot).expect("a directory has its layers").reals = Arc::clone(reals);
+            let dir = self.dirs.get_mut(&slot).expect("a directory has its layers");
+            dir.reals = Arc::clone(reals);
+            dir.redirect.clone_from(&found.redirect);
             self.node_mut(slot).layer = found.layer;
         }
         let same =

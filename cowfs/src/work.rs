@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::config::OpenError;
+use crate::failpoint::pass;
 use crate::layer::{directory, open_dir};
 use crate::table::Fd;
 
@@ -107,6 +108,7 @@ impl Work {
     pub(crate) fn replace_by_whiteout(&self, dir: &Fd, name: &CStr) -> Result<(), Errno> {
         let fresh = self.fresh();
         self.link_whiteout(&self.dir, &fresh)?;
+        pass("remove.whiteout");
         rustix::fs::renameat(&self.dir, fresh.as_c_str(), dir, name).inspect_err(|_| self.discard(&fresh))
     }
 
@@ -116,6 +118,7 @@ impl Work {
         self.link_whiteout(&self.dir, &fresh)?;
         rustix::fs::renameat_with(&self.dir, fresh.as_c_str(), dir, name, RenameFlags::EXCHANGE)
             .inspect_err(|_| self.discard(&fresh))?;
+        pass("remove.swapped");
         self.discard(&fresh);
         Ok(())
     }

@@ -9,6 +9,7 @@ pub mod apart;
 pub mod beneath;
 pub mod caps;
 pub mod cgroup;
+pub mod failpoint;
 pub mod file_handle;
 pub mod fork;
 pub mod fs_ids;

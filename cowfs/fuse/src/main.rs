@@ -29,7 +29,7 @@ Shows directories, one over the other, as one tree. What is changed goes to the 
   serving:
     noxattrs, noacl       without extended attributes; without POSIX ACLs
     volatile, fsync=0     nothing needs to survive a crash: syncs are not passed on
-    writeback=0|1         whether the kernel collects writes (1)
+    writeback=0|1         whether the kernel collects writes (0)
     timeout=SECONDS       how long the kernel may keep names and attributes (for ever)
     threaded=0|1, max_threads=N, clone_fd
   mount:

@@ -70,7 +70,7 @@ pub struct Serving {
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { timeout: None, writeback: true, acl: true, workers: None, clone_fd: false, placement: None }
+        Self { timeout: None, writeback: false, acl: true, workers: None, clone_fd: false, placement: None }
     }
 }
 

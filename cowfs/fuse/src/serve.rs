@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit};
 use crate::fuse::Adapter;
 use crate::mount::{MountError, Place};
 use crate::options::{Access, Options, Serving};
-use crate::placement::Crew;
+use crate::placement::{Crew, Placement};
 
 use background::{Ready, Side};
 
@@ -106,7 +106,9 @@ fn begin(
     serving: &Serving,
     access: Access,
 ) -> std::io::Result<Session<Adapter>> {
-    let crew = Arc::new(Crew::default());
+    let placement = serving.placement.as_deref().and_then(Placement::parse).unwrap_or_default();
+    let crew = Arc::new(Crew::new(placement));
+    crew.watch(device.try_clone()?);
     let mut config = fuser::Config::default();
     config.n_threads = Some(serving.workers.unwrap_or(4));
     config.clone_fd = serving.clone_fd;

@@ -52,6 +52,9 @@ impl CowFs {
         };
         let uid = to_disk(&self.uid_map, change.uid)?;
         let gid = to_disk(&self.gid_map, change.gid)?;
+        if let Some(attr) = self.unchanged(ino, change)? {
+            return Ok(attr);
+        }
         self.copy_up_to(ino, change.size)?;
         if let Some(size) = change.size {
             let fd = self.file_fd(ino, true)?;
@@ -76,6 +79,19 @@ impl CowFs {
             })?;
         }
         self.attr_at(&at, ino)
+    }
+
+    /// The attributes of a lower file that a change leaves as it is: a kernel that keeps times itself (FUSE_WRITEBACK_CACHE) writes them
+    /// back after every link, rename and unlink, and nobody will see those of a file without a name.
+    fn unchanged(&self, ino: Ino, change: &Change) -> Result<Option<Attr>, Errno> {
+        let others = Change { atime: None, mtime: None, ..*change };
+        if others != Change::default() || self.table().layer(ino).ok_or(Errno::STALE)? == UPPER {
+            return Ok(None);
+        }
+        let attr = self.getattr(ino)?;
+        let same = |new: Option<TimeChange>, old| new.is_none_or(|new| new == TimeChange::At(old));
+        let nameless = self.table().orphan(ino).is_some();
+        Ok((nameless || (same(change.atime, attr.atime) && same(change.mtime, attr.mtime))).then_some(attr))
     }
 
     /// readlink(2).

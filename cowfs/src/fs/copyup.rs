@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::CowFs;
 use super::attributes::{read_link, times_of};
 use crate::at::At;
+use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::origin;
 use crate::table::{Fd, Place, UPPER};
@@ -104,6 +105,7 @@ impl CowFs {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let open = || rustix::fs::openat(&work.dir, fresh.as_c_str(), flags, Mode::RUSR | Mode::WUSR);
                 let target = self.with_room(open)?;
+                pass("copyup.made");
                 let source = self.keep_open(data, 1, stat)?;
                 copy_data(
                     &source,
@@ -128,6 +130,7 @@ impl CowFs {
         if let Some(file) = written.filter(|_| self.sync) {
             rustix::fs::fsync(file)?;
         }
+        pass("copyup.copied");
         Ok(())
     }
 
@@ -191,17 +194,22 @@ impl CowFs {
         let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
         let before = rustix::fs::fstat(dir)?;
         let lower = place.layer() != UPPER;
-        let linked = lower && stat.st_nlink > 1 && origin.is_some();
-        if let Some(origin) = origin.filter(|_| lower) {
-            copy.set_xattr(&self.attr.origin, origin, XattrFlags::empty())?;
+        let origin = match origin.filter(|_| lower) {
+            Some(origin) => self.set_origin(&copy, origin)?.then_some(origin),
+            None => None,
+        };
+        let linked = stat.st_nlink > 1 && origin.is_some();
+        if origin.is_some() {
             self.set_impure(*parent)?;
         }
         let mut index = None;
         if linked {
+            pass("copyup.indexed");
             index = Some(self.index_copy(work, &copy, ino, origin.unwrap_or_default(), stat)?);
         }
         let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
         rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags)?;
+        pass("copyup.placed");
         let _ = At::Fd(Arc::clone(dir)).utimens(&times_of(&before));
         self.table().copied_up(ino, index, None);
         self.fds.remove([Key::File(ino)]);
@@ -236,6 +244,7 @@ impl CowFs {
         let stat = source.stat()?;
         let fresh = work.fresh();
         rustix::fs::mkdirat(&work.dir, fresh.as_c_str(), Mode::RWXU)?;
+        pass("copydir.made");
         let placed = self.place_dir(work, &fresh, &source, &stat, (parent, &above, &name));
         placed.inspect_err(|_| work.discard(&fresh))?;
         self.table().set_reals(ino, Self::with_upper(&reals));
@@ -252,10 +261,12 @@ impl CowFs {
     ) -> Result<(), Errno> {
         let copy = At::name(&work.dir, fresh);
         self.copy_attributes(source, &copy, stat)?;
-        if let Some(origin) = self.origin(source, stat) {
-            copy.set_xattr(&self.attr.origin, &origin, XattrFlags::empty())?;
+        if let Some(origin) = self.origin(source, stat)
+            && self.set_origin(&copy, &origin)?
+        {
             self.set_impure(parent)?;
         }
+        pass("copydir.marked");
         // Setting the xattr does not touch atime and mtime; chown and chmod came before the times.
         let before = rustix::fs::fstat(above)?;
         rustix::fs::renameat_with(
@@ -265,8 +276,19 @@ impl CowFs {
             name.as_c_str(),
             RenameFlags::NOREPLACE,
         )?;
+        pass("copydir.placed");
         let _ = At::Fd(Arc::clone(above)).utimens(&times_of(&before));
         Ok(())
+    }
+
+    /// Notes where a copy came from. `false`: it cannot be noted, as on symbolic links and fifos in the `user.` namespace (xattr(7)): they
+    /// get another inode number at the next mount.
+    fn set_origin(&self, copy: &At, origin: &[u8]) -> Result<bool, Errno> {
+        match copy.set_xattr(&self.attr.origin, origin, XattrFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Notes that a directory of the upper holds objects with an origin: the kernel's overlayfs looks for their inode numbers only then.

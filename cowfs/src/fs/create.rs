@@ -10,6 +10,7 @@ use super::attributes::S_ISGID;
 use super::find::{Hit, Probe, decode_rdev};
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
+use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::name::OPAQUE_VALUE;
 use crate::table::{Fd, Real, UPPER};
@@ -75,7 +76,7 @@ impl CowFs {
         let owner = self.owner(caller)?;
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
         let make = || if covered { Err(Errno::EXIST) } else { make_at(&dir, &name, &what) };
-        let made = match make_as(owner, make) {
+        let made = match make_as(self.ids, owner, make) {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 self.make_over_whiteout(parent, &dir, &name, &what, owner)?
             }
@@ -84,7 +85,7 @@ impl CowFs {
         let ino = self.ino(self.layer(UPPER).fs, made.stat.st_ino);
         let reals =
             matches!(what, Make::Directory(_)).then(|| Arc::from([Real { layer: UPPER, path: None }]));
-        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, index: None, data: None };
+        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, redirect: None, index: None, data: None };
         if let Some(fd) = made.fd {
             self.fds.put(Key::File(ino), fd, true);
         }
@@ -129,7 +130,11 @@ impl CowFs {
 
     /// Whether the upper hides a name.
     pub(super) fn is_whited_out(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
-        Ok(matches!(self.probe(dir, name, UPPER)?, Probe::Whiteout))
+        Ok(match self.probe(dir, name, UPPER)? {
+            Probe::Whiteout => true,
+            Probe::Absent => self.has_aufs_whiteout(dir, name)?,
+            Probe::There(_) => false,
+        })
     }
 
     /// Makes something where the upper has a whiteout: beside it, then in its place in one step.
@@ -146,7 +151,8 @@ impl CowFs {
         let nursery = self.nursery(work, parent, dir)?;
         let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
         let finish = || {
-            let mut made = make_as(owner, || make_at(place, &fresh, what))?;
+            let mut made = make_as(self.ids, owner, || make_at(place, &fresh, what))?;
+            pass("create.made");
             if matches!(what, Make::Directory(_)) {
                 // What the lower layers have under this name must not show through.
                 let at = At::name(place, &fresh);
@@ -166,6 +172,7 @@ impl CowFs {
             Ok(made)
         };
         let made = finish();
+        pass("create.placed");
         if made.is_err() {
             let _ = rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::empty());
             let _ = rustix::fs::unlinkat(place, fresh.as_c_str(), AtFlags::REMOVEDIR);
@@ -223,8 +230,11 @@ fn make_at(dir: &Fd, name: &CStr, what: &Make<'_>) -> Result<Made, Errno> {
 
 /// Makes something as its owner, so that no crash can leave it another's. Where the owner may not (the kernel has already decided that the
 /// caller may), it is made as this process and given away.
-fn make_as(owner: (u32, u32), make: impl Fn() -> Result<Made, Errno>) -> Result<Made, Errno> {
-    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+fn make_as(
+    own: (u32, u32),
+    owner: (u32, u32),
+    make: impl Fn() -> Result<Made, Errno>,
+) -> Result<Made, Errno> {
     if owner == own {
         return make();
     }

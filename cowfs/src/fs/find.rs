@@ -28,6 +28,8 @@ pub(super) struct Hit {
     pub(super) stat: Stat,
     /// For a directory.
     pub(super) reals: Option<Reals>,
+    /// For a directory of the upper: where it says that its lower parts are.
+    pub(super) redirect: Option<Arc<[u8]>>,
     pub(super) index: Option<Arc<[u8]>>,
     pub(super) data: Option<DataAt>,
 }
@@ -92,6 +94,7 @@ impl CowFs {
             name: name.to_bytes(),
             layer: hit.layer,
             reals: hit.reals.clone(),
+            redirect: hit.redirect.clone(),
             linked: !hit.is_dir() && (hit.stat.st_nlink > 1 || hit.index.is_some()),
             index: hit.index.clone(),
             data: hit.data.clone(),
@@ -127,6 +130,7 @@ impl CowFs {
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => {}
                 Probe::Whiteout => return Ok(None),
+                Probe::There(_) if self.hidden_by_aufs(parent, &reals[from..k], name)? => return Ok(None),
                 Probe::There(stat) if is_dir(&stat) => {
                     return self.merged(parent, reals, k, name, &dir, stat).map(Some);
                 }
@@ -143,9 +147,7 @@ impl CowFs {
         }
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                return Ok(if self.has_aufs_whiteout(dir, name)? { Probe::Whiteout } else { Probe::Absent });
-            }
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Probe::Absent),
             Err(e) => return Err(e),
         };
         if is_whiteout(&stat) {
@@ -165,6 +167,19 @@ impl CowFs {
     /// Whether a name is bookkeeping in layers with aufs's whiteouts.
     pub(super) fn is_aufs(&self, name: &CStr) -> bool {
         self.aufs && name.to_bytes().starts_with(AUFS)
+    }
+
+    /// Whether one of these layers of a directory hides a name as aufs does. Asked only of names that a layer below them has.
+    pub(super) fn hidden_by_aufs(&self, parent: Ino, reals: &[Real], name: &CStr) -> Result<bool, Errno> {
+        if !self.aufs {
+            return Ok(false);
+        }
+        for real in reals {
+            if self.has_aufs_whiteout(&self.dir_fd(parent, real.layer)?, name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether `.wh.NAME` is there.
@@ -215,6 +230,7 @@ impl CowFs {
         let top = reals[k].layer;
         let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
         let mut stack = vec![Real { layer: top, path: None }];
+        let mut redirect = None;
         if top == UPPER && self.impure(parent)? {
             ino = self.shown(&At::name(dir, name), ino)?;
         }
@@ -223,7 +239,10 @@ impl CowFs {
             let mut below = match self.mark(&fd)? {
                 Mark::Through => Some(Below::Name(name.to_owned())),
                 Mark::Opaque => None,
-                Mark::Redirect(path) => below_of(path),
+                Mark::Redirect(path) => {
+                    redirect = (top == UPPER).then(|| Arc::from(path.as_slice()));
+                    below_of(path)
+                }
             };
             self.fds.put(Key::Dir(ino, top), fd, false);
             let mut at = k + 1;
@@ -235,7 +254,7 @@ impl CowFs {
                 self.along(path, &mut stack)?;
             }
         }
-        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), index: None, data: None })
+        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None })
     }
 
     /// Looks for lower parts beside the parent's from the `at`th layer on, until one says to look elsewhere.
@@ -247,11 +266,15 @@ impl CowFs {
         (own, name): (&CStr, &CStr),
         stack: &mut Vec<Real>,
     ) -> Result<Option<Below>, Errno> {
+        let mut passed = *at;
         while let Some(real) = reals.get(*at) {
             *at += 1;
             let dir = self.dir_fd(parent, real.layer)?;
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => continue,
+                Probe::There(_) if self.hidden_by_aufs(parent, &reals[passed..*at - 1], name)? => {
+                    return Ok(None);
+                }
                 Probe::There(stat) if is_dir(&stat) => {}
                 Probe::There(_) | Probe::Whiteout => return Ok(None),
             }
@@ -264,6 +287,7 @@ impl CowFs {
                 Some(Arc::from(path))
             };
             stack.push(Real { layer: real.layer, path });
+            passed = *at;
             if *at == reals.len() {
                 return Ok(None);
             }
@@ -329,7 +353,7 @@ impl CowFs {
     ) -> Result<Hit, Errno> {
         let layer = reals[k].layer;
         let raw = self.ino(self.layer(layer).fs, stat.st_ino);
-        let mut hit = Hit { ino: raw, layer, stat, reals: None, index: None, data: None };
+        let mut hit = Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None };
         if layer == UPPER {
             if self.impure(parent)? {
                 hit.ino = self.shown(&At::name(dir, name), raw)?;
@@ -359,7 +383,7 @@ impl CowFs {
         }
     }
 
-    fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
+    pub(super) fn indexed(&self, ino: Ino) -> Option<Arc<[u8]>> {
         self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&ino).cloned()
     }
 

@@ -47,6 +47,7 @@ impl CowFs {
             uid_map: config.uid_map.clone(),
             gid_map: config.gid_map.clone(),
             squash: config.squash,
+            ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             xattrs: config.xattrs,
             aufs: config.aufs_whiteouts,
             sync: config.sync,

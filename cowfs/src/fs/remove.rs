@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::find::{Hit, Probe};
 use super::{CowFs, name_of};
+use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::table::{Fd, Place, Real, UPPER};
 use crate::types::Ino;
@@ -17,20 +18,23 @@ impl CowFs {
     /// unlink(2). The inode stays usable until it is forgotten.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Errno> {
         let name = name_of(name)?;
-        let hit = self.find(parent, &name)?.ok_or(Errno::NOENT)?;
+        let mut hit = self.find(parent, &name)?.ok_or(Errno::NOENT)?;
         if hit.is_dir() {
             return Err(Errno::ISDIR);
         }
         let work = self.work()?;
         let dir = self.upper_dir(parent)?;
+        let _pin = self.pin(parent, &name, &hit)?;
         let _turn = self.busy.turn(hit.ino);
+        self.count_names(&mut hit)?;
         let orphan = self.keep_if_last(parent, &name, &hit)?;
-        let (upper, lower) = self.where_is(parent, &name)?;
+        let (upper, lower) = self.sides_of(parent, &name, &hit)?;
         match (upper, lower) {
             (true, false) => rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty())?,
             (true, true) => work.replace_by_whiteout(&dir, &name)?,
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
+        pass("remove.done");
         self.lost_name(parent, &name, &hit, orphan, !upper)
     }
 
@@ -45,7 +49,7 @@ impl CowFs {
         let own = self.open_reals(parent, &name, &hit, reals)?;
         self.check_empty(reals, &own)?;
         let orphan = own.first().cloned();
-        let (upper, lower) = self.where_is(parent, &name)?;
+        let (upper, lower) = self.sides_of(parent, &name, &hit)?;
         match (upper, lower) {
             (true, false) => match rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => work.take_away(&dir, &name)?, // only whiteouts are in it
@@ -55,6 +59,16 @@ impl CowFs {
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
         self.lost_name(parent, &name, &hit, orphan, false)
+    }
+
+    /// A file of a lower layer that has other names too is copied up before it loses one: only a copy can say how many are left.
+    pub(super) fn count_names(&self, hit: &mut Hit) -> Result<(), Errno> {
+        if hit.layer != UPPER && !hit.is_dir() && hit.stat.st_nlink > 1 {
+            self.copy_up_in_turn(hit.ino, None)?;
+            hit.index = self.indexed(hit.ino);
+            hit.layer = UPPER;
+        }
+        Ok(())
     }
 
     /// Notes that a name has gone.
@@ -94,16 +108,25 @@ impl CowFs {
         self.keep_open(&at, place.layer(), &hit.stat).map(Some)
     }
 
+    /// [`Self::where_is`] of a name that has just been found, without asking again where only the upper can have it.
+    pub(super) fn sides_of(&self, parent: Ino, name: &CStr, hit: &Hit) -> Result<(bool, bool), Errno> {
+        if hit.layer == UPPER && self.reals(parent)?.len() == 1 {
+            return Ok((true, false));
+        }
+        self.where_is(parent, name)
+    }
+
     /// Whether the upper has a name, and whether a lower layer shows it to the upper.
     pub(super) fn where_is(&self, parent: Ino, name: &CStr) -> Result<(bool, bool), Errno> {
         let reals = self.reals(parent)?;
         let (mut upper, mut lower) = (false, false);
-        for real in reals.iter() {
+        for (k, real) in reals.iter().enumerate() {
             let dir = self.dir_fd(parent, real.layer)?;
             match self.probe(&dir, name, real.layer)? {
                 Probe::There(_) if real.layer == UPPER => upper = true,
                 Probe::There(_) => {
-                    lower = true;
+                    let between = reals[..k].iter().position(|r| r.layer != UPPER).unwrap_or(k);
+                    lower = !self.hidden_by_aufs(parent, &reals[between..k], name)?;
                     break;
                 }
                 Probe::Whiteout if real.layer == UPPER => {} // the upper's own does not say what is below

@@ -19,8 +19,9 @@ use super::find::{Hit, Probe};
 use super::{CowFs, name_of};
 use crate::at::At;
 use crate::config::Redirect;
+use crate::failpoint::pass;
 use crate::name::OPAQUE_VALUE;
-use crate::table::{Fd, Real, UPPER};
+use crate::table::{Fd, Real, Reals, UPPER};
 use crate::types::{Ino, RenameMode};
 
 /// overlayfs's bound on a redirect.
@@ -39,8 +40,14 @@ struct Side<'a> {
     whiteout: bool,
 }
 
+/// Where a directory's parts are once it has another name.
+struct Lower {
+    reals: Reals,
+    redirect: Arc<[u8]>,
+}
+
 /// Keeps an inode known while it is worked on.
-struct Pin<'a>(&'a CowFs, Ino);
+pub(super) struct Pin<'a>(&'a CowFs, Ino);
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
@@ -83,7 +90,7 @@ impl CowFs {
             return Err(Errno::INVAL);
         }
         let source = self.find(from.0, &old)?.ok_or(Errno::NOENT)?;
-        let target = self.find(to.0, &new)?;
+        let mut target = self.find(to.0, &new)?;
         check_kinds(&source, target.as_ref(), mode)?;
         if let Some(target) = &target
             && target.ino == source.ino
@@ -102,23 +109,29 @@ impl CowFs {
         }
         let (first, second) = (self.upper_dir(from.0)?, self.upper_dir(to.0)?);
         let _turns = self.busy.turns([source.ino, target.as_ref().map_or(source.ino, |t| t.ino)]);
+        let exchange = exchanged.is_some();
         for (hit, parent, name) in std::iter::once((&source, from.0, &old))
             .chain(exchanged.map(|t| (t, to.0, &new)))
             .filter(|h| !h.0.is_dir())
         {
             self.copy_up_in_turn(hit.ino, None)?;
-            self.name_in_upper(hit.ino, parent, name)?;
+            if hit.stat.st_nlink > 1 || hit.index.is_some() {
+                self.name_in_upper(hit.ino, parent, name)?;
+            }
         }
-        let here = self.side(from.0, &old, first)?;
-        let there = self.side(to.0, &new, second)?;
-        if exchanged.is_some() {
+        if let Some(target) = target.as_mut().filter(|_| !exchange) {
+            self.count_names(target)?;
+        }
+        let here = self.side(from.0, &old, first, Some(&source))?;
+        let there = self.side(to.0, &new, second, target.as_ref())?;
+        if exchange {
             let target = target.as_ref().expect("there is something to exchange with");
             return self.exchange((&here, &source), (&there, target));
         }
         self.replace((&here, &source), &there, target.as_ref())
     }
 
-    fn pin(&self, parent: Ino, name: &CStr, hit: &Hit) -> Result<Pin<'_>, Errno> {
+    pub(super) fn pin(&self, parent: Ino, name: &CStr, hit: &Hit) -> Result<Pin<'_>, Errno> {
         self.enter(parent, name, hit, 1)?;
         Ok(Pin(self, hit.ino))
     }
@@ -137,8 +150,13 @@ impl CowFs {
         self.link_name(self.work()?, ino, parent, name.to_bytes())
     }
 
-    fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd) -> Result<Side<'a>, Errno> {
-        let (upper, lower) = self.where_is(parent, name)?;
+    fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd, hit: Option<&Hit>) -> Result<Side<'a>, Errno> {
+        let only_upper = self.reals(parent)?.len() == 1;
+        let (upper, lower) = match hit {
+            // Only the upper can have it, and there it is or is not.
+            hit if only_upper => (hit.is_some(), false),
+            _ => self.where_is(parent, name)?,
+        };
         let whiteout = !upper
             && matches!(self.probe(&dir, name, UPPER)?, Probe::Whiteout)
             && At::name(&dir, name).stat().is_ok();
@@ -146,7 +164,7 @@ impl CowFs {
     }
 
     /// Makes a directory in the upper ready to appear under a name: answers where its parts will be then.
-    fn mark_for(&self, side: &Side<'_>, hit: &Hit, arrives: &Side<'_>) -> Result<Option<Arc<[Real]>>, Errno> {
+    fn mark_for(&self, side: &Side<'_>, hit: &Hit, arrives: &Side<'_>) -> Result<Option<Lower>, Errno> {
         if !hit.is_dir() {
             return Ok(None);
         }
@@ -163,12 +181,12 @@ impl CowFs {
             let path = self.table().path_in(hit.ino, real.layer)?;
             after.push(Real { layer: real.layer, path: Some(Arc::from(path)) });
         }
-        let path = after[1].path.as_deref().expect("just set");
+        let path = self.table().lower_path(hit.ino)?;
         if path.len() > REDIRECT_MAX {
             return Err(Errno::XDEV);
         }
-        at.set_xattr(&self.attr.redirect, path, XattrFlags::empty())?;
-        Ok(Some(after.into()))
+        at.set_xattr(&self.attr.redirect, &path, XattrFlags::empty())?;
+        Ok(Some(Lower { reals: after.into(), redirect: path.into() }))
     }
 
     fn exchange(
@@ -182,12 +200,13 @@ impl CowFs {
         self.spread_impure(there, here)?;
         let _moving = Moving::new(self, source.is_dir() || target.is_dir());
         rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, RenameFlags::EXCHANGE)?;
+        pass("rename.exchanged");
         let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
         let mut table = self.table();
         let gone = [table.renamed(source.ino, old, new), table.renamed(target.ino, new, old)];
         for (hit, reals) in [(source, source_reals), (target, target_reals)] {
-            if let Some(reals) = reals {
-                table.set_reals(hit.ino, reals);
+            if let Some(lower) = reals {
+                table.redirected(hit.ino, lower.reals, lower.redirect);
             }
         }
         drop(table);
@@ -221,7 +240,9 @@ impl CowFs {
         self.spread_impure(here, there)?;
         {
             let _moving = Moving::new(self, source.is_dir());
+            pass("rename.marked");
             self.move_in_upper(here, there, source.is_dir())?;
+            pass("rename.moved");
             let mut gone = Vec::new();
             let mut table = self.table();
             if let Some(hit) = target {
@@ -229,8 +250,8 @@ impl CowFs {
             }
             let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
             gone.push(table.renamed(source.ino, old, new));
-            if let Some(reals) = reals {
-                table.set_reals(source.ino, reals);
+            if let Some(lower) = reals {
+                table.redirected(source.ino, lower.reals, lower.redirect);
             }
             drop(table);
             for gone in &gone {
@@ -288,6 +309,7 @@ impl CowFs {
             rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), &side.dir, side.name, flags)
         };
         let swapped = swap();
+        pass("rename.cleared");
         work.discard(&fresh);
         swapped
     }

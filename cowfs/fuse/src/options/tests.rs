@@ -44,7 +44,7 @@ fn podmans_command_line() {
 #[test]
 fn the_shapes_of_a_command_line() {
     let options = read(&["-f", "cowfs", "/m", "-olowerdir=/l", "-o", "ro"]).unwrap();
-    assert!(options.foreground && options.mountpoint == "/m");
+    assert!(options.foreground && *options.mountpoint == *"/m");
     assert!(options.mount.flags.contains(MountFlags::RDONLY));
     assert!(read(&["--debug", "-o", "lowerdir=/l", "/m"]).unwrap().foreground);
     assert_eq!(read(&["-o", "lowerdir=/l", "--", "-m"]).unwrap().mountpoint, PathBuf::from("-m"));
@@ -103,7 +103,7 @@ fn each_key_has_its_effect() {
     assert_eq!((squashed.uid, squashed.gid), (Some(0), Some(7)));
     assert!(!with("noxattrs=1").unwrap().config.xattrs && with("noxattrs=0").unwrap().config.xattrs);
     assert!(!with("fsync=0").unwrap().config.sync && with("fsync=1").unwrap().config.sync);
-    assert!(!with("writeback=0").unwrap().serving.writeback && with("").unwrap().serving.writeback);
+    assert!(with("writeback=1").unwrap().serving.writeback && !with("").unwrap().serving.writeback);
     assert!(!with("noacl").unwrap().serving.acl);
     assert_eq!(with("timeout=1.5").unwrap().serving.timeout, Some(Duration::from_millis(1500)));
     assert_eq!(with("").unwrap().serving.timeout, None);
