@@ -258,6 +258,7 @@ fn a_database_of_a_real_program_is_whole_after_restarts() {
 fn the_driver_is_taken_when_the_kernels_overlay_is_not_there_and_says_why() {
     // No whiteouts of the kernel's kind and no overlay: what a path that is too long for it does, too.
     let host = Host::builder().create().expect("tests run as root");
+    configure(&host, "storaged", "");
     let deep = host.path().join("state").join("d".repeat(120));
     let davit = |args: &[&str]| {
         host.command("davit").args(args).env("DAVIT_STATE_DIR", deep.to_str().expect("ASCII")).start().wait()
