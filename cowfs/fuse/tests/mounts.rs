@@ -155,10 +155,18 @@ fn signals_unmount_and_what_is_cached_is_written_first() {
         let deck = Deck::new();
         deck.mount(",writeback=1");
         let server = deck.server();
-        deck.sh(&format!("echo cached > mnt/file && kill -{signal} {server}")).ok();
+        // Held open and never closed by a reader, so that nothing but the signal writes it.
+        let script =
+            format!("exec > {}/work/mnt/file; echo cached; read line", deck.host.path().display());
+        let holder = deck.host.command("/bin/sh").args(["-c", &script]).open_stdin().start();
+        let written = || deck.sh("stat -c %s mnt/file").stdout == "7\n";
+        eventually("it is written", || if written() { Ok(()) } else { Err("not yet".into()) });
+        deck.sh("cat upper/file").ok().prints("");
+        deck.sh(&format!("kill -{signal} {server}")).ok();
         eventually("it unmounts", || if deck.mounts() == 0 { Ok(()) } else { Err("still mounted".into()) });
         deck.no_process_is_left();
         deck.sh("cat upper/file").ok().prints("cached");
+        holder.wait();
     }
 }
 
