@@ -32,6 +32,9 @@ use reply::{FIRST, errno};
 /// Longer than any mount lives. The kernel takes what does not fit its clock for its maximum.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// The kernel takes it for "not supported" and never asks again.
+const NEVER_AGAIN: Errno = Errno::ENOSYS;
+
 /// The file system as fuser drives it.
 #[derive(Debug)]
 pub struct Adapter {
@@ -39,6 +42,8 @@ pub struct Adapter {
     crew: Arc<Crew>,
     wanted: init::Wanted,
     ttl: Duration,
+    /// Whether extended attributes are served.
+    xattrs: bool,
     /// Whether the kernel leaves the umask to us.
     masks: bool,
 }
@@ -52,7 +57,8 @@ impl Adapter {
     /// Serves `fs` as `serving` says, its threads placed by `crew`.
     pub fn new(fs: CowFs, xattrs: bool, serving: &Serving, crew: Arc<Crew>) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
-        Self { fs, crew, wanted, ttl: serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER), masks: false }
+        let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
+        Self { fs, crew, wanted, ttl, xattrs, masks: false }
     }
 
     fn caller(&self, req: &Request, umask: u32) -> Caller {
@@ -197,11 +203,11 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn create(
@@ -214,11 +220,11 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn read(
@@ -343,28 +349,40 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         let _turn = self.crew.turn(req);
         reply::empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), value, flags as u32));
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         let _turn = self.crew.turn(req);
         reply::xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes()));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         let _turn = self.crew.turn(req);
         reply::xattr(reply, size, self.fs.listxattr(ino.0));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         let _turn = self.crew.turn(req);
         reply::empty(reply, self.fs.removexattr(ino.0, name.as_bytes()));
     }
 
     /// The kernel checks permissions itself.
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     /// FS_IOC_GETFLAGS and its like: those of the layers' file system are not those of this one.
@@ -393,7 +411,7 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn fallocate(
