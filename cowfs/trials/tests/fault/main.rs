@@ -6,3 +6,4 @@
 mod disk;
 mod full;
 mod kill;
+mod points;

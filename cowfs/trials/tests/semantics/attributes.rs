@@ -146,7 +146,10 @@ fn what_others_make_is_theirs() {
             fs.sh(&format!("{as_other} 'd={dir}; {make}'"));
             let all = fs.sh(&format!("stat -c '%u:%g' {dir}/* | sort -u"));
             assert_eq!(all, "1000:1000", "in {dir}");
-            assert_eq!(fs.sh(&format!("stat -c %a {dir}/u {dir}/s {dir}/sgid | tr '\\n' ' '")).trim(), "4755 4755 2755");
+            assert_eq!(
+                fs.sh(&format!("stat -c %a {dir}/u {dir}/s {dir}/sgid | tr '\\n' ' '")).trim(),
+                "4755 4755 2755"
+            );
         }
         fs.sh("chmod 2770 g; rm g/*[flp]");
         fs.sh(&format!("{as_other} 'touch g/f; mkdir g/e; ln -s x g/l; mkfifo g/p'"));
