@@ -10,6 +10,9 @@
 //! [log]
 //! max_size = 10485760
 //! max_files = 3
+//!
+//! [fuse]
+//! program = "/usr/libexec/davit/davit-cowfs"
 //! ```
 
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use davit_daemon_kit::paths::Layout;
+use davit_sys::served::PROGRAM;
 use davit_wire::config::RuntimeCommand;
 use serde::Deserialize;
 
@@ -39,6 +43,16 @@ pub struct Config {
     pub runtimes: BTreeMap<String, RuntimeEntry>,
     /// Log defaults.
     pub log: LogDefaults,
+    /// The storage driver fuse.
+    pub fuse: Fuse,
+}
+
+/// What serves roots of the storage driver `fuse`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fuse {
+    /// A program with davit-cowfs's command line; unset: davit-cowfs beside davit-runtimed. storaged.toml has the same key.
+    pub program: Option<PathBuf>,
 }
 
 /// One OCI runtime.
@@ -96,6 +110,18 @@ impl Config {
         };
         check_executable(name, &command.path)?;
         Ok((name.to_owned(), command))
+    }
+
+    /// The program that serves roots of the storage driver `fuse`.
+    pub fn cowfs(&self) -> Result<PathBuf, RuntimeError> {
+        let found = self.fuse.program.clone().or_else(|| Layout::binary(PROGRAM));
+        let path = found.ok_or_else(|| RuntimeError::NoRuntime {
+            name: PROGRAM.to_owned(),
+            why: "no such program beside davit-runtimed nor in PATH".to_owned(),
+            nearest: None,
+        })?;
+        check_executable(PROGRAM, &path)?;
+        Ok(path)
     }
 }
 

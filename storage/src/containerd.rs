@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::PathError;
 use crate::settings::Settings;
-use crate::snapshot::driver::{Mount, overlay_works};
+use crate::snapshot::driver::{Mount, Works, first_of_the_layered};
 use crate::snapshot::usage_of;
 use crate::trash::Trash;
 use crate::volume::now_ns;
@@ -90,6 +90,8 @@ pub struct Record {
 pub struct Snapshotter {
     dir: PathBuf,
     form: Form,
+    /// Of the kernel's overlayfs and davit-cowfs the one that mounts what is kept in overlay format.
+    mounts_by: Works,
     namespace: Namespace,
     trash: Trash,
     table: Mutex<Table>,
@@ -151,7 +153,8 @@ impl Table {
 }
 
 impl Snapshotter {
-    /// Reads the records; what a crash left is swept. Overlay is used where it works, unless `copy` is configured.
+    /// Reads the records; what a crash left is swept. Overlay is used where the kernel's works, else where davit-cowfs does, unless a driver
+    /// is configured.
     pub fn open(state: &Path, settings: &Settings, rootless: bool) -> Result<Self, PathError> {
         let namespace = if rootless { Namespace::User } else { Namespace::Trusted };
         let top = state.join("containerd");
@@ -159,11 +162,13 @@ impl Snapshotter {
         let trash = Trash::open(top.join("trash"))?;
         let table = disk::read_all(&dir, &trash)?;
         let special = dir.to_string_lossy().contains([':', ',', '\\']);
-        let form = match overlay_works(state, namespace) {
-            Ok(()) if settings.driver != "copy" && !special => Form::Overlay,
+        let works = first_of_the_layered(state, settings, namespace);
+        let form = match works {
+            Ok(_) if settings.driver != "copy" && !special => Form::Overlay,
             _ => Form::Copy,
         };
-        Ok(Self { dir, form, namespace, trash, table: Mutex::new(table) })
+        let mounts_by = works.unwrap_or(Works::Overlay);
+        Ok(Self { dir, form, mounts_by, namespace, trash, table: Mutex::new(table) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -1,7 +1,7 @@
 //! The configuration file, storaged.toml. Every key has a default; unknown keys are refused.
 //!
 //! ```toml
-//! driver = "overlay"                           # or "copy"
+//! driver = "overlay"                           # or "fuse", "copy", "proxy"
 //! insecure_registries = ["lab.example:5000"]   # any certificate; plain HTTP when HTTPS does not answer
 //!
 //! [registries."docker.io"]
@@ -26,8 +26,10 @@ use crate::reference::Reference;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// "overlay", "copy" or "proxy"; empty: the first of overlay and copy that works.
+    /// "overlay", "fuse", "copy" or "proxy"; empty: the first of overlay, fuse and copy that works.
     pub driver: String,
+    /// For the driver "fuse".
+    pub fuse: FuseSettings,
     /// For the driver "proxy".
     pub proxy: ProxySettings,
     /// Registries ("host:port") that are spoken to over plain HTTP when HTTPS does not answer, and whose certificates
@@ -188,4 +190,13 @@ impl Default for ProxySettings {
             namespace: "davit".into(),
         }
     }
+}
+
+/// The file system in user space.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FuseSettings {
+    /// A program with davit-cowfs's command line, for this daemon's own mounts; unset: davit-cowfs beside this one. runtimed.toml has
+    /// the same key for containers.
+    pub program: Option<PathBuf>,
 }

@@ -152,8 +152,8 @@ impl Snapshots {
         self.drivers.current()
     }
 
-    /// The driver that made a snapshot.
-    fn driver_of(&self, record: &SnapshotRecord) -> Result<Arc<dyn Driver>, SnapshotError> {
+    /// The driver that mounts a snapshot: the one that made it, or its like.
+    pub fn driver_of(&self, record: &SnapshotRecord) -> Result<Arc<dyn Driver>, SnapshotError> {
         self.drivers.named(&record.driver)
     }
 

@@ -20,6 +20,7 @@ use davit_sys::apart::ApartError;
 use davit_sys::mount::MountError;
 use davit_sys::process::ProcessError;
 
+use crate::snapshot::mounted::MountedError;
 use crate::tarball::TarError;
 
 pub mod archive;
@@ -59,6 +60,9 @@ pub enum TreeError {
     /// The tree could not be mounted.
     #[error("cannot mount the container's files")]
     Mount(#[from] MountError),
+    /// The same, or what serves the mount did not end well.
+    #[error(transparent)]
+    Mounted(#[from] MountedError),
     /// No thread with mounts of its own.
     #[error(transparent)]
     Apart(#[from] ApartError),
@@ -121,9 +125,12 @@ impl TreeError {
             Self::Process(_) => Kind::WrongState,
             Self::Tar(_) | Self::UnsafePath(_) => Kind::Corrupt,
             Self::TooManyEntries(_) | Self::TooDeep(_) => Kind::Unsupported,
-            Self::Io { .. } | Self::Write(_) | Self::Mount(_) | Self::Apart(_) | Self::Panicked => {
-                Kind::Internal
-            }
+            Self::Io { .. }
+            | Self::Write(_)
+            | Self::Mount(_)
+            | Self::Mounted(_)
+            | Self::Apart(_)
+            | Self::Panicked => Kind::Internal,
         }
     }
 }

@@ -43,10 +43,12 @@ macro_rules! suite {
 
 suite! { contract,
     overlay = Driver::local("overlay");
+    fuse = Driver::local("fuse");
     copy = Driver::local("copy");
     proxy_native = Driver::of_containerd("native");
     proxy_overlayfs = Driver::of_containerd("overlayfs");
-    proxy_davit = Driver::of_davit();
+    proxy_davit = Driver::of_davit("overlay");
+    proxy_davit_fuse = Driver::of_davit("fuse");
     => {
         a_snapshot_lives_from_prepare_to_remove
         whiteouts_and_opaque_directories_hide_what_is_below
@@ -63,6 +65,7 @@ suite! { service,
     containerd_native = Snapshots::of_containerd("native");
     containerd_overlayfs = Snapshots::of_containerd("overlayfs");
     served_overlay = Snapshots::of_davit("overlay");
+    served_fuse = Snapshots::of_davit("fuse");
     served_copy = Snapshots::of_davit("copy");
     => {
         kinds_follow_one_another

@@ -21,7 +21,8 @@ async fn save(host: &Host, names: &[&str], format: pb::save_request::Format) -> 
 
 async fn changes(host: &Host, key: &str) -> Vec<String> {
     use pb::change::Kind;
-    let answer = host.snapshots().changes(pb::ChangesRequest { key: key.into() }).await.unwrap();
+    let answer =
+        host.snapshots().changes(pb::ChangesRequest { key: key.into(), ..Default::default() }).await.unwrap();
     let letter = |c: &pb::Change| match c.kind() {
         Kind::Added => "A",
         Kind::Deleted => "D",
@@ -149,7 +150,11 @@ async fn a_commit_and_a_commit_of_it_have_the_trees_that_were_committed() {
 async fn changes_of_an_unknown_snapshot_are_not_found_and_of_a_known_one_are_told() {
     let host = Host::new().await;
     host.load(&busybox_layout(host.tmp.path())).await.unwrap();
-    let e = host.snapshots().changes(pb::ChangesRequest { key: "none".into() }).await.unwrap_err();
+    let e = host
+        .snapshots()
+        .changes(pb::ChangesRequest { key: "none".into(), ..Default::default() })
+        .await
+        .unwrap_err();
     assert_eq!(davit_contracts::Error::from(e).kind(), Kind::NotFound);
     let prepared = host.prepare("c", "two").await.unwrap();
     host.in_mount(&prepared.mounts, "cd $ROOT; rm dir/above; echo x > dir/x; echo y > etc/passwd");

@@ -24,6 +24,7 @@ pub mod pty;
 pub mod resident;
 pub mod rootfs;
 pub mod seccomp;
+pub mod served;
 pub mod service;
 pub mod socket;
 pub mod userns;

@@ -2,8 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
+
+use crate::apart::{self, Own};
+use crate::rootfs::clone_tree;
 
 /// A process as a record that outlives it may name it.
 ///
@@ -89,6 +95,24 @@ impl ProcessRef {
         })?;
         // A zombie's root is that of nobody.
         if self.is_alive() { Ok(file.into()) } else { Err(ProcessError::Gone(self.pid)) }
+    }
+
+    /// A copy of the mount that its root is on, without what is mounted below: attached nowhere, and shared with nobody's namespace.
+    pub fn own_root(&self) -> Result<OwnedFd, ProcessError> {
+        let path = PathBuf::from(format!("/proc/{}/root", self.pid));
+        let failed = |source| ProcessError::Proc { path: path.clone(), source };
+        let (root, namespace) = (self.root()?, self.namespace("mnt")?);
+        // A mount is only copied from the namespace that it is in, and to enter that one a thread must share its root with nobody.
+        let copied = apart::spawn("own-root", Own::Root, move || {
+            nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?;
+            let copy = clone_tree(root.as_fd(), Path::new(""), false)?;
+            // To be read, not only to be named; the mount is there as long as this is.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok::<_, io::Error>(rustix::fs::openat(copy, ".", flags, Mode::empty())?)
+        });
+        let thread = copied.map_err(|e| failed(io::Error::other(e)))?;
+        let result = thread.join().map_err(|_| failed(io::Error::other("a thread panicked")))?;
+        result.map_err(|e| failed(io::Error::other(e)))?.map_err(failed)
     }
 
     fn check(&self) -> Result<(), ProcessError> {

@@ -4,6 +4,8 @@
 //! are empty at first. Its first process is [`init`], which runs whatever the test asks for. Dropping the host removes
 //! its containers and networks, ends the daemons, and asserts that nothing is left; then the namespaces go. When the test
 //! process dies instead, its end of init's stdin closes and the kernel ends every process of the host.
+//!
+//! With DAVIT_TEST_DRIVER set every test runs over that storage driver, unless it configures storaged itself.
 
 mod cgroups;
 pub mod init;
@@ -115,6 +117,9 @@ impl Builder {
             fs::write(root.join("state-on-tmpfs"), format!("mode=755,size={size}"))?;
         }
         self.write_etc(root)?;
+        if let Ok(driver) = std::env::var("DAVIT_TEST_DRIVER") {
+            fs::write(root.join("config/storaged.toml"), format!("driver = \"{driver}\"\n"))?;
+        }
         let name = dir.path().file_name().expect("made above").to_string_lossy().into_owned();
         let cgroups = Cgroups::create(&name).context("cannot make cgroups")?;
         let (init, alive) = spawn_init(root, &cgroups).inspect_err(|_| cgroups.remove())?;

@@ -3,7 +3,7 @@
 use davit_contracts::runtime::{Container, ContainerSpec, PauseRequest, UnpauseRequest};
 use davit_contracts::storage::{CommitRequest, HealthCheck, ImageConfig, ImageDone, InspectImageRequest};
 
-use super::export::{find, named};
+use super::export::{find, named, process};
 use super::pull::show;
 use crate::app::App;
 use crate::args::tree::CommitArgs;
@@ -16,6 +16,7 @@ pub async fn commit(app: &App, args: &CommitArgs) -> Outcome {
     let request = InspectImageRequest { reference: container.image_id.clone() };
     let image = app.storage(app.images().await?.inspect(request)).await?;
     let spec = container.spec.clone().unwrap_or_default();
+    let (pid, pid_start_ticks) = process(app, &container).await?;
     let request = CommitRequest {
         snapshot_key: container.id.clone(),
         reference: args.reference.clone().unwrap_or_default(),
@@ -24,6 +25,8 @@ pub async fn commit(app: &App, args: &CommitArgs) -> Outcome {
         message: args.message.clone(),
         config: Some(merged(&spec, image.config.unwrap_or_default())),
         container_id: container.id.clone(),
+        pid,
+        pid_start_ticks,
     };
     let running = container.state.as_ref().is_some_and(|s| s.status == "running");
     let images =

@@ -3,7 +3,7 @@
 use davit_contracts::storage::ChangesRequest;
 use davit_contracts::storage::change::Kind;
 
-use super::export::find;
+use super::export::{find, process};
 use crate::app::App;
 use crate::args::tree::DiffArgs;
 use crate::error::Outcome;
@@ -12,7 +12,8 @@ use crate::output;
 /// `davit diff`
 pub async fn diff(app: &App, args: &DiffArgs) -> Outcome {
     let container = find(app, &args.container).await?;
-    let request = ChangesRequest { key: container.id };
+    let (pid, pid_start_ticks) = process(app, &container).await?;
+    let request = ChangesRequest { key: container.id, pid, pid_start_ticks };
     let answer = app.storage(app.snapshots().await?.changes(request)).await?;
     let mut text = String::new();
     for change in &answer.changes {

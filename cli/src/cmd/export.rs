@@ -13,7 +13,8 @@ use crate::error::{Failure, Outcome};
 pub async fn export(app: &App, args: &ExportArgs) -> Outcome {
     save::refuse_terminal(args.output.as_deref())?;
     let container = find(app, &args.container).await?;
-    let tree = Tree { snapshot_key: container.id, ..Tree::default() };
+    let (pid, pid_start_ticks) = process(app, &container).await?;
+    let tree = Tree { snapshot_key: container.id, pid, pid_start_ticks, ..Tree::default() };
     let stream = app.storage(app.snapshots().await?.export(ExportRequest { tree: Some(tree) })).await?;
     save::to_output(app, stream, args.output.as_deref()).await
 }
@@ -27,17 +28,10 @@ pub async fn find(app: &App, name: &str) -> Outcome<Container> {
 
 /// A container's files as its program sees them, with what is mounted in them.
 pub async fn tree(app: &App, container: &Container) -> Outcome<Tree> {
-    let mut tree = Tree { snapshot_key: container.id.clone(), ..Tree::default() };
-    let pid = pid_of(container);
+    let (pid, pid_start_ticks) = process(app, container).await?;
+    let mut tree = Tree { snapshot_key: container.id.clone(), pid, pid_start_ticks, ..Tree::default() };
     if pid > 0 {
-        tree.pid_start_ticks = start_ticks(pid);
-        // The same process before and after: its start time is that of no other.
-        let again = find(app, &container.id).await?;
-        if pid_of(&again) == pid {
-            tree.pid = pid;
-            return Ok(tree);
-        }
-        tree.pid_start_ticks = 0;
+        return Ok(tree);
     }
     let read_only = |ro: bool| if ro { vec!["ro".to_owned()] } else { Vec::new() };
     let mounted = |point: &&davit_contracts::runtime::MountPoint| point.r#type != "tmpfs";
@@ -56,6 +50,20 @@ pub async fn tree(app: &App, container: &Container) -> Outcome<Tree> {
         tree.mounts.push(Mount { target: "/".into(), options: read_only(true), ..Mount::default() });
     }
     Ok(tree)
+}
+
+/// The container's first process and its start time; zeros when it does not run.
+pub async fn process(app: &App, container: &Container) -> Outcome<(i32, u64)> {
+    let pid = pid_of(container);
+    if pid > 0 {
+        let ticks = start_ticks(pid);
+        // The same process before and after: its start time is that of no other.
+        let again = find(app, &container.id).await?;
+        if pid_of(&again) == pid {
+            return Ok((pid, ticks));
+        }
+    }
+    Ok((0, 0))
 }
 
 fn pid_of(container: &Container) -> i32 {

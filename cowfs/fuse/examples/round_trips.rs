@@ -30,7 +30,8 @@ fn main() {
 }
 
 fn client(path: &str, count: u64, pause: Duration) -> Vec<Duration> {
-    let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("the path is there");
+    let file =
+        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("the path is there");
     (0..count)
         .map(|_| {
             let begun = Instant::now();

@@ -13,6 +13,7 @@ mod reactor;
 mod ring;
 mod rules;
 mod runtime;
+mod server;
 mod session;
 mod staging;
 mod startup;

@@ -24,6 +24,7 @@ use crate::log::Log;
 use crate::oom::OomCounter;
 use crate::reactor::{Reactor, Token};
 use crate::runtime::{Call, Runtime};
+use crate::server::Server;
 use crate::session::{Session, Stage};
 use crate::startup::{Prepared, StartupError};
 use crate::stdio::Status;
@@ -67,6 +68,10 @@ pub struct Monitor {
     /// Start was asked for with hold: the first attaching client starts the program.
     hold: bool,
     mounts: Vec<PathBuf>,
+    /// Where the root is not a mount of the kernel's own.
+    server: Option<Server>,
+    /// Why what the program had on its root is not, or not all, there.
+    root_failure: Option<String>,
     /// The runtime knows the container.
     created: bool,
     oom: Option<OomCounter>,
@@ -106,6 +111,8 @@ impl Monitor {
             phase: Phase::Ready,
             hold: false,
             mounts: Vec::new(),
+            server: None,
+            root_failure: None,
             created: false,
             oom: None,
             start_failure: None,
@@ -208,11 +215,16 @@ impl Monitor {
         let shutdown = self.shutdown.as_ref().and_then(|s| s.patience(now));
         let quiet = self.untidy.then_some(QUIET);
         let look = self.is_idle_alone().then_some(LOOK);
+        let server = self.server.as_ref().and_then(Server::patience);
+        let look = look.into_iter().chain(server);
         graces.chain(stalls).chain(shutdown).chain(quiet).chain(look).min()
     }
 
     fn time_passes(&mut self) {
         let now = Instant::now();
+        if let Some(server) = &mut self.server {
+            server.look();
+        }
         let ended: Vec<u32> =
             self.sessions.iter().filter(|s| s.stage == Stage::Ending).map(|s| s.id).collect();
         for id in ended {

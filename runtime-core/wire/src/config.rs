@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 /// monitor.pid           "PID START_TIME\n", written (rename) after the socket listens
 /// bundle/config.json    the OCI config, written by runtimed before Request::Create
 /// bundle/rootfs/        where the monitor mounts the root, in its own mount namespace
+/// cowfs.log             what the server of the root wrote, where a program serves it
 /// runtime/              --root of the OCI runtime
 /// exit.json             the ExitRecord
 /// exec/                 pid files and process files of exec sessions
@@ -105,7 +106,7 @@ pub struct Part {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mount {
-    /// `overlay`, `bind`, ...
+    /// `overlay`, `bind`, `fuse.davit-cowfs`, ...
     pub r#type: String,
     /// Device or directory.
     pub source: String,
@@ -113,4 +114,8 @@ pub struct Mount {
     pub options: Vec<String>,
     /// Relative to the root file system; empty: the root itself.
     pub target: String,
+    /// The program that serves a mount of type `fuse.davit-cowfs`, which can only be the root. The monitor runs it as its child for as
+    /// long as the root is mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<PathBuf>,
 }

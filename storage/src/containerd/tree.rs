@@ -1,4 +1,7 @@
 //! The trees of containerd's snapshots: made, and described as mounts in the shapes that containerd's own snapshotters use.
+//!
+//! A mount that davit-cowfs serves is described as `fuse3.davit-cowfs`: containerd (1.5 and later) then runs mount.fuse3(8), which runs the
+//! program `davit-cowfs` of its PATH. The program stays until it is unmounted.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -6,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{Form, Kind, Record, Snapshotter, SnapshotterError, disk};
 use crate::copytree::{Source, copy_tree};
 use crate::failure::At;
-use crate::snapshot::driver::Mount;
+use crate::snapshot::driver::{Mount, Works};
 
 impl Snapshotter {
     /// Makes the directory of a new snapshot on `parents`, nearest first: whole or not at all.
@@ -73,7 +76,7 @@ impl Snapshotter {
         let access = if record.kind == Kind::View { "ro" } else { "rw" };
         let bind = |dir: PathBuf| {
             let options = vec![access.to_owned(), "rbind".to_owned()];
-            vec![Mount { kind: "bind".into(), source: dir.display().to_string(), options }]
+            vec![Mount { kind: "bind".into(), source: dir.display().to_string(), options, server: None }]
         };
         let lower: Vec<String> =
             self.trees(parents).iter().map(|(path, _)| path.display().to_string()).collect();
@@ -93,7 +96,11 @@ impl Snapshotter {
                     options.push(format!("upperdir={}", own.join("fs").display()));
                 }
                 options.push(format!("lowerdir={}", lower.join(":")));
-                vec![Mount { kind: "overlay".into(), source: "overlay".into(), options }]
+                let (kind, source) = match self.mounts_by {
+                    Works::Overlay => ("overlay", "overlay"),
+                    Works::Fuse => ("fuse3.davit-cowfs", "davit-cowfs"),
+                };
+                vec![Mount { kind: kind.into(), source: source.into(), options, server: None }]
             }
         }
     }

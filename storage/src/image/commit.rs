@@ -15,7 +15,7 @@ use crate::progress::{Done, Phase, SharedSink};
 use crate::snapshot::SnapshotError;
 use crate::store::{LayerSource, NewImage, Store};
 use crate::tree::changes::{Change, Image};
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Process, Tree, TreeError};
 
 use super::intake::{record_of, tags_of};
 
@@ -32,6 +32,8 @@ pub struct CommitOptions {
     pub message: String,
     /// What the container was run with; the image's own when unset.
     pub config: Option<RunConfig>,
+    /// A process of the container while it runs.
+    pub process: Option<Process>,
 }
 
 impl Store {
@@ -56,8 +58,13 @@ impl Store {
     }
 
     /// What a snapshot changed in its image.
-    pub fn changes(self: &Arc<Self>, key: &str) -> Result<Vec<(Change, Vec<u8>)>, Error> {
-        let (tree, image) = self.tree(key)?;
+    pub fn changes(
+        self: &Arc<Self>,
+        key: &str,
+        process: Option<Process>,
+    ) -> Result<Vec<(Change, Vec<u8>)>, Error> {
+        let (mut tree, image) = self.tree(key)?;
+        tree.process = process;
         if tree.read_only {
             return Ok(Vec::new());
         }
@@ -81,7 +88,8 @@ impl Store {
         let created_by = config.cmd.join(" ");
         change::apply_all(&mut config, &options.changes)?;
         let mut layers = self.lease(&base)?;
-        let (tree, image) = self.tree(key)?;
+        let (mut tree, image) = self.tree(key)?;
+        tree.process = options.process;
         if tree.read_only {
             return Err(TreeError::View(key.to_owned()).into());
         }

@@ -13,7 +13,7 @@ use crate::copytree::{Source, copy_open_tree};
 use crate::error::Error;
 use crate::metadata::ImageRecord;
 use crate::reference::Reference;
-use crate::snapshot::driver::Mount;
+use crate::snapshot::driver::{Mount, Stack};
 use crate::snapshot::mounted::with_tree;
 use crate::snapshot::{SnapshotError, SnapshotRecord};
 use crate::store::Store;
@@ -27,6 +27,8 @@ pub struct Prepared {
     pub image: ImageRecord,
     /// What to mount.
     pub mounts: Vec<Mount>,
+    /// The driver whose mounts these are.
+    pub driver: &'static str,
 }
 
 impl Store {
@@ -58,8 +60,18 @@ impl Store {
             return Err(Error::UnknownImage { asked: asked.to_owned(), nearest: Vec::new() });
         }
         drop(lease);
-        let mounts = self.snapshots.mounts(&record, &stack)?;
-        Ok(Prepared { record, image, mounts })
+        self.described(record, image, &stack)
+    }
+
+    fn described(
+        &self,
+        record: SnapshotRecord,
+        image: ImageRecord,
+        stack: &Stack,
+    ) -> Result<Prepared, Error> {
+        let mounts = self.snapshots.mounts(&record, stack)?;
+        let driver = self.snapshots.driver_of(&record)?.name();
+        Ok(Prepared { record, image, mounts, driver })
     }
 
     /// What was asked for, in familiar form; an id stays as it is.
@@ -76,22 +88,25 @@ impl Store {
         let image =
             self.metadata.image(&record.image_id)?.ok_or_else(|| SnapshotError::NoImage(key.to_owned()))?;
         let stack = self.stack(&image)?;
-        let mounts = self.snapshots.mounts(&record, &stack)?;
-        Ok(Prepared { record, image, mounts })
+        self.described(record, image, &stack)
     }
 
     /// Copies a directory of a snapshot's image into an empty volume, as docker does on first use. What is no directory, or
     /// is not there, leaves the volume empty: false.
     pub fn populate(&self, snapshot_key: &str, image_path: &str, into: &Path) -> io::Result<bool> {
-        let prepared = self.prepared(snapshot_key).map_err(io::Error::other)?;
+        let mut prepared = self.prepared(snapshot_key).map_err(io::Error::other)?;
         let stack = self.stack(&prepared.image).map_err(io::Error::other)?;
         if stack.layers.is_empty() {
             return Ok(false);
         }
-        // With a copy the container's own tree is the image's, as long as it has not run.
-        if prepared.record.driver == "overlay" {
+        if prepared.driver == "overlay" {
             let root = view(&stack.layers, &self.state.join("empty"), self.namespace.mount_option())?;
             return copy_directory(root.as_fd(), image_path, into);
+        }
+        // With a copy the container's own tree is the image's, as long as it has not run; but its layer may be mounted for it already.
+        if prepared.driver == "fuse" {
+            prepared.record.read_only = true;
+            prepared.mounts = self.snapshots.mounts(&prepared.record, &stack).map_err(io::Error::other)?;
         }
         with_tree(&prepared.mounts, &self.state.join("volume-source"), |root| {
             copy_directory(root, image_path, into)

@@ -151,7 +151,7 @@ pub(super) fn prepared(p: Prepared) -> pb::PrepareResponse {
             .collect(),
         image_id: p.image.id.to_string(),
         config: Some(config(&p.image.config)),
-        driver: p.record.driver,
+        driver: p.driver.to_owned(),
         reference: p.record.reference,
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn commit(store: &Arc<Store>, request: pb::CommitRequest) -> Progress
             author: request.author,
             message: request.message,
             config: request.config.map(run_config),
+            process: process(request.pid, request.pid_start_ticks)?,
         };
         store.commit_snapshot(&request.snapshot_key, options, &sink).await.map(drop)
     })
@@ -93,7 +94,10 @@ pub(super) async fn changes(
     request: pb::ChangesRequest,
 ) -> Result<pb::ChangesResponse, Status> {
     use pb::change::Kind as Out;
-    let changes = blocking(store, move |store| store.changes(&request.key)).await?;
+    let changes = blocking(store, move |store| {
+        store.changes(&request.key, process(request.pid, request.pid_start_ticks)?)
+    })
+    .await?;
     let change = |(change, path): (Change, Vec<u8>)| pb::Change {
         path: String::from_utf8_lossy(&path).into_owned(),
         kind: match change {
@@ -167,13 +171,17 @@ fn tree_of(store: &Arc<Store>, tree: Option<pb::Tree>) -> Result<Tree, Error> {
             read_only,
         });
     }
-    if asked.pid < 0 {
-        return Err(TreeError::Process(davit_sys::process::ProcessError::Gone(asked.pid)).into());
-    }
-    if asked.pid > 0 {
-        tree.process = Some(Process { pid: asked.pid, start_ticks: asked.pid_start_ticks });
-    }
+    tree.process = process(asked.pid, asked.pid_start_ticks)?;
     Ok(tree)
+}
+
+/// 0 is nobody.
+fn process(pid: i32, start_ticks: u64) -> Result<Option<Process>, Error> {
+    match pid {
+        0 => Ok(None),
+        1.. => Ok(Some(Process { pid, start_ticks })),
+        _ => Err(TreeError::Process(davit_sys::process::ProcessError::Gone(pid)).into()),
+    }
 }
 
 fn path_stat(stat: PathStat) -> pb::PathStat {

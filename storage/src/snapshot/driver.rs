@@ -23,6 +23,7 @@
 //! overlay  create: fs/ (owner and mode of app's root), work/
 //!          mounts: overlay lowerdir+=layers/app lowerdir+=layers/base upperdir=<dir>/fs workdir=<dir>/work
 //!          remove: nothing; all is in the directory
+//! fuse     the same directories; mounts: fuse.davit-cowfs with the same options, served by a process of whoever mounts
 //! copy     create: fs/ = base, then app over it: its whiteouts delete, its opaque directories clear
 //!          mounts: bind <dir>/fs
 //! proxy    create: Stat chain(base,app); missing: Prepare x1 "" -> mount, copy base, Commit chain(base);
@@ -30,8 +31,7 @@
 //!          mounts: what Mounts <own key> answers
 //!          remove: Remove <own key>      retain: Remove chains of images that have gone
 //! ```
-//! A driver that serves a file system itself (FUSE) starts serving in `create`, answers a mount of its own type, and takes its
-//! server down in `remove`; what it must start again after a restart it finds in `retain`.
+//! overlay and fuse are one kind of snapshot: what one made is mounted by the other when that is the driver in use.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -41,10 +41,13 @@ use super::SnapshotError;
 
 mod choose;
 mod copy;
+mod fuse;
+mod layered;
 mod overlay;
 mod proxy;
 
-pub use choose::{Drivers, overlay_works};
+pub use choose::{Drivers, Works, first_of_the_layered};
+pub(crate) use fuse::program as cowfs_program;
 pub use proxy::ProxyError;
 
 /// The layers that a snapshot is based on, topmost first; a layer that hides all below is the last.
@@ -68,12 +71,14 @@ pub struct Link {
 /// A mount as the contract describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// "overlay", "bind", or what a proxy answers.
+    /// "overlay", "bind", "fuse.davit-cowfs", or what a proxy answers.
     pub kind: Cow<'static, str>,
     /// Device or directory.
     pub source: String,
     /// In the order in which they are to be set.
     pub options: Vec<String>,
+    /// The program that serves it where it is mounted, for types that a program serves; unset: davit's own.
+    pub server: Option<PathBuf>,
 }
 
 /// Makes trees of stacks. All methods block.

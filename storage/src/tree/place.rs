@@ -1,6 +1,8 @@
 //! How a container's tree is reached.
 //!
 //! - While the container runs and all its mounts matter (`cp`): through the root directory of one of its processes.
+//! - While it runs on a mount that a program serves, and only its own files matter: through a copy of that mount, because what was written
+//!   last may be in its page cache only, and not in the layer yet.
 //! - Otherwise the snapshot's mounts are made on a thread with a mount namespace of its own, at the snapshot's own directory: nobody
 //!   else sees them, and they are gone when the thread ends, also when the daemon is killed.
 //!
@@ -17,10 +19,12 @@ use davit_cowfs::Namespace;
 use davit_sys::apart::{self, Own};
 use davit_sys::process::ProcessRef;
 use davit_sys::rootfs::{self, Target};
+use davit_sys::served::{self, Served};
 use rustix::fs::{Mode, OFlags};
 
 use super::{TreeError, io_error};
 use crate::snapshot::driver::Mount;
+use crate::snapshot::mounted;
 
 /// A process of a container, named so that a recycled pid is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +86,10 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// The directories that a description of a mount names; `None` when it is no overlay, or one without an upper directory.
+    /// The directories that a description of a mount names; `None` when it is no overlay, the kernel's or davit-cowfs's, or one without an
+    /// upper directory.
     pub(super) fn of(mount: &Mount) -> Option<Self> {
-        if mount.kind != "overlay" {
+        if mount.kind != "overlay" && !served::is_served(&mount.kind) {
             return None;
         }
         let mut overlay = Self {
@@ -145,22 +150,49 @@ impl Tree {
         let thread = if let (Some(process), Access::Read | Access::Write) = (self.process, access) {
             let root = root_of(process)?;
             apart::spawn("tree", Own::Root, move || span.in_scope(|| work(root.as_fd())))?
+        } else if let Some(root) = self.served_to_a_process()? {
+            apart::spawn("tree", Own::Root, move || span.in_scope(|| work(root.as_fd())))?
         } else {
             let tree = self.clone();
-            apart::spawn("tree", Own::Mounts, move || {
-                span.in_scope(|| {
-                    let gate = (access == Access::Write).then(|| writer(&tree.at));
-                    let _one_at_a_time =
-                        gate.as_ref().map(|g| g.lock().unwrap_or_else(PoisonError::into_inner));
-                    let root = tree.mount(access)?;
-                    work(root.as_fd())
-                })
-            })?
+            apart::spawn("tree", Own::Mounts, move || span.in_scope(|| tree.mount_and(access, work)))?
         };
         thread.join().map_err(|_| TreeError::Panicked)??
     }
 
-    fn mount(&self, access: Access) -> Result<OwnedFd, TreeError> {
+    fn mount_and<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T, TreeError> + Send + 'static,
+    ) -> Result<T, TreeError> {
+        let gate = (access == Access::Write).then(|| writer(&self.at));
+        let _one_at_a_time = gate.as_ref().map(|g| g.lock().unwrap_or_else(PoisonError::into_inner));
+        let (root, server) = self.mount(access)?;
+        let Some(server) = server else { return work(root.as_fd()) };
+        // The work may move this thread's root into the tree, from where it could not be unmounted.
+        let inner = apart::spawn("tree-work", Own::Root, move || work(root.as_fd()))?;
+        let result = inner.join().map_err(|_| TreeError::Panicked)??;
+        match server.end() {
+            Err(e) if access == Access::Write => result.and(Err(mounted::MountedError::from(e).into())),
+            Err(e) => {
+                tracing::warn!(error = %e, snapshot.key = %self.key, "a file system that was only read did not end well");
+                result
+            }
+            Ok(()) => result,
+        }
+    }
+
+    /// The root of a running container whose root is served, without what else is mounted in it. None: it does not run (any more).
+    fn served_to_a_process(&self) -> Result<Option<OwnedFd>, TreeError> {
+        let served = self.mounts.first().is_some_and(|m| served::is_served(&m.kind));
+        let Some(process) = self.process.filter(|_| served) else { return Ok(None) };
+        match reference_of(process).and_then(|r| r.own_root()) {
+            Ok(root) => Ok(Some(root)),
+            Err(davit_sys::process::ProcessError::Gone(_)) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn mount(&self, access: Access) -> Result<(OwnedFd, Option<Served>), TreeError> {
         if access == Access::Write {
             return self.mount_all(false, access);
         }
@@ -171,7 +203,8 @@ impl Tree {
         }
     }
 
-    fn mount_all(&self, read_only: bool, access: Access) -> Result<OwnedFd, TreeError> {
+    fn mount_all(&self, read_only: bool, access: Access) -> Result<(OwnedFd, Option<Served>), TreeError> {
+        let mut server = None;
         // davit's drivers have one mount, the root's.
         if let Some(mount) = self.mounts.first() {
             let mut options = mount.options.clone();
@@ -181,8 +214,7 @@ impl Tree {
                 }
                 options.push("ro".into());
             }
-            let (kind, place) = (mount.kind.to_string(), self.open_place()?);
-            davit_sys::mount::mount_at(&kind, Path::new(&mount.source), &options, place.as_fd())?;
+            server = mounted::make(mount, &options, &self.at, self.open_place()?.as_fd())?;
         }
         let root = self.open_place()?;
         if access != Access::Snapshot {
@@ -190,7 +222,7 @@ impl Tree {
                 mount_bind(bind, root.as_fd(), read_only)?;
             }
         }
-        Ok(root)
+        Ok((root, server))
     }
 
     fn open_place(&self) -> Result<OwnedFd, TreeError> {
@@ -216,11 +248,15 @@ fn mount_bind(bind: &Bind, root: BorrowedFd<'_>, find_only: bool) -> Result<(), 
     Ok(())
 }
 
+fn reference_of(process: Process) -> Result<ProcessRef, davit_sys::process::ProcessError> {
+    match process.start_ticks {
+        0 => ProcessRef::of(process.pid),
+        start_time => Ok(ProcessRef { pid: process.pid, start_time }),
+    }
+}
+
 fn root_of(process: Process) -> Result<OwnedFd, TreeError> {
-    let reference = match process.start_ticks {
-        0 => ProcessRef::of(process.pid)?,
-        start_time => ProcessRef { pid: process.pid, start_time },
-    };
+    let reference = reference_of(process)?;
     // Held while the root is opened: the pid cannot be given to another process meanwhile without `root` seeing it.
     let _pidfd = reference.pidfd()?;
     Ok(reference.root()?)
@@ -249,6 +285,7 @@ mod tests {
             kind: "overlay".into(),
             source: "overlay".into(),
             options: options.iter().map(ToString::to_string).collect(),
+            server: None,
         };
         let new = mount(&[
             "lowerdir+=/a",
@@ -267,6 +304,8 @@ mod tests {
             ["lowerdir+=/u", "lowerdir+=/a", "lowerdir+=/b:c", "userxattr", "metacopy=on"].map(str::to_owned)
         );
         assert_eq!(Overlay::of(&mount(&["lowerdir+=/a"])), None);
+        let served = Mount { kind: "fuse.davit-cowfs".into(), ..new };
+        assert_eq!(Overlay::of(&served), Some(overlay));
     }
 
     #[test]

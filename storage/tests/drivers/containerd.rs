@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use davit_contracts::containerd::client::Snapshotter;
 
+use super::tree::cowfs;
+
 /// What it is started without: nothing here needs it, and some of it warns or takes its time.
 const WITHOUT: [&str; 8] = [
     "io.containerd.grpc.v1.cri",
@@ -52,6 +54,7 @@ impl Containerd {
         );
         let process = Command::new("unshare")
             .args(["-m", "--propagation", "private", "sh", "-ec", &script])
+            .env("PATH", path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -92,10 +95,17 @@ impl Containerd {
         Command::new("nsenter")
             .args(["-t", &pid, "-m", "ctr", "--address", self.socket().to_str().unwrap(), "-n", "tests"])
             .args(args)
+            // It unpacks images itself, and mounts for that.
+            .env("PATH", path())
             .stdin(Stdio::null())
             .output()
             .unwrap()
     }
+}
+
+/// Mounts of type fuse3.davit-cowfs run that program.
+fn path() -> String {
+    format!("{}:{}", cowfs().parent().unwrap().display(), std::env::var("PATH").unwrap())
 }
 
 impl Drop for Containerd {

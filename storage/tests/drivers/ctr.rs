@@ -94,6 +94,11 @@ async fn containerd_imports_runs_and_removes_over_overlay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containerd_imports_runs_and_removes_over_fuse() {
+    an_image_is_imported_run_and_removed("fuse").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containerd_imports_runs_and_removes_over_copies() {
     an_image_is_imported_run_and_removed("copy").await;
 }

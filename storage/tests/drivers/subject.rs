@@ -31,8 +31,8 @@ impl Driver {
     }
 
     /// The proxy driver over what another storaged serves.
-    pub async fn of_davit() -> Self {
-        let other = Host::new().await;
+    pub async fn of_davit(form: &str) -> Self {
+        let other = Host::with_config(&format!("driver = \"{form}\"")).await;
         let socket = other.tmp.path().join("run/snapshots.sock");
         let host = Host::with_config(&proxy(&socket, "")).await;
         let behind = Some(Snapshotter::lazy(&socket, "", "davit").unwrap());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use davit_contracts::containerd::types;
 use davit_contracts::storage as pb;
+use davit_sys::served::{self, Served};
 use davit_sys::{beneath, mount, private_mounts};
 
 /// A mount, whoever described it.
@@ -33,14 +34,29 @@ pub fn mounted<M: Into<Mount> + Clone, T: Send>(mounts: &[M], work: impl FnOnce(
     let mounts: Vec<Mount> = mounts.iter().cloned().map(Into::into).collect();
     let point = tempfile::tempdir().unwrap();
     private_mounts::run(|| {
+        let mut servers = Vec::new();
         for m in &mounts {
+            if served::is_served(&m.kind) {
+                let log = served::nameless_log().unwrap();
+                servers.push(Served::start(&cowfs(), &m.options, point.path(), log).unwrap());
+                continue;
+            }
             let root = beneath::open_root(point.path()).unwrap();
             mount::mount_at(&m.kind, Path::new(&m.source), &m.options, root.as_fd())
                 .unwrap_or_else(|e| panic!("{m:?}: {e}: {:?}", std::error::Error::source(&e)));
         }
-        work(point.path())
+        let result = work(point.path());
+        servers.into_iter().rev().for_each(|s| s.end().unwrap());
+        result
     })
     .unwrap()
+}
+
+/// The program that serves mounts, beside storaged's.
+pub fn cowfs() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_davit-storaged")).with_file_name(served::PROGRAM);
+    assert!(program.exists(), "no {}: run `cargo build --workspace` first", program.display());
+    program
 }
 
 /// Names in a directory, sorted.

@@ -86,6 +86,19 @@ impl Options {
         rest.insert(0, format!("lowerdir={}", lower.join(":")));
         rest.join(",")
     }
+
+    /// The same as words for `-o` of fuse-overlayfs's command line: what overlay takes in one, each attribute in one.
+    pub fn command_line(&self) -> Vec<String> {
+        let attributes = [
+            (MountAttrFlags::MOUNT_ATTR_RDONLY, "ro"),
+            (MountAttrFlags::MOUNT_ATTR_NOSUID, "nosuid"),
+            (MountAttrFlags::MOUNT_ATTR_NODEV, "nodev"),
+            (MountAttrFlags::MOUNT_ATTR_NOEXEC, "noexec"),
+            (MountAttrFlags::MOUNT_ATTR_NOATIME, "noatime"),
+        ];
+        let set = attributes.into_iter().filter(|(flag, _)| self.attributes.contains(*flag));
+        [self.overlay_data()].into_iter().chain(set.map(|(_, word)| word.to_owned())).collect()
+    }
 }
 
 /// Splits at colons; a backslash takes the next character as it is. None for an empty part.
@@ -145,6 +158,12 @@ mod tests {
     fn old_kernels_get_one_lowerdir_topmost_first() {
         let o = parse(&["lowerdir+=/top", "lowerdir+=/a:b", "upperdir=/u", "workdir=/w", "volatile"]);
         assert_eq!(o.overlay_data(), r"lowerdir=/top:/a\:b,upperdir=/u,workdir=/w,volatile");
+    }
+
+    #[test]
+    fn a_server_gets_the_attributes_apart() {
+        let o = parse(&["ro", "lowerdir+=/top", "lowerdir+=/low", "userxattr", "nodev"]);
+        assert_eq!(o.command_line(), ["lowerdir=/top:/low,userxattr", "ro", "nodev"]);
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl Monitor {
             } else if let Some(s) = self.sessions.iter().find(|s| s.pid == pid && s.status.is_none()) {
                 let id = s.id;
                 self.program_ended(id, status);
+            } else if self.server.as_ref().is_some_and(|s| s.pid == pid) {
+                self.server_ended(status);
             } else if !self.calls.is_empty() {
                 self.orphans.push((pid, status));
             }

@@ -54,9 +54,54 @@ impl Monitor {
         }
         if id != MAIN {
             self.finish_exec(id, None);
-        } else if !self.calls.iter().any(|(_, p)| matches!(p, Purpose::Start { .. })) {
+        } else if !self.calls.iter().any(|(_, p)| matches!(p, Purpose::Start { .. })) && self.root_is_quiet()
+        {
             self.finish_main();
         }
+    }
+
+    /// Whether what the program wrote is where others will look for it: a server of the root must have got all of it first. Nobody will
+    /// look at what is removed at once.
+    fn root_is_quiet(&mut self) -> bool {
+        let Some(server) = &mut self.server else { return true };
+        if self.config.ephemeral {
+            return true;
+        }
+        server.leave(&mut self.mounts);
+        server.has_let_go()
+    }
+
+    /// The server of the root was waited for.
+    pub(super) fn server_ended(&mut self, status: Status) {
+        let Some(server) = self.server.take() else { return };
+        let words = server.last_words().map(|w| format!(" ({w})")).unwrap_or_default();
+        let how = match status.signal() {
+            Some(signal) => format!("was ended by signal {signal}"),
+            None => format!("ended with status {}", status.code()),
+        };
+        if server.is_leaving() {
+            if !status.succeeded() {
+                let text = "what was written last may be lost";
+                self.lose_root(format!("the server of the container's root {how}{words}: {text}"));
+            }
+        } else {
+            let text = "the container was ended with it";
+            self.lose_root(format!("the server of the container's root {how}{words}: {text}"));
+            let main = self.main();
+            if main.pid > 0 && main.status.is_none() {
+                let _ = davit_sys::resident::signal_child(main.pid, 9);
+                if self.phase == Phase::Paused {
+                    self.thaw();
+                }
+            }
+        }
+        self.try_finish(MAIN);
+        self.advance_shutdown();
+    }
+
+    fn lose_root(&mut self, why: String) {
+        note(format_args!("{why}"));
+        self.root_failure.get_or_insert(why);
     }
 
     fn finish_main(&mut self) {
@@ -67,7 +112,10 @@ impl Monitor {
         let oom_killed = self.oom.as_ref().is_some_and(crate::oom::OomCounter::struck);
         let main = self.main();
         main.stage = Stage::Ended;
-        let record = record(main, failure.as_ref(), oom_killed, started);
+        let mut record = record(main, failure.as_ref(), oom_killed, started);
+        if let (Some(why), true) = (&self.root_failure, record.error.is_empty()) {
+            record.error.clone_from(why);
+        }
         self.phase = Phase::Exited;
         self.hold = false;
         self.write_record(&record);
@@ -169,6 +217,10 @@ impl Monitor {
 
     fn finish_shutdown(&mut self) {
         self.unmount_all();
+        if self.server.is_some() {
+            // Its end, or its being killed, brings us here again.
+            return;
+        }
         self.leave();
         if let Some(shutdown) = self.shutdown.take() {
             let result = shutdown.deleted.unwrap_or(Ok(())).map(|()| Reply::Done);

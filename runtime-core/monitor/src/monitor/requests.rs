@@ -6,17 +6,18 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
-use davit_sys::mount::{mount_at, open_target, unmount};
-use davit_wire::config::CreateSpec;
+use davit_sys::mount::{mount_at, open_target};
+use davit_sys::served;
+use davit_wire::config::{CreateSpec, Mount};
 use davit_wire::{ExecSpec, Failure, FailureKind, Frame, Phase, Reply, Request};
 use rustix::fs::{Mode, OFlags};
 
 use super::calls::{Asker, ExecFiles, Purpose};
 use super::{MAIN, Monitor};
 use crate::clock;
-use crate::note::note;
 use crate::rules;
 use crate::runtime::{ProgramEnds, option};
+use crate::server::{self, Server};
 use crate::session::{Session, Stage};
 use crate::staging;
 use crate::stdio::{self, Pending};
@@ -118,10 +119,6 @@ impl Monitor {
     }
 
     fn mount_all(&mut self, spec: &CreateSpec, rootfs: &Path) -> Result<(), Failure> {
-        let failed = |e: &dyn std::error::Error| {
-            let cause = e.source().map(|c| format!(": {c}")).unwrap_or_default();
-            internal(format!("{e}{cause}"))
-        };
         if spec.mounts.is_empty() {
             return Ok(());
         }
@@ -132,10 +129,28 @@ impl Monitor {
             let root =
                 rustix::fs::open(rootfs, flags, Mode::empty()).map_err(|e| failed(&io::Error::from(e)))?;
             let target = open_target(root.as_fd(), Path::new(&mount.target)).map_err(|e| failed(&e))?;
-            mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd())
-                .map_err(|e| failed(&e))?;
+            if served::is_served(&mount.r#type) {
+                self.serve(mount, rootfs)?;
+            } else {
+                mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd())
+                    .map_err(|e| failed(&e))?;
+            }
             self.mounts.push(rootfs.join(mount.target.trim_start_matches('/')));
         }
+        Ok(())
+    }
+
+    /// Starts the server of the root and waits for it: nothing runs yet, so nobody is kept waiting but who asked.
+    fn serve(&mut self, mount: &Mount, rootfs: &Path) -> Result<(), Failure> {
+        let Some(program) = &mount.server else {
+            return Err(invalid(format!("no program is named that serves the {} mount", mount.r#type)));
+        };
+        if !mount.target.trim_matches('/').is_empty() || self.server.is_some() {
+            return Err(invalid(format!("only the root itself can be a {} mount", mount.r#type)));
+        }
+        let log = self.run_dir.join("cowfs.log");
+        let server = Server::start(program, &mount.options, rootfs, &log).map_err(|e| failed(&e))?;
+        self.server = Some(server);
         Ok(())
     }
 
@@ -154,18 +169,10 @@ impl Monitor {
         Ok(())
     }
 
-    /// The innermost first; what cannot be unmounted goes with the namespace.
     pub(super) fn unmount_all(&mut self) {
-        while let Some(path) = self.mounts.pop() {
-            // A target may have led through a symbolic link of the image: only what is really there is touched.
-            let outside = path.canonicalize().is_ok_and(|real| real != path);
-            if outside {
-                continue;
-            }
-            if let Err(e) = unmount(&path) {
-                let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-                note(format_args!("{e}: {cause}"));
-            }
+        match &mut self.server {
+            Some(server) => server.leave(&mut self.mounts),
+            None => server::unmount_all(std::mem::take(&mut self.mounts)),
         }
     }
 
@@ -330,6 +337,12 @@ fn with_size(process: &str, size: Option<(u16, u16)>) -> Result<Vec<u8>, Failure
         object.insert("consoleSize".into(), serde_json::json!({ "height": rows, "width": cols }));
     }
     Ok(value.to_string().into_bytes())
+}
+
+/// With its cause.
+fn failed(e: &dyn std::error::Error) -> Failure {
+    let cause = e.source().map(|c| format!(": {c}")).unwrap_or_default();
+    internal(format!("{e}{cause}"))
 }
 
 pub(super) fn internal(message: String) -> Failure {

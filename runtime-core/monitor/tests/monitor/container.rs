@@ -161,6 +161,7 @@ impl Container {
                 format!("workdir={}", at("work")),
             ],
             target: String::new(),
+            server: None,
         }
     }
 
@@ -204,6 +205,12 @@ impl Container {
             }
         }
         lines
+    }
+
+    /// kill -9.
+    pub fn kill_monitor(&mut self) {
+        self.monitor.kill().unwrap();
+        self.monitor.wait().unwrap();
     }
 
     /// Shutdown, and then nothing of it is left.

@@ -10,4 +10,5 @@ mod container;
 mod exec;
 mod lifecycle;
 mod logs;
+mod served;
 mod streams;

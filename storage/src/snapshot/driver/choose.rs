@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use davit_cowfs::Namespace;
 
-use super::{Driver, copy, overlay, proxy};
+use super::{Driver, copy, fuse, layered, overlay, proxy};
 use crate::settings::Settings;
 use crate::snapshot::SnapshotError;
 
-/// What is answered for the driver that is still to come.
-const NO_FUSE: &str = "it is not in this version of davit";
 /// The names that a configuration may have.
-const KNOWN: &str = "overlay, copy and proxy";
+const KNOWN: &str = "overlay, fuse, copy and proxy";
 
 /// The driver of new snapshots, and those of older ones.
 pub struct Drivers {
@@ -25,7 +23,7 @@ pub struct Drivers {
 }
 
 impl Drivers {
-    /// Takes the configured driver, or the first of overlay and copy that works here.
+    /// Takes the configured driver, or the first of overlay, fuse and copy that works here.
     pub fn open(state: &Path, settings: &Settings, namespace: Namespace) -> Result<Self, SnapshotError> {
         let current = choose(state, settings, namespace)?;
         tracing::info!(driver = current.name(), why = current.reason(), "snapshot driver");
@@ -43,9 +41,11 @@ impl Drivers {
         &self.current
     }
 
-    /// The driver of this name, which has to work for snapshots that it made before.
+    /// The driver for snapshots that the one of this name made before: itself, or of overlay and fuse the one in use, or else the one that
+    /// works.
     pub fn named(&self, name: &str) -> Result<Arc<dyn Driver>, SnapshotError> {
-        if name == self.current.name() {
+        let layered = |name| layered::NAMES.contains(&name);
+        if name == self.current.name() || (layered(name) && layered(self.current.name())) {
             return Ok(Arc::clone(&self.current));
         }
         let mut others = self.others.lock().expect("no one panics with the table of drivers locked");
@@ -54,10 +54,8 @@ impl Drivers {
         }
         let why = || "a snapshot of it is still there".to_owned();
         let driver: Arc<dyn Driver> = match name {
-            "overlay" => {
-                let driver = overlay::Overlay::probe(&self.state, self.namespace, why());
-                Arc::new(driver.map_err(|e| no_driver("overlay", e))?)
-            }
+            "overlay" => self.probed(["overlay", "fuse"])?,
+            "fuse" => self.probed(["fuse", "overlay"])?,
             "copy" => Arc::new(copy::Copy::probe(&self.state, self.namespace, &why())),
             "proxy" => Arc::new(proxy::Proxy::new(&self.state, &self.settings.proxy, self.namespace, why())?),
             other => return Err(SnapshotError::NoDriver(format!("'{other}' is unknown; there are {KNOWN}"))),
@@ -65,11 +63,60 @@ impl Drivers {
         others.insert(name.to_owned(), Arc::clone(&driver));
         Ok(driver)
     }
+
+    /// The first of overlay and fuse, in this order, that works; the first one's refusal is told.
+    fn probed(&self, names: [&str; 2]) -> Result<Arc<dyn Driver>, SnapshotError> {
+        let probe = |name| {
+            layered_driver(
+                name,
+                &self.state,
+                &self.settings,
+                self.namespace,
+                "a snapshot of it is still there".into(),
+            )
+        };
+        probe(names[0]).or_else(|why| probe(names[1]).map_err(|_| no_driver(names[0], why)))
+    }
 }
 
-/// Whether the kernel's overlayfs can be used with layers below `state`; if not, why.
-pub fn overlay_works(state: &Path, namespace: Namespace) -> Result<(), String> {
-    overlay::Overlay::probe(state, namespace, String::new()).map(|_| ())
+/// Which of overlay and fuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Works {
+    /// The kernel's overlayfs.
+    Overlay,
+    /// davit-cowfs.
+    Fuse,
+}
+
+/// The configured one of overlay and fuse, or the first of them that can be used with layers below `state`; if none can, why.
+pub fn first_of_the_layered(
+    state: &Path,
+    settings: &Settings,
+    namespace: Namespace,
+) -> Result<Works, String> {
+    let works = |name| layered_driver(name, state, settings, namespace, String::new()).map(drop);
+    match settings.driver.as_str() {
+        "overlay" => works("overlay").map(|()| Works::Overlay),
+        "fuse" => works("fuse").map(|()| Works::Fuse),
+        _ => match works("overlay") {
+            Ok(()) => Ok(Works::Overlay),
+            Err(why) => works("fuse").map(|()| Works::Fuse).map_err(|e| format!("overlay: {why}; fuse: {e}")),
+        },
+    }
+}
+
+/// Overlay or fuse, if it works; else why not.
+fn layered_driver(
+    name: &str,
+    state: &Path,
+    settings: &Settings,
+    namespace: Namespace,
+    reason: String,
+) -> Result<Arc<dyn Driver>, String> {
+    Ok(match name {
+        "fuse" => Arc::new(fuse::Fuse::probe(state, namespace, settings.fuse.program.as_deref(), reason)?),
+        _ => Arc::new(overlay::Overlay::probe(state, namespace, reason)?),
+    })
 }
 
 fn no_driver(name: &str, why: impl std::fmt::Display) -> SnapshotError {
@@ -79,11 +126,10 @@ fn no_driver(name: &str, why: impl std::fmt::Display) -> SnapshotError {
 fn choose(state: &Path, settings: &Settings, namespace: Namespace) -> Result<Arc<dyn Driver>, SnapshotError> {
     let configured = || "configured".to_owned();
     match settings.driver.as_str() {
-        "" => Ok(first_that_works(state, namespace)),
-        "overlay" => match overlay::Overlay::probe(state, namespace, configured()) {
-            Ok(driver) => Ok(Arc::new(driver)),
-            Err(why) => Err(no_driver("overlay", why)),
-        },
+        "" => Ok(first_that_works(state, settings, namespace)),
+        name @ ("overlay" | "fuse") => {
+            layered_driver(name, state, settings, namespace, configured()).map_err(|why| no_driver(name, why))
+        }
         "copy" => Ok(Arc::new(copy::Copy::probe(state, namespace, &configured()))),
         "proxy" => {
             let why = format!("configured: {} at {}", settings.proxy.snapshotter, settings.proxy.address);
@@ -91,17 +137,24 @@ fn choose(state: &Path, settings: &Settings, namespace: Namespace) -> Result<Arc
             driver.probe()?;
             Ok(Arc::new(driver))
         }
-        "fuse" => Err(no_driver("fuse", NO_FUSE)),
         other => Err(SnapshotError::NoDriver(format!("'{other}' is unknown; there are {KNOWN}"))),
     }
 }
 
-fn first_that_works(state: &Path, namespace: Namespace) -> Arc<dyn Driver> {
-    match overlay::Overlay::probe(state, namespace, "the kernel's overlayfs works here".to_owned()) {
-        Ok(driver) => Arc::new(driver),
+fn first_that_works(state: &Path, settings: &Settings, namespace: Namespace) -> Arc<dyn Driver> {
+    let probe = |name, reason| layered_driver(name, state, settings, namespace, reason);
+    let no_overlay = match probe("overlay", "the kernel's overlayfs works here".to_owned()) {
+        Ok(driver) => return driver,
+        Err(why) => format!("overlay: {why}"),
+    };
+    match probe("fuse", no_overlay.clone()) {
+        Ok(driver) => driver,
         Err(why) => {
-            tracing::warn!(%why, "the kernel's overlayfs cannot be used; images are copied for each container");
-            let reason = format!("overlay: {why}; fuse: {NO_FUSE}");
+            let reason = format!("{no_overlay}; fuse: {why}");
+            tracing::warn!(
+                why = reason,
+                "no copy-on-write file system can be used; images are copied for each container"
+            );
             Arc::new(copy::Copy::probe(state, namespace, &reason))
         }
     }
@@ -122,8 +175,22 @@ mod tests {
 
     #[test]
     fn an_unknown_driver_is_refused_with_the_names_there_are() {
-        assert!(refused("btrfs").contains("'btrfs' is unknown; there are overlay, copy and proxy"));
-        assert!(refused("fuse").contains("not in this version"));
+        assert!(refused("btrfs").contains("'btrfs' is unknown; there are overlay, fuse, copy and proxy"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let tmp = tempfile::tempdir().unwrap();
+        let program = Some(tmp.path().join("absent"));
+        let fuse = crate::settings::FuseSettings { program };
+        let settings = Settings { driver: "fuse".into(), fuse, ..Settings::default() };
+        let Err(e) = Drivers::open(tmp.path(), &settings, Namespace::Trusted) else { panic!("accepted") };
+        let said = e.to_string();
+        // Without /dev/fuse the program is not even looked for.
+        assert!(
+            said.contains("fuse: cannot run") && said.contains("/absent") || said.contains("/dev/fuse"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Driver for Copy {
     fn mounts(&self, dir: &Path, _stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError> {
         let mut options = vec!["rbind".to_owned()];
         options.extend(read_only.then(|| "ro".to_owned()));
-        Ok(vec![Mount { kind: "bind".into(), source: dir.join("fs").display().to_string(), options }])
+        let source = dir.join("fs").display().to_string();
+        Ok(vec![Mount { kind: "bind".into(), source, options, server: None }])
     }
 }

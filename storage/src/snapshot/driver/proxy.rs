@@ -231,7 +231,7 @@ fn instance(state: &Path) -> Result<String, PathError> {
 fn described(mounts: Vec<types::Mount>) -> Vec<Mount> {
     mounts
         .into_iter()
-        .map(|m| Mount { kind: m.r#type.into(), source: m.source, options: m.options })
+        .map(|m| Mount { kind: m.r#type.into(), source: m.source, options: m.options, server: None })
         .collect()
 }
 

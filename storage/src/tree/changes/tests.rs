@@ -53,13 +53,13 @@ impl Fixture {
             options.push(format!("workdir={}", self.path().join("work").display()));
         }
         options.extend(self.extra.clone());
-        Mount { kind: "overlay".into(), source: "overlay".into(), options }
+        Mount { kind: "overlay".into(), source: "overlay".into(), options, server: None }
     }
 
     fn tree(&self) -> Tree {
         let mount = if self.copied {
             let source = self.path().join("fs").display().to_string();
-            Mount { kind: "bind".into(), source, options: vec!["rbind".into()] }
+            Mount { kind: "bind".into(), source, options: vec!["rbind".into()], server: None }
         } else {
             self.overlay(&["top", "low"], true)
         };
