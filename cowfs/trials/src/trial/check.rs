@@ -90,9 +90,10 @@ impl Checks {
     pub(super) fn trees(&mut self, trees: &Trees) -> Result<(), String> {
         let plain = snapshot(&trees.plain)?;
         let cowfs = snapshot(&trees.cowfs.at).map_err(|e| format!("davit-cowfs: {e}"))?;
-        let kernel = match self.retired {
-            true => Snapshot::new(),
-            false => snapshot(&trees.kernel.at).map_err(|e| format!("overlayfs: {e}"))?,
+        let kernel = if self.retired {
+            Snapshot::new()
+        } else {
+            snapshot(&trees.kernel.at).map_err(|e| format!("overlayfs: {e}"))?
         };
         if self.last.is_none() {
             let several = plain.values().filter(|n| !n.stat.is_dir() && n.stat.nlink > 1);

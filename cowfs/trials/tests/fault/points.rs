@@ -12,7 +12,7 @@ use davit_cowfs_trials::op::{Node, Op, Outcome};
 use davit_cowfs_trials::tree::{difference, snapshot};
 
 const LOWER: &str = "mkdir -p d/s/t e f/g h k; echo 1 > d/s/f; echo 2 > d/two; echo 3 > gone; echo 4 > file; ln file linked; \
-                     ln -s file link; echo 5 > over; touch f/g/x h/y; echo 6 > sub; chmod 777 . d; chown 1000 h; \
+                     ln -s file link; echo 5 > over; mkdir full; touch f/g/x h/y full/z; echo 6 > sub; chmod 777 . d; chown 1000 h; \
                      setfattr -n user.a -v 1 file";
 
 /// Each is one system call, which a crash may not cut in two.
@@ -43,6 +43,8 @@ fn steps() -> Vec<Op> {
         Op::Rmdir { path: s("e/s/t") },
         rename("e/s", "back", 0),
         Op::Unlink { path: s("back/f") },
+        Op::Unlink { path: s("full/z") },
+        rename("back", "full", 0),
     ]
 }
 
