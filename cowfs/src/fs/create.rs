@@ -72,6 +72,7 @@ impl CowFs {
             return Err(Errno::INVAL);
         }
         let dir = self.upper_dir(parent)?;
+        self.check_free(parent, &name)?;
         let what = self.masked(what, parent, &dir, caller)?;
         let owner = self.owner(caller)?;
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
@@ -94,6 +95,14 @@ impl CowFs {
             self.table().opened(ino);
         }
         Ok(attr)
+    }
+
+    /// EEXIST if a lower layer has a name; of the upper, making it says so.
+    pub(super) fn check_free(&self, parent: Ino, name: &CStr) -> Result<(), Errno> {
+        if self.reals(parent)?.len() > 1 && self.find(parent, name)?.is_some() {
+            return Err(Errno::EXIST);
+        }
+        Ok(())
     }
 
     /// The owner of what a caller makes, as it is on disk.

@@ -117,6 +117,7 @@ impl CowFs {
         }
         let work = self.work()?;
         let dir = self.upper_dir(parent)?;
+        self.check_free(parent, &name)?;
         let _turn = self.busy.turn(ino);
         self.copy_up_in_turn(ino, None)?;
         let source = {
