@@ -105,7 +105,10 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.crew.turn(req);
         // The kernel says so in a flag that fuser drops: for chown always, for truncate of a caller without CAP_FSETID.
-        let kill_privileges = uid.is_some() || gid.is_some() || (size.is_some() && req.uid() != 0);
+        let chown = uid.is_some() || gid.is_some();
+        // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
+        let of_nothing = mode.is_none() && size.is_none() && atime.is_none() && mtime.is_none();
+        let kill_privileges = chown || of_nothing || (size.is_some() && req.uid() != 0);
         let change = Change {
             mode,
             uid,

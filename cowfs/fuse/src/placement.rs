@@ -58,8 +58,6 @@ pub struct Crew {
     requests: AtomicU64,
     /// The CPU to run on, or [`ANYWHERE`].
     target: AtomicUsize,
-    pub polled: AtomicU64,
-    pub moved: AtomicU64,
 }
 
 const ANYWHERE: usize = usize::MAX;
@@ -84,8 +82,6 @@ impl Crew {
             allowed: sched_getaffinity(Pid::from_raw(0)).unwrap_or_default(),
             requests: AtomicU64::new(0),
             target: AtomicUsize::new(ANYWHERE),
-            polled: AtomicU64::new(0),
-            moved: AtomicU64::new(0),
         }
     }
 
@@ -106,27 +102,16 @@ impl Crew {
 
     fn answered(&self, client: u32) {
         if self.placement.follow {
-            if self.requests.fetch_add(1, Ordering::Relaxed) % self.placement.every == 0
+            if self.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.placement.every)
                 && let Some(cpu) = cpu_of(client)
                 && self.allowed.is_set(cpu).unwrap_or(false)
             {
                 self.target.store(cpu, Ordering::Relaxed);
             }
-            self.go_to(self.target.load(Ordering::Relaxed));
+            go_to(self.target.load(Ordering::Relaxed));
         }
         if !self.placement.poll.is_zero() {
             self.look();
-        }
-    }
-
-    fn go_to(&self, cpu: usize) {
-        if cpu == APPLIED.get() {
-            return;
-        }
-        let mut one = CpuSet::new();
-        if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
-            APPLIED.set(cpu);
-            self.moved.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -137,13 +122,23 @@ impl Crew {
         loop {
             let mut fds = [rustix::event::PollFd::new(device, rustix::event::PollFlags::IN)];
             if rustix::event::poll(&mut fds, Some(&now)) != Ok(0) {
-                self.polled.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             if begun.elapsed() > self.placement.poll {
                 return;
             }
         }
+    }
+}
+
+/// Moves this thread to a CPU.
+fn go_to(cpu: usize) {
+    if cpu == APPLIED.get() {
+        return;
+    }
+    let mut one = CpuSet::new();
+    if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
+        APPLIED.set(cpu);
     }
 }
 

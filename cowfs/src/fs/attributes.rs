@@ -69,6 +69,10 @@ impl CowFs {
             let squashed = self.squash;
             at.chown(uid.filter(|_| squashed.uid.is_none()), gid.filter(|_| squashed.gid.is_none()))?;
         }
+        let only_kill = Change { kill_privileges: true, ..Change::default() };
+        if *change == only_kill && !is_dir(&at.stat()?) {
+            kill_privileges(&at)?;
+        }
         if let Some(mode) = change.mode {
             at.chmod(mode)?;
         }

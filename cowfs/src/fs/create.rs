@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
-use super::attributes::S_ISGID;
-use super::find::{Hit, Probe, decode_rdev};
+use super::attributes::{S_ISGID, S_ISUID};
+use super::find::{Hit, Probe, decode_rdev, is_dir};
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
 use crate::failpoint::pass;
@@ -72,11 +72,12 @@ impl CowFs {
             return Err(Errno::INVAL);
         }
         let dir = self.upper_dir(parent)?;
+        self.check_free(parent, &name)?;
         let what = self.masked(what, parent, &dir, caller)?;
         let owner = self.owner(caller)?;
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
-        let make = || if covered { Err(Errno::EXIST) } else { make_at(&dir, &name, &what) };
-        let made = match make_as(self.ids, owner, make) {
+        let made = if covered { Err(Errno::EXIST) } else { make_as(self.ids, owner, &dir, &name, &what) };
+        let made = match made {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 self.make_over_whiteout(parent, &dir, &name, &what, owner)?
             }
@@ -94,6 +95,14 @@ impl CowFs {
             self.table().opened(ino);
         }
         Ok(attr)
+    }
+
+    /// EEXIST if a lower layer has a name; of the upper, making it says so.
+    pub(super) fn check_free(&self, parent: Ino, name: &CStr) -> Result<(), Errno> {
+        if self.reals(parent)?.len() > 1 && self.find(parent, name)?.is_some() {
+            return Err(Errno::EXIST);
+        }
+        Ok(())
     }
 
     /// The owner of what a caller makes, as it is on disk.
@@ -151,7 +160,7 @@ impl CowFs {
         let nursery = self.nursery(work, parent, dir)?;
         let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
         let finish = || {
-            let mut made = make_as(self.ids, owner, || make_at(place, &fresh, what))?;
+            let mut made = make_as(self.ids, owner, place, &fresh, what)?;
             pass("create.made");
             if matches!(what, Make::Directory(_)) {
                 // What the lower layers have under this name must not show through.
@@ -228,31 +237,37 @@ fn make_at(dir: &Fd, name: &CStr, what: &Make<'_>) -> Result<Made, Errno> {
     Ok(Made { stat: At::name(dir, name).stat()?, fd: None })
 }
 
-/// Makes something as its owner, so that no crash can leave it another's. Where the owner may not (the kernel has already decided that the
-/// caller may), it is made as this process and given away.
+/// Makes something as its owner, so that no crash can leave it another's. Where the owner may not (the work directory, or a group of the
+/// caller's that we do not know of; the kernel has already decided that the caller may), it is made as this process and given away.
 fn make_as(
     own: (u32, u32),
     owner: (u32, u32),
-    make: impl Fn() -> Result<Made, Errno>,
+    dir: &Fd,
+    name: &CStr,
+    what: &Make<'_>,
 ) -> Result<Made, Errno> {
     if owner == own {
-        return make();
+        return make_at(dir, name, what);
     }
-    let made = davit_sys::fs_ids::with(owner.0, owner.1, &make);
-    match made {
-        Err(Errno::ACCESS | Errno::PERM) => {
-            let made = make()?;
-            give_away(made, owner)
-        }
-        Ok(made) if made.stat.st_uid != owner.0 => give_away(made, owner), // it may not take on these ids
-        other => other,
-    }
+    let made = match davit_sys::fs_ids::with(owner.0, owner.1, || make_at(dir, name, what)) {
+        Err(Errno::ACCESS | Errno::PERM) => make_at(dir, name, what)?,
+        Ok(made) if made.stat.st_uid != owner.0 => made, // it may not take on these ids
+        other => return other,
+    };
+    let at = made.fd.as_ref().map_or_else(|| At::name(dir, name), |fd| At::Fd(Arc::clone(fd)));
+    give_away(&at, made, owner, dir).inspect_err(|_| {
+        let flags = if matches!(what, Make::Directory(_)) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let _ = rustix::fs::unlinkat(dir, name, flags);
+    })
 }
 
-fn give_away(mut made: Made, owner: (u32, u32)) -> Result<Made, Errno> {
-    let Some(fd) = &made.fd else { return Ok(made) };
-    let group = (made.stat.st_gid == rustix::process::getegid().as_raw()).then_some(owner.1);
-    At::Fd(Arc::clone(fd)).chown(Some(owner.0), group)?;
-    made.stat = rustix::fs::fstat(fd)?;
+fn give_away(at: &At, mut made: Made, owner: (u32, u32), dir: &Fd) -> Result<Made, Errno> {
+    let inherits_group = rustix::fs::fstat(dir)?.st_mode & S_ISGID != 0;
+    at.chown(Some(owner.0), (!inherits_group).then_some(owner.1))?;
+    let mode = made.stat.st_mode;
+    if mode & (S_ISUID | S_ISGID) != 0 && !is_dir(&made.stat) {
+        at.chmod(mode)?; // which chown has taken away
+    }
+    made.stat = at.stat()?;
     Ok(made)
 }

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::CowFs;
+use super::attributes::times_of;
 use crate::at::At;
 use crate::origin;
 use crate::table::Place;
@@ -64,7 +65,10 @@ impl CowFs {
         let dir = self.upper_dir(parent)?;
         let at = At::Name(work.index()?, index.clone());
         self.set_impure(parent)?;
+        let before = rustix::fs::fstat(&dir)?;
         rustix::fs::linkat(work.index()?, index.as_c_str(), &dir, name.as_c_str(), AtFlags::empty())?;
+        // Nothing has changed for those who look.
+        let _ = At::Fd(dir).utimens(&times_of(&before));
         self.add_to_nlink(&at, -1)
     }
 
@@ -113,6 +117,7 @@ impl CowFs {
         }
         let work = self.work()?;
         let dir = self.upper_dir(parent)?;
+        self.check_free(parent, &name)?;
         let _turn = self.busy.turn(ino);
         self.copy_up_in_turn(ino, None)?;
         let source = {

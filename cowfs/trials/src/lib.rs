@@ -1,6 +1,7 @@
 //! Trials of davit's copy-on-write file system: real mounts of it beside the kernel's overlayfs and a plain directory.
 //!
 //! - [`Host`]: a mount namespace of a test's own, with a tmpfs for layers;
+//! - [`fs`]: one file system over a lower layer, for tests that read like prose;
 //! - [`mount`]: layers mounted by `davit-cowfs` or by the kernel;
 //! - [`op`] and [`actor`]: system calls as values, and processes that make them on several trees;
 //! - [`tree`]: what is visible of a tree, and how two of them compare;
@@ -11,6 +12,7 @@
 
 pub mod act;
 pub mod actor;
+pub mod fs;
 pub mod host;
 pub mod layer;
 pub mod mount;

@@ -1,6 +1,6 @@
 //! Layers, mounted by the kernel's overlayfs or by davit-cowfs.
 
-use std::ffi::CString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -91,11 +91,10 @@ impl Layers {
 
     fn options(&self) -> String {
         let lowers: Vec<&str> = self.lowers.iter().map(|l| l.to_str().unwrap()).collect();
-        let mut options = format!("lowerdir={}", lowers.join(":"));
-        if let Some((upper, work)) = &self.upper {
-            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
-        }
-        options
+        let upper = self.upper.as_ref().map_or_else(String::new, |(upper, work)| {
+            format!(",upperdir={},workdir={}", upper.display(), work.display())
+        });
+        format!("lowerdir={}{upper}", lowers.join(":"))
     }
 
     /// Mounts them.
@@ -104,11 +103,14 @@ impl Layers {
         let options = self.options() + &manner.options(engine);
         match engine {
             Engine::Kernel => kernel(&self.at, &options),
-            Engine::Cowfs if std::env::var_os("STANDIN").is_some() => {
-                kernel(&self.at, &(self.options() + &manner.options(Engine::Kernel)))
-            }
             Engine::Cowfs => cowfs(&self.at, &options, &[]),
         }
+    }
+
+    /// Mounts them by overlayfs with options of its own.
+    #[track_caller]
+    pub fn mount_kernel(&self, options: &str) -> Mounted {
+        kernel(&self.at, &(self.options() + options))
     }
 
     /// Mounts them by davit-cowfs with further options and environment.
@@ -121,10 +123,11 @@ impl Layers {
 
 #[track_caller]
 fn kernel(at: &Path, options: &str) -> Mounted {
-    let data = CString::new(options).unwrap();
+    let words: Vec<String> = options.split(',').map(str::to_owned).collect();
+    let target = std::fs::File::open(at).unwrap();
     // In the test's namespaces it is gone with them, also after a panic.
-    rustix::mount::mount("overlay", at, "overlay", MountFlags::empty(), data.as_c_str())
-        .unwrap_or_else(|e| panic!("overlay mount with {options}: {e}"));
+    davit_sys::mount::mount_at("overlay", Path::new("overlay"), &words, target.as_fd())
+        .unwrap_or_else(|e| panic!("overlay mount with {options}: {e}: {:?}", std::error::Error::source(&e)));
     Mounted { at: at.to_owned(), server: None }
 }
 
@@ -162,6 +165,14 @@ impl Mounted {
     /// A path in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.at.join(name)
+    }
+
+    /// What davit-cowfs has in memory, from a line of /proc/PID/status (`VmRSS`, `VmHWM`), in KiB.
+    pub fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server())).unwrap();
+        let found = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+        let number = found.and_then(|l| l.split_whitespace().next());
+        number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no {line} in {status}"))
     }
 
     /// The pid of davit-cowfs.

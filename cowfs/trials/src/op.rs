@@ -22,6 +22,8 @@ pub enum Op {
     Fchmod { slot: u8, mode: u32 },
     Fchown { slot: u8, uid: Option<u32>, gid: Option<u32> },
     Futimens { slot: u8, time: u8 },
+    Flock { slot: u8, lock: Lock },
+    Lock { slot: u8, at: u64, len: u64, lock: Lock },
     Map { slot: u8, map: u8, page: u8, pages: u8, sharing: Sharing },
     MapRead { map: u8, at: u32, len: u32 },
     MapWrite { map: u8, at: u32, len: u32, seed: u8 },
@@ -65,6 +67,15 @@ pub enum Sharing {
     SharedRead,
     SharedWrite,
     Private,
+}
+
+/// A lock that is asked for without waiting, by flock(2) or fcntl(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Lock {
+    Shared,
+    Exclusive,
+    Unlock,
 }
 
 /// What mknod(2) makes.
@@ -124,14 +135,16 @@ impl Stat {
         self.mode & 0o170_000 == 0o100_000
     }
 
-    /// With what two trees need not agree on left out: inode numbers, sizes and links of directories, and times nobody has set.
+    /// With what two trees need not agree on left out: inode numbers, sizes and links of directories, times nobody has set, and
+    /// times of pipes (of which overlayfs keeps none).
     #[must_use]
     pub fn comparable(mut self) -> Self {
         self.ino = 0;
         if self.is_dir() {
             (self.nlink, self.size) = (0, 0);
         }
-        if !TIMES.contains(&self.mtime) {
+        let has_times = matches!(self.mode >> 12, 0o10 | 0o4 | 0o12);
+        if !has_times || !TIMES.contains(&self.mtime) {
             self.mtime = (0, 0);
         }
         self

@@ -1,6 +1,6 @@
 //! What is visible of a tree, and how two of them compare.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -100,7 +100,7 @@ pub fn extents(path: &Path) -> Vec<(u64, u64)> {
 
 /// The first difference between what two trees show, apart from inode numbers. How many names a file has is not compared for the
 /// inode numbers `loose` of the expected tree.
-pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &HashSet<u64>) -> Option<String> {
+pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &BTreeSet<u64>) -> Option<String> {
     for (name, node) in expected {
         let Some(other) = found.get(name) else { return Some(format!("{} is missing", text(name))) };
         let (a, mut b) = (node.stat.comparable(), other.stat.comparable());
@@ -122,9 +122,9 @@ pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &HashSet<u64>) -
     Some(format!("{} should not be there", text(extra)))
 }
 
-/// The first entry whose type or inode number is not that of the file it names.
-pub fn false_entry(tree: &Snapshot) -> Option<String> {
-    tree.iter().find_map(|(name, node)| {
+/// The first entry whose type or inode number is not that of the file it names, of those for which it `counts`.
+pub fn false_entry(tree: &Snapshot, counts: impl Fn(&Stat) -> bool) -> Option<String> {
+    tree.iter().filter(|(_, node)| counts(&node.stat)).find_map(|(name, node)| {
         let (kind, ino) = node.entry?;
         let is = ((node.stat.mode >> 12) as u8, node.stat.ino);
         ((kind, ino) != is).then(|| {
@@ -159,9 +159,14 @@ impl Identity {
         Ok(())
     }
 
-    /// The same for all files of two trees that have the same names.
-    pub fn trees(&mut self, a: &Snapshot, b: &Snapshot) -> Result<(), String> {
-        for (name, node) in a {
+    /// The same for all files of two trees that have the same names, and for which `counts`.
+    pub fn trees(
+        &mut self,
+        a: &Snapshot,
+        b: &Snapshot,
+        counts: impl Fn(&Stat) -> bool,
+    ) -> Result<(), String> {
+        for (name, node) in a.iter().filter(|(_, node)| counts(&node.stat)) {
             if let Some(other) = b.get(name) {
                 self.same(node.stat.ino, other.stat.ino).map_err(|e| format!("{} {e}", text(name)))?;
             }

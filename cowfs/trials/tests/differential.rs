@@ -4,11 +4,16 @@
 //! `DAVIT_STORM` scales the number of cases, `DAVIT_SEED` has one run again. A shrunk failure is printed as JSON: keep it in
 //! `regressions/`, whose files are tried too.
 
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
 use davit_cowfs_trials::Host;
 use davit_cowfs_trials::mount::Manner;
 use davit_cowfs_trials::scale::{scaled, seed};
 use davit_cowfs_trials::strategy::case;
 use davit_cowfs_trials::trial::{Case, Stage};
+use davit_cowfs_trials::userns;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 fn storm(manner: Manner, usual: usize) {
@@ -19,19 +24,27 @@ fn storm(manner: Manner, usual: usize) {
     Host::run(|host| {
         let mut stage = Stage::new(host, manner);
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        let tried = |case: Case| {
+        let tried = std::cell::RefCell::new(|case: Case| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.run(&case)))
-                .unwrap_or_else(|_| Err("a panic".to_owned()))
+                .unwrap_or_else(|panic| Err(words(&*panic)))
                 .map_err(TestCaseError::fail)
-        };
-        let stage = std::cell::RefCell::new(tried);
-        match runner.run(&case(40), |case| (stage.borrow_mut())(case)) {
+        });
+        let outcome = runner.run(&case(40), |case| (tried.borrow_mut())(case));
+        let (retired, all) = stage.retired();
+        println!("overlayfs was left out of {retired} of {all} cases");
+        assert!(retired <= all / 10 + 1, "overlayfs is hardly compared");
+        match outcome {
             Err(TestError::Fail(reason, case)) => {
                 panic!("{reason}\n{}\n", serde_json::to_string(&case).unwrap())
             }
             other => other.unwrap(),
         }
     });
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
 
 #[test]
@@ -42,4 +55,25 @@ fn as_root_with_redirects_and_an_index() {
 #[test]
 fn as_root_without_redirects() {
     storm(Manner { redirect: false, ..Manner::ROOT }, 300);
+}
+
+#[test]
+fn in_a_user_namespace() {
+    userns::run("in_a_user_namespace", || storm(Manner::USER, 300));
+}
+
+/// Every failure that was ever found, shrunk.
+#[test]
+fn what_was_once_wrong() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    Host::run(|host| {
+        let mut stage = Stage::new(host, Manner::ROOT);
+        for file in &files {
+            let case: Case = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            stage.run(&case).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        }
+        assert!(!files.is_empty());
+    });
 }

@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 
 use davit_sys::mapping::{self, Mapping};
-use rustix::fs::{FallocateFlags, Gid, Mode, SeekFrom, Uid};
+use nix::fcntl::FcntlArg;
+use nix::libc;
+use rustix::fs::{FallocateFlags, FlockOperation, Gid, Mode, SeekFrom, Uid};
 use rustix::io::Errno;
 
 use super::names::{done, times};
 use super::{Empty, MAPS, Result, SLOTS, Tree, stat_of};
-use crate::op::{Op, Outcome, Sharing, Whence, pattern};
+use crate::op::{Lock, Op, Outcome, Sharing, Whence, pattern};
 
 const PAGE: usize = 4096;
 
@@ -66,6 +68,10 @@ impl Tree {
                 count(rustix::io::pwrite(self.slot(*slot)?, &pattern(*seed, *len as usize), *at))
             }
             Op::Seek { slot, whence, at } => {
+                // Where a directory ends is told differently everywhere.
+                if !rustix::fs::fstat(self.slot(*slot)?).is_ok_and(|s| stat_of(&s).is_file()) {
+                    return Err(Empty);
+                }
                 let from = match whence {
                     Whence::Start => SeekFrom::Start(at.unsigned_abs()),
                     Whence::Current => SeekFrom::Current(*at),
@@ -111,6 +117,30 @@ impl Tree {
                 rustix::fs::fchown(self.slot(*slot)?, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
             }
             Op::Futimens { slot, time } => rustix::fs::futimens(self.slot(*slot)?, &times(*time)),
+            Op::Flock { slot, lock } => {
+                let operation = match lock {
+                    Lock::Shared => FlockOperation::NonBlockingLockShared,
+                    Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+                    Lock::Unlock => FlockOperation::NonBlockingUnlock,
+                };
+                rustix::fs::flock(self.slot(*slot)?, operation)
+            }
+            Op::Lock { slot, at, len, lock } => {
+                let kind = match lock {
+                    Lock::Shared => libc::F_RDLCK,
+                    Lock::Exclusive => libc::F_WRLCK,
+                    Lock::Unlock => libc::F_UNLCK,
+                };
+                let range = libc::flock {
+                    l_type: kind as i16,
+                    l_whence: libc::SEEK_SET as i16,
+                    l_start: *at as i64,
+                    l_len: *len as i64,
+                    l_pid: 0,
+                };
+                let locked = nix::fcntl::fcntl(self.slot(*slot)?, FcntlArg::F_SETLK(&range));
+                locked.map(drop).map_err(super::names::to_rustix)
+            }
             other => unreachable!("{other:?} is by path"),
         })
     }
@@ -120,6 +150,6 @@ fn count(result: Result<usize>) -> Result {
     result.map(|n| Outcome::Count(n as u64))
 }
 
-fn errno(e: std::io::Error) -> Errno {
-    Errno::from_io_error(&e).unwrap_or(Errno::IO)
+fn errno(e: impl std::borrow::Borrow<std::io::Error>) -> Errno {
+    Errno::from_io_error(e.borrow()).unwrap_or(Errno::IO)
 }
