@@ -156,8 +156,7 @@ fn signals_unmount_and_what_is_cached_is_written_first() {
         deck.mount(",writeback=1");
         let server = deck.server();
         // Held open and never closed by a reader, so that nothing but the signal writes it.
-        let script =
-            format!("exec > {}/work/mnt/file; echo cached; read line", deck.host.path().display());
+        let script = format!("exec > {}/work/mnt/file; echo cached; read line", deck.host.path().display());
         let holder = deck.host.command("/bin/sh").args(["-c", &script]).open_stdin().start();
         let written = || deck.sh("stat -c %s mnt/file").stdout == "7\n";
         eventually("it is written", || if written() { Ok(()) } else { Err("not yet".into()) });
