@@ -38,15 +38,17 @@ pub struct Manner {
     pub userxattr: bool,
     /// Whether overlayfs keeps hard links over copy-up (`index`); davit-cowfs always does.
     pub index: bool,
+    /// Whether the kernel may keep what is written to davit-cowfs for a while (`writeback`).
+    pub writeback: bool,
 }
 
 impl Manner {
     /// As root, with everything that overlayfs can.
-    pub const ROOT: Self = Self { redirect: true, userxattr: false, index: true };
+    pub const ROOT: Self = Self { redirect: true, userxattr: false, index: true, writeback: false };
     /// As root, as overlayfs is by default.
-    pub const PLAIN: Self = Self { redirect: false, userxattr: false, index: false };
+    pub const PLAIN: Self = Self { redirect: false, userxattr: false, index: false, writeback: false };
     /// In a user namespace, where overlayfs refuses the rest.
-    pub const USER: Self = Self { redirect: false, userxattr: true, index: false };
+    pub const USER: Self = Self { redirect: false, userxattr: true, index: false, writeback: false };
 
     fn options(self, engine: Engine) -> String {
         let mut options = String::new();
@@ -54,6 +56,9 @@ impl Manner {
             options += ",userxattr";
         } else {
             options += if self.redirect { ",redirect_dir=on" } else { ",redirect_dir=follow" };
+        }
+        if engine == Engine::Cowfs && self.writeback {
+            options += ",writeback";
         }
         if engine == Engine::Kernel && !self.userxattr {
             options += if self.index { ",index=on" } else { ",index=off" };

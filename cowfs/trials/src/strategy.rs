@@ -34,6 +34,11 @@ pub fn case(steps: usize) -> impl Strategy<Value = Case> {
     prop_oneof![2 => any, 1 => trees].prop_map(|(layers, steps)| Case { layers, steps })
 }
 
+/// So many calls of one process.
+pub fn calls(n: usize) -> impl Strategy<Value = Vec<Op>> {
+    vec(prop_oneof![6 => by_path(), 4 => by_slot(), 1 => by_map()], n)
+}
+
 /// Layers are made by root alone, and nothing is held over their end.
 fn layer_step() -> impl Strategy<Value = Step> {
     prop_oneof![3 => by_path(), 1 => by_slot()].prop_map(|op| Step::Make(0, op))

@@ -58,6 +58,11 @@ fn as_root_without_redirects() {
 }
 
 #[test]
+fn with_the_kernel_writing_back_later() {
+    storm(Manner { writeback: true, ..Manner::ROOT }, 150);
+}
+
+#[test]
 fn in_a_user_namespace() {
     userns::run("in_a_user_namespace", || storm(Manner::USER, 300));
 }
