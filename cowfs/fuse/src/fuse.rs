@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use davit_cowfs::{Caller, Change, CowFs, RenameMode, StatFs};
@@ -22,6 +23,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::crew::Crew;
 use crate::options::Serving;
 
 use attr::{file_attr, time_change};
@@ -37,6 +39,7 @@ const NEVER_AGAIN: Errno = Errno::ENOSYS;
 #[derive(Debug)]
 pub struct Adapter {
     fs: CowFs,
+    crew: Arc<Crew>,
     wanted: init::Wanted,
     ttl: Duration,
     /// Whether extended attributes are served.
@@ -52,10 +55,10 @@ thread_local! {
 
 impl Adapter {
     /// Serves `fs` as `serving` says.
-    pub fn new(fs: CowFs, xattrs: bool, serving: &Serving) -> Self {
+    pub fn new(fs: CowFs, xattrs: bool, serving: &Serving, crew: Arc<Crew>) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
         let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
-        Self { fs, wanted, ttl, xattrs, masks: false }
+        Self { fs, crew, wanted, ttl, xattrs, masks: false }
     }
 
     fn caller(&self, req: &Request, umask: u32) -> Caller {
@@ -70,6 +73,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         match self.fs.lookup(parent.0, name.as_bytes()) {
             Ok(Some(found)) => reply.entry(&self.ttl, &file_attr(&found), FIRST),
             // Inode 0: that there is none may be kept as well.
@@ -83,6 +87,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.crew.turn();
         reply::attr(reply, &self.ttl, self.fs.getattr(ino.0));
     }
 
@@ -104,6 +109,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.crew.turn();
         // The kernel says so in a flag that fuser drops: for chown always, for truncate of a caller without CAP_FSETID.
         let chown = uid.is_some() || gid.is_some();
         // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
@@ -122,6 +128,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.crew.turn();
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
@@ -138,11 +145,13 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.crew.turn();
         let made = self.fs.mknod(parent.0, name.as_bytes(), mode, rdev, &self.caller(req, umask));
         reply::entry(reply, &self.ttl, made);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         reply::entry(
             reply,
             &self.ttl,
@@ -151,20 +160,24 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         let target = target.as_os_str().as_bytes();
         let made = self.fs.symlink(parent.0, name.as_bytes(), target, &self.caller(req, 0));
         reply::entry(reply, &self.ttl, made);
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         reply::entry(reply, &self.ttl, self.fs.link(ino.0, parent.0, name.as_bytes()));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         reply::empty(reply, self.fs.unlink(parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         reply::empty(reply, self.fs.rmdir(parent.0, name.as_bytes()));
     }
 
@@ -178,6 +191,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.turn();
         let mode = match flags {
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
@@ -189,10 +203,12 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.crew.turn();
         reply.error(NEVER_AGAIN);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.crew.turn();
         reply.error(NEVER_AGAIN);
     }
 
@@ -206,10 +222,12 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.crew.turn();
         reply.error(NEVER_AGAIN);
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         reply.error(NEVER_AGAIN);
     }
 
@@ -224,6 +242,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.crew.turn();
         let size = size as usize;
         DATA.with_borrow_mut(|data| {
             if data.len() < size {
@@ -248,19 +267,23 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.crew.turn();
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         reply::written(reply, self.fs.write(ino.0, offset, data, kill));
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let _turn = self.crew.long_turn();
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let _turn = self.crew.long_turn();
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let _turn = self.crew.turn();
         let read = self.fs.readdir(ino.0, offset, &mut |entry| {
             !reply.add(
                 INodeNo(entry.ino),
@@ -283,6 +306,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.crew.turn();
         let read = self.fs.readdirplus(ino.0, offset, &mut |entry, found| {
             let name = OsStr::from_bytes(entry.name);
             !reply.add(INodeNo(entry.ino), entry.next, name, &self.ttl, &file_attr(found), FIRST)
@@ -294,6 +318,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.crew.turn();
         match self.fs.statfs() {
             Ok(StatFs {
                 blocks,
@@ -328,6 +353,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -335,6 +361,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -342,6 +369,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -349,6 +377,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -357,6 +386,7 @@ impl Filesystem for Adapter {
 
     /// The kernel checks permissions itself.
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         reply.error(NEVER_AGAIN);
     }
 
@@ -372,6 +402,7 @@ impl Filesystem for Adapter {
         _size: u32,
         reply: ReplyIoctl,
     ) {
+        let _turn = self.crew.turn();
         reply.error(Errno::ENOTTY);
     }
 
@@ -386,6 +417,7 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
+        let _turn = self.crew.turn();
         reply.error(NEVER_AGAIN);
     }
 
@@ -399,6 +431,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.long_turn();
         reply::empty(reply, self.fs.fallocate(ino.0, mode, offset, length));
     }
 
@@ -411,6 +444,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = self.crew.turn();
         // lseek(2): what lies before the beginning is beyond the file.
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         match self.fs.lseek(ino.0, offset, whence) {
@@ -432,6 +466,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _turn = self.crew.long_turn();
         // The answer is 32 bits wide.
         let len = len.min(1 << 30) as usize;
         reply::written(reply, self.fs.copy_file_range((from.0, from_offset), (to.0, to_offset), len));

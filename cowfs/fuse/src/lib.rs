@@ -3,9 +3,10 @@
 //! ```text
 //! options (words -> Options)  ->  serve  ->  mount (/dev/fuse)
 //!                                   |
-//!                                 fuse (requests -> davit_cowfs::CowFs)
+//!                         crew -- fuse (requests -> davit_cowfs::CowFs)
 //! ```
 
+pub mod crew;
 pub mod fuse;
 pub mod mount;
 pub mod options;

@@ -17,6 +17,7 @@ use davit_cowfs::{Config, CowFs};
 use fuser::{Session, SessionACL};
 use rustix::process::{Resource, Rlimit};
 
+use crate::crew::Crew;
 use crate::fuse::Adapter;
 use crate::mount::{MountError, Place};
 use crate::options::{Access, Options, Serving};
@@ -109,7 +110,7 @@ fn begin(
     config.n_threads = Some(serving.workers.unwrap_or_else(workers));
     config.clone_fd = serving.clone_fd;
     let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
-    Session::from_fd(Adapter::new(fs, xattrs, serving), device, acl, config)
+    Session::from_fd(Adapter::new(fs, xattrs, serving, Crew::new()?), device, acl, config)
 }
 
 /// How many threads serve. Each may wait for a disk, so there are more than CPUs where those are few; where clients use all CPUs, more
