@@ -231,10 +231,13 @@ impl CowFs {
         let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
         let mut stack = vec![Real { layer: top, path: None }];
         let mut redirect = None;
-        if top == UPPER && self.impure(parent)? {
+        let impure = top == UPPER && self.impure(parent)?;
+        if impure {
             ino = self.shown(&At::name(dir, name), ino)?;
         }
-        if reals.len() > k + 1 {
+        // A redirect leads on also where the parent ends: from a new directory of the upper (which is impure then), or in a lower layer.
+        let redirected = !self.is_lowest(top) && (impure || top != UPPER);
+        if reals.len() > k + 1 || redirected {
             let fd = Arc::new(self.open_child_dir(dir, name)?);
             let mut below = match self.mark(&fd)? {
                 Mark::Through => Some(Below::Name(name.to_owned())),
@@ -255,6 +258,11 @@ impl CowFs {
             }
         }
         Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None })
+    }
+
+    /// Whether no layer lies below this one.
+    fn is_lowest(&self, layer: LayerNo) -> bool {
+        usize::from(layer) + 1 == self.layers.len()
     }
 
     /// Looks for lower parts beside the parent's from the `at`th layer on, until one says to look elsewhere.
@@ -288,7 +296,7 @@ impl CowFs {
             };
             stack.push(Real { layer: real.layer, path });
             passed = *at;
-            if *at == reals.len() {
+            if self.is_lowest(real.layer) {
                 return Ok(None);
             }
             let fd = Arc::new(self.open_child_dir(&dir, name)?);

@@ -39,6 +39,20 @@ fn a_lower_directory_is_renamed_by_a_redirect() {
 }
 
 #[test]
+fn a_lower_directory_moves_into_a_new_one_and_keeps_what_it_has() {
+    on_both(Manner::ROOT, TREE, |fs| {
+        fs.sh("mkdir new; mv dir new/a; rm file; mkdir file; mv full file/b; mv new/a/sub file/c");
+        let all = ". ./file ./file/b ./file/b/z ./file/c ./file/c/deep ./new ./new/a ./new/a/two";
+        for _ in 0..2 {
+            assert_eq!(fs.sh("find . | sort | tr '\n' ' '").trim(), all);
+            fs.remount();
+        }
+        fs.remount_by(Engine::Kernel);
+        assert_eq!(fs.sh("find . | sort | tr '\n' ' '").trim(), all);
+    });
+}
+
+#[test]
 fn a_lower_directory_without_redirects_is_exdev_and_its_files_move() {
     on_both(Manner::PLAIN, TREE, |fs| {
         assert_eq!(rename(fs, "dir", "moved", RenameFlags::empty()), Err(Errno::XDEV));
