@@ -234,6 +234,8 @@ impl CowFs {
         let impure = top == UPPER && self.impure(parent)?;
         if impure {
             ino = self.shown(&At::name(dir, name), ino)?;
+        } else if top == UPPER {
+            ino = self.aliases.of(ino);
         }
         // A redirect leads on also where the parent ends: from a new directory of the upper (which is impure then), or in a lower layer.
         let redirected = !self.is_lowest(top) && (impure || top != UPPER);
@@ -363,7 +365,8 @@ impl CowFs {
         let raw = self.ino(self.layer(layer).fs, stat.st_ino);
         let mut hit = Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None };
         if layer == UPPER {
-            if self.impure(parent)? {
+            hit.ino = self.aliases.of(raw);
+            if hit.ino == raw && self.impure(parent)? {
                 hit.ino = self.shown(&At::name(dir, name), raw)?;
                 hit.index = self.indexed(hit.ino);
                 self.check_number(&mut hit, parent, name, raw);
@@ -395,8 +398,17 @@ impl CowFs {
         self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&ino).cloned()
     }
 
+    /// The number of an object of the upper as it is there.
+    pub(super) fn upper_ino(&self, stat: &Stat) -> Ino {
+        self.ino(self.layer(UPPER).fs, stat.st_ino)
+    }
+
     /// The inode number that is shown for an object of the upper: that of the lower file it was copied from.
     pub(super) fn shown(&self, at: &At, raw: Ino) -> Result<Ino, Errno> {
+        let known = self.aliases.of(raw);
+        if known != raw {
+            return Ok(known);
+        }
         let origin = at.xattr(&self.attr.origin)?;
         Ok(origin.and_then(|value| self.ino_of_origin(&value)).unwrap_or(raw))
     }
