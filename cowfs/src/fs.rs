@@ -22,15 +22,18 @@ use crate::work::Work;
 
 mod aliases;
 mod attributes;
+mod aufs;
 mod copyup;
 mod create;
 mod data;
 mod find;
 mod links;
+mod metacopy;
 mod open;
 mod readdir;
 mod remove;
 mod rename;
+mod shown;
 mod xattrs;
 
 /// Layers shown as one tree, whose changes go to the upper layer.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use davit_sys::{file_handle, rootfs, xattr};
 use rustix::fs::{Mode, OFlags};
@@ -23,6 +24,8 @@ pub(crate) struct Layer {
     pub(crate) uuid: [u8; 16],
     /// Whiteouts may be spelt as xattrs (Linux 6.7), as the layer's root says.
     pub(crate) xattr_whiteouts: bool,
+    /// Blocks of this layer cannot be shared with the upper.
+    pub(crate) no_reflink: AtomicBool,
 }
 
 impl Layer {
@@ -45,6 +48,7 @@ impl Layer {
             root: Arc::new(root),
             dev: stat.st_dev,
             fs: 0,
+            no_reflink: AtomicBool::new(false),
             xattr_whiteouts: opaque.as_deref() == Some(XATTR_WHITEOUTS_VALUE),
         })
     }

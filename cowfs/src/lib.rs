@@ -14,6 +14,7 @@
 mod at;
 mod busy;
 mod config;
+mod copy;
 pub mod failpoint;
 mod fds;
 mod fs;

@@ -267,7 +267,6 @@ fn in_words(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -324,13 +323,15 @@ mod tests {
     #[test]
     fn a_server_does_not_outlive_the_thread_that_started_it() {
         let script = "for at; do :; done; mount -t tmpfs tmpfs $at; exec sleep 1000";
-        let process = scripted("thread", script, |program, at| {
+        let (mut child, process) = scripted("thread", script, |program, at| {
             let log = nameless_log().unwrap();
             let child = start(program, &[], at, &log).unwrap();
-            crate::process::ProcessRef::of(child.id() as i32).unwrap().pidfd().unwrap()
+            let process = pidfd(&child).unwrap();
+            (child, process)
         });
         let mut fds = [PollFd::new(&process, PollFlags::IN)];
         poll(&mut fds, PATIENCE).unwrap();
-        assert!(!fds[0].revents().is_empty(), "{:?} still runs", process.as_fd());
+        assert!(!fds[0].revents().is_empty(), "process {} still runs", child.id());
+        child.wait().unwrap();
     }
 }

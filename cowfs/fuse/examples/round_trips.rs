@@ -23,8 +23,8 @@ fn main() {
     for client in clients {
         let mut times = client.join().expect("the client does not panic");
         times.sort_unstable();
-        let mean = times.iter().sum::<Duration>().as_nanos() as f64 / times.len() as f64 / 1000.0;
-        let at = |share: usize| times[times.len() * share / 100].as_nanos() as f64 / 1000.0;
+        let mean = times.iter().sum::<Duration>().as_secs_f64() / f64::from(times.len() as u32) * 1e6;
+        let at = |share: usize| times[times.len() * share / 100].as_secs_f64() * 1e6;
         println!("mean {mean:.1} median {:.1} p95 {:.1} p99 {:.1}", at(50), at(95), at(99));
     }
 }

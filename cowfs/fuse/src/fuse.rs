@@ -12,7 +12,6 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use davit_cowfs::{Caller, Change, CowFs, RenameMode, StatFs};
@@ -24,7 +23,6 @@ use fuser::{
 };
 
 use crate::options::Serving;
-use crate::placement::Crew;
 
 use attr::{file_attr, time_change};
 use reply::{FIRST, errno};
@@ -32,13 +30,17 @@ use reply::{FIRST, errno};
 /// Longer than any mount lives. The kernel takes what does not fit its clock for its maximum.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// The kernel takes it for "not supported" and never asks again.
+const NEVER_AGAIN: Errno = Errno::ENOSYS;
+
 /// The file system as fuser drives it.
 #[derive(Debug)]
 pub struct Adapter {
     fs: CowFs,
-    crew: Arc<Crew>,
     wanted: init::Wanted,
     ttl: Duration,
+    /// Whether extended attributes are served.
+    xattrs: bool,
     /// Whether the kernel leaves the umask to us.
     masks: bool,
 }
@@ -49,10 +51,11 @@ thread_local! {
 }
 
 impl Adapter {
-    /// Serves `fs` as `serving` says, its threads placed by `crew`.
-    pub fn new(fs: CowFs, xattrs: bool, serving: &Serving, crew: Arc<Crew>) -> Self {
+    /// Serves `fs` as `serving` says.
+    pub fn new(fs: CowFs, xattrs: bool, serving: &Serving) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
-        Self { fs, crew, wanted, ttl: serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER), masks: false }
+        let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
+        Self { fs, wanted, ttl, xattrs, masks: false }
     }
 
     fn caller(&self, req: &Request, umask: u32) -> Caller {
@@ -66,8 +69,7 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.crew.turn(req);
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.fs.lookup(parent.0, name.as_bytes()) {
             Ok(Some(found)) => reply.entry(&self.ttl, &file_attr(&found), FIRST),
             // Inode 0: that there is none may be kept as well.
@@ -80,8 +82,7 @@ impl Filesystem for Adapter {
         self.fs.forget(ino.0, lookups);
     }
 
-    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _turn = self.crew.turn(req);
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         reply::attr(reply, &self.ttl, self.fs.getattr(ino.0));
     }
 
@@ -103,7 +104,6 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _turn = self.crew.turn(req);
         // The kernel says so in a flag that fuser drops: for chown always, for truncate of a caller without CAP_FSETID.
         let chown = uid.is_some() || gid.is_some();
         // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
@@ -121,8 +121,7 @@ impl Filesystem for Adapter {
         reply::attr(reply, &self.ttl, self.fs.setattr(ino.0, &change));
     }
 
-    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        let _turn = self.crew.turn(req);
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
@@ -139,13 +138,11 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _turn = self.crew.turn(req);
         let made = self.fs.mknod(parent.0, name.as_bytes(), mode, rdev, &self.caller(req, umask));
         reply::entry(reply, &self.ttl, made);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let _turn = self.crew.turn(req);
         reply::entry(
             reply,
             &self.ttl,
@@ -154,30 +151,26 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _turn = self.crew.turn(req);
         let target = target.as_os_str().as_bytes();
         let made = self.fs.symlink(parent.0, name.as_bytes(), target, &self.caller(req, 0));
         reply::entry(reply, &self.ttl, made);
     }
 
-    fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.crew.turn(req);
+    fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         reply::entry(reply, &self.ttl, self.fs.link(ino.0, parent.0, name.as_bytes()));
     }
 
-    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.crew.turn(req);
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         reply::empty(reply, self.fs.unlink(parent.0, name.as_bytes()));
     }
 
-    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.crew.turn(req);
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         reply::empty(reply, self.fs.rmdir(parent.0, name.as_bytes()));
     }
 
     fn rename(
         &self,
-        req: &Request,
+        _req: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -185,7 +178,6 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.turn(req);
         let mode = match flags {
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
@@ -197,11 +189,11 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn create(
@@ -214,16 +206,16 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn read(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -232,7 +224,6 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _turn = self.crew.turn(req);
         let size = size as usize;
         DATA.with_borrow_mut(|data| {
             if data.len() < size {
@@ -247,7 +238,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -257,23 +248,19 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _turn = self.crew.turn(req);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         reply::written(reply, self.fs.write(ino.0, offset, data, kill));
     }
 
-    fn fsync(&self, req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(req);
+    fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
-    fn fsyncdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(req);
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
-    fn readdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let _turn = self.crew.turn(req);
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let read = self.fs.readdir(ino.0, offset, &mut |entry| {
             !reply.add(
                 INodeNo(entry.ino),
@@ -290,13 +277,12 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _turn = self.crew.turn(req);
         let read = self.fs.readdirplus(ino.0, offset, &mut |entry, found| {
             let name = OsStr::from_bytes(entry.name);
             !reply.add(INodeNo(entry.ino), entry.next, name, &self.ttl, &file_attr(found), FIRST)
@@ -307,8 +293,7 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let _turn = self.crew.turn(req);
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         match self.fs.statfs() {
             Ok(StatFs {
                 blocks,
@@ -335,7 +320,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -343,28 +328,36 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.turn(req);
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         reply::empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), value, flags as u32));
     }
 
-    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _turn = self.crew.turn(req);
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         reply::xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes()));
     }
 
-    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _turn = self.crew.turn(req);
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         reply::xattr(reply, size, self.fs.listxattr(ino.0));
     }
 
-    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.crew.turn(req);
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.xattrs {
+            return reply.error(NEVER_AGAIN);
+        }
         reply::empty(reply, self.fs.removexattr(ino.0, name.as_bytes()));
     }
 
     /// The kernel checks permissions itself.
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     /// FS_IOC_GETFLAGS and its like: those of the layers' file system are not those of this one.
@@ -393,12 +386,12 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(Errno::ENOSYS);
+        reply.error(NEVER_AGAIN);
     }
 
     fn fallocate(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -406,20 +399,18 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.long_turn(req);
         reply::empty(reply, self.fs.fallocate(ino.0, mode, offset, length));
     }
 
     fn lseek(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let _turn = self.crew.turn(req);
         // lseek(2): what lies before the beginning is beyond the file.
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         match self.fs.lseek(ino.0, offset, whence) {
@@ -430,7 +421,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        req: &Request,
+        _req: &Request,
         from: INodeNo,
         _from_fh: FileHandle,
         from_offset: u64,
@@ -441,7 +432,6 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _turn = self.crew.long_turn(req);
         // The answer is 32 bits wide.
         let len = len.min(1 << 30) as usize;
         reply::written(reply, self.fs.copy_file_range((from.0, from_offset), (to.0, to_offset), len));

@@ -3,11 +3,10 @@
 //! ```text
 //! options (words -> Options)  ->  serve  ->  mount (/dev/fuse)
 //!                                   |
-//!                                 fuse (requests -> davit_cowfs::CowFs), threads placed by placement
+//!                                 fuse (requests -> davit_cowfs::CowFs)
 //! ```
 
 pub mod fuse;
 pub mod mount;
 pub mod options;
-pub mod placement;
 pub mod serve;

@@ -64,13 +64,11 @@ pub struct Serving {
     pub workers: Option<usize>,
     /// Whether each thread has a descriptor of its own.
     pub clone_fd: bool,
-    /// How threads are placed; for experiments.
-    pub placement: Option<String>,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { timeout: None, writeback: false, acl: true, workers: None, clone_fd: false, placement: None }
+        Self { timeout: None, writeback: false, acl: true, workers: None, clone_fd: false }
     }
 }
 

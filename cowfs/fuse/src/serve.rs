@@ -9,9 +9,9 @@
 mod background;
 mod signals;
 
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use davit_cowfs::{Config, CowFs};
 use fuser::{Session, SessionACL};
@@ -20,7 +20,6 @@ use rustix::process::{Resource, Rlimit};
 use crate::fuse::Adapter;
 use crate::mount::{MountError, Place};
 use crate::options::{Access, Options, Serving};
-use crate::placement::{Crew, Placement};
 
 use background::{Ready, Side};
 
@@ -106,14 +105,17 @@ fn begin(
     serving: &Serving,
     access: Access,
 ) -> std::io::Result<Session<Adapter>> {
-    let placement = serving.placement.as_deref().and_then(Placement::parse).unwrap_or_default();
-    let crew = Arc::new(Crew::new(placement));
-    crew.watch(device.try_clone()?);
     let mut config = fuser::Config::default();
-    config.n_threads = Some(serving.workers.unwrap_or(4));
+    config.n_threads = Some(serving.workers.unwrap_or_else(workers));
     config.clone_fd = serving.clone_fd;
     let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
-    Session::from_fd(Adapter::new(fs, xattrs, serving, crew), device, acl, config)
+    Session::from_fd(Adapter::new(fs, xattrs, serving), device, acl, config)
+}
+
+/// How many threads serve. Each may wait for a disk, so there are more than CPUs where those are few; where clients use all CPUs, more
+/// threads than CPUs gain nothing.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(4, NonZero::get).clamp(4, 10)
 }
 
 /// Makes every directory absolute, as the background has another working directory.

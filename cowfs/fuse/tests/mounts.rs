@@ -66,6 +66,55 @@ fn it_comes_back_when_the_mount_can_be_used_and_ends_when_it_is_unmounted() {
 }
 
 #[test]
+fn mount8_mounts_it() {
+    let deck = Deck::new();
+    // It looks for programs where they are installed.
+    let program = davit_tests::host::binaries().join("davit-cowfs");
+    deck.sh(&format!("mount -t tmpfs none /usr/local/bin && ln -s {} /usr/local/bin", program.display()))
+        .ok();
+    deck.sh("mount -t fuse.davit-cowfs any mnt -o noatime,lowerdir=lower,upperdir=upper,workdir=work").ok();
+    deck.sh("echo x > mnt/new && cat upper/new").ok().prints("x");
+    deck.sh("grep mnt /proc/self/mountinfo").ok().says("noatime").says(" - fuse.davit-cowfs ");
+    deck.sh("umount mnt").ok();
+    deck.no_process_is_left();
+}
+
+#[test]
+fn a_plain_user_mounts_by_fusermount3() {
+    let deck = Deck::new();
+    deck.sh("cp -a /dev/fuse /run/fuse && chmod 666 /run/fuse && mount --bind /run/fuse /dev/fuse").ok();
+    deck.sh("chown -R 4242:4242 . && ln -s /proc/mounts /etc/mtab || true").ok();
+    let here = deck.host.path().join("work").display().to_string();
+    let sailor = |script: &str| {
+        let script = format!("cd {here} && {script}");
+        deck.host.command("/bin/sh").args(["-c", &script]).as_sailor().start().wait()
+    };
+    sailor("davit-cowfs -o lowerdir=lower,upperdir=upper,workdir=work,fsname='a b\\,c' mnt").ok();
+    sailor("echo x >> mnt/one && rm mnt/two && cat upper/one && cat mnt/one").ok().prints("one\nx\none\nx");
+    // The kernel's own rule for such mounts.
+    deck.sh("grep mnt /proc/self/mountinfo").ok().says("nosuid,nodev").says("user_id=4242");
+    deck.sh("cat mnt/one").code_is_not_zero();
+    sailor("fusermount3 -u mnt").ok();
+    deck.no_process_is_left();
+    sailor("davit-cowfs -o lowerdir=lower mnt").ok();
+    deck.sh(&format!("kill {}", deck.server())).ok();
+    deck.no_process_is_left();
+    assert_eq!(deck.mounts(), 0);
+    sailor("davit-cowfs -o lowerdir=lower /usr").code_is_not_zero();
+}
+
+#[test]
+fn without_xattrs_the_kernel_stops_asking() {
+    let deck = Deck::new();
+    deck.sh("davit-cowfs -d -o noxattrs,lowerdir=lower,upperdir=upper,workdir=work mnt > log 2>&1 & true")
+        .ok();
+    eventually("it mounts", || if deck.mounts() == 1 { Ok(()) } else { Err("no mount".into()) });
+    deck.sh("for n in 1 2 3; do echo $n > mnt/$n && cat mnt/$n; done").ok().prints("1\n2\n3");
+    deck.sh("grep -c 'GETXATTR name' log").ok().prints("1");
+    deck.sh("umount mnt").ok();
+}
+
+#[test]
 fn in_the_foreground_it_ends_with_the_mount() {
     let deck = Deck::new();
     let here = deck.host.path().join("work");
@@ -106,10 +155,17 @@ fn signals_unmount_and_what_is_cached_is_written_first() {
         let deck = Deck::new();
         deck.mount(",writeback=1");
         let server = deck.server();
-        deck.sh(&format!("echo cached > mnt/file && kill -{signal} {server}")).ok();
+        // Held open and never closed by a reader, so that nothing but the signal writes it.
+        let script = format!("exec > {}/work/mnt/file; echo cached; read line", deck.host.path().display());
+        let holder = deck.host.command("/bin/sh").args(["-c", &script]).open_stdin().start();
+        let written = || deck.sh("stat -c %s mnt/file").stdout == "7\n";
+        eventually("it is written", || if written() { Ok(()) } else { Err("not yet".into()) });
+        deck.sh("cat upper/file").ok().prints("");
+        deck.sh(&format!("kill -{signal} {server}")).ok();
         eventually("it unmounts", || if deck.mounts() == 0 { Ok(()) } else { Err("still mounted".into()) });
         deck.no_process_is_left();
         deck.sh("cat upper/file").ok().prints("cached");
+        holder.wait();
     }
 }
 
@@ -157,7 +213,7 @@ fn ids_are_mapped_as_fuse_overlayfs_maps_them() {
         let [ours, theirs] = ["davit-cowfs", "fuse-overlayfs"].map(|program| {
             let deck = Deck::new();
             deck.sh(&format!("{program} -o lowerdir=lower,upperdir=upper,workdir=work,{option} mnt")).ok();
-            deck.sh("mkdir mnt/d; echo more >> mnt/two; chown 1000:2000 mnt/one || true").ok();
+            deck.sh("mkdir mnt/d; echo more >> mnt/two; chown 0:0 mnt/one").ok();
             let seen = deck
                 .sh("stat -c '%u:%g %n' mnt/one mnt/two mnt/d upper/two upper/one upper/d; ls upper")
                 .ok()

@@ -1,6 +1,7 @@
 //! Debian's podman with `mount_program` set to davit-cowfs: builds, runs, commits and removes, as root and as a plain user.
 
 use std::fs;
+use std::path::Path;
 
 use davit_tests::{Host, Ran, fixture};
 
@@ -18,13 +19,13 @@ impl Podman {
         let engine =
             "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
         let containers = format!("[containers]\nnetns = \"none\"\n{limits}\n{engine}");
-        fs::write(host.work("containers.conf"), containers).unwrap();
+        write(&host.work("containers.conf"), &containers);
         let storage = format!(
             "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/podman\"\nrootless_storage_path = \"{0}/podman\"\nrunroot = \"{0}/run\"\n\
              [storage.options.overlay]\nmount_program = \"{program}\"\n",
             state.display()
         );
-        fs::write(host.work("storage.conf"), storage).unwrap();
+        write(&host.work("storage.conf"), &storage);
         host.sh(&format!(
             "cp {} /run/busybox.tar && chmod 644 /run/busybox.tar",
             fixture::busybox().archive()
@@ -44,7 +45,7 @@ impl Podman {
     fn cowfs(rootless: bool) -> Self {
         let program = davit_tests::host::binaries().join("davit-cowfs");
         assert!(program.exists(), "no {}: run `cargo build --workspace` first", program.display());
-        Self::new(program.to_str().unwrap(), rootless)
+        Self::new(program.to_str().expect("a path of text"), rootless)
     }
 
     #[track_caller]
@@ -90,7 +91,7 @@ ls /etc/group /srv/3 /srv/gone/file
 
 fn built(podman: &Podman) -> String {
     let file = podman.host.work("Containerfile");
-    fs::write(&file, CONTAINERFILE).unwrap();
+    write(&file, CONTAINERFILE);
     podman.sh("podman load -q -i /run/busybox.tar").ok();
     podman
         .sh(&format!("podman build -q --layers --network none -t built -f {} /run/empty", file.display()))
@@ -98,6 +99,10 @@ fn built(podman: &Podman) -> String {
     let listing = podman.sh(&format!("podman run --rm built sh -c {} 2>&1", quoted(LISTING)));
     assert!(listing.stdout.contains("srv/tree/second"), "no listing: {listing}");
     listing.stdout
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).expect("the test's directory takes files");
 }
 
 fn quoted(text: &str) -> String {

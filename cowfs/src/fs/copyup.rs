@@ -10,12 +10,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use davit_sys::file_handle;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, Stat, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::CowFs;
 use super::attributes::{read_link, times_of};
 use crate::at::At;
+use crate::copy::copy_data;
 use crate::failpoint::pass;
 use crate::fds::Key;
 use crate::origin;
@@ -107,11 +108,10 @@ impl CowFs {
                 let target = self.with_room(open)?;
                 pass("copyup.made");
                 let source = self.keep_open(data, 1, stat)?;
-                copy_data(
-                    &source,
-                    &target,
-                    size.map_or(stat.st_size as u64, |s| s.min(stat.st_size as u64)),
-                )?;
+                let size = size.map_or(stat.st_size as u64, |s| s.min(stat.st_size as u64));
+                let real = rustix::fs::fstat(&source)?;
+                let layer = self.layers.iter().flatten().find(|l| l.dev == real.st_dev);
+                copy_data(&source, &target, size, &real, layer)?;
                 written = Some(target);
             }
             FileType::Symlink => {
@@ -309,58 +309,4 @@ impl CowFs {
         }
         Ok(())
     }
-}
-
-/// Copies the first `size` bytes: by sharing the blocks where the file system can, else what is not a hole.
-fn copy_data(source: &Fd, target: &std::os::fd::OwnedFd, size: u64) -> Result<(), Errno> {
-    if size == 0 {
-        return Ok(());
-    }
-    let whole = rustix::fs::fstat(source)?.st_size as u64 == size;
-    if whole && rustix::fs::ioctl_ficlone(target, source).is_ok() {
-        return Ok(());
-    }
-    let mut at = 0;
-    while at < size {
-        let (from, to) = match rustix::fs::seek(source, SeekFrom::Data(at)) {
-            Ok(from) if from < size => (from, rustix::fs::seek(source, SeekFrom::Hole(from))?.min(size)),
-            Ok(_) | Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => (at, size),
-            Err(e) => return Err(e),
-        };
-        copy_range(source, target, from, to)?;
-        at = to;
-    }
-    rustix::fs::ftruncate(target, size)
-}
-
-fn copy_range(source: &Fd, target: &std::os::fd::OwnedFd, mut at: u64, end: u64) -> Result<(), Errno> {
-    let mut buf = Vec::new();
-    while at < end {
-        let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(1 << 30);
-        if buf.is_empty() {
-            let (mut from, mut to) = (at, at);
-            match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), left) {
-                Ok(n) if n > 0 => {
-                    at += n as u64;
-                    continue;
-                }
-                Ok(_) | Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    buf.resize(1 << 20, 0);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        let wanted = left.min(buf.len());
-        let n = rustix::io::pread(source, &mut buf[..wanted], at)?;
-        if n == 0 {
-            return Ok(()); // shorter than it was: nobody but us writes here, so the layer was changed from outside
-        }
-        let mut done = 0;
-        while done < n {
-            done += rustix::io::pwrite(target, &buf[done..n], at + done as u64)?;
-        }
-        at += n as u64;
-    }
-    Ok(())
 }

@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags}
 use rustix::io::Errno;
 
 use super::attributes::{S_ISGID, S_ISUID};
-use super::find::{Hit, Probe, decode_rdev, is_dir};
+use super::find::{Hit, Probe, is_dir};
+use super::shown::decode_rdev;
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
 use crate::failpoint::pass;

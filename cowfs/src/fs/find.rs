@@ -9,16 +9,18 @@
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
+use super::aufs::AUFS_OPAQUE;
+use super::metacopy::may_lack_data;
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
-use crate::config::{IdMap, Redirect};
+use crate::config::Redirect;
 use crate::fds::Key;
 use crate::name::{OPAQUE_VALUE, XATTR_WHITEOUTS_VALUE};
 use crate::table::{DataAt, Fd, Found, LayerNo, Real, Reals, UPPER};
-use crate::types::{Attr, Ino, ROOT, Time};
+use crate::types::{Attr, Ino};
 
 /// A name that was found.
 #[derive(Debug)]
@@ -62,11 +64,6 @@ enum Mark {
     Opaque,
     Redirect(Vec<u8>),
 }
-
-/// aufs's whiteouts are named like this and what they hide,
-const AUFS: &[u8] = b".wh.";
-/// and an opaque directory has the whiteout of this.
-const AUFS_OPAQUE: &CStr = c".wh..opq";
 
 pub(super) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
@@ -162,37 +159,6 @@ impl CowFs {
             return Ok(Probe::Whiteout);
         }
         Ok(Probe::There(stat))
-    }
-
-    /// Whether a name is bookkeeping in layers with aufs's whiteouts.
-    pub(super) fn is_aufs(&self, name: &CStr) -> bool {
-        self.aufs && name.to_bytes().starts_with(AUFS)
-    }
-
-    /// Whether one of these layers of a directory hides a name as aufs does. Asked only of names that a layer below them has.
-    pub(super) fn hidden_by_aufs(&self, parent: Ino, reals: &[Real], name: &CStr) -> Result<bool, Errno> {
-        if !self.aufs {
-            return Ok(false);
-        }
-        for real in reals {
-            if self.has_aufs_whiteout(&self.dir_fd(parent, real.layer)?, name)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether `.wh.NAME` is there.
-    pub(super) fn has_aufs_whiteout(&self, dir: &Fd, name: &CStr) -> Result<bool, Errno> {
-        if !self.aufs || name.to_bytes().len() + AUFS.len() > 255 {
-            return Ok(false);
-        }
-        let whiteout = CString::new([AUFS, name.to_bytes()].concat()).map_err(|_| Errno::INVAL)?;
-        match rustix::fs::statat(dir, whiteout, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
-            Err(e) => Err(e),
-        }
     }
 
     /// An empty file with the xattr `overlay.whiteout`, in a directory that says that it may hold such.
@@ -424,112 +390,10 @@ impl CowFs {
         }
         Ok(impure)
     }
-
-    /// Where the data of a file with only attributes is.
-    fn data_below(
-        &self,
-        parent: Ino,
-        reals: &[Real],
-        k: usize,
-        name: &CStr,
-        dir: &Fd,
-    ) -> Result<Option<DataAt>, Errno> {
-        let mut redirect = At::name(dir, name).xattr(&self.attr.redirect)?;
-        let mut below = reals[k].layer;
-        let mut beside = name.to_bytes().to_vec();
-        loop {
-            let next = match redirect.take() {
-                Some(path) if !is_redirect(&path) || self.redirect == Redirect::NoFollow => {
-                    return Err(Errno::IO);
-                }
-                Some(path) if path[0] == b'/' => self.first_file(below, &path)?,
-                named => {
-                    beside = named.unwrap_or(beside);
-                    let mut hit = None;
-                    for real in reals.iter().filter(|r| r.layer > below) {
-                        let mut path = self.table().path_in(parent, real.layer)?;
-                        path.push(b'/');
-                        path.extend_from_slice(&beside);
-                        if let Some(at) = self.file_at(real.layer, &path)? {
-                            hit = Some((real.layer, path, at));
-                            break;
-                        }
-                    }
-                    hit
-                }
-            };
-            let Some((layer, path, at)) = next else { return Err(Errno::IO) };
-            if !may_lack_data(&at.stat()?) || at.xattr(&self.attr.metacopy)?.is_none() {
-                return Ok(Some((layer, Arc::from(path))));
-            }
-            redirect = at.xattr(&self.attr.redirect)?;
-            if redirect.is_none() {
-                redirect = Some(path);
-            }
-            below = layer;
-        }
-    }
-
-    fn first_file(&self, below: LayerNo, path: &[u8]) -> Result<Option<(LayerNo, Vec<u8>, At)>, Errno> {
-        for layer in below + 1..self.layers.len() as LayerNo {
-            if let Some(at) = self.file_at(layer, path)? {
-                return Ok(Some((layer, path.to_vec(), at)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A regular file at a path of a layer.
-    pub(super) fn file_at(&self, layer: LayerNo, path: &[u8]) -> Result<Option<At>, Errno> {
-        let mut fd = Arc::clone(&self.layer(layer).root);
-        let mut parts = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).peekable();
-        while let Some(part) = parts.next() {
-            let name = name_of(part)?;
-            if parts.peek().is_none() {
-                let at = At::Name(fd, name);
-                let regular = |s: &Stat| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile;
-                return Ok(at.stat().ok().filter(regular).map(|_| at));
-            }
-            match self.open_at(
-                &fd,
-                &name,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            ) {
-                Ok(next) => fd = Arc::new(next),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Attributes as they are shown.
-    pub(super) fn attr_of(&self, stat: &Stat, ino: Ino, merged: bool) -> Attr {
-        let shown = |squash: Option<u32>, map: &IdMap, id| squash.unwrap_or_else(|| map.to_shown(id));
-        Attr {
-            ino: if ino == ROOT { self.root_ino(stat) } else { ino },
-            size: stat.st_size as u64,
-            blocks: stat.st_blocks as u64,
-            atime: time(stat.st_atime, stat.st_atime_nsec),
-            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
-            mode: stat.st_mode,
-            nlink: if merged { 1 } else { stat.st_nlink as u32 },
-            uid: shown(self.squash.uid, &self.uid_map, stat.st_uid),
-            gid: shown(self.squash.gid, &self.gid_map, stat.st_gid),
-            rdev: encode_rdev(stat.st_rdev),
-            blksize: stat.st_blksize as u32,
-        }
-    }
-
-    fn root_ino(&self, stat: &Stat) -> Ino {
-        let top = self.layers.iter().flatten().next().expect("there is a lower layer");
-        self.ino(top.fs, stat.st_ino)
-    }
 }
 
 /// Absolute without `.`, `..` or empty parts, or one name.
-fn is_redirect(path: &[u8]) -> bool {
+pub(super) fn is_redirect(path: &[u8]) -> bool {
     let relative = path.strip_prefix(b"/").unwrap_or(path);
     let good = |n: &[u8]| !n.is_empty() && n != b"." && n != b".." && n.len() <= 255 && !n.contains(&0);
     if path.len() == relative.len() {
@@ -564,24 +428,4 @@ fn rerouted(parts: &[Vec<u8>], depth: usize, to: &[u8]) -> Vec<u8> {
         path.extend_from_slice(part);
     }
     path
-}
-
-fn time(sec: i64, nsec: impl TryInto<u32>) -> Time {
-    Time { sec, nsec: nsec.try_into().unwrap_or(0) }
-}
-
-/// new_encode_dev of linux/kdev_t.h.
-fn encode_rdev(dev: u64) -> u32 {
-    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
-    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-}
-
-/// new_decode_dev of linux/kdev_t.h.
-pub(super) fn decode_rdev(rdev: u32) -> u64 {
-    rustix::fs::makedev((rdev & 0xf_ff00) >> 8, (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00))
-}
-
-/// A file with only attributes (metacopy) is as long as its data but takes no room.
-fn may_lack_data(stat: &Stat) -> bool {
-    stat.st_size > 0 && stat.st_blocks == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }

@@ -1,12 +1,27 @@
-//! Binds whose source the OCI runtime is not given as it is on the host: the monitor attaches them below the run directory (see
+//! What the monitor mounts: the root, and binds whose source the OCI runtime is not given as it is on the host: the monitor attaches them below the run directory (see
 //! [`davit_wire::MonitorConfig::shared_sources`] and [`davit_wire::config::Part`]).
 
 use std::path::PathBuf;
 
 use davit_contracts::runtime::{ContainerSpec, MountPoint};
-use davit_wire::config::Part;
+use davit_sys::served::is_served;
+use davit_wire::config::{Mount, Part};
 
 use super::dirs::RunDir;
+use crate::config::Config;
+use crate::error::RuntimeError;
+
+/// The root's mounts as storaged describes them. What a program serves comes with the program, which is ours to choose and not storaged's.
+pub fn root(
+    mounts: Vec<davit_contracts::storage::Mount>,
+    config: &Config,
+) -> Result<Vec<Mount>, RuntimeError> {
+    let one = |m: davit_contracts::storage::Mount| {
+        let server = is_served(&m.r#type).then(|| config.cowfs()).transpose()?;
+        Ok(Mount { r#type: m.r#type, source: m.source, options: m.options, target: m.target, server })
+    };
+    mounts.into_iter().map(one).collect()
+}
 
 fn is_shared(propagation: &str) -> bool {
     matches!(propagation, "shared" | "rshared")

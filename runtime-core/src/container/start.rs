@@ -19,8 +19,7 @@ use std::time::Instant;
 use davit_contracts::network::{AttachResponse, EndpointSpec};
 use davit_contracts::runtime::ContainerSpec;
 use davit_contracts::storage::{MountsRequest, PrepareRequest, PrepareResponse};
-use davit_sys::served::is_served;
-use davit_wire::config::{CreateSpec, Mount as WireMount};
+use davit_wire::config::CreateSpec;
 use davit_wire::{MonitorConfig, Reply, Request};
 use tracing::Instrument as _;
 
@@ -224,8 +223,7 @@ impl Task {
         root: PrepareResponse,
         stages: &Stages,
     ) -> Result<Resolved, RuntimeError> {
-        let mounts =
-            root.mounts.into_iter().map(|m| wire_mount(m, &self.engine)).collect::<Result<_, _>>()?;
+        let mounts = staging::root(root.mounts, &self.engine.config)?;
         let root = CreateSpec { mounts, ..CreateSpec::default() };
         stages.time("mount", self.request(Request::Mount(Box::new(root)))).await?;
         let monitor = self.record.monitor.map_or(0, |m| m.pid);
@@ -385,11 +383,6 @@ async fn prepare(engine: &Engine, id: &str, spec: &ContainerSpec) -> Result<Prep
 async fn mounts(engine: &Engine, id: &str) -> Result<PrepareResponse, RuntimeError> {
     let call = |channel| async move { snapshots(channel).mounts(MountsRequest { key: id.to_owned() }).await };
     engine.peers.storage.call(call).await
-}
-
-fn wire_mount(m: davit_contracts::storage::Mount, engine: &Engine) -> Result<WireMount, RuntimeError> {
-    let server = is_served(&m.r#type).then(|| engine.config.cowfs()).transpose()?;
-    Ok(WireMount { r#type: m.r#type, source: m.source, options: m.options, target: m.target, server })
 }
 
 /// The endpoints that a spec asks for, to check them before a container is created.

@@ -34,6 +34,9 @@ pub struct Options {
     /// A tenth of each operation, two rounds, no real work, no look at memory
     #[arg(long)]
     quick: bool,
+    /// Leave out real work (untar, dpkg, ...) and the look at memory
+    #[arg(long)]
+    operations: bool,
     /// Only these operations (see `davit-fs-ops list`) and real work (untar, dpkg, git-clone, ...)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -111,7 +114,11 @@ fn plan(options: &Options, binaries: &Path, at: &Path) -> anyhow::Result<Plan> {
         bail!("{unknown} is no operation; see {} list", program.display());
     }
     let asked = |op: &Op| {
-        if options.quick { options.only.contains(&op.name) } else { wanted(&options.only, &op.name) }
+        if options.quick || options.operations {
+            options.only.contains(&op.name)
+        } else {
+            wanted(&options.only, &op.name)
+        }
     };
     let works: Vec<Op> = works.into_iter().filter(asked).collect();
     let sources = (!works.is_empty())
@@ -131,7 +138,7 @@ fn plan(options: &Options, binaries: &Path, at: &Path) -> anyhow::Result<Plan> {
         placements: placements.map(str::to_owned).collect(),
         rounds: if options.quick { options.rounds.min(2) } else { options.rounds },
         part: if options.quick { 10 } else { 1 },
-        memory: if options.quick { 0 } else { options.memory },
+        memory: if options.quick || options.operations { 0 } else { options.memory },
         program,
         at: at.to_owned(),
     })

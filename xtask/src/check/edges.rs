@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-daemon-kit", &["davit-contracts", "davit-sys"]),
     ("davit-supervisor", &["davit-layout", "davit-sys"]),
     ("davit-cowfs", &["davit-sys"]),
+    ("davit-cowfs-fuse", &["davit-cowfs", "davit-sys", "davit-tests"]),
     ("davit-fs-ops", &["davit-sys"]),
     ("davit-cowfs-trials", &["davit-sys", "davit-tests"]),
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs"]),

@@ -125,10 +125,6 @@ impl Line {
             "max_threads" => self.serving.workers = Some(threads(key, value)?),
             "clone_fd" => self.serving.clone_fd = switch(key, value)?,
             "debug" => self.debug = switch(key, value)?,
-            "placement" => {
-                let value = needed(key, value)?;
-                self.serving.placement = Some(String::from_utf8_lossy(value).into_owned());
-            }
             _ => return Ok(false),
         }
         Ok(true)

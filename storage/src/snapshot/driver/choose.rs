@@ -25,6 +25,7 @@ pub struct Drivers {
 impl Drivers {
     /// Takes the configured driver, or the first of overlay, fuse and copy that works here.
     pub fn open(state: &Path, settings: &Settings, namespace: Namespace) -> Result<Self, SnapshotError> {
+        layered::sweep(state);
         let current = choose(state, settings, namespace)?;
         tracing::info!(driver = current.name(), why = current.reason(), "snapshot driver");
         Ok(Self {

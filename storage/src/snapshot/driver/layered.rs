@@ -71,6 +71,17 @@ fn make_dir(path: &Path) -> Result<(), PathError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).at("set the mode of", path)
 }
 
+const TRIAL: &str = ".probe-";
+
+/// Removes the trials of daemons that were killed in the middle of one.
+pub(super) fn sweep(state: &Path) {
+    for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TRIAL) {
+            let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
+        }
+    }
+}
+
 /// Layers for a trial: a file `hidden` that a whiteout of the upper one hides. They are removed with this.
 pub(super) struct Trial {
     dir: PathBuf,
@@ -84,7 +95,7 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) fn make(state: &Path, namespace: Namespace) -> Result<Self, String> {
-        let dir = state.join(format!(".probe-{:016x}", rand::random::<u64>()));
+        let dir = state.join(format!("{TRIAL}{:016x}", rand::random::<u64>()));
         let [lower, upper, work] = ["lower", "upper", "work"].map(|n| dir.join(n));
         // From here on it is removed.
         let trial = Self { dir, lower, upper, work };
@@ -111,5 +122,22 @@ impl Trial {
 impl Drop for Trial {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trials_that_were_cut_off_are_swept_and_nothing_else() {
+        let tmp = tempfile::tempdir().unwrap();
+        let left = tmp.path().join(".probe-0123");
+        std::fs::create_dir_all(left.join("upper/x")).unwrap();
+        std::fs::write(tmp.path().join(".probe-from-0123"), "x").unwrap();
+        std::fs::create_dir(tmp.path().join("layers")).unwrap();
+        sweep(tmp.path());
+        let names: Vec<_> = std::fs::read_dir(tmp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["layers"]);
     }
 }
