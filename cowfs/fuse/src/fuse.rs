@@ -341,11 +341,16 @@ impl Filesystem for Adapter {
         reply::xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes()));
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
-        reply::xattr(reply, size, self.fs.listxattr(ino.0));
+        // Who may not read them does not see them; that CAP_SYS_ADMIN decides it is not told, so root does.
+        let hidden = |name: &[u8]| req.uid() != 0 && name.starts_with(b"trusted.");
+        let names = self.fs.listxattr(ino.0).map(|all| {
+            all.split_inclusive(|b| *b == 0).filter(|name| !hidden(name)).flatten().copied().collect()
+        });
+        reply::xattr(reply, size, names);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

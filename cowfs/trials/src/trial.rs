@@ -158,6 +158,8 @@ impl<'a> Stage<'a> {
         match step {
             // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away.
             Step::Make(_, Op::MapWrite { .. }) if self.manner.userxattr => Ok(()),
+            // Overlayfs takes it away there even where the call fails.
+            Step::Make(_, Op::Fallocate { mode: 8, .. }) if self.manner.userxattr => Ok(()),
             Step::Make(actor, op) => {
                 let actor = &mut self.actors[usize::from(*actor)];
                 let mut outcomes = actor.make(&[COWFS, KERNEL], op);
