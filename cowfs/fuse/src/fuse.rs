@@ -12,12 +12,13 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use davit_cowfs::{Caller, Change, CowFs, RenameMode, StatFs};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
     ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
@@ -29,6 +30,9 @@ use reply::{FIRST, errno};
 
 /// Longer than any mount lives. The kernel takes what does not fit its clock for its maximum.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The offset of an invalidation that leaves the data as they are.
+const ONLY_ATTRIBUTES: i64 = -1;
 
 /// The kernel takes it for "not supported" and never asks again.
 const NEVER_AGAIN: Errno = Errno::ENOSYS;
@@ -43,6 +47,8 @@ pub struct Adapter {
     xattrs: bool,
     /// Whether the kernel leaves the umask to us.
     masks: bool,
+    /// Set once there is a session.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 thread_local! {
@@ -55,7 +61,12 @@ impl Adapter {
     pub fn new(fs: CowFs, xattrs: bool, serving: &Serving) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
         let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
-        Self { fs, wanted, ttl, xattrs, masks: false }
+        Self { fs, wanted, ttl, xattrs, masks: false, notifier: Arc::default() }
+    }
+
+    /// Where the session's notifier is to be put.
+    pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.notifier)
     }
 
     fn caller(&self, req: &Request, umask: u32) -> Caller {
@@ -249,7 +260,15 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        reply::written(reply, self.fs.write(ino.0, offset, data, kill));
+        let written = self.fs.write(ino.0, offset, data, kill);
+        // Through a mapping: the kernel has not moved the times that it keeps, and does not ask for ours.
+        if flags.contains(WriteFlags::FUSE_WRITE_CACHE)
+            && !self.wanted.writeback
+            && let Some(notifier) = self.notifier.get()
+        {
+            let _ = notifier.inval_inode(ino, ONLY_ATTRIBUTES, 0);
+        }
+        reply::written(reply, written);
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {

@@ -109,7 +109,11 @@ fn begin(
     config.n_threads = Some(serving.workers.unwrap_or_else(workers));
     config.clone_fd = serving.clone_fd;
     let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
-    Session::from_fd(Adapter::new(fs, xattrs, serving), device, acl, config)
+    let adapter = Adapter::new(fs, xattrs, serving);
+    let notifier = adapter.notifier();
+    let session = Session::from_fd(adapter, device, acl, config)?;
+    notifier.get_or_init(|| session.notifier());
+    Ok(session)
 }
 
 /// How many threads serve. Each may wait for a disk, so there are more than CPUs where those are few; where clients use all CPUs, more
