@@ -157,6 +157,15 @@ fn nobody_makes_a_whiteout_by_hand() {
 }
 
 #[test]
+fn files_without_a_name_are_refused_so_that_programs_make_one() {
+    on_cowfs(Manner::ROOT, TREE, |fs| {
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        let made = rustix::fs::open(fs.path("dir"), flags, Mode::from_raw_mode(0o600));
+        assert_eq!(made.err(), Some(Errno::OPNOTSUPP));
+    });
+}
+
+#[test]
 fn names_are_bytes() {
     on_both(Manner::ROOT, TREE, |fs| {
         let odd = OsStr::from_bytes(b"dir/\xff\xfe \n\xc3(");
