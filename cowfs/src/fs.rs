@@ -128,6 +128,11 @@ impl CowFs {
         self.table().len()
     }
 
+    /// Whether an inode's file is in the upper layer already: changing it copies nothing up.
+    pub fn is_upper(&self, ino: Ino) -> bool {
+        self.table().layer(ino) == Some(UPPER)
+    }
+
     /// Gives back lookups. An inode without any is forgotten.
     pub fn forget(&self, ino: Ino, lookups: u64) {
         self.forget_all(&[(ino, lookups)]);

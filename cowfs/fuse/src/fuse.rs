@@ -23,6 +23,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::crew::Crew;
 use crate::options::Serving;
 
 use attr::{file_attr, time_change};
@@ -37,10 +38,14 @@ const ONLY_ATTRIBUTES: i64 = -1;
 /// The kernel takes it for "not supported" and never asks again.
 const NEVER_AGAIN: Errno = Errno::ENOSYS;
 
+/// A read that may take long enough for others to matter.
+const BIG: u32 = 32 << 10;
+
 /// The file system as fuser drives it.
 #[derive(Debug)]
 pub struct Adapter {
     fs: CowFs,
+    crew: Crew,
     wanted: init::Wanted,
     ttl: Duration,
     /// Whether extended attributes are served.
@@ -57,11 +62,11 @@ thread_local! {
 }
 
 impl Adapter {
-    /// Serves `fs` as `serving` says.
-    pub fn new(fs: CowFs, xattrs: bool, serving: &Serving) -> Self {
+    /// Serves `fs` as `serving` says, by the threads of `crew`.
+    pub fn new(fs: CowFs, xattrs: bool, serving: &Serving, crew: Crew) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
         let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
-        Self { fs, wanted, ttl, xattrs, masks: false, notifier: Arc::default() }
+        Self { fs, crew, wanted, ttl, xattrs, masks: false, notifier: Arc::default() }
     }
 
     /// Where the session's notifier is to be put.
@@ -81,6 +86,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         match self.fs.lookup(parent.0, name.as_bytes()) {
             Ok(Some(found)) => reply.entry(&self.ttl, &file_attr(&found), FIRST),
             // Inode 0: that there is none may be kept as well.
@@ -94,6 +100,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.crew.turn();
         reply::attr(reply, &self.ttl, self.fs.getattr(ino.0));
     }
 
@@ -115,6 +122,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
         // The kernel says so in a flag that fuser drops: for chown always, for truncate of a caller without CAP_FSETID.
         let chown = uid.is_some() || gid.is_some();
         // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
@@ -133,6 +141,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.crew.turn();
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
@@ -149,11 +158,13 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.crew.turn();
         let made = self.fs.mknod(parent.0, name.as_bytes(), mode, rdev, &self.caller(req, umask));
         reply::entry(reply, &self.ttl, made);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         reply::entry(
             reply,
             &self.ttl,
@@ -162,20 +173,24 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         let target = target.as_os_str().as_bytes();
         let made = self.fs.symlink(parent.0, name.as_bytes(), target, &self.caller(req, 0));
         reply::entry(reply, &self.ttl, made);
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.crew.turn();
         reply::entry(reply, &self.ttl, self.fs.link(ino.0, parent.0, name.as_bytes()));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         reply::empty(reply, self.fs.unlink(parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         reply::empty(reply, self.fs.rmdir(parent.0, name.as_bytes()));
     }
 
@@ -189,6 +204,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.turn();
         let mode = match flags {
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
@@ -235,6 +251,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.crew.long_turn(size >= BIG);
         let size = size as usize;
         DATA.with_borrow_mut(|data| {
             if data.len() < size {
@@ -259,6 +276,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = self.fs.write(ino.0, offset, data, kill);
         // Through a mapping: the kernel has not moved the times that it keeps, and does not ask for ours.
@@ -272,14 +290,17 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let _turn = self.crew.long_turn(true);
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let _turn = self.crew.long_turn(true);
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let _turn = self.crew.turn();
         let read = self.fs.readdir(ino.0, offset, &mut |entry| {
             !reply.add(
                 INodeNo(entry.ino),
@@ -302,6 +323,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.crew.turn();
         let read = self.fs.readdirplus(ino.0, offset, &mut |entry, found| {
             let name = OsStr::from_bytes(entry.name);
             !reply.add(INodeNo(entry.ino), entry.next, name, &self.ttl, &file_attr(found), FIRST)
@@ -313,6 +335,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.crew.turn();
         match self.fs.statfs() {
             Ok(StatFs {
                 blocks,
@@ -347,6 +370,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -354,6 +378,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -361,6 +386,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -373,6 +399,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -423,6 +450,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.long_turn(true);
         reply::empty(reply, self.fs.fallocate(ino.0, mode, offset, length));
     }
 
@@ -435,6 +463,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = self.crew.turn();
         // lseek(2): what lies before the beginning is beyond the file.
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         match self.fs.lseek(ino.0, offset, whence) {
@@ -456,6 +485,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _turn = self.crew.long_turn(true);
         // The answer is 32 bits wide.
         let len = len.min(1 << 30) as usize;
         reply::written(reply, self.fs.copy_file_range((from.0, from_offset), (to.0, to_offset), len));

@@ -6,6 +6,7 @@
 //!                                 fuse (requests -> davit_cowfs::CowFs)
 //! ```
 
+pub mod crew;
 pub mod fuse;
 pub mod mount;
 pub mod options;

@@ -17,6 +17,7 @@ use davit_cowfs::{Config, CowFs};
 use fuser::{Session, SessionACL};
 use rustix::process::{Resource, Rlimit};
 
+use crate::crew::Crew;
 use crate::fuse::Adapter;
 use crate::mount::{MountError, Place};
 use crate::options::{Access, Options, Serving};
@@ -106,10 +107,12 @@ fn begin(
     access: Access,
 ) -> std::io::Result<Session<Adapter>> {
     let mut config = fuser::Config::default();
-    config.n_threads = Some(serving.workers.unwrap_or_else(workers));
+    let threads = serving.workers.unwrap_or_else(workers);
+    config.n_threads = Some(threads);
     config.clone_fd = serving.clone_fd;
     let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
-    let adapter = Adapter::new(fs, xattrs, serving);
+    let crew = Crew::new(device.try_clone()?, threads, serving.busy_poll);
+    let adapter = Adapter::new(fs, xattrs, serving, crew);
     let notifier = adapter.notifier();
     let session = Session::from_fd(adapter, device, acl, config)?;
     notifier.get_or_init(|| session.notifier());
