@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::aliases::Aliases;
 use crate::at::At;
 use crate::busy::Busy;
 use crate::config::{IdMap, Redirect, Squash};
@@ -19,6 +20,7 @@ use crate::table::{Fd, LayerNo, Place, Real, Reals, Table, UPPER};
 use crate::types::Ino;
 use crate::work::Work;
 
+mod aliases;
 mod attributes;
 mod aufs;
 mod copyup;
@@ -62,6 +64,8 @@ pub struct CowFs {
     work: Option<Work>,
     /// Hard links of lower layers that were copied up: the inode number that is shown and the name in the index.
     index: Mutex<HashMap<Ino, Arc<[u8]>>>,
+    /// Copies whose origin could not be noted.
+    aliases: Aliases,
     /// Positions in directories whose file system has longer ones than fit.
     positions: readdir::Positions,
 }
@@ -148,6 +152,7 @@ impl CowFs {
     /// Closes what belonged to inodes that are not known any more.
     fn dismiss(&self, gone: &crate::table::Gone) {
         if !gone.inos.is_empty() {
+            self.aliases.forget(&gone.inos);
             let layers = self.layers.len() as LayerNo;
             let few = layers <= 8;
             let dirs =
@@ -221,6 +226,22 @@ impl CowFs {
                 open()
             }
             other => other,
+        }
+    }
+
+    /// Asks something of an inode's object. The kernel lets nobody change a file while its name changes (the inode's lock is held over
+    /// setattr, write, unlink and rename); but what is merely asked may come while the name becomes another file's: then it is asked
+    /// again.
+    fn ask<T>(&self, ino: Ino, what: impl Fn(&At) -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.table().is_dir(ino) {
+            return what(&self.locate(ino)?.0);
+        }
+        loop {
+            let place = self.table().place(ino)?;
+            let answer = self.at(&place).and_then(|at| what(&at));
+            if !self.moved(ino, &place) {
+                return answer;
+            }
         }
     }
 

@@ -61,7 +61,27 @@ pub fn file_system_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
     let mut uuid = Uuid { len: 0, uuid: [0; 16] };
     // SAFETY: the ioctl writes one struct fsuuid2, whose layout `Uuid` has.
     let rc = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFSUUID as _, &raw mut uuid) };
-    (rc == 0 && uuid.len == 16).then_some(uuid.uuid)
+    if rc == 0 && uuid.len == 16 { Some(uuid.uuid) } else { btrfs_uuid(fd) }
+}
+
+/// The start of `struct btrfs_ioctl_fs_info_args` of linux/btrfs.h, at its whole length.
+#[repr(C)]
+struct BtrfsInfo {
+    max_id: u64,
+    devices: u64,
+    fsid: [u8; 16],
+    rest: [u8; 992],
+}
+
+/// `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`.
+const BTRFS_IOC_FS_INFO: libc::c_ulong = 0x8400_941f;
+
+/// btrfs has a UUID and no answer to the common question.
+fn btrfs_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
+    let mut info = BtrfsInfo { max_id: 0, devices: 0, fsid: [0; 16], rest: [0; 992] };
+    // SAFETY: the ioctl reads and writes one struct of 1024 bytes, which `BtrfsInfo` is; other file systems answer ENOTTY.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO as _, &raw mut info) };
+    (rc == 0).then_some(info.fsid)
 }
 
 #[cfg(test)]

@@ -12,14 +12,16 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use davit_cowfs::{Caller, Change, CowFs, RenameMode, StatFs};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use crate::crew::Crew;
@@ -30,6 +32,9 @@ use reply::{FIRST, errno};
 
 /// Longer than any mount lives. The kernel takes what does not fit its clock for its maximum.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The offset of an invalidation that leaves the data as they are.
+const ONLY_ATTRIBUTES: i64 = -1;
 
 /// The kernel takes it for "not supported" and never asks again.
 const NEVER_AGAIN: Errno = Errno::ENOSYS;
@@ -48,6 +53,8 @@ pub struct Adapter {
     xattrs: bool,
     /// Whether the kernel leaves the umask to us.
     masks: bool,
+    /// Set once there is a session.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 thread_local! {
@@ -60,7 +67,12 @@ impl Adapter {
     pub fn new(fs: CowFs, xattrs: bool, serving: &Serving, crew: Crew) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
         let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
-        Self { fs, crew, wanted, ttl, xattrs, masks: false }
+        Self { fs, crew, wanted, ttl, xattrs, masks: false, notifier: Arc::default() }
+    }
+
+    /// Where the session's notifier is to be put.
+    pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.notifier)
     }
 
     fn caller(&self, req: &Request, umask: u32) -> Caller {
@@ -267,7 +279,15 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        reply::written(reply, self.fs.write(ino.0, offset, data, kill));
+        let written = self.fs.write(ino.0, offset, data, kill);
+        // Through a mapping: the kernel has not moved the times that it keeps, and does not ask for ours.
+        if flags.contains(WriteFlags::FUSE_WRITE_CACHE)
+            && !self.wanted.writeback
+            && let Some(notifier) = self.notifier.get()
+        {
+            let _ = notifier.inval_inode(ino, ONLY_ATTRIBUTES, 0);
+        }
+        reply::written(reply, written);
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
@@ -366,12 +386,17 @@ impl Filesystem for Adapter {
         reply::xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes()));
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _turn = self.crew.turn();
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
-        reply::xattr(reply, size, self.fs.listxattr(ino.0));
+        // Who may not read them does not see them; that CAP_SYS_ADMIN decides it is not told, so root does.
+        let hidden = |name: &[u8]| req.uid() != 0 && name.starts_with(b"trusted.");
+        let names = self.fs.listxattr(ino.0).map(|all| {
+            all.split_inclusive(|b| *b == 0).filter(|name| !hidden(name)).flatten().copied().collect()
+        });
+        reply::xattr(reply, size, names);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

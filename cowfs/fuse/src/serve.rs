@@ -112,7 +112,11 @@ fn begin(
     config.clone_fd = serving.clone_fd;
     let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
     let crew = Crew::new(device.try_clone()?, threads, serving.busy_poll);
-    Session::from_fd(Adapter::new(fs, xattrs, serving, crew), device, acl, config)
+    let adapter = Adapter::new(fs, xattrs, serving, crew);
+    let notifier = adapter.notifier();
+    let session = Session::from_fd(adapter, device, acl, config)?;
+    notifier.get_or_init(|| session.notifier());
+    Ok(session)
 }
 
 /// How many threads serve. Each may wait for a disk, so there are more than CPUs where those are few; where clients use all CPUs, more

@@ -21,8 +21,7 @@ const S_IXGRP: u32 = 0o010;
 impl CowFs {
     /// stat(2).
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
-        let (at, _) = self.locate(ino)?;
-        self.attr_at(&at, ino)
+        self.ask(ino, |at| self.attr_at(at, ino))
     }
 
     /// The attributes of an inode whose object is known.
@@ -100,8 +99,7 @@ impl CowFs {
 
     /// readlink(2).
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        let (at, _) = self.locate(ino)?;
-        read_link(&at)
+        self.ask(ino, read_link)
     }
 
     /// statvfs(3) of the upper's file system, or of the topmost lower's.

@@ -194,10 +194,16 @@ impl CowFs {
         let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
         let before = rustix::fs::fstat(dir)?;
         let lower = place.layer() != UPPER;
-        let origin = match origin.filter(|_| lower) {
-            Some(origin) => self.set_origin(&copy, origin)?.then_some(origin),
-            None => None,
+        // What lacked its data was copied from somewhere too.
+        let before_that = if lower { None } else { self.at(place)?.xattr(&self.attr.origin)? };
+        let noted = match origin.or(before_that.as_deref()) {
+            Some(origin) => self.set_origin(&copy, origin)?,
+            None => false,
         };
+        let origin = origin.filter(|_| noted && lower);
+        if !noted {
+            self.aliases.insert(self.upper_ino(&copy.stat()?), ino);
+        }
         let linked = stat.st_nlink > 1 && origin.is_some();
         if origin.is_some() {
             self.set_impure(*parent)?;
@@ -245,7 +251,7 @@ impl CowFs {
         let fresh = work.fresh();
         rustix::fs::mkdirat(&work.dir, fresh.as_c_str(), Mode::RWXU)?;
         pass("copydir.made");
-        let placed = self.place_dir(work, &fresh, &source, &stat, (parent, &above, &name));
+        let placed = self.place_dir(work, &fresh, ino, &source, &stat, (parent, &above, &name));
         placed.inspect_err(|_| work.discard(&fresh))?;
         self.table().set_reals(ino, Self::with_upper(&reals));
         self.dir_fd(ino, UPPER)
@@ -255,16 +261,16 @@ impl CowFs {
         &self,
         work: &Work,
         fresh: &CString,
+        ino: Ino,
         source: &At,
         stat: &Stat,
         (parent, above, name): (Ino, &Fd, &CString),
     ) -> Result<(), Errno> {
         let copy = At::name(&work.dir, fresh);
         self.copy_attributes(source, &copy, stat)?;
-        if let Some(origin) = self.origin(source, stat)
-            && self.set_origin(&copy, &origin)?
-        {
-            self.set_impure(parent)?;
+        match self.origin(source, stat) {
+            Some(origin) if self.set_origin(&copy, &origin)? => self.set_impure(parent)?,
+            _ => self.aliases.insert(self.upper_ino(&copy.stat()?), ino),
         }
         pass("copydir.marked");
         // Setting the xattr does not touch atime and mtime; chown and chmod came before the times.

@@ -44,12 +44,15 @@ impl CowFs {
         }
     }
 
-    fn moved(&self, ino: Ino, before: &Place) -> bool {
+    /// Whether an inode's file is elsewhere now.
+    pub(super) fn moved(&self, ino: Ino, before: &Place) -> bool {
         match (self.table().place(ino), before) {
             (Ok(Place::Named { layer, parent, name }), Place::Named { layer: l, parent: p, name: n }) => {
                 (layer, parent, &name) != (*l, *p, n)
             }
-            (Ok(Place::Index(_)), Place::Index(_)) | (Err(_), _) => false,
+            (Ok(Place::Index(_)), Place::Index(_))
+            | (Ok(Place::Orphan { .. }), Place::Orphan { .. })
+            | (Err(_), _) => false,
             _ => true,
         }
     }

@@ -197,10 +197,15 @@ impl CowFs {
         let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
         let mut stack = vec![Real { layer: top, path: None }];
         let mut redirect = None;
-        if top == UPPER && self.impure(parent)? {
+        let impure = top == UPPER && self.impure(parent)?;
+        if impure {
             ino = self.shown(&At::name(dir, name), ino)?;
+        } else if top == UPPER {
+            ino = self.aliases.of(ino);
         }
-        if reals.len() > k + 1 {
+        // A redirect leads on also where the parent ends: from a new directory of the upper (which is impure then), or in a lower layer.
+        let redirected = !self.is_lowest(top) && (impure || top != UPPER);
+        if reals.len() > k + 1 || redirected {
             let fd = Arc::new(self.open_child_dir(dir, name)?);
             let mut below = match self.mark(&fd)? {
                 Mark::Through => Some(Below::Name(name.to_owned())),
@@ -221,6 +226,11 @@ impl CowFs {
             }
         }
         Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None })
+    }
+
+    /// Whether no layer lies below this one.
+    fn is_lowest(&self, layer: LayerNo) -> bool {
+        usize::from(layer) + 1 == self.layers.len()
     }
 
     /// Looks for lower parts beside the parent's from the `at`th layer on, until one says to look elsewhere.
@@ -254,7 +264,7 @@ impl CowFs {
             };
             stack.push(Real { layer: real.layer, path });
             passed = *at;
-            if *at == reals.len() {
+            if self.is_lowest(real.layer) {
                 return Ok(None);
             }
             let fd = Arc::new(self.open_child_dir(&dir, name)?);
@@ -321,7 +331,8 @@ impl CowFs {
         let raw = self.ino(self.layer(layer).fs, stat.st_ino);
         let mut hit = Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None };
         if layer == UPPER {
-            if self.impure(parent)? {
+            hit.ino = self.aliases.of(raw);
+            if hit.ino == raw && self.impure(parent)? {
                 hit.ino = self.shown(&At::name(dir, name), raw)?;
                 hit.index = self.indexed(hit.ino);
                 self.check_number(&mut hit, parent, name, raw);
@@ -353,8 +364,17 @@ impl CowFs {
         self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&ino).cloned()
     }
 
+    /// The number of an object of the upper as it is there.
+    pub(super) fn upper_ino(&self, stat: &Stat) -> Ino {
+        self.ino(self.layer(UPPER).fs, stat.st_ino)
+    }
+
     /// The inode number that is shown for an object of the upper: that of the lower file it was copied from.
     pub(super) fn shown(&self, at: &At, raw: Ino) -> Result<Ino, Errno> {
+        let known = self.aliases.of(raw);
+        if known != raw {
+            return Ok(known);
+        }
         let origin = at.xattr(&self.attr.origin)?;
         Ok(origin.and_then(|value| self.ino_of_origin(&value)).unwrap_or(raw))
     }

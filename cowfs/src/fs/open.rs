@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::XattrFlags;
 
+use super::aliases::Aliases;
 use super::{Attrs, CowFs};
 use crate::busy::Busy;
 use crate::config::{Config, OpenError};
@@ -57,6 +58,7 @@ impl CowFs {
             renames: AtomicU64::new(0),
             work,
             index: Mutex::new(HashMap::new()),
+            aliases: Aliases::default(),
             positions: super::readdir::Positions::default(),
         };
         fs.load_index();

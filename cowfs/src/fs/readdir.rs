@@ -234,6 +234,8 @@ impl CowFs {
                 Err(Errno::NOENT) => return Ok(None),
                 Err(e) => return Err(e),
             }
+        } else if layer == UPPER {
+            ino = self.aliases.of(ino);
         }
         Ok(Some(Seen { name, ino, kind, next, at: read.at }))
     }

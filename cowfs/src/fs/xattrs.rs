@@ -7,6 +7,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::CowFs;
+use crate::at::At;
 use crate::types::Ino;
 
 impl CowFs {
@@ -24,7 +25,7 @@ impl CowFs {
     /// getxattr(2): the value. ENODATA if there is none. overlay's own names are hidden (kernel: overlay.overlay. escapes).
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Errno> {
         let name = self.xattr_name(name)?;
-        self.locate(ino)?.0.xattr_strict(&name)
+        self.ask(ino, |at| at.xattr_strict(&name))
     }
 
     /// listxattr(2): names, each followed by a zero byte.
@@ -32,7 +33,7 @@ impl CowFs {
         if !self.xattrs {
             return Err(Errno::OPNOTSUPP);
         }
-        let all = self.locate(ino)?.0.xattrs()?;
+        let all = self.ask(ino, At::xattrs)?;
         let mut shown = Vec::with_capacity(all.len());
         for name in all.split_inclusive(|b| *b == 0) {
             match name.strip_prefix(self.attr.prefix.as_bytes()) {

@@ -28,6 +28,26 @@ impl Host {
         .unwrap()
     }
 
+    /// Runs a test on another file system: `ext4` or `btrfs`, on a loop device whose disk is a sparse file on the tmpfs.
+    pub fn run_on<T: Send>(fstype: &str, work: impl FnOnce(&Self) -> T + Send) -> T {
+        Self::run(|host| {
+            let at = host.dir("mounted");
+            let force = if fstype == "btrfs" { "-f" } else { "-F" };
+            let image = host.path("disk");
+            let image = image.display();
+            sh(
+                &at,
+                &format!(
+                    "truncate -s 1G {image}; mkfs.{fstype} -q {force} {image}; mount -o loop {image} {}",
+                    at.display()
+                ),
+            );
+            let outcome = work(&Self { dir: at.clone() });
+            sh(&host.dir, "umount mounted");
+            outcome
+        })
+    }
+
     /// A path below the tmpfs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)

@@ -98,15 +98,34 @@ pub fn extents(path: &Path) -> Vec<(u64, u64)> {
     extents
 }
 
-/// The first difference between what two trees show, apart from inode numbers. How many names a file has is not compared for the
-/// inode numbers `loose` of the expected tree.
-pub fn difference(expected: &Snapshot, found: &Snapshot, loose: &BTreeSet<u64>) -> Option<String> {
-    for (name, node) in expected {
-        let Some(other) = found.get(name) else { return Some(format!("{} is missing", text(name))) };
-        let (a, mut b) = (node.stat.comparable(), other.stat.comparable());
-        if loose.contains(&node.stat.ino) {
+/// What two trees need not agree on.
+#[derive(Debug, Clone, Default)]
+pub struct Leeway {
+    /// How many names these files have, by inode number in the expected tree.
+    pub links: BTreeSet<u64>,
+    /// Whether a file's time has moved: what is written through a mapping is known to be written only later.
+    pub late: bool,
+}
+
+impl Leeway {
+    /// The two with nothing left in which they may differ.
+    pub fn comparable(&self, expected: &Stat, found: &Stat) -> (Stat, Stat) {
+        let (a, mut b) = (expected.comparable(), found.comparable());
+        if self.links.contains(&expected.ino) {
             b.nlink = a.nlink;
         }
+        if self.late && a.is_file() && a.mtime == (0, 0) {
+            b.mtime = a.mtime;
+        }
+        (a, b)
+    }
+}
+
+/// The first difference between what two trees show, apart from inode numbers.
+pub fn difference(expected: &Snapshot, found: &Snapshot, leeway: &Leeway) -> Option<String> {
+    for (name, node) in expected {
+        let Some(other) = found.get(name) else { return Some(format!("{} is missing", text(name))) };
+        let (a, b) = leeway.comparable(&node.stat, &other.stat);
         if a != b {
             return Some(format!("{} is {b:?}, not {a:?}", text(name)));
         }

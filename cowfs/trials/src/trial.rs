@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::actor::Actor;
-use crate::host::Host;
+use crate::host::{Host, sh};
 use crate::layer;
 use crate::mount::{Engine, Layers, Manner, Mounted};
 use crate::op::{Op, Outcome};
@@ -54,9 +54,19 @@ const PLAIN: usize = 2;
 pub struct Stage<'a> {
     host: &'a Host,
     manner: Manner,
+    ground: Ground,
     actors: [Actor; 2],
     number: usize,
     retired: usize,
+}
+
+/// What the layers lie on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ground {
+    /// The lowest layer is on a file system of its own.
+    pub split: bool,
+    /// Inode numbers are given to new files when the old ones are gone, so that they name files only at one moment.
+    pub reuses_numbers: bool,
 }
 
 /// The trees of one case.
@@ -71,7 +81,12 @@ struct Trees {
 impl<'a> Stage<'a> {
     /// For layers shown in this manner.
     pub fn new(host: &'a Host, manner: Manner) -> Self {
-        Self { host, manner, actors: [Actor::start(0), Actor::start(1000)], number: 0, retired: 0 }
+        Self::on(host, manner, Ground::default())
+    }
+
+    /// The same on another ground.
+    pub fn on(host: &'a Host, manner: Manner, ground: Ground) -> Self {
+        Self { host, manner, ground, actors: [Actor::start(0), Actor::start(1000)], number: 0, retired: 0 }
     }
 
     /// In how many cases overlayfs had to be left out, of how many.
@@ -86,6 +101,9 @@ impl<'a> Stage<'a> {
         let result = self.run_in(&name, case);
         for actor in &mut self.actors {
             actor.release();
+        }
+        if self.ground.split {
+            sh(&self.host.path(&name), "umount base");
         }
         std::fs::remove_dir_all(self.host.path(&name)).unwrap();
         result
@@ -109,7 +127,7 @@ impl<'a> Stage<'a> {
         for actor in &mut self.actors {
             actor.trees(&[&trees.cowfs.at, &trees.kernel.at, &trees.plain]);
         }
-        let mut checks = Checks::new(self.manner);
+        let mut checks = Checks::new(self.manner, self.ground);
         checks.trees(&trees).map_err(|e| format!("before the first step: {e}"))?;
         for (n, step) in case.steps.iter().enumerate() {
             let wrong = |e| format!("step {n}, {step:?}: {e}");
@@ -130,6 +148,9 @@ impl<'a> Stage<'a> {
     /// Has the kernel make the case's layers; topmost first.
     fn layers(&mut self, name: &str, case: &Case) -> Vec<PathBuf> {
         let base = self.host.dir(&format!("{name}/base"));
+        if self.ground.split {
+            sh(&base, "mount -t tmpfs -o mode=755 tmpfs $PWD");
+        }
         layer::base(&base, self.manner.index);
         let mut lowers = vec![base];
         let manner = Manner { index: false, ..self.manner };
@@ -156,8 +177,11 @@ impl<'a> Stage<'a> {
 
     fn step(&mut self, step: &Step, trees: &mut Trees, checks: &mut Checks) -> Result<(), String> {
         match step {
-            // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away.
-            Step::Make(_, Op::MapWrite { .. }) if self.manner.userxattr => Ok(()),
+            // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away. Overlayfs
+            // takes it away there even where fallocate fails.
+            Step::Make(_, Op::MapWrite { .. } | Op::Fallocate { mode: 8, .. }) if self.manner.userxattr => {
+                Ok(())
+            }
             Step::Make(actor, op) => {
                 let actor = &mut self.actors[usize::from(*actor)];
                 let mut outcomes = actor.make(&[COWFS, KERNEL], op);

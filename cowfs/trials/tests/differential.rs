@@ -12,17 +12,21 @@ use davit_cowfs_trials::Host;
 use davit_cowfs_trials::mount::Manner;
 use davit_cowfs_trials::scale::{scaled, seed};
 use davit_cowfs_trials::strategy::case;
-use davit_cowfs_trials::trial::{Case, Stage};
+use davit_cowfs_trials::trial::{Case, Ground, Stage};
 use davit_cowfs_trials::userns;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 fn storm(manner: Manner, usual: usize) {
+    Host::run(|host| storm_on(host, manner, Ground::default(), usual));
+}
+
+fn storm_on(host: &Host, manner: Manner, ground: Ground, usual: usize) {
     let cases = u32::try_from(scaled(usual)).unwrap();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 600, ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed().to_le_bytes());
-    Host::run(|host| {
-        let mut stage = Stage::new(host, manner);
+    {
+        let mut stage = Stage::on(host, manner, ground);
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         let tried = std::cell::RefCell::new(|case: Case| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.run(&case)))
@@ -39,7 +43,7 @@ fn storm(manner: Manner, usual: usize) {
             }
             other => other.unwrap(),
         }
-    });
+    }
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
@@ -55,6 +59,23 @@ fn as_root_with_redirects_and_an_index() {
 #[test]
 fn as_root_without_redirects() {
     storm(Manner { redirect: false, ..Manner::ROOT }, 300);
+}
+
+#[test]
+fn with_layers_on_several_file_systems() {
+    let ground = Ground { split: true, ..Ground::default() };
+    Host::run(|host| storm_on(host, Manner { redirect: true, ..Manner::PLAIN }, ground, 100));
+}
+
+#[test]
+fn on_ext4() {
+    let ground = Ground { reuses_numbers: true, ..Ground::default() };
+    Host::run_on("ext4", |host| storm_on(host, Manner::ROOT, ground, 80));
+}
+
+#[test]
+fn on_btrfs_which_shares_blocks() {
+    Host::run_on("btrfs", |host| storm_on(host, Manner::ROOT, Ground::default(), 80));
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use rustix::io::Errno;
 
-use super::{Trees, is};
+use super::{Ground, Trees, is};
 use crate::mount::{Engine, Manner};
 use crate::op::{Op, Outcome, Sharing, Stat};
-use crate::tree::{Identity, Node, Snapshot, difference, false_entry, snapshot};
+use crate::tree::{Identity, Leeway, Node, Snapshot, difference, false_entry, snapshot};
+
+const COWFS: &str = "davit-cowfs";
 
 /// What is known while a case runs.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ pub struct Checks {
     last: Option<(Snapshot, Snapshot, Snapshot)>,
     /// Inodes of the plain tree that have had several names in a lower layer.
     linked: BTreeSet<u64>,
-    /// Those of which a name was hidden before: nobody counts them.
-    loose: BTreeSet<u64>,
+    /// Files of which a name was hidden before: nobody counts them. And those written through a mapping.
+    leeway: Leeway,
     /// Overlayfs has failed where nothing should: two entries of its index met, or layers that were moved do not decode.
     pub(super) retired: bool,
     /// The kernel's mappings that may not show what others write.
@@ -28,11 +30,12 @@ pub struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(manner: Manner) -> Self {
-        let kernel = (!manner.userxattr).then(Identity::default);
-        let cowfs = Some(Identity::default());
-        let (linked, loose, stale) = Default::default();
-        Self { manner, cowfs, kernel, last: None, linked, loose, stale, retired: false }
+    pub(super) fn new(manner: Manner, ground: Ground) -> Self {
+        // Overlayfs keeps no numbers where layers are on several file systems.
+        let kernel = (!manner.userxattr && !ground.split && !ground.reuses_numbers).then(Identity::default);
+        let cowfs = (!ground.reuses_numbers).then(Identity::default);
+        let (linked, leeway, stale) = Default::default();
+        Self { manner, cowfs, kernel, last: None, linked, leeway, stale, retired: false }
     }
 
     /// Whether both refuse to rename a directory of a lower layer, as they are configured to. The plain tree could.
@@ -59,6 +62,7 @@ impl Checks {
                     self.stale.remove(map)
                 };
             }
+            Op::MapWrite { .. } => self.leeway.late = true,
             Op::MapRead { map, .. } if self.stale.contains(map) => return Ok(()),
             _ => {}
         }
@@ -67,7 +71,7 @@ impl Checks {
         if self.retired {
             return Ok(());
         }
-        agree(plain, kernel, &mut self.kernel, &self.loose).map_err(|e| format!("overlayfs: {e}"))
+        agree(plain, kernel, &mut self.kernel, &self.leeway).map_err(|e| format!("overlayfs: {e}"))
     }
 
     fn agree_cowfs(&mut self, plain: &Outcome, cowfs: &Outcome) -> Result<(), String> {
@@ -77,12 +81,12 @@ impl Checks {
             Outcome::Stat(stat) if !counts(stat) => &mut nobody,
             _ => &mut self.cowfs,
         };
-        agree(plain, cowfs, identity, &self.loose)
+        agree(plain, cowfs, identity, &self.leeway)
     }
 
     /// Each engine goes on with what the other has written: what is in the upper layers has other inode numbers now.
     pub(super) fn swapped(&mut self) {
-        self.cowfs = Some(Identity::default());
+        self.cowfs = self.cowfs.take().map(|_| Identity::default());
         self.kernel = self.kernel.take().map(|_| Identity::default());
     }
 
@@ -102,14 +106,16 @@ impl Checks {
                 let names = kernel.get(name).map_or(0, |k| k.stat.nlink);
                 (!node.stat.is_dir() && names > node.stat.nlink).then_some(node.stat.ino)
             };
-            self.loose = plain.iter().filter_map(hidden).collect();
+            self.leeway.links = plain.iter().filter_map(hidden).collect();
         }
         let numbered = numbered(self.manner);
-        let all = [("davit-cowfs", &cowfs, &mut self.cowfs), ("overlayfs", &kernel, &mut self.kernel)];
+        let all = [(COWFS, &cowfs, &mut self.cowfs), ("overlayfs", &kernel, &mut self.kernel)];
         let compared = if self.retired { 1 } else { 2 };
         for (who, tree, identity) in all.into_iter().take(compared) {
-            let wrong = difference(&plain, tree, &self.loose)
-                .or_else(|| false_entry(tree, numbered))
+            let wrong = difference(&plain, tree, &self.leeway)
+                .or_else(
+                    || if who == COWFS || identity.is_some() { false_entry(tree, numbered) } else { None },
+                )
                 .or_else(|| identity.as_mut().and_then(|known| known.trees(&plain, tree, numbered).err()));
             if let Some(wrong) = wrong {
                 return Err(format!("{who}: {wrong}"));
@@ -126,7 +132,7 @@ impl Checks {
         let again = trees.cowfs.mount(Engine::Cowfs, self.manner);
         let seen = snapshot(again.at()).map_err(|e| format!("davit-cowfs, mounted again: {e}"))?;
         again.unmount();
-        let wrong = difference(&plain, &seen, &self.loose)
+        let wrong = difference(&plain, &seen, &self.leeway)
             .or_else(|| false_entry(&seen, numbered))
             .or_else(|| self.cowfs.as_mut().and_then(|known| known.trees(&plain, &seen, numbered).err()));
         if let Some(wrong) = wrong {
@@ -145,7 +151,7 @@ impl Checks {
             // Hard links that span layers are links by the index only.
             let (plain, seen) =
                 if self.manner.index { (plain.clone(), seen) } else { self.without_linked(&plain, seen) };
-            if let Some(wrong) = difference(&plain, &seen, &self.loose) {
+            if let Some(wrong) = difference(&plain, &seen, &self.leeway) {
                 return Err(format!("{what}: {wrong}"));
             }
         }
@@ -174,13 +180,10 @@ fn agree(
     plain: &Outcome,
     other: &Outcome,
     identity: &mut Option<Identity>,
-    loose: &BTreeSet<u64>,
+    leeway: &Leeway,
 ) -> Result<(), String> {
     if let (Outcome::Stat(a), Outcome::Stat(b)) = (plain, other) {
-        let (mine, mut its) = (a.comparable(), b.comparable());
-        if loose.contains(&a.ino) {
-            its.nlink = mine.nlink;
-        }
+        let (mine, its) = leeway.comparable(a, b);
         if mine != its {
             return Err(format!("{b:?}, not {a:?}"));
         }

@@ -9,7 +9,7 @@ use davit_cowfs_trials::host::{Host, sh};
 use davit_cowfs_trials::layer;
 use davit_cowfs_trials::mount::{Engine, Layers, Manner};
 use davit_cowfs_trials::op::{Node, Op, Outcome};
-use davit_cowfs_trials::tree::{difference, snapshot};
+use davit_cowfs_trials::tree::{Leeway, difference, snapshot};
 
 const LOWER: &str = "mkdir -p d/s/t e f/g h k; echo 1 > d/s/f; echo 2 > d/two; echo 3 > gone; echo 4 > file; ln file linked; \
                      ln -s file link; echo 5 > over; mkdir full; touch f/g/x h/y full/z; echo 6 > sub; chmod 777 . d; chown 1000 h; \
@@ -54,7 +54,7 @@ fn die_at(host: &Host, point: &str, n: usize) -> bool {
     let plain = host.dir("plain");
     layer::copy(&host.path("lower"), &plain);
     // A crash may leave the count of a file's names too high, as overlayfs's does: it is never removed too early.
-    let loose = BTreeSet::from([linked(&plain)]);
+    let loose = Leeway { links: BTreeSet::from([linked(&plain)]), late: false };
     let layers = Layers::new(host, "fs", &[host.path("lower")]);
     layer::attributes(&plain, layers.upper(), &davit_cowfs_trials::act::lstat(&plain).unwrap());
     let wanted = format!("{point}:{n}");

@@ -256,6 +256,19 @@ fn mappings_and_descriptors_see_the_same() {
 }
 
 #[test]
+fn what_a_mapping_writes_moves_the_time() {
+    on_both(Manner::ROOT, &format!("{TREE}; touch -d @1 file"), |fs| {
+        let file = open(fs, "file");
+        let len = NonZeroUsize::new(4096).unwrap();
+        let map = Mapping::new(file.as_fd(), 0, len, Sharing::SharedWrite).unwrap();
+        assert_eq!(fs.stat("file").st_mtime, 1);
+        map.write(10, b"x").unwrap();
+        map.sync().unwrap();
+        assert!(fs.stat("file").st_mtime > 1);
+    });
+}
+
+#[test]
 fn a_mapping_outlives_its_descriptor_and_its_name() {
     on_both(Manner::ROOT, TREE, |fs| {
         let file = open(fs, "file");

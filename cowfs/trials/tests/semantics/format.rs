@@ -1,6 +1,5 @@
 //! What is on the disk: overlayfs writes it and davit-cowfs reads it, and the other way round.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -9,7 +8,7 @@ use davit_cowfs_trials::fs::{Fs, on_both, on_cowfs};
 use davit_cowfs_trials::host::sh;
 use davit_cowfs_trials::layer::all_xattrs;
 use davit_cowfs_trials::mount::{Engine, Layers, Manner};
-use davit_cowfs_trials::tree::{Snapshot, difference, snapshot};
+use davit_cowfs_trials::tree::{Leeway, Snapshot, difference, snapshot};
 use rustix::io::Errno;
 
 const TREE: &str = "mkdir -p a/b/c d/e gone; echo 1 > a/b/c/f; echo 2 > a/g; echo 3 > d/e/h; touch gone/x; ln a/g d/i; \
@@ -42,7 +41,7 @@ fn in_turns(manner: Manner, changes: &[&str]) {
             for (fs, next) in pair.iter_mut().zip(engines) {
                 fs.sh(change);
                 for _ in 0..2 {
-                    let wrong = difference(&snapshot(&plain).unwrap(), &seen(fs), &BTreeSet::new());
+                    let wrong = difference(&snapshot(&plain).unwrap(), &seen(fs), &Leeway::default());
                     assert_eq!(wrong, None, "before {next:?} after `{change}` on {}", fs.layers.at.display());
                     fs.remount_by(next);
                 }
@@ -78,7 +77,7 @@ fn layers_over_layers_of_the_other() {
         for engine in [Engine::Kernel, Engine::Cowfs] {
             let layers = Layers::new(host, engine.name(), &lowers).read_only();
             let fs = Fs::mount(host, engine, Manner::ROOT, layers);
-            let wrong = difference(&snapshot(&plain).unwrap(), &seen(&fs), &BTreeSet::new());
+            let wrong = difference(&snapshot(&plain).unwrap(), &seen(&fs), &Leeway::default());
             assert_eq!(wrong.filter(|w| !w.contains("the root")), None, "{engine:?}");
             fs.end();
         }

@@ -39,6 +39,20 @@ fn a_lower_directory_is_renamed_by_a_redirect() {
 }
 
 #[test]
+fn a_lower_directory_moves_into_a_new_one_and_keeps_what_it_has() {
+    on_both(Manner::ROOT, TREE, |fs| {
+        fs.sh("mkdir new; mv dir new/a; rm file; mkdir file; mv full file/b; mv new/a/sub file/c");
+        let all = ". ./file ./file/b ./file/b/z ./file/c ./file/c/deep ./new ./new/a ./new/a/two";
+        for _ in 0..2 {
+            assert_eq!(fs.sh("find . | sort | tr '\n' ' '").trim(), all);
+            fs.remount();
+        }
+        fs.remount_by(Engine::Kernel);
+        assert_eq!(fs.sh("find . | sort | tr '\n' ' '").trim(), all);
+    });
+}
+
+#[test]
 fn a_lower_directory_without_redirects_is_exdev_and_its_files_move() {
     on_both(Manner::PLAIN, TREE, |fs| {
         assert_eq!(rename(fs, "dir", "moved", RenameFlags::empty()), Err(Errno::XDEV));
@@ -139,6 +153,15 @@ fn nobody_makes_a_whiteout_by_hand() {
         rustix::fs::mknodat(CWD, fs.path("null"), kind, Mode::from_raw_mode(0o600), null).unwrap();
         fs.remount();
         assert_eq!((fs.stat("null").st_rdev, fs.stat("null").st_mode), (null, 0o020_600));
+    });
+}
+
+#[test]
+fn files_without_a_name_are_refused_so_that_programs_make_one() {
+    on_cowfs(Manner::ROOT, TREE, |fs| {
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        let made = rustix::fs::open(fs.path("dir"), flags, Mode::from_raw_mode(0o600));
+        assert_eq!(made.err(), Some(Errno::OPNOTSUPP));
     });
 }
 
