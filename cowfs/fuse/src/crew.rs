@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_micros(20);
 /// Letting others run takes less than this where there is nobody.
 const ALONE: Duration = Duration::from_micros(6);
 
-/// How often those who stand by look whether the mount is still there.
+/// How often those who stand by look whether the mount is still there and requests are being read.
 const STAND_BY: Duration = Duration::from_millis(500);
 
 /// The threads of one mount.
@@ -87,8 +87,11 @@ impl Crew {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing += 1;
         while self.readers.load(Ordering::Acquire) > 0 && !is_over(self.device.as_fd()) {
-            let waited = self.wanted.wait_timeout(standing, STAND_BY);
-            standing = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.wanted.wait_timeout(standing, STAND_BY).unwrap_or_else(PoisonError::into_inner);
+            standing = waited.0;
+            if waited.1.timed_out() && is_left_lying(self.device.as_fd()) {
+                break; // those who should read are held up by what nobody expected to take long
+            }
         }
         *standing -= 1;
         drop(standing);
@@ -146,6 +149,15 @@ fn events(device: BorrowedFd<'_>) -> PollFlags {
 
 fn is_ready(device: BorrowedFd<'_>) -> bool {
     !events(device).is_empty()
+}
+
+/// A request has been waiting for a while.
+fn is_left_lying(device: BorrowedFd<'_>) -> bool {
+    let ready = || events(device).contains(PollFlags::IN);
+    ready() && {
+        std::thread::sleep(Duration::from_millis(1));
+        ready()
+    }
 }
 
 /// The kernel has ended the connection.
