@@ -70,8 +70,7 @@ impl CowFs {
             at.chown(uid.filter(|_| squashed.uid.is_none()), gid.filter(|_| squashed.gid.is_none()))?;
         }
         let only_kill = Change { kill_privileges: true, ..Change::default() };
-        // Asked before a write to a file with capabilities by somebody who keeps set-user-id, and by a chown of nothing.
-        if *change == only_kill && !is_dir(&at.stat()?) && at.remove_xattr(CAPABILITY).is_err() {
+        if *change == only_kill && !is_dir(&at.stat()?) {
             kill_privileges(&at)?;
         }
         if let Some(mode) = change.mode {
