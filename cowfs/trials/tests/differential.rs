@@ -53,12 +53,12 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[test]
 fn as_root_with_redirects_and_an_index() {
-    storm(Manner::ROOT, 600);
+    storm(Manner::ROOT, 400);
 }
 
 #[test]
 fn as_root_without_redirects() {
-    storm(Manner { redirect: false, ..Manner::ROOT }, 300);
+    storm(Manner { redirect: false, ..Manner::ROOT }, 200);
 }
 
 #[test]
@@ -80,12 +80,12 @@ fn on_btrfs_which_shares_blocks() {
 
 #[test]
 fn with_the_kernel_writing_back_later() {
-    storm(Manner { writeback: true, ..Manner::ROOT }, 150);
+    storm(Manner { writeback: true, ..Manner::ROOT }, 100);
 }
 
 #[test]
 fn in_a_user_namespace() {
-    userns::run("in_a_user_namespace", || storm(Manner::USER, 300));
+    userns::run("in_a_user_namespace", || storm(Manner::USER, 200));
 }
 
 /// Every failure that was ever found, shrunk.
