@@ -33,8 +33,12 @@ impl CowFs {
             return Ok(self.attr_of(&stat, ino, merged));
         }
         let mut attr = self.attr_of(&stat, ino, false);
-        if let Ok(Place::Index(_)) = self.table().place(ino) {
-            attr.nlink = self.linked_names(at, &stat);
+        let place = self.table().place(ino);
+        match place {
+            Ok(Place::Index(_)) => attr.nlink = self.linked_names(at, &stat),
+            // Its name is still in the lower layer, and hidden.
+            Ok(Place::Orphan { layer, .. }) if layer != UPPER => attr.nlink = 0,
+            _ => {}
         }
         if let Some((layer, path)) = self.table().data(ino)
             && let Some(data) = self.file_at(layer, &path)?
