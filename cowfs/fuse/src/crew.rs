@@ -7,10 +7,10 @@
 //! - a thread looks for the next request a moment before it sleeps, letting others run meanwhile. Where others do run, or where nothing
 //!   comes, it leaves that for a while: then it would only take their time.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,13 +34,30 @@ pub struct Crew {
     looks: bool,
     /// Threads that are not standing by and not in a long operation.
     readers: AtomicUsize,
+    bell: Arc<Bell>,
+}
+
+/// Calls those who stand by.
+#[derive(Debug, Default)]
+struct Bell {
     standing: Mutex<usize>,
-    wanted: Condvar,
+    rung: Condvar,
+}
+
+/// Rings when the thread ends that has it: a thread that waits for requests ends with the connection, and the others are to end then too.
+struct AtEnd(Arc<Bell>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        let _standing = self.0.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.rung.notify_all();
+    }
 }
 
 thread_local! {
     /// Requests to go without a look, and how many it was last time.
     static MUTED: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    static AT_END: OnceCell<AtEnd> = const { OnceCell::new() };
 }
 
 /// A request, until after its answer.
@@ -57,8 +74,7 @@ impl Crew {
             device,
             looks: looks && std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
             readers: AtomicUsize::new(threads),
-            standing: Mutex::new(0),
-            wanted: Condvar::new(),
+            bell: Arc::default(),
         }
     }
 
@@ -70,9 +86,9 @@ impl Crew {
     /// Begins a request that may wait for a disk, if `long`: should nobody be left to wait for requests, another thread does.
     pub fn long_turn(&self, long: bool) -> Turn<'_> {
         if long && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+            let standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
             if *standing > 0 {
-                self.wanted.notify_one();
+                self.bell.rung.notify_one();
             }
         }
         Turn { crew: self, long }
@@ -84,10 +100,11 @@ impl Crew {
         if self.readers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, leave).is_err() {
             return;
         }
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing += 1;
         while self.readers.load(Ordering::Acquire) > 0 && !is_over(self.device.as_fd()) {
-            let waited = self.wanted.wait_timeout(standing, STAND_BY).unwrap_or_else(PoisonError::into_inner);
+            let waited =
+                self.bell.rung.wait_timeout(standing, STAND_BY).unwrap_or_else(PoisonError::into_inner);
             standing = waited.0;
             if waited.1.timed_out() && is_left_lying(self.device.as_fd()) {
                 break; // those who should read are held up by what nobody expected to take long
@@ -127,6 +144,9 @@ impl Crew {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let crew = self.crew;
+        AT_END.with(|at_end| {
+            at_end.get_or_init(|| AtEnd(Arc::clone(&crew.bell)));
+        });
         if self.long {
             crew.readers.fetch_add(1, Ordering::AcqRel);
         }
@@ -168,7 +188,6 @@ fn is_over(device: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn crew(threads: usize) -> (Arc<Crew>, OwnedFd) {
         let (read, write) = rustix::pipe::pipe().unwrap();

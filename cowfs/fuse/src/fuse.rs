@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +54,8 @@ pub struct Adapter {
     xattrs: bool,
     /// Whether the kernel leaves the umask to us.
     masks: bool,
+    /// The file that has lost its capabilities last.
+    stripped: AtomicU64,
     /// Set once there is a session.
     notifier: Arc<OnceLock<Notifier>>,
 }
@@ -67,7 +70,16 @@ impl Adapter {
     pub fn new(fs: CowFs, xattrs: bool, serving: &Serving, crew: Crew) -> Self {
         let wanted = init::Wanted { acl: serving.acl && xattrs, writeback: serving.writeback };
         let ttl = serving.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
-        Self { fs, crew, wanted, ttl, xattrs, masks: false, notifier: Arc::default() }
+        Self {
+            fs,
+            crew,
+            wanted,
+            ttl,
+            xattrs,
+            masks: false,
+            stripped: AtomicU64::new(0),
+            notifier: Arc::default(),
+        }
     }
 
     /// Where the session's notifier is to be put.
@@ -128,6 +140,8 @@ impl Filesystem for Adapter {
         let chown = uid.is_some() || gid.is_some();
         // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
         let of_nothing = mode.is_none() && size.is_none() && atime.is_none() && mtime.is_none();
+        // The same comes before a write to a file with capabilities by somebody who keeps set-user-id; then they have just been removed.
+        let of_nothing = of_nothing && self.stripped.swap(0, Ordering::Relaxed) != ino.0;
         let kill_privileges = chown || of_nothing || (size.is_some() && req.uid() != 0);
         let change = Change {
             mode,
@@ -404,7 +418,11 @@ impl Filesystem for Adapter {
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
-        reply::empty(reply, self.fs.removexattr(ino.0, name.as_bytes()));
+        let removed = self.fs.removexattr(ino.0, name.as_bytes());
+        if removed.is_ok() && name == "security.capability" {
+            self.stripped.store(ino.0, Ordering::Relaxed);
+        }
+        reply::empty(reply, removed);
     }
 
     /// The kernel checks permissions itself.

@@ -11,6 +11,7 @@ use crate::at::At;
 use crate::table::{LayerNo, Place, UPPER};
 use crate::types::{Attr, Change, Ino, StatFs, TimeChange};
 
+const CAPABILITY: &std::ffi::CStr = c"security.capability";
 const UTIME_NOW: i64 = 0x3fff_ffff;
 const UTIME_OMIT: i64 = 0x3fff_fffe;
 
@@ -160,10 +161,10 @@ pub(super) fn kill_privileges(at: &At) -> Result<(), Errno> {
     if left != mode {
         at.chmod(left)?;
     }
-    match at.remove_xattr(c"security.capability") {
+    match at.remove_xattr(CAPABILITY) {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         // Without the right to set them there is an error even if there are none.
-        Err(Errno::PERM) if at.xattr(c"security.capability")?.is_none() => Ok(()),
+        Err(Errno::PERM) if at.xattr(CAPABILITY)?.is_none() => Ok(()),
         Err(e) => Err(e),
     }
 }

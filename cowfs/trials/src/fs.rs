@@ -122,6 +122,11 @@ impl<'a> Fs<'a> {
         self.mounted = Some(self.layers.mount(engine, self.manner));
     }
 
+    /// Kills the server (SIGKILL); the dead mount stays.
+    pub fn kill_server(&mut self) {
+        self.mounted.as_mut().expect("it is mounted between calls").kill_server();
+    }
+
     /// Kills the server (SIGKILL) and takes the dead mount away.
     pub fn kill(&mut self) {
         self.mounted.take().expect("it is mounted between calls").kill();

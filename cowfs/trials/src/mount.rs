@@ -206,11 +206,17 @@ impl Mounted {
         }
     }
 
-    /// Kills its server (SIGKILL) and takes the dead mount away.
-    pub fn kill(mut self) {
-        let mut server = self.server.take().expect("the kernel cannot be killed");
+    /// Kills its server (SIGKILL). The dead mount stays.
+    pub fn kill_server(&mut self) {
+        let server = self.server.as_mut().expect("the kernel cannot be killed");
         server.kill().unwrap();
         server.wait().unwrap();
+    }
+
+    /// Kills its server (SIGKILL) and takes the dead mount away.
+    pub fn kill(mut self) {
+        self.kill_server();
+        self.server = None;
         rustix::mount::unmount(&self.at, UnmountFlags::DETACH).unwrap();
     }
 

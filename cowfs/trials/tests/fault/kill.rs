@@ -122,8 +122,9 @@ fn the_server_is_killed_and_each_file_is_whole() {
                     std::thread::sleep(Duration::from_micros(50));
                 }
                 std::thread::sleep(pause);
-                fs.kill();
+                fs.kill_server();
             });
+            fs.kill();
             let finished = done.load(Ordering::SeqCst);
             println!("round {round}: killed after {at} steps and {pause:?}, {finished} were done");
             fs.remount();
