@@ -66,6 +66,8 @@ pub struct CowFs {
     index: Mutex<HashMap<Ino, Arc<[u8]>>>,
     /// Copies whose origin could not be noted.
     aliases: Aliases,
+    /// The name that was last looked up in vain, which whoever asked is about to make.
+    missing: Mutex<Option<(Ino, CString)>>,
     /// Positions in directories whose file system has longer ones than fit.
     positions: readdir::Positions,
 }

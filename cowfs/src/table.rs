@@ -49,6 +49,8 @@ pub(crate) struct Dir {
     pub(crate) impure: Option<bool>,
     /// What its upper directory says of where its lower parts are: a path in what the lower layers show together, or a name beside it.
     pub(crate) redirect: Option<Arc<[u8]>>,
+    /// Which of the layers below 64 are known to have no whiteout of aufs in it, and how often it was asked of the others.
+    pub(crate) plain: (u64, u8),
     /// Whether its upper directory has a default ACL, once that is known.
     pub(crate) default_acl: Option<bool>,
     children: u32,
@@ -56,7 +58,7 @@ pub(crate) struct Dir {
 
 impl Dir {
     fn new(reals: Reals, redirect: Option<Arc<[u8]>>) -> Self {
-        Self { reals, impure: None, redirect, default_acl: None, children: 0 }
+        Self { reals, impure: None, redirect, plain: (0, 0), default_acl: None, children: 0 }
     }
 }
 

@@ -100,7 +100,8 @@ impl CowFs {
 
     /// EEXIST if a lower layer has a name; of the upper, making it says so.
     pub(super) fn check_free(&self, parent: Ino, name: &CStr) -> Result<(), Errno> {
-        if self.reals(parent)?.len() > 1 && self.find(parent, name)?.is_some() {
+        let asked = self.missing().take().is_some_and(|(dir, missing)| dir == parent && *missing == *name);
+        if !asked && self.reals(parent)?.len() > 1 && self.find(parent, name)?.is_some() {
             return Err(Errno::EXIST);
         }
         Ok(())

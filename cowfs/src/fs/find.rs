@@ -77,10 +77,15 @@ impl CowFs {
     /// Finds a name. `Ok(None)`: there is none. An answer adds one lookup to the inode, to be given back by [`Self::forget`].
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
         let name = name_of(name)?;
-        match self.find(parent, &name)? {
-            Some(hit) => self.enter(parent, &name, &hit, 1).map(Some),
-            None => Ok(None),
+        if let Some(hit) = self.find(parent, &name)? {
+            return self.enter(parent, &name, &hit, 1).map(Some);
         }
+        *self.missing() = Some((parent, name));
+        Ok(None)
+    }
+
+    pub(super) fn missing(&self) -> std::sync::MutexGuard<'_, Option<(Ino, CString)>> {
+        self.missing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Notes a found name in the table, with so many lookups, and answers its attributes.

@@ -59,6 +59,7 @@ impl CowFs {
             work,
             index: Mutex::new(HashMap::new()),
             aliases: Aliases::default(),
+            missing: Mutex::new(None),
             positions: super::readdir::Positions::default(),
         };
         fs.load_index();

@@ -4,6 +4,7 @@
 //! there (`d_off`). A name is hidden if a layer above has it; small directories above are read whole for that, in large ones each name is
 //! asked for.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -67,8 +68,8 @@ impl Positions {
 struct Above {
     dir: Fd,
     layer: LayerNo,
-    /// All its names, if they are few.
-    names: Option<HashSet<Vec<u8>>>,
+    /// All its names, if they are few; not set until they are asked for.
+    names: OnceCell<Option<HashSet<Vec<u8>>>>,
 }
 
 /// An entry of a layer that is to be shown.
@@ -138,16 +139,13 @@ impl CowFs {
                 if real.layer > layer {
                     cookie = 0;
                 }
-                for higher in &mut above {
-                    higher.read_if_small(self)?;
-                }
                 let read = Reading { ino, real, at, dir: &dir, cookie };
                 if !self.entries_of::<BUF>(&read, &above, show)? {
                     return Ok(());
                 }
             }
             if at + 1 < reals.len() {
-                above.push(Above { dir, layer: real.layer, names: None });
+                above.push(Above { dir, layer: real.layer, names: OnceCell::new() });
             }
         }
         Ok(())
@@ -257,10 +255,7 @@ struct Reading<'a> {
 
 impl Above {
     /// Reads the names, if one call of getdents64(2) and the end suffice.
-    fn read_if_small(&mut self, fs: &CowFs) -> Result<(), Errno> {
-        if self.names.is_some() {
-            return Ok(());
-        }
+    fn read_if_small(&self, fs: &CowFs) -> Result<Option<HashSet<Vec<u8>>>, Errno> {
         let own = fs.open_child_dir(&self.dir, c".")?;
         let mut buf = [MaybeUninit::<u8>::uninit(); 16384];
         let mut dir = RawDir::new(&own, &mut buf);
@@ -271,15 +266,17 @@ impl Above {
             names
                 .insert(name.strip_prefix(if fs.aufs { &b".wh."[..] } else { b"" }).unwrap_or(name).to_vec());
             if dir.is_buffer_empty() && names.len() > 256 {
-                return Ok(());
+                return Ok(None);
             }
         }
-        self.names = Some(names);
-        Ok(())
+        Ok(Some(names))
     }
 
     fn has(&self, fs: &CowFs, name: &CStr) -> Result<bool, Errno> {
-        if let Some(names) = &self.names {
+        if self.names.get().is_none() {
+            let _ = self.names.set(self.read_if_small(fs)?);
+        }
+        if let Some(Some(names)) = self.names.get() {
             return Ok(names.contains(name.to_bytes()));
         }
         debug_assert!(usize::from(self.layer) < fs.layers.len());

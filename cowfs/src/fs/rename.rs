@@ -89,6 +89,7 @@ impl CowFs {
         if self.is_aufs(&new) {
             return Err(Errno::INVAL);
         }
+        *self.missing() = None;
         let source = self.find(from.0, &old)?.ok_or(Errno::NOENT)?;
         let mut target = self.find(to.0, &new)?;
         check_kinds(&source, target.as_ref(), mode)?;
