@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_micros(20);
 const ALONE: Duration = Duration::from_micros(6);
 
 /// How often those who stand by look whether the mount is still there and requests are being read.
-const STAND_BY: Duration = Duration::from_millis(500);
+const STAND_BY: Duration = Duration::from_secs(2);
 
 /// The threads of one mount.
 #[derive(Debug)]
