@@ -2,7 +2,7 @@
 //! them, whatever order it forgets them in.
 
 /// Items of a chunk.
-const PER: usize = 1024;
+const PER: usize = 4096;
 
 /// Items of `width` values of `T` each, named by a number.
 #[derive(Debug)]

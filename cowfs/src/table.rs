@@ -460,3 +460,49 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reals() -> Reals {
+        Arc::from([Real { layer: UPPER, path: None }])
+    }
+
+    fn found(ino: Ino, parent: Ino, name: &[u8], directory: bool) -> Found<'_> {
+        let reals = directory.then(reals);
+        Found { ino, parent, name, layer: 1, reals, redirect: None, linked: false, index: None, data: None }
+    }
+
+    #[test]
+    fn what_stays_is_the_same_after_the_rest_has_gone() {
+        let mut table = Table::new(reals());
+        let name = |n: u64| format!("name-{n}").into_bytes();
+        for dir in 0..50 {
+            table.found(&found(1000 + dir, ROOT, &name(dir), true), 1).unwrap();
+            for n in 0..1000 {
+                let ino = 10_000 + dir * 1000 + n;
+                table.found(&found(ino, 1000 + dir, &name(n), false), 1).unwrap();
+            }
+        }
+        table.linked(10_000, 1001, b"other", 1).unwrap();
+        let mut gone = Gone::default();
+        for ino in (10_000..60_000).filter(|i| i % 1000 != 0) {
+            table.forget(ino, 1, &mut gone);
+        }
+        assert!(gone.trim, "there was much to give back");
+        assert_eq!(table.len(), 1 + 50 + 50);
+        for dir in 0..50 {
+            let all = table.all_names(10_000 + dir * 1000);
+            assert_eq!(all[0], (1000 + dir, name(0)));
+            assert_eq!(all.len(), if dir == 0 { 2 } else { 1 });
+            table.forget(1000 + dir, 1, &mut gone);
+        }
+        assert_eq!(table.len(), 101, "a directory stays for what is in it");
+        table.forget(10_000, 2, &mut gone);
+        for dir in 1..50 {
+            table.forget(10_000 + dir * 1000, 1, &mut gone);
+        }
+        assert_eq!(table.len(), 1, "only the root is left");
+    }
+}

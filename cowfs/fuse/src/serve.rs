@@ -56,6 +56,7 @@ pub enum ServeError {
 /// Mounts and serves. In the background (the default) it comes back in the calling process when the mount can be used, and in the new
 /// one when the mount has ended.
 pub fn run(mut options: Options) -> anyhow::Result<()> {
+    davit_sys::resident::keep_heap_together();
     log_to_stderr(options.debug);
     resolve(&mut options)?;
     let ready = if options.foreground {

@@ -123,7 +123,7 @@ fn a_containers_life(rootless: bool) {
     let podman = Podman::cowfs(rootless);
     podman.sh("podman load -q -i /run/busybox.tar").ok();
     podman
-        .sh("podman run -d --name c busybox:1 sh -c 'echo here > /written; rm /etc/passwd; sleep 1000'")
+        .sh("podman run -d --name c busybox:1 sh -c 'echo here > /written; mkfifo /pipe; rm /etc/passwd; sleep 1000'")
         .ok();
     podman
         .sh("podman exec c sh -c 'until test ! -e /etc/passwd; do sleep 0.1; done; cat /written'")
@@ -137,7 +137,7 @@ fn a_containers_life(rootless: bool) {
     podman.sh("podman cp c:/written - | tar -xO").ok().prints("here");
     podman.sh("podman diff c").ok().says("A /written").says("D /etc/passwd");
     podman.sh("podman commit -q c committed").ok();
-    podman.sh("podman run --rm committed sh -c 'cat /written; test ! -e /etc/passwd'").ok().prints("here");
+    podman.sh("podman run --rm committed sh -c 'cat /written; test ! -e /etc/passwd && mv /pipe /moved && test -p /moved'").ok().prints("here");
     podman.sh("podman stop -t 0 c && podman start c && podman exec c cat /written").ok().says("here");
     podman.sh("podman rm -f -t 0 c").ok();
     podman.sh("podman rmi committed").ok();

@@ -1,7 +1,16 @@
 //! Inodes that the kernel forgets.
 
-use super::{DIRECTORY, Gone, OPEN, Table, hash};
+use std::collections::HashMap;
+
+use hashbrown::HashTable;
+
+use super::{DIRECTORY, Gone, Node, OPEN, Table, hash};
+use crate::names::Names;
+use crate::slab::Slab;
 use crate::types::Ino;
+
+/// Nodes below which there is not much to give back.
+const WORTH_IT: usize = 16 * 1024;
 
 impl Table {
     /// Gives back lookups.
@@ -14,18 +23,38 @@ impl Table {
         node.lookups = u32::try_from(u64::from(node.lookups).saturating_sub(lookups)).unwrap_or(u32::MAX);
         self.remove_if_unused(slot, gone);
         gone.inos.append(&mut self.strays);
-        if self.peak > 64 * 1024 && self.nodes.len() * 4 < self.peak {
+        if self.peak > WORTH_IT && self.nodes.len() * 8 < self.peak {
+            self.compact();
             self.peak = self.nodes.len();
-            self.give_back();
             gone.trim = true;
         }
     }
 
-    fn give_back(&mut self) {
-        let nodes = &self.nodes;
-        self.by_ino.shrink_to(0, |s| hash(nodes.get(*s)[0].ino));
-        self.dirs.shrink_to_fit();
-        self.special.shrink_to_fit();
+    /// Moves the nodes together, so that those which stay do not each keep a chunk of those that went.
+    fn compact(&mut self) {
+        let mut nodes = Slab::new(1);
+        let mut names = Names::new();
+        let moved: HashMap<u32, u32> = self.by_ino.iter().map(|old| (*old, nodes.insert())).collect();
+        for (old, new) in &moved {
+            let node = *self.node(*old);
+            let name = names.insert(self.names.get(node.name));
+            nodes.get_mut(*new)[0] = Node { name, parent: moved[&node.parent], ..node };
+        }
+        self.dirs = self.dirs.drain().map(|(slot, dir)| (moved[&slot], dir)).collect();
+        let mut special = HashMap::new();
+        for (slot, mut one) in self.special.drain() {
+            for (parent, name) in &mut one.others {
+                (*parent, *name) = (moved[parent], names.insert(self.names.get(*name)));
+            }
+            special.insert(moved[&slot], one);
+        }
+        self.special = special;
+        let mut by_ino = HashTable::with_capacity(moved.len());
+        for new in moved.values() {
+            by_ino.insert_unique(hash(nodes.get(*new)[0].ino), *new, |s| hash(nodes.get(*s)[0].ino));
+        }
+        (self.by_ino, self.root) = (by_ino, moved[&self.root]);
+        (self.nodes, self.names) = (nodes, names);
     }
 
     fn remove_if_unused(&mut self, slot: u32, gone: &mut Gone) {

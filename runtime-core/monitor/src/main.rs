@@ -1,7 +1,8 @@
 //! davit-monitor: one small process a container. It owns the container's mounts, streams, log and exit record, and outlives every daemon.
 //!
 //! Started by runtimed as `davit-monitor RUN_DIR`; what it speaks is in docs/semantics/monitor-protocol.md. One thread, one epoll loop, no
-//! blocking call but those that the kernel answers at once (and one fsync at the very end).
+//! blocking call but those that the kernel answers at once (and one fsync at the very end). Unmounting a root that a program serves may take
+//! long: a thread that exists for nothing else waits for that. Mounting one is waited for, because nothing runs yet.
 
 mod clock;
 mod conn;

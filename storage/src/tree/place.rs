@@ -26,6 +26,9 @@ use super::{TreeError, io_error};
 use crate::snapshot::driver::Mount;
 use crate::snapshot::mounted;
 
+/// What statfs(2) says of a mount that a program serves.
+const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+
 /// A process of a container, named so that a recycled pid is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -181,14 +184,18 @@ impl Tree {
         }
     }
 
-    /// The root of a running container whose root is served, without what else is mounted in it. None: it does not run (any more).
+    /// The root of a running container whose root is served, without what else is mounted in it. None: it does not run (any more), or its
+    /// root is a mount of the kernel's own. What it has is looked at: another driver may be in use since it was started.
     fn served_to_a_process(&self) -> Result<Option<OwnedFd>, TreeError> {
-        let served = self.mounts.first().is_some_and(|m| served::is_served(&m.kind));
-        let Some(process) = self.process.filter(|_| served) else { return Ok(None) };
-        match reference_of(process).and_then(|r| r.own_root()) {
-            Ok(root) => Ok(Some(root)),
+        let Some(process) = self.process else { return Ok(None) };
+        let found = reference_of(process).and_then(|process| {
+            let root = process.root()?;
+            let served = rustix::fs::fstatfs(&root).is_ok_and(|s| s.f_type == FUSE_SUPER_MAGIC);
+            if served { process.own_root().map(Some) } else { Ok(None) }
+        });
+        match found {
             Err(davit_sys::process::ProcessError::Gone(_)) => Ok(None),
-            Err(e) => Err(e.into()),
+            other => Ok(other?),
         }
     }
 
