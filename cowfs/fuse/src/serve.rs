@@ -82,6 +82,7 @@ fn serve(mut options: Options, mut ready: Ready) -> Result<(), ServeError> {
     let xattrs = options.config.xattrs;
     let fs = CowFs::open(&options.config)?;
     let device = place.mount(&options.mount)?;
+    make_room(&device, options.config.max_open);
     let begun = begin(fs, xattrs, device, &options.serving, options.mount.access);
     let session = match begun {
         Ok(session) => session,
@@ -153,7 +154,31 @@ fn descriptors() -> usize {
     (now / 4).clamp(16, 4096) as usize
 }
 
+/// Makes the table of descriptors as big as it will become. Once there are threads, the kernel waits for all CPUs whenever it grows that
+/// table (expand_fdtable in fs/file.c): some 10 ms each after 256, 512, 1024 and 2048 files.
+fn make_room(any: &OwnedFd, max_open: usize) {
+    // Those of the connection, the layers and directories that are being read come on top.
+    let last = i32::try_from(max_open + 256).unwrap_or(i32::MAX);
+    if let Err(e) = rustix::io::fcntl_dupfd_cloexec(any, last) {
+        tracing::debug!(error = %e, "the table of descriptors grows later");
+    }
+}
+
 fn log_to_stderr(debug: bool) {
     let level = if debug { tracing::Level::TRACE } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_descriptors_has_room_for_all() {
+        let most = descriptors();
+        make_room(&std::fs::File::open("/dev/null").unwrap().into(), most);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|l| l.strip_prefix("FDSize:")).unwrap();
+        assert!(size.trim().parse::<usize>().unwrap() > most + 256, "{size}");
+    }
 }
