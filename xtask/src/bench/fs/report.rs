@@ -224,16 +224,17 @@ impl Table<'_> {
                 );
             }
         }
-        let slower = self.ops.iter().flat_map(|op| {
-            FASTER.iter().filter_map(|(peer, _)| {
+        for (peer, _) in FASTER {
+            let ratios = self.ops.iter().filter_map(|op| {
                 let ratio = self.ratio(&op.name, peer, "cowfs", median)?;
-                (ratio < 1.0).then(|| format!("{} ({:.2} of {peer}'s speed)", op.name, ratio))
-            })
-        });
-        let slower: Vec<String> = slower.collect();
-        if self.engines.iter().any(|e| e == "cowfs") {
-            let list = if slower.is_empty() { "none, met".to_owned() } else { slower.join(", ") };
-            let _ = writeln!(text, "Operations that are slower than on either: {list}.");
+                Some((ratio, format!("{} ({ratio:.2} of its speed)", op.name)))
+            });
+            let ratios: Vec<(f64, String)> = ratios.collect();
+            let slower: Vec<String> = ratios.iter().filter(|r| r.0 < 1.0).map(|r| r.1.clone()).collect();
+            if !ratios.is_empty() {
+                let list = if slower.is_empty() { "none, met".to_owned() } else { slower.join(", ") };
+                let _ = writeln!(text, "Slower than on fuse-overlayfs {peer}: {list}.");
+            }
         }
     }
 }
