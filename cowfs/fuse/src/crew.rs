@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Threads that wait for requests.
+/// Threads that wait for requests, where there is more than one CPU.
 const READERS: usize = 2;
 
 /// How long a thread looks before it sleeps: about what waking it from there takes.
@@ -25,13 +25,15 @@ const PATIENCE: Duration = Duration::from_micros(20);
 const ALONE: Duration = Duration::from_micros(6);
 
 /// How often those who stand by look whether the mount is still there and requests are being read.
-const STAND_BY: Duration = Duration::from_secs(2);
+const STAND_BY: Duration = Duration::from_secs(10);
 
 /// The threads of one mount.
 #[derive(Debug)]
 pub struct Crew {
     device: OwnedFd,
     looks: bool,
+    /// How many wait for requests.
+    wanted: usize,
     /// Threads that are not standing by and not in a long operation.
     readers: AtomicUsize,
     bell: Arc<Bell>,
@@ -70,9 +72,15 @@ pub struct Turn<'a> {
 impl Crew {
     /// `threads` threads that read requests from `device`. `looks`: whether they look before they sleep.
     pub fn new(device: OwnedFd, threads: usize, looks: bool) -> Self {
+        let alone = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
+        Self::waiting(device, threads, looks && !alone, if alone { 1 } else { READERS })
+    }
+
+    fn waiting(device: OwnedFd, threads: usize, looks: bool, wanted: usize) -> Self {
         Self {
             device,
-            looks: looks && std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
+            looks,
+            wanted,
             readers: AtomicUsize::new(threads),
             bell: Arc::default(),
         }
@@ -96,7 +104,7 @@ impl Crew {
 
     /// Stands by if there are enough without this thread.
     fn stand_by(&self) {
-        let leave = |readers: usize| (readers > READERS).then(|| readers - 1);
+        let leave = |readers: usize| (readers > self.wanted).then(|| readers - 1);
         if self.readers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, leave).is_err() {
             return;
         }
@@ -150,7 +158,7 @@ impl Drop for Turn<'_> {
         if self.long {
             crew.readers.fetch_add(1, Ordering::AcqRel);
         }
-        if crew.readers.load(Ordering::Relaxed) > READERS {
+        if crew.readers.load(Ordering::Relaxed) > crew.wanted {
             crew.stand_by();
         }
         if crew.looks {
@@ -191,7 +199,7 @@ mod tests {
 
     fn crew(threads: usize) -> (Arc<Crew>, OwnedFd) {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        (Arc::new(Crew::new(read, threads, false)), write)
+        (Arc::new(Crew::waiting(read, threads, false, READERS)), write)
     }
 
     #[test]
