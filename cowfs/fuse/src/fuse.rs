@@ -142,6 +142,16 @@ impl Filesystem for Adapter {
         let of_nothing = mode.is_none() && size.is_none() && atime.is_none() && mtime.is_none();
         // The same comes before a write to a file with capabilities by somebody who keeps set-user-id; then they have just been removed.
         let of_nothing = of_nothing && self.stripped.swap(0, Ordering::Relaxed) != ino.0;
+        if of_nothing && !chown && req.uid() != 0 {
+            // Only the owner may; others are refused, as chown(2) refuses them, where there is something to take away.
+            match self.fs.getattr(ino.0) {
+                Ok(attr) if attr.uid == req.uid() => {}
+                Ok(attr) if attr.mode & 0o4000 != 0 || attr.mode & 0o2010 == 0o2010 => {
+                    return reply.error(Errno::EPERM);
+                }
+                other => return reply::attr(reply, &self.ttl, other),
+            }
+        }
         let kill_privileges = chown || of_nothing || (size.is_some() && req.uid() != 0);
         let change = Change {
             mode,

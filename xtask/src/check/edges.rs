@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-cowfs", &["davit-sys"]),
     ("davit-cowfs-fuse", &["davit-cowfs", "davit-sys", "davit-tests"]),
     ("davit-fs-ops", &["davit-sys"]),
-    ("davit-cowfs-trials", &["davit-sys", "davit-tests"]),
+    ("davit-cowfs-trials", &["davit-cowfs", "davit-sys", "davit-tests"]),
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs"]),
     ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit"]),
     ("davit-runtime-core", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-wire"]),
