@@ -18,6 +18,7 @@ impl CowFs {
         if let Some(fd) = self.fds.get(Key::File(ino), write) {
             return Ok(fd);
         }
+        let mut patience = super::PATIENCE;
         loop {
             let (place, data) = {
                 let table = self.table();
@@ -26,6 +27,12 @@ impl CowFs {
             let fd = match self.open_file(&place, data, write) {
                 // Renamed or copied up between the two: look again.
                 Err(Errno::NOENT | Errno::STALE) if self.moved(ino, &place) => continue,
+                // It is being removed, and the table is not told yet: this read does not hold the inode's lock.
+                Err(Errno::NOENT | Errno::STALE) if patience > 0 => {
+                    patience -= 1;
+                    std::thread::sleep(std::time::Duration::from_micros(50));
+                    continue;
+                }
                 other => other?,
             };
             if !matches!(place, Place::Orphan { .. }) {

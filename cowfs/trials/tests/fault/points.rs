@@ -54,7 +54,7 @@ fn die_at(host: &Host, point: &str, n: usize) -> bool {
     let plain = host.dir("plain");
     layer::copy(&host.path("lower"), &plain);
     // A crash may leave the count of a file's names too high, as overlayfs's does: it is never removed too early.
-    let loose = Leeway { links: BTreeSet::from([linked(&plain)]), late: false };
+    let loose = Leeway { links: BTreeSet::from([linked(&plain)]), ..Leeway::default() };
     let layers = Layers::new(host, "fs", &[host.path("lower")]);
     layer::attributes(&plain, layers.upper(), &davit_cowfs_trials::act::lstat(&plain).unwrap());
     let wanted = format!("{point}:{n}");
