@@ -1,28 +1,20 @@
 //! The serving threads: how many wait for requests, and how they wait.
 //!
 //! What a request costs is the change from the client to a thread here and back, not the work between: 9 us where both share a CPU, some
-//! 50 us where each wakes the other on another CPU that has gone idle. So
-//! - at most [`READERS`] threads wait for requests; the kernel hands requests to those that wait in turn, and each further thread is another
-//!   one to wake up. The others stand by for when those are in operations that may wait for a disk;
-//! - a thread looks for the next request a moment before it sleeps, letting others run meanwhile. Where others do run, or where nothing
-//!   comes, it leaves that for a while: then it would only take their time.
+//! 50 us where each wakes the other on another CPU that has gone idle. The kernel hands requests in turn to the threads that wait for one, so each further
+//! thread is another one to wake up, with colder caches; with a single one, on an idle machine, the client and it chase each other from CPU to CPU. So
+//! two wait ([`READERS`]; one where there is one CPU), and the others stand by for when those are in operations that may wait for a disk.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Threads that wait for requests, where there is more than one CPU.
 const READERS: usize = 2;
-
-/// How long a thread looks before it sleeps: about what waking it from there takes.
-const PATIENCE: Duration = Duration::from_micros(20);
-
-/// Letting others run takes less than this where there is nobody.
-const ALONE: Duration = Duration::from_micros(6);
 
 /// How often those who stand by look whether the mount is still there and requests are being read.
 const STAND_BY: Duration = Duration::from_secs(10);
@@ -31,7 +23,6 @@ const STAND_BY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Crew {
     device: OwnedFd,
-    looks: bool,
     /// How many wait for requests.
     wanted: usize,
     /// Threads that are not standing by and not in a long operation.
@@ -57,8 +48,6 @@ impl Drop for AtEnd {
 }
 
 thread_local! {
-    /// Requests to go without a look, and how many it was last time.
-    static MUTED: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
     static AT_END: OnceCell<AtEnd> = const { OnceCell::new() };
 }
 
@@ -70,20 +59,14 @@ pub struct Turn<'a> {
 }
 
 impl Crew {
-    /// `threads` threads that read requests from `device`. `looks`: whether they look before they sleep.
-    pub fn new(device: OwnedFd, threads: usize, looks: bool) -> Self {
+    /// `threads` threads that read requests from `device`.
+    pub fn new(device: OwnedFd, threads: usize) -> Self {
         let alone = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
-        Self::waiting(device, threads, looks && !alone, if alone { 1 } else { READERS })
+        Self::waiting(device, threads, if alone { 1 } else { READERS })
     }
 
-    fn waiting(device: OwnedFd, threads: usize, looks: bool, wanted: usize) -> Self {
-        Self {
-            device,
-            looks,
-            wanted,
-            readers: AtomicUsize::new(threads),
-            bell: Arc::default(),
-        }
+    fn waiting(device: OwnedFd, threads: usize, wanted: usize) -> Self {
+        Self { device, wanted, readers: AtomicUsize::new(threads), bell: Arc::default() }
     }
 
     /// Begins a request.
@@ -122,31 +105,6 @@ impl Crew {
         drop(standing);
         self.readers.fetch_add(1, Ordering::AcqRel);
     }
-
-    /// Looks for the next request for a moment.
-    fn look(&self) {
-        let (left, last) = MUTED.get();
-        if left > 0 {
-            MUTED.set((left - 1, last));
-            return;
-        }
-        let begun = Instant::now();
-        let mut before = begun;
-        loop {
-            if is_ready(self.device.as_fd()) {
-                MUTED.set((0, 0));
-                return;
-            }
-            std::thread::yield_now();
-            let now = Instant::now();
-            if now - before > ALONE || now - begun > PATIENCE {
-                let next = (last * 2).clamp(8, 4096);
-                MUTED.set((next, next));
-                return;
-            }
-            before = now;
-        }
-    }
 }
 
 impl Drop for Turn<'_> {
@@ -161,9 +119,6 @@ impl Drop for Turn<'_> {
         if crew.readers.load(Ordering::Relaxed) > crew.wanted {
             crew.stand_by();
         }
-        if crew.looks {
-            crew.look();
-        }
     }
 }
 
@@ -173,10 +128,6 @@ fn events(device: BorrowedFd<'_>) -> PollFlags {
         Ok(_) => fds[0].revents(),
         Err(_) => PollFlags::empty(),
     }
-}
-
-fn is_ready(device: BorrowedFd<'_>) -> bool {
-    !events(device).is_empty()
 }
 
 /// A request has been waiting for a while.
@@ -199,7 +150,7 @@ mod tests {
 
     fn crew(threads: usize) -> (Arc<Crew>, OwnedFd) {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        (Arc::new(Crew::waiting(read, threads, false, READERS)), write)
+        (Arc::new(Crew::waiting(read, threads, READERS)), write)
     }
 
     #[test]

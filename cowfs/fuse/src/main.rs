@@ -32,7 +32,6 @@ Shows directories, one over the other, as one tree. What is changed goes to the 
     writeback=0|1         whether the kernel collects writes (0)
     timeout=SECONDS       how long the kernel may keep names and attributes (for ever)
     threaded=0|1, max_threads=N, clone_fd
-    busy_poll=0|1         whether threads look for the next request a moment before they sleep (1)
   mount:
     ro, nodev, nosuid, noexec, noatime, ..., allow_other, allow_root, fsname=NAME, subtype=NAME, context=LABEL,
     auto_unmount          unmounts when the process dies

@@ -64,13 +64,11 @@ pub struct Serving {
     pub workers: Option<usize>,
     /// Whether each thread has a descriptor of its own.
     pub clone_fd: bool,
-    /// Whether threads look for the next request a moment before they sleep.
-    pub busy_poll: bool,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { timeout: None, writeback: false, acl: true, workers: None, clone_fd: false, busy_poll: true }
+        Self { timeout: None, writeback: false, acl: true, workers: None, clone_fd: false }
     }
 }
 

@@ -113,7 +113,7 @@ fn begin(
     config.n_threads = Some(threads);
     config.clone_fd = serving.clone_fd;
     let acl = if access == Access::OwnerAndRoot { SessionACL::RootAndOwner } else { SessionACL::All };
-    let crew = Crew::new(device.try_clone()?, threads, serving.busy_poll);
+    let crew = Crew::new(device.try_clone()?, threads);
     let adapter = Adapter::new(fs, xattrs, serving, crew);
     let notifier = adapter.notifier();
     let session = Session::from_fd(adapter, device, acl, config)?;

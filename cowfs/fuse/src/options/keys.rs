@@ -124,7 +124,6 @@ impl Line {
             "threaded" => self.serving.workers = if switch(key, value)? { None } else { Some(1) },
             "max_threads" => self.serving.workers = Some(threads(key, value)?),
             "clone_fd" => self.serving.clone_fd = switch(key, value)?,
-            "busy_poll" => self.serving.busy_poll = switch(key, value)?,
             "debug" => self.debug = switch(key, value)?,
             _ => return Ok(false),
         }
