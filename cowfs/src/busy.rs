@@ -17,6 +17,8 @@ pub(crate) struct Busy {
 #[derive(Debug, Default)]
 struct Inner {
     inos: HashSet<Ino>,
+    /// Those whose names are not where the table says, or soon will not be.
+    moving: Vec<Ino>,
     /// Who waits: waking nobody costs a system call too.
     waiting: usize,
 }
@@ -45,6 +47,50 @@ impl Busy {
         }
         inner.inos.extend(inos);
         Turn { busy: self, inos }
+    }
+}
+
+/// Inodes whose names change, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Moving<'a> {
+    busy: &'a Busy,
+    inos: [Ino; 2],
+}
+
+impl Busy {
+    /// Marks inodes from before a change of their names on the disk until after it is in the table. The caller has their turn.
+    pub(crate) fn moving(&self, inos: [Ino; 2]) -> Moving<'_> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).moving.extend(inos);
+        Moving { busy: self, inos }
+    }
+
+    /// Waits while the names of an inode change. Answers whether they did: what one of them led to just now may have been another file.
+    pub(crate) fn has_moved(&self, ino: Ino) -> bool {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moved = false;
+        while inner.moving.contains(&ino) {
+            moved = true;
+            inner.waiting += 1;
+            inner = self.freed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.waiting -= 1;
+        }
+        moved
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.busy.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for ino in &self.inos {
+            if let Some(at) = inner.moving.iter().position(|i| i == ino) {
+                inner.moving.swap_remove(at);
+            }
+        }
+        let waiting = inner.waiting > 0;
+        drop(inner);
+        if waiting {
+            self.busy.freed.notify_all();
+        }
     }
 }
 

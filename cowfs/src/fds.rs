@@ -60,9 +60,9 @@ impl Fds {
         Some(Arc::clone(&entry.fd))
     }
 
-    /// Keeps a descriptor. What it displaces is closed after the lock is released.
-    pub(crate) fn put(&self, key: Key, fd: Fd, writable: bool) {
-        let _closed_unlocked = {
+    /// Keeps a descriptor. Answers the one that it displaces, to be closed when no lock is held.
+    pub(crate) fn put(&self, key: Key, fd: Fd, writable: bool) -> Option<Fd> {
+        let displaced = {
             let mut clock = self.lock();
             let entry = Entry { key, fd, writable, used: true };
             if let Some(at) = clock.at.get(&key).copied() {
@@ -80,6 +80,7 @@ impl Fds {
                 Some(old)
             }
         };
+        displaced.map(|entry| entry.fd)
     }
 
     /// Closes what is open under these keys.

@@ -36,9 +36,6 @@ mod rename;
 mod shown;
 mod xattrs;
 
-/// How often a name that is not where the table has it is looked for again: a removal or a rename tells the table when it is done.
-const PATIENCE: u32 = 40;
-
 /// Layers shown as one tree, whose changes go to the upper layer.
 ///
 /// Threads may call it at the same time. Operations on one directory's names are expected one at a time, as the kernel's VFS sends
@@ -241,18 +238,12 @@ impl CowFs {
         if self.table().is_dir(ino) {
             return what(&self.locate(ino)?.0);
         }
-        let mut patience = PATIENCE;
         loop {
             let place = self.table().place(ino)?;
             let answer = self.at(&place).and_then(|at| what(&at));
-            if self.moved(ino, &place) {
-                continue;
-            }
-            if patience == 0 || !matches!(answer, Err(Errno::NOENT | Errno::STALE)) {
+            if matches!(place, Place::Orphan { .. }) || !self.moved(ino, &place) {
                 return answer;
             }
-            patience -= 1;
-            std::thread::sleep(std::time::Duration::from_micros(50));
         }
     }
 

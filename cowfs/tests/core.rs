@@ -175,6 +175,41 @@ fn a_file_without_a_name_can_still_be_changed() {
     assert_eq!(std::fs::read_to_string(layers.path("lower0/f")).unwrap(), "lower");
 }
 
+/// Readers hold no lock of the VFS that a rename takes: the name that they are led by may become another file's at any moment.
+#[test]
+fn what_is_read_while_its_name_becomes_another_files_is_its_own() {
+    let layers = Layers::new(&[&[]]);
+    for n in 0..2000 {
+        std::fs::write(layers.path(&format!("upper/old{n}")), "old").unwrap();
+        std::fs::write(layers.path(&format!("upper/new{n}")), "the new one").unwrap();
+    }
+    let fs = layers.open();
+    let read = |ino| {
+        let mut buf = [0; 20];
+        let len = fs.read(ino, 0, &mut buf).unwrap();
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    };
+    for n in 0..2000 {
+        let (old, new) = (format!("old{n}"), format!("new{n}"));
+        let ino = find(&fs, &old).unwrap().unwrap().ino;
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                fs.rename((ROOT, new.as_bytes()), (ROOT, old.as_bytes()), RenameMode::Replace).unwrap();
+            });
+            start.wait();
+            for _ in 0..1 + n % 20 {
+                assert_eq!(fs.getattr(ino).unwrap().size, 3, "{n}");
+            }
+            assert_eq!(read(ino), "old", "{n}");
+        });
+        assert_eq!(read(ino), "old", "{n}, afterwards");
+        fs.forget(ino, 1);
+    }
+    assert_eq!(fs.known(), 1);
+}
+
 #[test]
 fn a_renamed_directory_of_lowers_keeps_what_is_in_it() {
     let layers = Layers::new(&[&[("d/e/top", "1")], &[("d/e/bottom", "2"), ("d/g", "3")]]);
@@ -196,6 +231,22 @@ fn a_renamed_directory_of_lowers_keeps_what_is_in_it() {
     config.redirect = Redirect::Follow;
     let fs = CowFs::open(&config).unwrap();
     assert_eq!(fs.rename((ROOT, b"moved"), (ROOT, b"x"), RenameMode::Replace), Err(Errno::XDEV));
+}
+
+/// As overlayfs does, a path that a redirect names is followed through the redirects that it meets on the way, one after the other.
+#[test]
+fn a_redirect_into_redirected_directories_is_followed() {
+    let layers = Layers::new(&[&[("d/own", "")], &[("a/b/middle", "")], &[("x/c/deep", "")]]);
+    let redirect = |dir: &str, to: &str| {
+        let name = "trusted.overlay.redirect";
+        rustix::fs::setxattr(layers.path(dir), name, to.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    redirect("lower0/d", "/a/b");
+    redirect("lower1/a", "/x");
+    redirect("lower1/a/b", "c");
+    let fs = layers.open();
+    let d = find(&fs, "d").unwrap().unwrap().ino;
+    assert_eq!(names(&fs, d), ["deep", "middle", "own"]);
 }
 
 #[test]

@@ -74,7 +74,12 @@ impl CowFs {
             self.put_in_place(work, &fresh, ino, &place, named.as_ref(), &stat, origin.as_deref())?;
             Ok(copied)
         });
-        placed.map(drop).inspect_err(|_| work.discard(&fresh))
+        placed.map(drop).inspect_err(|_| {
+            if place.layer() != UPPER {
+                self.aliases.forget(&[ino]); // the copy's number becomes another's
+            }
+            work.discard(&fresh);
+        })
     }
 
     /// The origin xattr's value for a lower object, where its file system has handles with inode numbers.

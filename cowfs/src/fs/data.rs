@@ -18,41 +18,36 @@ impl CowFs {
         if let Some(fd) = self.fds.get(Key::File(ino), write) {
             return Ok(fd);
         }
-        let mut patience = super::PATIENCE;
         loop {
             let (place, data) = {
                 let table = self.table();
                 (table.place(ino)?, table.data(ino))
             };
-            let fd = match self.open_file(&place, data, write) {
-                // Renamed or copied up between the two: look again.
-                Err(Errno::NOENT | Errno::STALE) if self.moved(ino, &place) => continue,
-                // It is being removed, and the table is not told yet: this read does not hold the inode's lock.
-                Err(Errno::NOENT | Errno::STALE) if patience > 0 => {
-                    patience -= 1;
-                    std::thread::sleep(std::time::Duration::from_micros(50));
-                    continue;
-                }
-                other => other?,
-            };
-            if !matches!(place, Place::Orphan { .. }) {
-                self.fds.put(Key::File(ino), Arc::clone(&fd), write);
-                let now = {
-                    let mut table = self.table();
-                    table.opened(ino);
-                    table.layer(ino)
-                };
-                if now != Some(place.layer()) {
-                    self.fds.remove([Key::File(ino)]); // copied up meanwhile: this is the old data
-                    continue;
-                }
+            let opened = self.open_file(&place, data, write);
+            if matches!(place, Place::Orphan { .. }) {
+                return opened;
             }
-            return Ok(fd);
+            // Renamed, replaced or copied up between the two: its name has led to another file, or to the old data.
+            if self.moved(ino, &place) {
+                continue;
+            }
+            let fd = opened?;
+            let mut table = self.table();
+            if table.layer(ino) == Some(place.layer()) {
+                table.opened(ino);
+                // With the table held, so that who copies it up next finds it and closes it.
+                let _closed_unlocked = self.fds.put(Key::File(ino), Arc::clone(&fd), write);
+                drop(table);
+                return Ok(fd);
+            }
         }
     }
 
-    /// Whether an inode's file is elsewhere now.
+    /// Whether an inode's file is elsewhere now. Waits while its names change: meanwhile they lead where the table does not say.
     pub(super) fn moved(&self, ino: Ino, before: &Place) -> bool {
+        if self.busy.has_moved(ino) {
+            return true;
+        }
         match (self.table().place(ino), before) {
             (Ok(Place::Named { layer, parent, name }), Place::Named { layer: l, parent: p, name: n }) => {
                 (layer, parent, &name) != (*l, *p, n)

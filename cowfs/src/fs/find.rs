@@ -289,24 +289,26 @@ impl CowFs {
             let mut fd = Arc::clone(&self.layer(layer).root);
             let mut end = false;
             let mut found = true;
-            let mut elsewhere = None;
-            let parts: Vec<Vec<u8>> =
-                path.split(|b| *b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+            let parts: Vec<Vec<u8>> = parts_of(&path);
+            // Where the parts passed so far are in the layers further down.
+            let mut below: Vec<Vec<u8>> = Vec::new();
             for (depth, part) in parts.iter().enumerate() {
                 let name = name_of(part)?;
                 match self.probe(&fd, &name, layer)? {
                     Probe::There(stat) if is_dir(&stat) => {}
                     Probe::Absent => {
                         found = false;
+                        below.extend_from_slice(&parts[depth..]);
                         break;
                     }
                     _ => return Ok(()),
                 }
                 fd = Arc::new(self.open_child_dir(&fd, &name)?);
                 match self.mark(&fd)? {
-                    Mark::Through => {}
+                    Mark::Through => below.push(part.clone()),
                     Mark::Opaque => end = true,
-                    Mark::Redirect(to) => elsewhere = Some(rerouted(&parts, depth, &to)),
+                    Mark::Redirect(to) if to[0] == b'/' => below = parts_of(&to),
+                    Mark::Redirect(to) => below.push(to),
                 }
             }
             if found {
@@ -315,9 +317,7 @@ impl CowFs {
             if end {
                 return Ok(());
             }
-            if let Some(to) = elsewhere {
-                path = to;
-            }
+            path = below.iter().flat_map(|part| [&b"/"[..], part]).flatten().copied().collect();
         }
         Ok(())
     }
@@ -415,22 +415,6 @@ fn below_of(path: Vec<u8>) -> Option<Below> {
     CString::new(path).ok().map(Below::Name)
 }
 
-/// The path in the layers further down, after the directory at `depth` of it said that it was elsewhere there.
-fn rerouted(parts: &[Vec<u8>], depth: usize, to: &[u8]) -> Vec<u8> {
-    let mut path = Vec::new();
-    if to[0] == b'/' {
-        path.extend_from_slice(to);
-    } else {
-        for part in &parts[..depth] {
-            path.push(b'/');
-            path.extend_from_slice(part);
-        }
-        path.push(b'/');
-        path.extend_from_slice(to);
-    }
-    for part in &parts[depth + 1..] {
-        path.push(b'/');
-        path.extend_from_slice(part);
-    }
-    path
+fn parts_of(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|b| *b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect()
 }

@@ -29,6 +29,7 @@ impl CowFs {
         self.count_names(&mut hit)?;
         let orphan = self.keep_if_last(parent, &name, &hit)?;
         let (upper, lower) = self.sides_of(parent, &name, &hit)?;
+        let _marked = self.busy.moving([hit.ino; 2]);
         match (upper, lower) {
             (true, false) => rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty())?,
             (true, true) => work.replace_by_whiteout(&dir, &name)?,
@@ -97,7 +98,7 @@ impl CowFs {
         if !last {
             return Ok(None);
         }
-        if let Some(fd) = self.fds.get(Key::File(hit.ino), hit.layer == UPPER) {
+        if let Some(fd) = self.fds.get(Key::File(hit.ino), self.is_upper(hit.ino)) {
             return Ok(Some(fd));
         }
         let place = self.table().place(hit.ino)?;

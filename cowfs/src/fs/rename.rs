@@ -200,6 +200,7 @@ impl CowFs {
         self.spread_impure(here, there)?;
         self.spread_impure(there, here)?;
         let _moving = Moving::new(self, source.is_dir() || target.is_dir());
+        let _marked = self.busy.moving([source.ino, target.ino]);
         rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, RenameFlags::EXCHANGE)?;
         pass("rename.exchanged");
         let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
@@ -241,6 +242,7 @@ impl CowFs {
         self.spread_impure(here, there)?;
         {
             let _moving = Moving::new(self, source.is_dir());
+            let _marked = self.busy.moving([source.ino, target.map_or(source.ino, |t| t.ino)]);
             pass("rename.marked");
             self.move_in_upper(here, there, source.is_dir())?;
             pass("rename.moved");
