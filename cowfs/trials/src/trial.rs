@@ -63,6 +63,8 @@ pub struct Stage<'a> {
 /// What the layers lie on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ground {
+    /// O_DIRECT has to be aligned to the disk's blocks.
+    pub aligned: bool,
     /// The lowest layer is on a file system of its own.
     pub split: bool,
     /// Inode numbers are given to new files when the old ones are gone, so that they name files only at one moment.
