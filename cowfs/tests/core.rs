@@ -199,7 +199,7 @@ fn what_is_read_while_its_name_becomes_another_files_is_its_own() {
                 fs.rename((ROOT, new.as_bytes()), (ROOT, old.as_bytes()), RenameMode::Replace).unwrap();
             });
             start.wait();
-            for _ in 0..1 + n % 20 {
+            for _ in 0..=(n % 20) {
                 assert_eq!(fs.getattr(ino).unwrap().size, 3, "{n}");
             }
             assert_eq!(read(ino), "old", "{n}");
