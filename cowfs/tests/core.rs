@@ -250,6 +250,22 @@ fn a_redirect_into_redirected_directories_is_followed() {
 }
 
 #[test]
+fn a_broken_file_does_not_hide_the_others() {
+    let layers = Layers::new(&[&[("a", ""), ("c", "")], &[]]);
+    std::fs::File::create(layers.path("lower0/b")).unwrap().set_len(4096).unwrap();
+    let metacopy = "trusted.overlay.metacopy"; // its data is nowhere
+    rustix::fs::setxattr(layers.path("lower0/b"), metacopy, b"", rustix::fs::XattrFlags::empty()).unwrap();
+    let fs = layers.open();
+    let mut seen = BTreeMap::new();
+    fs.readdirplus(ROOT, 0, &mut |entry, attr| {
+        seen.insert(String::from_utf8(entry.name.to_vec()).unwrap(), attr.ino != 0);
+        true
+    })
+    .unwrap();
+    assert_eq!((seen["a"], seen["b"], seen["c"]), (true, false, true));
+}
+
+#[test]
 fn without_an_upper_nothing_changes() {
     let layers = Layers::new(&[&[("f", "x")]]);
     let fs = CowFs::open(&Config::new(vec![layers.path("lower0")])).unwrap();

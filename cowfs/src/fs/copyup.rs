@@ -90,6 +90,7 @@ impl CowFs {
         };
         let handle = handle.ok().filter(|h| origin::ino(h) == Some(stat.st_ino))?;
         let uuid = self.layers[1..].iter().flatten().find(|l| l.dev == stat.st_dev)?.uuid;
+        self.fs_of_uuid(uuid)?;
         origin::encode(&handle, uuid)
     }
 

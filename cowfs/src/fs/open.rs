@@ -84,8 +84,15 @@ impl CowFs {
     pub(super) fn ino_of_origin(&self, value: &[u8]) -> Option<u64> {
         let origin = origin::decode(value)?;
         let number = origin::ino(&origin.handle)?;
-        let lower = self.layers[1..].iter().flatten().find(|l| l.uuid == origin.uuid)?;
-        Some(self.ino(lower.fs, number))
+        Some(self.ino(self.fs_of_uuid(origin.uuid)?, number))
+    }
+
+    /// The one file system of lower layers that has this UUID. Some have none (squashfs), and clones and subvolumes share one: then a number
+    /// in an origin says nothing.
+    pub(super) fn fs_of_uuid(&self, uuid: [u8; 16]) -> Option<u16> {
+        let mut all = self.layers[1..].iter().flatten().filter(|l| l.uuid == uuid).map(|l| l.fs);
+        let first = all.next()?;
+        all.all(|fs| fs == first).then_some(first)
     }
 
     /// The inode number that is shown for one of a layer's file system. One file system's are shown as they are; of several, the upper

@@ -95,7 +95,7 @@ impl CowFs {
         })
     }
 
-    /// The same with attributes; each entry taken, other than `.` and `..`, is a lookup.
+    /// The same with attributes; each entry taken, other than `.`, `..` and those with inode number 0, is a lookup.
     pub fn readdirplus(&self, ino: Ino, offset: u64, sink: SinkPlus<'_>) -> Result<(), Errno> {
         let reals = self.reals(ino)?;
         self.entries::<8192>(ino, &reals, offset, &mut |seen| {
@@ -105,15 +105,20 @@ impl CowFs {
                 let attr = Attr { ino: seen.ino, mode: 0o040_000, ..EMPTY };
                 return Ok(sink(entry(seen.ino, Kind::Directory), &attr));
             }
+            // One that is broken does not hide the others: it is named, without a lookup, and says what is wrong when it is looked up.
+            let mut broken = || {
+                let attr = Attr { ino: 0, mode: seen.kind.as_raw_mode(), ..EMPTY };
+                Ok(sink(entry(seen.ino, kind_of(seen.kind)), &attr))
+            };
             let hit = match self.find_from(ino, &reals, seen.at, seen.name) {
                 Ok(Some(hit)) => hit,
                 Ok(None) | Err(Errno::STALE) => return Ok(true), // it has gone meanwhile
-                Err(e) => return Err(e),
+                Err(_) => return broken(),
             };
             let attr = match self.enter(ino, seen.name, &hit, 1) {
                 Ok(attr) => attr,
                 Err(Errno::NOENT | Errno::STALE) => return Ok(true),
-                Err(e) => return Err(e),
+                Err(_) => return broken(),
             };
             let taken = sink(entry(hit.ino, attr.kind()), &attr);
             if !taken {
