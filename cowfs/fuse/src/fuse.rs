@@ -205,7 +205,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.crew.turn();
+        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
         reply::entry(reply, &self.ttl, self.fs.link(ino.0, parent.0, name.as_bytes()));
     }
 
@@ -395,7 +395,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.turn();
+        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -424,7 +424,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.crew.turn();
+        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }

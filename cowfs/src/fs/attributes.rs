@@ -139,7 +139,12 @@ impl CowFs {
         };
         match self.open_at(dir, name, flags) {
             Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => {
-                self.open_at(dir, name, common | OFlags::PATH).map(Arc::new)
+                match self.open_at(dir, name, common | OFlags::RDONLY | OFlags::NONBLOCK) {
+                    Err(Errno::ACCESS | Errno::PERM) => {
+                        self.open_at(dir, name, common | OFlags::PATH).map(Arc::new)
+                    }
+                    other => other.map(Arc::new),
+                }
             }
             other => other.map(Arc::new),
         }

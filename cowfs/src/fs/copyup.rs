@@ -216,16 +216,21 @@ impl CowFs {
         }
         let mut index = None;
         if linked {
-            pass("copyup.indexed");
             index = Some(self.index_copy(work, &copy, ino, origin.unwrap_or_default(), stat)?);
+            pass("copyup.indexed");
         }
         let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
-        rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags)?;
+        let placed = rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags);
+        if let (Err(_), Some(index)) = (&placed, &index) {
+            self.unindex_copy(work, ino, index);
+        }
+        placed?;
         pass("copyup.placed");
         let _ = At::Fd(Arc::clone(dir)).utimens(&times_of(&before));
         self.table().copied_up(ino, index, None);
         self.fds.remove([Key::File(ino)]);
         if linked {
+            let _ = self.add_to_nlink(&At::name(dir, &name), -1);
             self.link_other_names(work, ino, (*parent, name.to_bytes()));
         }
         Ok(())

@@ -30,10 +30,11 @@ impl CowFs {
         let At::Name(dir, fresh) = copy else { return Err(Errno::INVAL) };
         let index = work.index()?;
         let name = CString::new(origin::index_name(origin)).expect("digits");
-        // Its own names will be two: here and its place.
-        self.set_nlink(copy, lower.st_nlink as i64 - 2)?;
+        // Its own names will be two, here and its place. Until the second is there the count is one too high: names that lead here then
+        // outlive a crash, and the entry with them.
+        self.set_nlink(copy, lower.st_nlink as i64 - 1)?;
         match rustix::fs::linkat(dir, fresh.as_c_str(), &index, name.as_c_str(), AtFlags::empty()) {
-            // Left by a crash between here and the rename: nothing leads there.
+            // Left by a crash between here and the rename; nobody had changed it.
             Err(Errno::EXIST) => {
                 rustix::fs::unlinkat(&index, name.as_c_str(), AtFlags::empty())?;
                 rustix::fs::linkat(dir, fresh.as_c_str(), &index, name.as_c_str(), AtFlags::empty())?;
@@ -43,6 +44,14 @@ impl CowFs {
         let name: Arc<[u8]> = Arc::from(name.as_bytes());
         self.index.lock().unwrap_or_else(PoisonError::into_inner).insert(ino, Arc::clone(&name));
         Ok(name)
+    }
+
+    /// Takes a copy that did not come into its place out of the index again.
+    pub(super) fn unindex_copy(&self, work: &Work, ino: Ino, index: &Arc<[u8]>) {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+        if let (Ok(dir), Ok(name)) = (work.index(), CString::new(&**index)) {
+            let _ = rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty());
+        }
     }
 
     /// Gives a copied-up file all its other names that are known, so that the upper shows them to the kernel's overlayfs too.
@@ -89,7 +98,7 @@ impl CowFs {
         at.set_xattr(&self.attr.nlink, format!("U{offset:+}").as_bytes(), XattrFlags::empty())
     }
 
-    fn add_to_nlink(&self, at: &At, more: i64) -> Result<(), Errno> {
+    pub(super) fn add_to_nlink(&self, at: &At, more: i64) -> Result<(), Errno> {
         self.set_nlink(at, self.nlink_offset(at) + more)
     }
 
