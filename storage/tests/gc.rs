@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use davit_contracts::Kind;
 use davit_contracts::storage as pb;
+use davit_tests::scale::{scaled, seed};
 use host::{Host, drain};
+use storm::Storm;
 use storm::registry::Registry;
 use storm::verify::Death;
 use storm::worker::Taste;
-use storm::{Storm, scaled, seed};
 
 /// A host in memory whose daemon waits at a point while a file is there.
 async fn stalling(point: &str) -> (Host, PathBuf) {

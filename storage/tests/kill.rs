@@ -11,12 +11,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use davit_storage::failpoint::POINTS;
+use davit_tests::scale::{scaled, seed};
 use host::Host;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use storm::Storm;
 use storm::registry::Registry;
 use storm::verify::Death;
 use storm::worker::Taste;
-use storm::{Storm, scaled, seed};
 
 /// Memory: kill -9 loses no page, so that a disk adds nothing but time.
 fn memory() -> &'static Path {

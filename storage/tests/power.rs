@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use davit_tests::scale::{scaled, seed};
 use disk::{Cut, Disks, LIVE};
 use host::{Host, sh};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use storm::Storm;
 use storm::verify::{Death, verify};
 use storm::worker::{Known, Taste};
-use storm::{Storm, scaled, seed};
 
 const DISK: usize = 160 << 20;
 

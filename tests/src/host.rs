@@ -239,12 +239,6 @@ impl Host {
         self.command("davit").args(args).start()
     }
 
-    /// Runs `davit` as the plain user.
-    #[track_caller]
-    pub fn sailor_davit<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
-        self.command("davit").args(args).as_sailor().start().wait()
-    }
-
     /// Runs a shell script as root.
     #[track_caller]
     pub fn sh(&self, script: &str) -> Ran {

@@ -20,6 +20,8 @@ pub mod host;
 pub mod internet;
 pub mod inventory;
 pub mod registry;
+pub mod sailor;
+pub mod scale;
 pub mod terminal;
 pub mod wait;
 
@@ -29,4 +31,5 @@ pub use host::Host;
 pub use internet::Internet;
 pub use inventory::Inventory;
 pub use registry::Registry;
+pub use sailor::Sailor;
 pub use wait::eventually;

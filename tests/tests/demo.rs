@@ -41,7 +41,7 @@ fn the_demo_runs_on_the_host_itself() {
 #[test]
 fn the_demo_runs_as_a_plain_user() {
     let host = Host::builder().unchecked().create().unwrap();
-    host.sh("mkdir -p /run/user/4242 && chown 4242:4242 /run/user/4242 && chmod 700 /run/user/4242").ok();
+    host.log_sailor_in();
     let bin = host.path().join("bin").to_string_lossy().into_owned();
     let ran = host.command("xtask").args(["demo", "--bin-dir", &bin]).as_sailor().start().wait().ok();
     assert_shows(&ran.stdout);

@@ -1,7 +1,8 @@
 //! Containers whose root davit-cowfs serves, as root and as a plain user: every command, swaps, kills, and nothing left.
 
 use davit_tests::host::objects;
-use davit_tests::{Container, Host, Ran, eventually, fixture};
+use davit_tests::sailor::BUSYBOX;
+use davit_tests::{Container, Host, Sailor, eventually, fixture};
 
 /// A host whose storaged is told to use the driver.
 fn host() -> Host {
@@ -124,6 +125,7 @@ fn a_container_outlives_every_daemon_and_stays_with_its_server() {
     let script = "while :; do date +%s%N > /now; cat /now >> /log; sleep 0.05; done";
     let c = host.run_detached("c", &["--net", "none", "busybox:1", "sh", "-c", script]);
     let before = servers(&host);
+    assert_eq!(before.len(), 1);
     for daemon in ["davit-storaged", "davit-runtimed", "davit-netd"] {
         host.sh(&format!("pkill -9 -x {}", &daemon[..daemon.len().min(15)])).ok();
         host.davit(["exec", "c", "sh", "-c", "tail -n 1 /log"]).ok();
@@ -288,37 +290,15 @@ fn the_driver_is_taken_when_the_kernels_overlay_is_not_there_and_says_why() {
     davit(&["down"]).ok();
 }
 
-struct Sailor {
-    host: Host,
-}
-
-impl Sailor {
-    /// /dev/fuse is there for everyone, as on ordinary distributions.
-    fn new() -> Self {
-        let host = Host::builder().unchecked().create().expect("tests run as root");
-        host.sh("mkdir -p /run/user/4242 && chown 4242:4242 /run/user/4242 && chmod 700 /run/user/4242").ok();
-        host.sh("mknod -m 666 /run/fuse c 10 229 && mount --bind /run/fuse /dev/fuse").ok();
-        host.sh(&format!(
-            "cp {} /run/busybox.tar && chmod 644 /run/busybox.tar",
-            fixture::busybox().archive()
-        ))
-        .ok();
-        Self { host }
-    }
-
-    fn davit(&self, words: &[&str]) -> Ran {
-        self.host.sailor_davit(words)
-    }
-}
-
 #[test]
 fn a_plain_user_has_it_too() {
     let sailor = Sailor::new();
+    sailor.host.share_fuse();
     let before = sailor.host.inventory();
     let config =
         "mkdir -p ~sailor/.config/davit; echo 'driver = \"fuse\"' > ~sailor/.config/davit/storaged.toml";
     sailor.host.sh(config).ok();
-    sailor.davit(&["image", "load", "-i", "/run/busybox.tar"]).ok();
+    sailor.davit(&["image", "load", "-i", BUSYBOX]).ok();
     let run = ["run", "-d", "--name", "c", "--net", "none", "busybox:1", "sleep", "1000"];
     sailor.davit(&run).ok();
     sailor

@@ -1,33 +1,13 @@
 //! The same as a plain user, as far as rootless goes: no way out to other machines, ports inside the user's own network.
 
-use davit_tests::{Host, Ran, fixture};
-
-struct Sailor {
-    host: Host,
-}
-
-impl Sailor {
-    fn new() -> Self {
-        let host = Host::builder().unchecked().create().expect("tests run as root");
-        host.sh("mkdir -p /run/user/4242 && chown 4242:4242 /run/user/4242 && chmod 700 /run/user/4242").ok();
-        host.sh(&format!(
-            "cp {} /run/busybox.tar && chmod 644 /run/busybox.tar",
-            fixture::busybox().archive()
-        ))
-        .ok();
-        Self { host }
-    }
-
-    fn davit(&self, words: &[&str]) -> Ran {
-        self.host.sailor_davit(words)
-    }
-}
+use davit_tests::sailor::BUSYBOX;
+use davit_tests::{Host, Sailor, eventually};
 
 #[test]
 fn a_plain_user_runs_containers_that_find_each_other() {
     let sailor = Sailor::new();
     let before = sailor.host.inventory();
-    sailor.davit(&["image", "load", "-i", "/run/busybox.tar"]).ok();
+    sailor.davit(&["image", "load", "-i", BUSYBOX]).ok();
     sailor.davit(&["run", "--rm", "--net", "none", "busybox:1", "id", "-u"]).ok().prints("0");
     sailor.davit(&["net", "create", "my-bridge"]).ok();
     let server = [
@@ -54,7 +34,7 @@ fn a_plain_user_runs_containers_that_find_each_other() {
     sailor.davit(&["rm", "-f", "db"]).ok();
     sailor.davit(&["net", "rm", "my-bridge"]).ok();
     sailor.davit(&["down"]).ok();
-    davit_tests::eventually("nothing is left", || {
+    eventually("nothing is left", || {
         let left = sailor.host.inventory().beyond(&before);
         if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
     });
@@ -63,7 +43,7 @@ fn a_plain_user_runs_containers_that_find_each_other() {
 #[test]
 fn a_plain_users_root_is_not_the_hosts() {
     let sailor = Sailor::new();
-    sailor.davit(&["image", "load", "-i", "/run/busybox.tar"]).ok();
+    sailor.davit(&["image", "load", "-i", BUSYBOX]).ok();
     let volume = format!("{}:/shared", sailor.host.path().join("home").display());
     sailor.davit(&["run", "--rm", "--net", "none", "-v", &volume, "busybox:1", "touch", "/shared/made"]).ok();
     let made = sailor.host.path().join("home/made");
@@ -77,8 +57,7 @@ fn a_plain_users_root_is_not_the_hosts() {
 #[test]
 fn a_plain_user_without_subordinate_ids_gets_along_with_one() {
     let host = Host::builder().unchecked().etc("subuid", "").etc("subgid", "").create().unwrap();
-    host.sh("mkdir -p /run/user/4242 && chown 4242:4242 /run/user/4242 && chmod 700 /run/user/4242").ok();
-    let sailor = Sailor { host };
+    let sailor = Sailor::on(host);
     sailor.davit(&["image", "from-host", "-t", "tools", "/bin/sh", "/usr/bin/id"]).ok();
     sailor.davit(&["run", "--rm", "--net", "none", "tools", "id", "-u"]).ok().prints("0");
     sailor.davit(&["down"]).ok();

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use davit_tests::{Host, Ran, fixture};
+use davit_tests::sailor::BUSYBOX;
+use davit_tests::{Host, Ran};
 
 /// A private host with podman whose root file systems a program mounts.
 struct Podman {
@@ -26,17 +27,11 @@ impl Podman {
             state.display()
         );
         write(&host.work("storage.conf"), &storage);
-        host.sh(&format!(
-            "cp {} /run/busybox.tar && chmod 644 /run/busybox.tar",
-            fixture::busybox().archive()
-        ))
-        .ok();
-        // A host of this kind has a /dev/fuse for everybody; this machine's is root's.
-        host.sh("cp -a /dev/fuse /run/fuse && chmod 666 /run/fuse && mount --bind /run/fuse /dev/fuse").ok();
+        host.share_busybox();
+        host.share_fuse();
         host.sh("mkdir -m 755 /run/empty").ok();
         if rootless {
-            host.sh("mkdir -p /run/user/4242 && chown 4242:4242 /run/user/4242 && chmod 700 /run/user/4242")
-                .ok();
+            host.log_sailor_in();
             host.sh(&format!("chown 4242:4242 {}", state.display())).ok();
         }
         Self { host, rootless }
@@ -92,7 +87,7 @@ ls /etc/group /srv/3 /srv/gone/file
 fn built(podman: &Podman) -> String {
     let file = podman.host.work("Containerfile");
     write(&file, CONTAINERFILE);
-    podman.sh("podman load -q -i /run/busybox.tar").ok();
+    podman.sh(&format!("podman load -q -i {BUSYBOX}")).ok();
     podman
         .sh(&format!("podman build -q --layers --network none -t built -f {} /run/empty", file.display()))
         .ok();
@@ -121,7 +116,7 @@ fn images_are_the_same(rootless: bool) {
 /// A container's life: run, write, exec, commit, diff, stop, start, remove.
 fn a_containers_life(rootless: bool) {
     let podman = Podman::cowfs(rootless);
-    podman.sh("podman load -q -i /run/busybox.tar").ok();
+    podman.sh(&format!("podman load -q -i {BUSYBOX}")).ok();
     podman
         .sh("podman run -d --name c busybox:1 sh -c 'echo here > /written; mkfifo /pipe; rm /etc/passwd; sleep 1000'")
         .ok();

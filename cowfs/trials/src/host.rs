@@ -61,19 +61,9 @@ impl Host {
     }
 }
 
-/// A program of this workspace, from the cargo profile directory that the caller runs from.
-///
-/// Panics when it has not been built, naming the command. `DAVIT_BIN_DIR` names another directory.
+/// A program of this workspace.
 pub fn binary(name: &str) -> PathBuf {
-    let dir = std::env::var_os("DAVIT_BIN_DIR").map_or_else(
-        || {
-            let exe = std::env::current_exe().expect("/proc is mounted");
-            let dir = exe.parent().expect("an executable has a directory");
-            if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_owned() } else { dir.to_owned() }
-        },
-        PathBuf::from,
-    );
-    let program = dir.join(name);
+    let program = davit_tests::host::binaries().join(name);
     assert!(program.exists(), "no {}: run `cargo build --workspace` first", program.display());
     program
 }

@@ -17,7 +17,6 @@ pub mod host;
 pub mod layer;
 pub mod mount;
 pub mod op;
-pub mod scale;
 pub mod strategy;
 pub mod tree;
 pub mod trial;

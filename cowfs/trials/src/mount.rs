@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::host::{Host, binary};
+use crate::op::Stat;
+
+/// How long davit-cowfs may take to end after it was unmounted.
+const END: Duration = Duration::from_secs(30);
 
 /// Who shows the layers as one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,12 @@ impl Manner {
     pub const PLAIN: Self = Self { redirect: false, userxattr: false, index: false, writeback: false };
     /// In a user namespace, where overlayfs refuses the rest.
     pub const USER: Self = Self { redirect: false, userxattr: true, index: false, writeback: false };
+
+    /// Whether a file's inode number stays. In a user namespace the attribute that says what was copied from where fits files and
+    /// directories only.
+    pub fn keeps_number(self, stat: &Stat) -> bool {
+        !self.userxattr || stat.is_dir() || stat.is_file()
+    }
 
     fn options(self, engine: Engine) -> String {
         let mut options = String::new();
@@ -185,18 +195,23 @@ impl Mounted {
         self.server.as_ref().expect("the kernel has no server").id()
     }
 
-    /// Unmounts it, which must work at once, and waits for its server to end well.
+    /// Unmounts it and waits for its server to end well.
     #[track_caller]
     pub fn unmount(mut self) {
-        rustix::mount::unmount(&self.at, UnmountFlags::empty())
-            .unwrap_or_else(|e| panic!("unmounting {}: {e}", self.at.display()));
+        let start = Instant::now();
+        while let Err(e) = rustix::mount::unmount(&self.at, UnmountFlags::empty()) {
+            // Where tests are threads of one process, another of them may have forked while a file here was open, and not exec'd yet.
+            let passes = e == rustix::io::Errno::BUSY && start.elapsed() < END;
+            assert!(passes, "unmounting {}: {e}", self.at.display());
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if let Some(mut server) = self.server.take() {
             let start = Instant::now();
             let status = loop {
                 if let Some(status) = server.try_wait().unwrap() {
                     break status;
                 }
-                if start.elapsed() > Duration::from_secs(30) {
+                if start.elapsed() > END {
                     let _ = server.kill();
                     panic!("davit-cowfs does not end after it was unmounted");
                 }

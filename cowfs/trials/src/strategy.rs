@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::op::{Lock, Node, Op, Sharing, Whence};
 use crate::trial::{Case, Step};
@@ -23,6 +24,13 @@ const FLAGS: [(i32, u32); 8] = [
     (0o400_000, 1),
     (0o10_000_000, 1),
 ];
+
+/// What draws sequences, with the numbers of [`davit_tests::scale::seed`].
+pub fn runner(config: Config) -> TestRunner {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&davit_tests::scale::seed().to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
+}
 
 /// A sequence of at most so many steps, over up to two layers that such sequences have made.
 pub fn case(steps: usize) -> impl Strategy<Value = Case> {

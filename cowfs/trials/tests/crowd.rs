@@ -9,12 +9,12 @@ use davit_cowfs_trials::host::Host;
 use davit_cowfs_trials::layer;
 use davit_cowfs_trials::mount::{Engine, Layers, Manner};
 use davit_cowfs_trials::op::{Op, Outcome, Stat};
-use davit_cowfs_trials::scale::{scaled, seed};
-use davit_cowfs_trials::strategy::calls;
+use davit_cowfs_trials::strategy::{calls, runner};
 use davit_cowfs_trials::tree::{Identity, Leeway, difference, false_entry, snapshot};
 use davit_cowfs_trials::userns;
+use davit_tests::scale::scaled;
 use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::Config;
 
 const ACTORS: usize = 4;
 
@@ -40,7 +40,7 @@ fn crowd(host: &Host, name: &str, manner: Manner, calls: &[Vec<Op>]) {
             });
         }
     });
-    let numbered = |stat: &Stat| !manner.userxattr || stat.is_dir() || stat.is_file();
+    let numbered = |stat: &Stat| manner.keeps_number(stat);
     let before = snapshot(&fs.path("")).unwrap();
     assert_eq!(false_entry(&before, numbered), None);
     fs.remount();
@@ -57,10 +57,7 @@ fn crowd(host: &Host, name: &str, manner: Manner, calls: &[Vec<Op>]) {
 }
 
 fn crowds(manner: Manner) {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed().to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut runner = runner(Config::default());
     Host::run(|host| {
         for round in 0..scaled(25) {
             let all: Vec<Vec<Op>> =

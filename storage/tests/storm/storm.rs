@@ -23,21 +23,6 @@ use crate::host::{Clients, Host};
 /// How many of them there are.
 pub const WORKERS: usize = 3;
 
-/// How much of a storm is asked for: `DAVIT_STORM=10` is ten times the usual number of deaths, 0.1 a tenth.
-pub fn scaled(usual: usize) -> usize {
-    let factor: f64 =
-        std::env::var("DAVIT_STORM").map_or(1.0, |t| t.parse().expect("DAVIT_STORM is a number"));
-    ((f64::from(u32::try_from(usual).unwrap()) * factor) as usize).max(1)
-}
-
-/// Printed, so that a failure can be had again: `DAVIT_SEED`.
-pub fn seed() -> u64 {
-    let seed = std::env::var("DAVIT_SEED")
-        .map_or_else(|_| rand::random(), |t| t.parse().expect("DAVIT_SEED is a number"));
-    println!("DAVIT_SEED={seed}");
-    seed
-}
-
 pub struct Storm {
     pub corpus: Arc<Corpus>,
     pub known: Vec<Arc<Mutex<Known>>>,

@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-cowfs-fuse", &["davit-cowfs", "davit-sys", "davit-tests"]),
     ("davit-fs-ops", &["davit-sys"]),
     ("davit-cowfs-trials", &["davit-cowfs", "davit-sys", "davit-tests"]),
-    ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs"]),
+    ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs", "davit-tests"]),
     ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit"]),
     ("davit-runtime-core", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-wire"]),
     ("davit-monitor", &["davit-sys", "davit-wire"]),

@@ -81,10 +81,9 @@ impl Checks {
     }
 
     fn agree_cowfs(&mut self, plain: &Outcome, cowfs: &Outcome) -> Result<(), String> {
-        let counts = numbered(self.manner);
         let mut nobody = None;
         let identity = match plain {
-            Outcome::Stat(stat) if !counts(stat) => &mut nobody,
+            Outcome::Stat(stat) if !self.manner.keeps_number(stat) => &mut nobody,
             _ => &mut self.cowfs,
         };
         agree(plain, cowfs, identity, &self.leeway)
@@ -114,7 +113,7 @@ impl Checks {
             };
             self.leeway.links = plain.iter().filter_map(hidden).collect();
         }
-        let numbered = numbered(self.manner);
+        let numbered = |stat: &Stat| self.manner.keeps_number(stat);
         let all = [(COWFS, &cowfs, &mut self.cowfs), ("overlayfs", &kernel, &mut self.kernel)];
         let compared = if self.retired { 1 } else { 2 };
         for (who, tree, identity) in all.into_iter().take(compared) {
@@ -133,7 +132,7 @@ impl Checks {
 
     /// After all: each engine reads what the other has written, and davit-cowfs itself shows the same again.
     pub(super) fn exchanged(&mut self, trees: &Trees) -> Result<(), String> {
-        let numbered = numbered(self.manner);
+        let numbered = |stat: &Stat| self.manner.keeps_number(stat);
         let (plain, ..) = self.last.take().ok_or("no trees were compared")?;
         let again = trees.cowfs.mount(Engine::Cowfs, self.manner);
         let seen = snapshot(again.at()).map_err(|e| format!("davit-cowfs, mounted again: {e}"))?;
@@ -175,11 +174,6 @@ impl Checks {
         });
         (plain, other)
     }
-}
-
-/// Whose inode number stays. In a user namespace the attribute that says what was copied from where fits files and directories only.
-fn numbered(manner: Manner) -> impl Fn(&Stat) -> bool + Copy {
-    move |stat| !manner.userxattr || stat.is_dir() || stat.is_file()
 }
 
 fn agree(

@@ -13,7 +13,7 @@ use davit_cowfs_trials::fs::Fs;
 use davit_cowfs_trials::host::{Host, sh};
 use davit_cowfs_trials::mount::{Engine, Layers, Manner};
 use davit_cowfs_trials::op::pattern;
-use davit_cowfs_trials::scale::{scaled, seed};
+use davit_tests::scale::{scaled, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

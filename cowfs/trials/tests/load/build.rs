@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use davit_cowfs_trials::host::sh;
-use davit_cowfs_trials::scale::scaled;
+use davit_tests::scale::scaled;
 
 use crate::Load;
 

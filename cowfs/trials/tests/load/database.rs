@@ -1,7 +1,7 @@
 //! SQLite: processes that write at the same time to a database that comes from the lower layer.
 
 use davit_cowfs_trials::host::sh;
-use davit_cowfs_trials::scale::scaled;
+use davit_tests::scale::scaled;
 
 use crate::Load;
 

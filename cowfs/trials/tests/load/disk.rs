@@ -1,7 +1,7 @@
 //! fio writes patterns that it can recognize, by several ways at once, and reads them again.
 
 use davit_cowfs_trials::host::sh;
-use davit_cowfs_trials::scale::scaled;
+use davit_tests::scale::scaled;
 
 use crate::Load;
 

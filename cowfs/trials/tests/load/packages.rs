@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use davit_cowfs_trials::host::sh;
-use davit_cowfs_trials::scale::scaled;
 use davit_tests::fixture;
+use davit_tests::scale::scaled;
 
 use crate::Load;
 

@@ -1,7 +1,7 @@
 //! git: clones of a repository with many files, with and without hard links, and everything rewritten.
 
 use davit_cowfs_trials::host::sh;
-use davit_cowfs_trials::scale::scaled;
+use davit_tests::scale::scaled;
 
 use crate::Load;
 

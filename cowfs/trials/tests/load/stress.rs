@@ -1,7 +1,7 @@
 //! stress-ng's file-system class, one stressor after the other, with its own checks.
 
 use davit_cowfs_trials::host::sh;
-use davit_cowfs_trials::scale::scaled;
+use davit_tests::scale::scaled;
 
 use crate::Load;
 

@@ -1,10 +1,11 @@
-//! How much is tried, and with which random numbers.
+//! How much is tried by tests that try at random, and with which random numbers.
 
 /// How much is asked for: `DAVIT_STORM=10` is ten times the usual number, 0.1 a tenth.
 pub fn scaled(usual: usize) -> usize {
     let factor: f64 =
         std::env::var("DAVIT_STORM").map_or(1.0, |t| t.parse().expect("DAVIT_STORM is a number"));
-    ((f64::from(u32::try_from(usual).unwrap()) * factor) as usize).max(1)
+    let usual = u32::try_from(usual).expect("a number of tries");
+    ((f64::from(usual) * factor) as usize).max(1)
 }
 
 /// Printed, so that a failure can be had again: `DAVIT_SEED`.
