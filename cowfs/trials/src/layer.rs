@@ -1,15 +1,16 @@
 //! Layers: trees made, copied, and watched for changes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
-use crate::act::{Act, lstat};
+use crate::act::{Act, lstat, stat_of};
 use crate::op::{Node, Op, Outcome, Stat, hash};
-use crate::tree::{extents, xattrs};
+use crate::tree::{Xattrs, all_xattrs, extents, xattrs};
 
 /// Copies what is visible of a tree: names, content with its holes, owners, modes, attributes, times and hard links.
 /// `to` exists and is empty.
@@ -47,7 +48,7 @@ fn copy_node(from: &Path, to: &Path, links: &mut HashMap<u64, PathBuf>) {
 fn copy_data(from: &Path, to: &Path, size: u64) {
     let (source, target) = (File::open(from).unwrap(), File::create(to).unwrap());
     target.set_len(size).unwrap();
-    for (start, end) in extents(from) {
+    for (start, end) in extents(&source) {
         let mut buffer = vec![0; (end - start) as usize];
         source.read_exact_at(&mut buffer, start).unwrap();
         target.write_all_at(&buffer, start).unwrap();
@@ -70,7 +71,9 @@ pub fn attributes(from: &Path, to: &Path, stat: &Stat) {
 }
 
 /// Everything about a tree on disk that a write to it could change, except access times.
-pub type Digest = BTreeMap<PathBuf, (Stat, (i64, u64), u64, Vec<(Vec<u8>, Vec<u8>)>)>;
+///
+/// Paths are sorted as text: comparing them name by name takes longer than all else.
+pub type Digest = BTreeMap<OsString, (Stat, (i64, u64), u64, Xattrs)>;
 
 /// Takes one.
 pub fn digest(root: &Path) -> Digest {
@@ -81,13 +84,14 @@ pub fn digest(root: &Path) -> Digest {
 
 fn digest_node(path: &Path, all: &mut Digest) {
     let raw = rustix::fs::lstat(path).unwrap();
-    let stat = lstat(path).unwrap();
+    let stat = stat_of(&raw);
     let content = match stat.mode & 0o170_000 {
-        0o100_000 => hash_data(path),
+        0o100_000 if stat.size > 0 => hash_data(path),
         0o120_000 => hash(std::fs::read_link(path).unwrap().as_os_str().as_encoded_bytes()),
         _ => 0,
     };
-    all.insert(path.to_owned(), (stat, (raw.st_ctime, raw.st_ctime_nsec), content, all_xattrs(path)));
+    let xattrs = all_xattrs(path).unwrap();
+    all.insert(path.into(), (stat, (raw.st_ctime, raw.st_ctime_nsec), content, xattrs));
     if stat.is_dir() {
         for entry in std::fs::read_dir(path).unwrap() {
             digest_node(&entry.unwrap().path(), all);
@@ -101,7 +105,7 @@ fn hash_data(path: &Path) -> u64 {
     const BLOCK: usize = 4096;
     let file = File::open(path).unwrap();
     let mut all = 0u64;
-    for (start, end) in extents(path) {
+    for (start, end) in extents(&file) {
         let mut data = vec![0; (end - start) as usize];
         file.read_exact_at(&mut data, start).unwrap();
         for (n, block) in data.chunks(BLOCK).enumerate().filter(|(_, b)| b.iter().any(|byte| *byte != 0)) {
@@ -109,14 +113,6 @@ fn hash_data(path: &Path) -> u64 {
         }
     }
     all
-}
-
-/// Extended attributes, overlay's own too.
-pub fn all_xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let dir = File::open(path.parent().unwrap()).unwrap();
-    let name = path.file_name().unwrap();
-    let all = davit_sys::xattr::all_at(std::os::fd::AsFd::as_fd(&dir), name).unwrap();
-    all.into_iter().map(|(k, v)| (k.into_encoded_bytes(), v)).collect()
 }
 
 /// The first file of a tree that is no longer as it was.

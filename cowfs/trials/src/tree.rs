@@ -1,6 +1,7 @@
 //! What is visible of a tree, and how two of them compare.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -20,7 +21,7 @@ pub struct Node {
     /// Hash of a file's bytes, or of a link's target.
     pub content: u64,
     /// Extended attributes, without overlay's own.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
     /// What readdir(3) says of it: type and inode number.
     pub entry: Option<(u8, u64)>,
 }
@@ -69,17 +70,25 @@ fn visit(root: &Path, name: &[u8], entry: Option<(u8, u64)>, all: &mut Snapshot)
     Ok(())
 }
 
+/// Names and values.
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Extended attributes, without those of overlay file systems.
-pub fn xattrs(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, rustix::io::Errno> {
-    let mut buffer = vec![0; 65536];
-    let n = rustix::fs::llistxattr(path, &mut buffer)?;
-    let mut all = BTreeMap::new();
-    for name in buffer[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
+pub fn xattrs(path: &Path) -> Result<Xattrs, rustix::io::Errno> {
+    let mut all = all_xattrs(path)?;
+    all.retain(|name, _| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay."));
+    Ok(all)
+}
+
+/// Extended attributes, overlay's own too.
+pub fn all_xattrs(path: &Path) -> Result<Xattrs, rustix::io::Errno> {
+    // Tests give few and short names, but long values.
+    let mut names = [0; 1024];
+    let n = rustix::fs::llistxattr(path, &mut names[..])?;
+    let mut all = Xattrs::new();
+    for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
         let mut value = vec![0; 65536];
-        let n = rustix::fs::lgetxattr(path, name, &mut value)?;
+        let n = rustix::fs::lgetxattr(path, name, &mut value[..])?;
         value.truncate(n);
         all.insert(name.to_vec(), value);
     }
@@ -87,12 +96,11 @@ pub fn xattrs(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, rustix::io::Err
 }
 
 /// The extents of a file that hold data (lseek(2)).
-pub fn extents(path: &Path) -> Vec<(u64, u64)> {
-    let file = std::fs::File::open(path).unwrap();
+pub fn extents(file: &File) -> Vec<(u64, u64)> {
     let mut extents = Vec::new();
     let mut at = 0;
-    while let Ok(data) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
-        at = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap();
+    while let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(at)) {
+        at = rustix::fs::seek(file, SeekFrom::Hole(data)).unwrap();
         extents.push((data, at));
     }
     extents

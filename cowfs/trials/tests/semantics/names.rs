@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use davit_cowfs_trials::fs::{Fs, is_whiteout, on_both, on_cowfs};
-use davit_cowfs_trials::layer::all_xattrs;
 use davit_cowfs_trials::mount::{Engine, Manner};
+use davit_cowfs_trials::tree::all_xattrs;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -116,9 +116,9 @@ fn what_is_removed_stays_removed() {
         fs.sh("echo back > file");
         assert!(!is_whiteout(&fs.upper("file")));
         assert_eq!(fs.read("file"), b"back\n");
-        let opaque = all_xattrs(&fs.upper("dir"));
-        let opaque = opaque.iter().find(|(name, _)| name == b"trusted.overlay.opaque");
-        assert_eq!(opaque.map(|(_, value)| value.as_slice()), Some(&b"y"[..]));
+        let all = all_xattrs(&fs.upper("dir")).unwrap();
+        let opaque = all.get(&b"trusted.overlay.opaque"[..]);
+        assert_eq!(opaque.map(Vec::as_slice), Some(&b"y"[..]));
     });
 }
 
