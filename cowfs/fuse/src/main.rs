@@ -22,7 +22,9 @@ Shows directories, one over the other, as one tree. What is changed goes to the 
     workdir=DIR           an empty directory on the upper layer's file system
     userxattr             overlay's attributes are user.overlay.*; the default where trusted.* is not allowed
     redirect_dir=on|follow|nofollow
-                          whether directories of lower layers are renamed or copied (off: follow)
+                          whether directories of lower layers are renamed or copied, and renamed ones found (follow; off is the
+                          same); the kernel finds none with userxattr
+    aufs_whiteouts=0|1    whether .wh.NAME in a layer hides NAME (1)
   owners:
     uidmapping=DISK:SHOWN:COUNT[:...], gidmapping=DISK:SHOWN:COUNT[:...]
     squash_to_root, squash_to_uid=UID, squash_to_gid=GID

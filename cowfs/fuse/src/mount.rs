@@ -25,6 +25,14 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+    /// A mount whose process has died lies there.
+    #[error(
+        "the file system that is mounted at {path:?} has died: `umount -l` or `fusermount3 -uz` it first"
+    )]
+    Dead {
+        /// Where.
+        path: PathBuf,
+    },
     /// No connection to the kernel.
     #[error("cannot open /dev/fuse")]
     Device(#[source] io::Error),
@@ -116,8 +124,10 @@ impl Place {
 }
 
 fn by_syscall(mountpoint: &Path, words: &MountWords) -> Result<OwnedFd, MountError> {
-    let unusable =
-        |e: rustix::io::Errno| MountError::Mountpoint { path: mountpoint.to_owned(), source: e.into() };
+    let unusable = |e: rustix::io::Errno| match e {
+        rustix::io::Errno::NOTCONN => MountError::Dead { path: mountpoint.to_owned() },
+        e => MountError::Mountpoint { path: mountpoint.to_owned(), source: e.into() },
+    };
     let mode = rustix::fs::stat(mountpoint).map_err(unusable)?.st_mode;
     if !rustix::fs::FileType::from_raw_mode(mode).is_dir() {
         return Err(unusable(rustix::io::Errno::NOTDIR));

@@ -9,6 +9,7 @@
 mod background;
 mod signals;
 
+use std::io::IsTerminal as _;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -166,7 +167,12 @@ fn make_room(any: &OwnedFd, max_open: usize) {
 
 fn log_to_stderr(debug: bool) {
     let level = if debug { tracing::Level::TRACE } else { tracing::Level::WARN };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Line {
     }
 
     /// The whole, checked for what does not need the file system.
-    pub(super) fn finish(self) -> Result<Options, OptionError> {
+    pub(super) fn finish(mut self) -> Result<Options, OptionError> {
         let mut names = self.names.into_iter();
         let mountpoint = match (names.next(), names.next(), names.next()) {
             (None, ..) => return Err(OptionError::NoMountpoint),
@@ -142,8 +142,11 @@ impl Line {
         if self.config.lowers.is_empty() {
             return Err(OptionError::NoLower);
         }
-        if self.config.upper.is_some() && self.config.work.is_none() {
-            return Err(OptionError::NoWork);
+        match self.config.upper {
+            Some(_) if self.config.work.is_none() => return Err(OptionError::NoWork),
+            Some(_) => {}
+            // Whoever leaves only upperdir= out wants to read; fuse-overlayfs and overlayfs let it pass too.
+            None => self.config.work = None,
         }
         Ok(Options {
             mountpoint: mountpoint.into(),

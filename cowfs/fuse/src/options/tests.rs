@@ -120,6 +120,12 @@ fn each_key_has_its_effect() {
 }
 
 #[test]
+fn a_work_directory_without_an_upper_one_is_left_alone() {
+    let options = with("workdir=/w").unwrap();
+    assert_eq!((options.config.upper, options.config.work), (None, None));
+}
+
+#[test]
 fn what_is_right_already_is_accepted() {
     let harmless = "fast_ino=1,static_nlink,ino32_t,plugins=,xattr_permissions=0,metacopy=on,xino=auto,index=off,\
                     max_idle_threads=10,splice_write,default_permissions,x-systemd.automount,nofail,lazytime,defaults";
