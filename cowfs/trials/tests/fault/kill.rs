@@ -24,6 +24,7 @@ const LEN: usize = 150_000;
 /// What was promised before the server died.
 #[derive(Debug, Default)]
 struct Promises {
+    changed: Mutex<Vec<usize>>,
     synced: Mutex<Vec<usize>>,
     moved: Mutex<Vec<usize>>,
     removed: Mutex<Vec<usize>>,
@@ -43,7 +44,8 @@ fn lower(dir: &Path) {
 fn work(root: &Path, part: usize, promises: &Promises, done: &AtomicUsize) {
     for n in 0..FILES {
         let result = match part {
-            0 => std::fs::set_permissions(root.join(format!("mode/{n}")), Permissions::from_mode(0o600)),
+            0 => std::fs::set_permissions(root.join(format!("mode/{n}")), Permissions::from_mode(0o600))
+                .map(|()| promises.changed.lock().unwrap().push(n)),
             1 => write_and_sync(&root.join(format!("synced/{n}")), n)
                 .map(|()| promises.synced.lock().unwrap().push(n)),
             2 => std::fs::rename(root.join(format!("move/{n}")), root.join(format!("target/{n}")))
@@ -74,10 +76,12 @@ fn check(fs: &Fs<'_>, promises: &Promises) {
         let data = fs.read(&format!("{kind}/{n}"));
         assert!(data == pattern(n as u8, LEN), "{kind}/{n} is {} bytes of something", data.len());
     };
-    let moved = promises.moved.lock().unwrap();
+    let (changed, moved) = (promises.changed.lock().unwrap(), promises.moved.lock().unwrap());
     let (synced, removed) = (promises.synced.lock().unwrap(), promises.removed.lock().unwrap());
     for n in 0..FILES {
         whole("mode", n);
+        let mode = fs.stat(&format!("mode/{n}")).st_mode & 0o7777;
+        assert!(mode == 0o600 || (mode == 0o644 && !changed.contains(&n)), "mode/{n} is {mode:o}");
         let there = |name: String| fs.path(&name).exists();
         let (old, new) = (there(format!("move/{n}")), there(format!("target/{n}")));
         assert!(old != new, "move/{n}: old {old}, new {new}");
