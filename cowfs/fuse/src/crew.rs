@@ -3,13 +3,14 @@
 //! What a request costs is the change from the client to a thread here and back, not the work between: 9 us where both share a CPU, some
 //! 50 us where each wakes the other on another CPU that has gone idle. The kernel hands requests in turn to the threads that wait for one, so each further
 //! thread is another one to wake up, with colder caches; with a single one, on an idle machine, the client and it chase each other from CPU to CPU. So
-//! two wait ([`READERS`]; one where there is one CPU), and the others stand by for when those are in operations that may wait for a disk.
+//! two wait ([`READERS`]; one where there is one CPU), and the others stand by for when those are in operations that wait for a disk. Whether one will is
+//! taken from how long the last of its kind took: on what is in memory, calling another thread only costs (a third of a large read).
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -19,6 +20,22 @@ const READERS: usize = 2;
 /// How often those who stand by look whether the mount is still there and requests are being read.
 const STAND_BY: Duration = Duration::from_secs(10);
 
+/// From here on an operation has waited for something.
+const LONG: Duration = Duration::from_millis(1);
+
+/// Operations that may wait for a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// Reading much.
+    Read,
+    /// Copying a file up.
+    CopyUp,
+    /// fsync(2) and its like.
+    Sync,
+    /// Changing or copying a range of a file.
+    Range,
+}
+
 /// The threads of one mount.
 #[derive(Debug)]
 pub struct Crew {
@@ -27,6 +44,8 @@ pub struct Crew {
     wanted: usize,
     /// Threads that are not standing by and not in a long operation.
     readers: AtomicUsize,
+    /// Whether the last operation of each kind took long.
+    long: [AtomicBool; 4],
     bell: Arc<Bell>,
 }
 
@@ -55,7 +74,9 @@ thread_local! {
 #[derive(Debug)]
 pub struct Turn<'a> {
     crew: &'a Crew,
-    long: bool,
+    /// Another thread waits for requests in place of this one.
+    replaced: bool,
+    may: Option<(May, Instant)>,
 }
 
 impl Crew {
@@ -66,23 +87,40 @@ impl Crew {
     }
 
     fn waiting(device: OwnedFd, threads: usize, wanted: usize) -> Self {
-        Self { device, wanted, readers: AtomicUsize::new(threads), bell: Arc::default() }
+        Self {
+            device,
+            wanted,
+            readers: AtomicUsize::new(threads),
+            long: Default::default(),
+            bell: Arc::default(),
+        }
+    }
+
+    /// The connection.
+    pub fn device(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
     }
 
     /// Begins a request.
     pub fn turn(&self) -> Turn<'_> {
-        Turn { crew: self, long: false }
+        Turn { crew: self, replaced: false, may: None }
     }
 
-    /// Begins a request that may wait for a disk, if `long`: should nobody be left to wait for requests, another thread does.
-    pub fn long_turn(&self, long: bool) -> Turn<'_> {
-        if long && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+    /// Begins a request that may wait for a disk. Should nobody be left to wait for requests, another thread does.
+    pub fn long_turn(&self, may: May) -> Turn<'_> {
+        let replaced = self.long[may as usize].load(Ordering::Relaxed);
+        if replaced && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
             if *standing > 0 {
                 self.bell.rung.notify_one();
             }
         }
-        Turn { crew: self, long }
+        Turn { crew: self, replaced, may: Some((may, Instant::now())) }
+    }
+
+    /// A long turn if there is something to copy up.
+    pub fn change_turn(&self, in_upper: bool) -> Turn<'_> {
+        if in_upper { self.turn() } else { self.long_turn(May::CopyUp) }
     }
 
     /// Stands by if there are enough without this thread.
@@ -113,7 +151,10 @@ impl Drop for Turn<'_> {
         AT_END.with(|at_end| {
             at_end.get_or_init(|| AtEnd(Arc::clone(&crew.bell)));
         });
-        if self.long {
+        if let Some((may, begun)) = self.may {
+            crew.long[may as usize].store(begun.elapsed() >= LONG, Ordering::Relaxed);
+        }
+        if self.replaced {
             crew.readers.fetch_add(1, Ordering::AcqRel);
         }
         if crew.readers.load(Ordering::Relaxed) > crew.wanted {
@@ -163,9 +204,16 @@ mod tests {
         while crew.readers.load(Ordering::Acquire) != 2 {
             std::thread::yield_now();
         }
-        let first = crew.long_turn(true);
+        drop(crew.long_turn(May::Sync));
+        assert!(!third.is_finished(), "the first of its kind may be short");
+        let slow = crew.long_turn(May::Sync);
+        std::thread::sleep(LONG);
+        drop(slow);
+        let first = crew.long_turn(May::Sync);
         assert!(!third.is_finished(), "one still waits for requests");
-        let second = crew.long_turn(true);
+        let _other_kind = crew.long_turn(May::Read);
+        assert!(!third.is_finished(), "one still waits for requests");
+        let second = crew.long_turn(May::Sync);
         third.join().unwrap(); // it went back to wait for requests
         // Back from their long operations these two are one too many, so one stands by: until the connection ends.
         drop(write);

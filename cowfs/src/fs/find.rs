@@ -18,6 +18,7 @@ use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
 use crate::config::Redirect;
 use crate::fds::Key;
+use crate::listing::Layers;
 use crate::name::{OPAQUE_VALUE, XATTR_WHITEOUTS_VALUE};
 use crate::table::{DataAt, Fd, Found, LayerNo, Real, Reals, UPPER};
 use crate::types::{Attr, Ino};
@@ -116,18 +117,20 @@ impl CowFs {
     /// Finds a name without noting it.
     pub(super) fn find(&self, parent: Ino, name: &CStr) -> Result<Option<Hit>, Errno> {
         let reals = self.reals(parent)?;
-        self.find_from(parent, &reals, 0, name)
+        let layers = self.layers_with(parent, &reals, name)?;
+        self.find_from(parent, &reals, 0, layers, name)
     }
 
-    /// Finds a name in a directory's layers from the `from`th on.
+    /// Finds a name in those of a directory's layers that may have it, from the `from`th on.
     pub(super) fn find_from(
         &self,
         parent: Ino,
         reals: &[Real],
         from: usize,
+        layers: Layers,
         name: &CStr,
     ) -> Result<Option<Hit>, Errno> {
-        for (k, real) in reals.iter().enumerate().skip(from) {
+        for (k, real) in reals.iter().enumerate().skip(from).filter(|(_, r)| layers.may_have(r.layer)) {
             let dir = self.dir_fd(parent, real.layer)?;
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => {}
@@ -248,8 +251,12 @@ impl CowFs {
         stack: &mut Vec<Real>,
     ) -> Result<Option<Below>, Errno> {
         let mut passed = *at;
+        let layers = self.layers_with(parent, reals, name)?;
         while let Some(real) = reals.get(*at) {
             *at += 1;
+            if !layers.may_have(real.layer) {
+                continue;
+            }
             let dir = self.dir_fd(parent, real.layer)?;
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => continue,
