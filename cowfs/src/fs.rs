@@ -30,6 +30,7 @@ mod data;
 mod find;
 mod links;
 mod list;
+mod merge;
 mod metacopy;
 mod open;
 mod readdir;
