@@ -128,11 +128,13 @@ impl CowFs {
         self.check_free(parent, &name)?;
         let _turn = self.busy.turn(ino);
         self.copy_up_in_turn(ino, None)?;
-        let source = {
-            let place = self.table().place(ino)?;
-            self.at(&place)?
+        let place = self.table().place(ino)?;
+        let source = self.at(&place)?;
+        let may_have_origin = match &place {
+            Place::Named { parent, .. } => self.impure(*parent)?,
+            _ => true,
         };
-        if !matches!(self.impure(parent), Ok(true)) && source.xattr(&self.attr.origin)?.is_some() {
+        if may_have_origin && !self.impure(parent)? && source.xattr(&self.attr.origin)?.is_some() {
             self.set_impure(parent)?;
         }
         let link = |dir: &crate::table::Fd, name: &CString| match &source {
