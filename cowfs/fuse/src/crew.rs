@@ -8,7 +8,7 @@
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,10 @@ const STAND_BY: Duration = Duration::from_secs(10);
 
 /// From here on an operation has waited for something.
 const LONG: Duration = Duration::from_millis(1);
+/// Operations of a kind that have to be shorter before the next is expected to be, too.
+const SHORT: usize = 64;
+/// Bytes from which on an operation is expected to be long whatever the others were.
+const MUCH: u64 = 4 << 20;
 
 /// Operations that may wait for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,8 @@ pub struct Crew {
     wanted: usize,
     /// Threads that are not standing by and not in a long operation.
     readers: AtomicUsize,
-    /// Whether the last operation of each kind took long.
-    long: [AtomicBool; 4],
+    /// For each kind of operation, how many have to be short before the next is expected to be.
+    wary: [AtomicUsize; 4],
     bell: Arc<Bell>,
 }
 
@@ -87,13 +91,8 @@ impl Crew {
     }
 
     fn waiting(device: OwnedFd, threads: usize, wanted: usize) -> Self {
-        Self {
-            device,
-            wanted,
-            readers: AtomicUsize::new(threads),
-            long: Default::default(),
-            bell: Arc::default(),
-        }
+        let wary = std::array::from_fn(|_| AtomicUsize::new(SHORT));
+        Self { device, wanted, readers: AtomicUsize::new(threads), wary, bell: Arc::default() }
     }
 
     /// The connection.
@@ -106,9 +105,9 @@ impl Crew {
         Turn { crew: self, replaced: false, may: None }
     }
 
-    /// Begins a request that may wait for a disk. Should nobody be left to wait for requests, another thread does.
-    pub fn long_turn(&self, may: May) -> Turn<'_> {
-        let replaced = self.long[may as usize].load(Ordering::Relaxed);
+    /// Begins a request that may wait for a disk, for so many bytes. Should nobody be left to wait for requests, another thread does.
+    pub fn long_turn(&self, may: May, bytes: u64) -> Turn<'_> {
+        let replaced = bytes >= MUCH || self.wary[may as usize].load(Ordering::Relaxed) > 0;
         if replaced && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
             if *standing > 0 {
@@ -118,9 +117,15 @@ impl Crew {
         Turn { crew: self, replaced, may: Some((may, Instant::now())) }
     }
 
-    /// A long turn if there is something to copy up.
-    pub fn change_turn(&self, in_upper: bool) -> Turn<'_> {
-        if in_upper { self.turn() } else { self.long_turn(May::CopyUp) }
+    /// An operation took so long.
+    fn learn(&self, may: May, took: Duration) {
+        let wary = &self.wary[may as usize];
+        let left = wary.load(Ordering::Relaxed);
+        if took >= LONG {
+            wary.store(SHORT, Ordering::Relaxed);
+        } else if left > 0 {
+            wary.store(left - 1, Ordering::Relaxed); // what another thread has stored meanwhile is lost, at worst a long one
+        }
     }
 
     /// Stands by if there are enough without this thread.
@@ -152,7 +157,7 @@ impl Drop for Turn<'_> {
             at_end.get_or_init(|| AtEnd(Arc::clone(&crew.bell)));
         });
         if let Some((may, begun)) = self.may {
-            crew.long[may as usize].store(begun.elapsed() >= LONG, Ordering::Relaxed);
+            crew.learn(may, begun.elapsed());
         }
         if self.replaced {
             crew.readers.fetch_add(1, Ordering::AcqRel);
@@ -204,20 +209,31 @@ mod tests {
         while crew.readers.load(Ordering::Acquire) != 2 {
             std::thread::yield_now();
         }
-        drop(crew.long_turn(May::Sync));
-        assert!(!third.is_finished(), "the first of its kind may be short");
-        let slow = crew.long_turn(May::Sync);
-        std::thread::sleep(LONG);
-        drop(slow);
-        let first = crew.long_turn(May::Sync);
+        let first = crew.long_turn(May::Sync, 0);
         assert!(!third.is_finished(), "one still waits for requests");
-        let _other_kind = crew.long_turn(May::Read);
-        assert!(!third.is_finished(), "one still waits for requests");
-        let second = crew.long_turn(May::Sync);
+        let second = crew.long_turn(May::Read, 0);
         third.join().unwrap(); // it went back to wait for requests
         // Back from their long operations these two are one too many, so one stands by: until the connection ends.
         drop(write);
         drop((first, second));
+    }
+
+    #[test]
+    fn what_has_been_short_for_long_is_expected_to_be() {
+        let (crew, _write) = crew(2);
+        let mut expected = Vec::new();
+        for took in [0, 1, 0].map(|n| n * LONG) {
+            crew.learn(May::Sync, took);
+            expected.push(crew.long_turn(May::Sync, 0).replaced);
+        }
+        assert_eq!(expected, [true; 3], "the first ones, and after a long one");
+        let short = |may| (0..SHORT).for_each(|_| crew.learn(may, LONG / 2));
+        short(May::Sync);
+        assert!(!crew.long_turn(May::Sync, MUCH - 1).replaced);
+        assert!(crew.long_turn(May::Sync, MUCH).replaced, "so much takes long");
+        assert!(crew.long_turn(May::Read, 0).replaced, "another kind");
+        crew.learn(May::Sync, LONG);
+        assert!(crew.long_turn(May::Sync, 0).replaced);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use fuser::{
     WriteFlags,
 };
 
-use crate::crew::{Crew, May};
+use crate::crew::{Crew, May, Turn};
 use crate::options::Serving;
 
 use attr::{file_attr, time_change};
@@ -94,6 +94,15 @@ impl Adapter {
         Arc::clone(&self.notifier)
     }
 
+    /// A turn for a change, before which a file may have to be copied up.
+    fn change_turn(&self, ino: INodeNo) -> Turn<'_> {
+        if self.fs.is_upper(ino.0) {
+            return self.crew.turn();
+        }
+        let bytes = self.fs.getattr(ino.0).map_or(0, |attr| attr.size);
+        self.crew.long_turn(May::CopyUp, bytes)
+    }
+
     fn caller(&self, req: &Request, umask: u32) -> Caller {
         Caller { uid: req.uid(), gid: req.gid(), umask: if self.masks { umask } else { 0 } }
     }
@@ -142,7 +151,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _turn = self.crew.change_turn(self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         // The kernel says so in a flag that fuser drops: for chown always, for truncate of a caller without CAP_FSETID.
         let chown = uid.is_some() || gid.is_some();
         // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
@@ -212,7 +221,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.crew.change_turn(self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         reply::entry(reply, &self.ttl, self.fs.link(ino.0, parent.0, name.as_bytes()));
     }
 
@@ -283,7 +292,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         mut reply: ReplyData,
     ) {
-        let _turn = if size >= BIG { self.crew.long_turn(May::Read) } else { self.crew.turn() };
+        let _turn = if size >= BIG { self.crew.long_turn(May::Read, 0) } else { self.crew.turn() };
         if u64::from(size) >= SPLICED && self.splices {
             match self.fs.data(ino.0) {
                 Ok((file, end)) => {
@@ -324,7 +333,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _turn = self.crew.change_turn(self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = self.fs.write(ino.0, offset, data, kill);
         // Through a mapping: the kernel has not moved the times that it keeps, and does not ask for ours.
@@ -338,12 +347,12 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(May::Sync);
+        let _turn = self.crew.long_turn(May::Sync, 0);
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(May::Sync);
+        let _turn = self.crew.long_turn(May::Sync, 0);
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
@@ -418,7 +427,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.change_turn(self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -447,7 +456,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.crew.change_turn(self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -502,7 +511,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.long_turn(May::Range);
+        let _turn = self.crew.long_turn(May::Range, length);
         reply::empty(reply, self.fs.fallocate(ino.0, mode, offset, length));
     }
 
@@ -537,7 +546,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _turn = self.crew.long_turn(May::Range);
+        let _turn = self.crew.long_turn(May::Range, len);
         // The answer is 32 bits wide.
         let len = len.min(1 << 30) as usize;
         reply::written(reply, self.fs.copy_file_range((from.0, from_offset), (to.0, to_offset), len));
