@@ -58,35 +58,47 @@ impl At {
 
     /// Reads an attribute.
     pub(crate) fn xattr_strict(&self, name: &CStr) -> Result<Vec<u8>, Errno> {
-        let path = self.path();
-        whole(|buf| match self {
-            Self::Name(..) => rustix::fs::lgetxattr(&path, name, buf),
-            Self::Fd(_) => rustix::fs::getxattr(&path, name, buf),
-        })
+        match self {
+            Self::Name(..) => {
+                let path = self.path();
+                whole(|buf| rustix::fs::lgetxattr(&path, name, buf))
+            }
+            Self::Fd(fd) => or_by_path(whole(|buf| rustix::fs::fgetxattr(fd, name, buf)), || {
+                let path = self.path();
+                whole(|buf| rustix::fs::getxattr(&path, name, buf))
+            }),
+        }
     }
 
     /// The names of all attributes, each followed by a zero byte.
     pub(crate) fn xattrs(&self) -> Result<Vec<u8>, Errno> {
-        let path = self.path();
-        whole(|buf| match self {
-            Self::Name(..) => rustix::fs::llistxattr(&path, buf),
-            Self::Fd(_) => rustix::fs::listxattr(&path, buf),
-        })
+        match self {
+            Self::Name(..) => {
+                let path = self.path();
+                whole(|buf| rustix::fs::llistxattr(&path, buf))
+            }
+            Self::Fd(fd) => or_by_path(whole(|buf| rustix::fs::flistxattr(fd, buf)), || {
+                let path = self.path();
+                whole(|buf| rustix::fs::listxattr(&path, buf))
+            }),
+        }
     }
 
     pub(crate) fn set_xattr(&self, name: &CStr, value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
-        let path = self.path();
         match self {
-            Self::Name(..) => rustix::fs::lsetxattr(&path, name, value, flags),
-            Self::Fd(_) => rustix::fs::setxattr(&path, name, value, flags),
+            Self::Name(..) => rustix::fs::lsetxattr(self.path(), name, value, flags),
+            Self::Fd(fd) => or_by_path(rustix::fs::fsetxattr(fd, name, value, flags), || {
+                rustix::fs::setxattr(self.path(), name, value, flags)
+            }),
         }
     }
 
     pub(crate) fn remove_xattr(&self, name: &CStr) -> Result<(), Errno> {
-        let path = self.path();
         match self {
-            Self::Name(..) => rustix::fs::lremovexattr(&path, name),
-            Self::Fd(_) => rustix::fs::removexattr(&path, name),
+            Self::Name(..) => rustix::fs::lremovexattr(self.path(), name),
+            Self::Fd(fd) => {
+                or_by_path(rustix::fs::fremovexattr(fd, name), || rustix::fs::removexattr(self.path(), name))
+            }
         }
     }
 
@@ -105,7 +117,7 @@ impl At {
         let mode = Mode::from_raw_mode(mode & 0o7777);
         match self {
             Self::Name(dir, name) => rustix::fs::chmodat(dir, name.as_c_str(), mode, AtFlags::empty()),
-            Self::Fd(_) => rustix::fs::chmod(self.path(), mode),
+            Self::Fd(fd) => or_by_path(rustix::fs::fchmod(fd, mode), || rustix::fs::chmod(self.path(), mode)),
         }
     }
 
@@ -114,8 +126,18 @@ impl At {
             Self::Name(dir, name) => {
                 rustix::fs::utimensat(dir, name.as_c_str(), times, AtFlags::SYMLINK_NOFOLLOW)
             }
-            Self::Fd(_) => rustix::fs::utimensat(rustix::fs::CWD, self.path(), times, AtFlags::empty()),
+            Self::Fd(fd) => or_by_path(rustix::fs::futimens(fd, times), || {
+                rustix::fs::utimensat(rustix::fs::CWD, self.path(), times, AtFlags::empty())
+            }),
         }
+    }
+}
+
+/// What a descriptor cannot be asked directly if it is O_PATH (open(2)), its path can.
+fn or_by_path<T>(direct: Result<T, Errno>, by_path: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    match direct {
+        Err(Errno::BADF) => by_path(),
+        other => other,
     }
 }
 
@@ -137,10 +159,5 @@ fn whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8
 
 /// Reads a short attribute of an open file or directory. `None`: it is not there, or the file system has none.
 pub(crate) fn fd_xattr(fd: &Fd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
-    match whole(|buf| rustix::fs::fgetxattr(fd, name, buf)) {
-        Ok(value) => Ok(Some(value)),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-        Err(Errno::BADF) => At::Fd(Arc::clone(fd)).xattr(name), // an O_PATH descriptor
-        Err(e) => Err(e),
-    }
+    At::Fd(Arc::clone(fd)).xattr(name)
 }

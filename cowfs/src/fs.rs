@@ -15,6 +15,7 @@ use crate::busy::Busy;
 use crate::config::{IdMap, Redirect, Squash};
 use crate::fds::{Fds, Key};
 use crate::layer::Layer;
+use crate::listing::Hasher;
 use crate::name::Namespace;
 use crate::table::{Fd, LayerNo, Place, Real, Reals, Table, UPPER};
 use crate::types::Ino;
@@ -28,6 +29,8 @@ mod create;
 mod data;
 mod find;
 mod links;
+mod list;
+mod merge;
 mod metacopy;
 mod open;
 mod readdir;
@@ -57,6 +60,7 @@ pub struct CowFs {
     aufs: bool,
     sync: bool,
     table: Mutex<Table>,
+    names: Hasher,
     fds: Fds,
     busy: Busy,
     /// Odd while a directory is being renamed.

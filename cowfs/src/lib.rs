@@ -19,6 +19,7 @@ pub mod failpoint;
 mod fds;
 mod fs;
 mod layer;
+mod listing;
 mod name;
 mod names;
 mod origin;

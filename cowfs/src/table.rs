@@ -14,6 +14,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use rustix::io::Errno;
 
+use crate::listing::{Asked, Layers, Listing, NameHash};
 use crate::names::{NameId, Names};
 use crate::slab::Slab;
 use crate::types::{Ino, ROOT};
@@ -22,6 +23,9 @@ use crate::types::{Ino, ROOT};
 pub(crate) type LayerNo = u16;
 /// The upper layer.
 pub(crate) const UPPER: LayerNo = 0;
+
+/// The most names in all listings: some 2 MB.
+const LISTED: usize = 64 << 10;
 
 /// A shared descriptor.
 pub(crate) type Fd = Arc<OwnedFd>;
@@ -53,12 +57,21 @@ pub(crate) struct Dir {
     pub(crate) plain: (u64, u8),
     /// Whether its upper directory has a default ACL, once that is known.
     pub(crate) default_acl: Option<bool>,
+    asked: Asked,
     children: u32,
 }
 
 impl Dir {
     fn new(reals: Reals, redirect: Option<Arc<[u8]>>) -> Self {
-        Self { reals, impure: None, redirect, plain: (0, 0), default_acl: None, children: 0 }
+        Self {
+            reals,
+            impure: None,
+            redirect,
+            plain: (0, 0),
+            default_acl: None,
+            asked: Asked::default(),
+            children: 0,
+        }
     }
 }
 
@@ -149,6 +162,8 @@ pub(crate) struct Table {
     peak: usize,
     /// Removed outside of `forget`, to be reported by the next.
     strays: Vec<Ino>,
+    /// Names in the listings of all directories.
+    listed: usize,
 }
 
 /// What a removal leaves to be dropped after the table's lock is released.
@@ -177,6 +192,7 @@ impl Table {
             root: 0,
             peak: 0,
             strays: Vec::new(),
+            listed: 0,
         };
         let slot = table.nodes.insert();
         let name = table.names.insert(b"");
@@ -401,6 +417,9 @@ impl Table {
             && (node.layer != UPPER || found.layer == UPPER)
         {
             let dir = self.dirs.get_mut(&slot).expect("a directory has its layers");
+            if dir.reals != *reals {
+                self.listed -= dir.asked.forget();
+            }
             dir.reals = Arc::clone(reals);
             dir.redirect.clone_from(&found.redirect);
             self.node_mut(slot).layer = found.layer;
@@ -417,6 +436,32 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// The layers of a directory that may have a name; and of how many names at most its lower layers are to be listed now.
+    pub(crate) fn ask(&mut self, dir: Ino, name: NameHash) -> Result<(Layers, Option<usize>), Errno> {
+        let slot = self.known(dir)?;
+        let dir = self.dirs.get_mut(&slot).ok_or(Errno::NOTDIR)?;
+        let lowers = dir.reals.iter().filter(|r| r.layer != UPPER).count();
+        Ok(dir.asked.ask(name, lowers))
+    }
+
+    /// Keeps what a directory's lower layers hold, none of which is a whiteout of aufs. When there is too much of it all, what there was
+    /// goes.
+    pub(crate) fn listed(&mut self, dir: Ino, listing: Listing) {
+        if self.listed + listing.len() > LISTED {
+            for dir in self.dirs.values_mut() {
+                dir.asked.forget();
+            }
+            self.listed = 0;
+        }
+        let names = listing.len();
+        let Some(dir) = self.dir_mut(dir) else { return };
+        let before = dir.asked.answer(listing);
+        for layer in dir.reals.iter().map(|r| r.layer).filter(|l| *l != UPPER && *l < 64) {
+            dir.plain.0 |= 1 << layer;
+        }
+        self.listed = self.listed + names - before;
     }
 
     fn add_child(&mut self, parent: u32) {

@@ -108,6 +108,57 @@ fn layers_merge_and_the_upper_hides() {
     assert_eq!(fs.known(), 1, "only the root is known");
 }
 
+/// A directory that is asked for many names knows which of its layers have them; a fresh file system asks them all.
+#[test]
+fn a_directory_that_is_asked_for_much_answers_as_one_that_is_not() {
+    const LAYERS: usize = 70;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for n in 0..LAYERS {
+        for at in ["d", "d/sub"] {
+            std::fs::create_dir_all(path(&format!("{n}/{at}"))).unwrap();
+            std::fs::write(path(&format!("{n}/{at}/only{n}")), format!("{n}")).unwrap();
+            std::fs::write(path(&format!("{n}/{at}/shared{}", n / 9)), format!("{n}")).unwrap();
+        }
+        if n > 3 {
+            let whiteout = path(&format!("{}/d/only{n}", n - 3));
+            let device = rustix::fs::FileType::CharacterDevice;
+            if n % 5 == 0 {
+                rustix::fs::mknodat(rustix::fs::CWD, whiteout, device, rustix::fs::Mode::empty(), 0).unwrap();
+            }
+        }
+    }
+    for made in ["upper", "work"] {
+        std::fs::create_dir(path(made)).unwrap();
+    }
+    let mut config = Config::new((0..LAYERS).map(|n| path(&n.to_string())).collect());
+    config.upper = Some(path("upper"));
+    config.work = Some(path("work"));
+    let fs = CowFs::open(&config).unwrap();
+    let kinds = ["d/only", "d/shared", "d/sub/only", "d/sub/shared", "d/none"];
+    let all: Vec<String> =
+        kinds.iter().flat_map(|kind| (0..LAYERS).step_by(4).map(move |n| format!("{kind}{n}"))).collect();
+    let seen = |fs: &CowFs, name: &str| find(fs, name).unwrap().map(|a| (a.ino, text(fs, name)));
+    let check = |fs: &CowFs| {
+        for name in &all {
+            let asked_once =
+                seen(&CowFs::open(&Config { upper: None, work: None, ..config.clone() }).unwrap(), name);
+            assert_eq!(seen(fs, name), asked_once, "{name}");
+        }
+    };
+    check(&fs);
+    assert_eq!(seen(&fs, "d/only68").unwrap().1, "68");
+    assert_eq!(seen(&fs, "d/only65"), None, "hidden by a layer above");
+    // Once it is in the upper too, what is below is where it was.
+    let d = find(&fs, "d").unwrap().unwrap();
+    fs.setattr(d.ino, &Change { mode: Some(0o700), ..Change::default() }).unwrap();
+    check(&fs);
+    fs.unlink(d.ino, b"only68").unwrap();
+    assert_eq!(seen(&fs, "d/only68"), None);
+    fs.mknod(d.ino, b"none1", 0o100_644, 0, &ME).unwrap();
+    assert!(seen(&fs, "d/none1").is_some(), "the upper is always asked");
+}
+
 #[test]
 fn a_file_keeps_its_number_and_its_lower_its_bytes() {
     let layers = Layers::new(&[&[("a/b/f", "before")]]);

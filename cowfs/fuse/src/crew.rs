@@ -3,13 +3,14 @@
 //! What a request costs is the change from the client to a thread here and back, not the work between: 9 us where both share a CPU, some
 //! 50 us where each wakes the other on another CPU that has gone idle. The kernel hands requests in turn to the threads that wait for one, so each further
 //! thread is another one to wake up, with colder caches; with a single one, on an idle machine, the client and it chase each other from CPU to CPU. So
-//! two wait ([`READERS`]; one where there is one CPU), and the others stand by for when those are in operations that may wait for a disk.
+//! two wait ([`READERS`]; one where there is one CPU), and the others stand by for when those are in operations that wait for a disk. Whether one will is
+//! taken from how long the last of its kind took: on what is in memory, calling another thread only costs (a third of a large read).
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -19,6 +20,26 @@ const READERS: usize = 2;
 /// How often those who stand by look whether the mount is still there and requests are being read.
 const STAND_BY: Duration = Duration::from_secs(10);
 
+/// From here on an operation has waited for something.
+const LONG: Duration = Duration::from_millis(1);
+/// Operations of a kind that have to be shorter before the next is expected to be, too.
+const SHORT: usize = 64;
+/// Bytes from which on an operation is expected to be long whatever the others were.
+const MUCH: u64 = 4 << 20;
+
+/// Operations that may wait for a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// Reading much.
+    Read,
+    /// Copying a file up.
+    CopyUp,
+    /// fsync(2) and its like.
+    Sync,
+    /// Changing or copying a range of a file.
+    Range,
+}
+
 /// The threads of one mount.
 #[derive(Debug)]
 pub struct Crew {
@@ -27,6 +48,8 @@ pub struct Crew {
     wanted: usize,
     /// Threads that are not standing by and not in a long operation.
     readers: AtomicUsize,
+    /// For each kind of operation, how many have to be short before the next is expected to be.
+    wary: [AtomicUsize; 4],
     bell: Arc<Bell>,
 }
 
@@ -55,7 +78,9 @@ thread_local! {
 #[derive(Debug)]
 pub struct Turn<'a> {
     crew: &'a Crew,
-    long: bool,
+    /// Another thread waits for requests in place of this one.
+    replaced: bool,
+    may: Option<(May, Instant)>,
 }
 
 impl Crew {
@@ -66,23 +91,41 @@ impl Crew {
     }
 
     fn waiting(device: OwnedFd, threads: usize, wanted: usize) -> Self {
-        Self { device, wanted, readers: AtomicUsize::new(threads), bell: Arc::default() }
+        let wary = std::array::from_fn(|_| AtomicUsize::new(SHORT));
+        Self { device, wanted, readers: AtomicUsize::new(threads), wary, bell: Arc::default() }
+    }
+
+    /// The connection.
+    pub fn device(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
     }
 
     /// Begins a request.
     pub fn turn(&self) -> Turn<'_> {
-        Turn { crew: self, long: false }
+        Turn { crew: self, replaced: false, may: None }
     }
 
-    /// Begins a request that may wait for a disk, if `long`: should nobody be left to wait for requests, another thread does.
-    pub fn long_turn(&self, long: bool) -> Turn<'_> {
-        if long && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+    /// Begins a request that may wait for a disk, for so many bytes. Should nobody be left to wait for requests, another thread does.
+    pub fn long_turn(&self, may: May, bytes: u64) -> Turn<'_> {
+        let replaced = bytes >= MUCH || self.wary[may as usize].load(Ordering::Relaxed) > 0;
+        if replaced && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
             if *standing > 0 {
                 self.bell.rung.notify_one();
             }
         }
-        Turn { crew: self, long }
+        Turn { crew: self, replaced, may: Some((may, Instant::now())) }
+    }
+
+    /// An operation took so long.
+    fn learn(&self, may: May, took: Duration) {
+        let wary = &self.wary[may as usize];
+        let left = wary.load(Ordering::Relaxed);
+        if took >= LONG {
+            wary.store(SHORT, Ordering::Relaxed);
+        } else if left > 0 {
+            wary.store(left - 1, Ordering::Relaxed); // what another thread has stored meanwhile is lost, at worst a long one
+        }
     }
 
     /// Stands by if there are enough without this thread.
@@ -113,7 +156,10 @@ impl Drop for Turn<'_> {
         AT_END.with(|at_end| {
             at_end.get_or_init(|| AtEnd(Arc::clone(&crew.bell)));
         });
-        if self.long {
+        if let Some((may, begun)) = self.may {
+            crew.learn(may, begun.elapsed());
+        }
+        if self.replaced {
             crew.readers.fetch_add(1, Ordering::AcqRel);
         }
         if crew.readers.load(Ordering::Relaxed) > crew.wanted {
@@ -163,13 +209,31 @@ mod tests {
         while crew.readers.load(Ordering::Acquire) != 2 {
             std::thread::yield_now();
         }
-        let first = crew.long_turn(true);
+        let first = crew.long_turn(May::Sync, 0);
         assert!(!third.is_finished(), "one still waits for requests");
-        let second = crew.long_turn(true);
+        let second = crew.long_turn(May::Read, 0);
         third.join().unwrap(); // it went back to wait for requests
         // Back from their long operations these two are one too many, so one stands by: until the connection ends.
         drop(write);
         drop((first, second));
+    }
+
+    #[test]
+    fn what_has_been_short_for_long_is_expected_to_be() {
+        let (crew, _write) = crew(2);
+        let mut expected = Vec::new();
+        for took in [0, 1, 0].map(|n| n * LONG) {
+            crew.learn(May::Sync, took);
+            expected.push(crew.long_turn(May::Sync, 0).replaced);
+        }
+        assert_eq!(expected, [true; 3], "the first ones, and after a long one");
+        let short = |may| (0..SHORT).for_each(|_| crew.learn(may, LONG / 2));
+        short(May::Sync);
+        assert!(!crew.long_turn(May::Sync, MUCH - 1).replaced);
+        assert!(crew.long_turn(May::Sync, MUCH).replaced, "so much takes long");
+        assert!(crew.long_turn(May::Read, 0).replaced, "another kind");
+        crew.learn(May::Sync, LONG);
+        assert!(crew.long_turn(May::Sync, 0).replaced);
     }
 
     #[test]

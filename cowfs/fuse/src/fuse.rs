@@ -7,6 +7,7 @@
 mod attr;
 mod init;
 mod reply;
+mod splice;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -25,7 +26,7 @@ use fuser::{
     WriteFlags,
 };
 
-use crate::crew::Crew;
+use crate::crew::{Crew, May, Turn};
 use crate::options::Serving;
 
 use attr::{file_attr, time_change};
@@ -43,6 +44,9 @@ const NEVER_AGAIN: Errno = Errno::ENOSYS;
 /// A read that may take long enough for others to matter.
 const BIG: u32 = 32 << 10;
 
+/// A read from which on the data are not copied through this process.
+const SPLICED: u64 = 64 << 10;
+
 /// The file system as fuser drives it.
 #[derive(Debug)]
 pub struct Adapter {
@@ -54,6 +58,8 @@ pub struct Adapter {
     xattrs: bool,
     /// Whether the kernel leaves the umask to us.
     masks: bool,
+    /// Whether answers may be written to the crew's device: with a device for each thread it would have to be that thread's.
+    splices: bool,
     /// The file that has lost its capabilities last.
     stripped: AtomicU64,
     /// Set once there is a session.
@@ -77,6 +83,7 @@ impl Adapter {
             ttl,
             xattrs,
             masks: false,
+            splices: !serving.clone_fd,
             stripped: AtomicU64::new(0),
             notifier: Arc::default(),
         }
@@ -85,6 +92,15 @@ impl Adapter {
     /// Where the session's notifier is to be put.
     pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
         Arc::clone(&self.notifier)
+    }
+
+    /// A turn for a change, before which a file may have to be copied up.
+    fn change_turn(&self, ino: INodeNo) -> Turn<'_> {
+        if self.fs.is_upper(ino.0) {
+            return self.crew.turn();
+        }
+        let bytes = self.fs.getattr(ino.0).map_or(0, |attr| attr.size);
+        self.crew.long_turn(May::CopyUp, bytes)
     }
 
     fn caller(&self, req: &Request, umask: u32) -> Caller {
@@ -135,7 +151,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         // The kernel says so in a flag that fuser drops: for chown always, for truncate of a caller without CAP_FSETID.
         let chown = uid.is_some() || gid.is_some();
         // A chown of nothing, which takes privileges away all the same, is a request to change nothing.
@@ -205,7 +221,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         reply::entry(reply, &self.ttl, self.fs.link(ino.0, parent.0, name.as_bytes()));
     }
 
@@ -267,16 +283,32 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
-        reply: ReplyData,
+        mut reply: ReplyData,
     ) {
-        let _turn = self.crew.long_turn(size >= BIG);
+        let _turn = if size >= BIG { self.crew.long_turn(May::Read, 0) } else { self.crew.turn() };
+        if u64::from(size) >= SPLICED && self.splices {
+            match self.fs.data(ino.0) {
+                Ok((file, end)) => {
+                    let len = end.saturating_sub(offset).min(size.into());
+                    if (SPLICED..=splice::MOST).contains(&len) {
+                        let sent =
+                            splice::answer(self.crew.device(), req, &*file, offset, len as usize, reply);
+                        reply = match sent {
+                            Ok(()) => return,
+                            Err(reply) => reply,
+                        };
+                    }
+                }
+                Err(e) => return reply.error(errno(e)),
+            }
+        }
         let size = size as usize;
         DATA.with_borrow_mut(|data| {
             if data.len() < size {
@@ -301,7 +333,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = self.fs.write(ino.0, offset, data, kill);
         // Through a mapping: the kernel has not moved the times that it keeps, and does not ask for ours.
@@ -315,12 +347,12 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(true);
+        let _turn = self.crew.long_turn(May::Sync, 0);
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(true);
+        let _turn = self.crew.long_turn(May::Sync, 0);
         reply::empty(reply, self.fs.fsync(ino.0, data_only));
     }
 
@@ -395,7 +427,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -424,7 +456,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.crew.long_turn(!self.fs.is_upper(ino.0));
+        let _turn = self.change_turn(ino);
         if !self.xattrs {
             return reply.error(NEVER_AGAIN);
         }
@@ -479,7 +511,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.crew.long_turn(true);
+        let _turn = self.crew.long_turn(May::Range, length);
         reply::empty(reply, self.fs.fallocate(ino.0, mode, offset, length));
     }
 
@@ -514,7 +546,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _turn = self.crew.long_turn(true);
+        let _turn = self.crew.long_turn(May::Range, len);
         // The answer is 32 bits wide.
         let len = len.min(1 << 30) as usize;
         reply::written(reply, self.fs.copy_file_range((from.0, from_offset), (to.0, to_offset), len));

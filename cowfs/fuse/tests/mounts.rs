@@ -66,6 +66,36 @@ fn it_comes_back_when_the_mount_can_be_used_and_ends_when_it_is_unmounted() {
 }
 
 #[test]
+fn large_reads_are_whole_wherever_they_begin_and_end() {
+    let deck = Deck::new();
+    // No multiple of a page, longer than what goes through a pipe at once, with a hole.
+    deck.sh("head -c 5000001 /dev/urandom > lower/big && truncate -s 6000001 lower/big && head -c 1048576 /dev/urandom >> lower/big").ok();
+    for options in ["", ",clone_fd"] {
+        deck.mount(options);
+        deck.sh("cmp lower/big mnt/big && cat mnt/big | cmp - lower/big").ok();
+        for (skip, count) in
+            [(0, 65536), (1, 65537), (4095, 262_144), (5_000_000, 1_500_000), (7_000_000, 70_000)]
+        {
+            let range = format!("bs=2M skip={skip} count={count} iflag=skip_bytes,count_bytes,fullblock");
+            // Past the page cache, each read is a request of its size.
+            deck.sh(&format!("dd if=mnt/big of=ours {range},direct status=none && dd if=lower/big of=theirs {range} status=none"))
+                .ok();
+            deck.sh("test -s ours && cmp ours theirs").ok();
+        }
+        // A file that is cut and grows again while it is read: its bytes or zeros, never another answer's.
+        deck.sh("head -c 900000 lower/big > mnt/cut && head -c 900000 lower/big | tr -d '\\0' > whole").ok();
+        deck.sh("(while test ! -e stop; do truncate -s 70000 mnt/cut; truncate -s 900000 mnt/cut; done) & \
+             for i in $(seq 40); do \
+                 dd if=mnt/cut bs=1M iflag=direct status=none | tr -d '\\0' > got; \
+                 test -s got && cmp -n $(stat -c %s got) got whole || touch wrong; \
+             done; touch stop; wait; rm stop; test ! -e wrong")
+            .ok();
+        deck.sh("umount mnt").ok();
+        deck.no_process_is_left();
+    }
+}
+
+#[test]
 fn mount8_mounts_it() {
     let deck = Deck::new();
     // It looks for programs where they are installed.

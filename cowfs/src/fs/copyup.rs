@@ -69,11 +69,19 @@ impl CowFs {
             None => source.clone(),
         };
         let fresh = work.fresh();
-        let placed = self.copy_to(work, &fresh, &source, &data, &stat, size).and_then(|copied| {
+        let placed = self.copy_to(work, &fresh, &source, &data, &stat, size).and_then(|copy| {
             let origin = if place.layer() == UPPER { None } else { self.origin(&source, &stat) };
-            self.put_in_place(work, &fresh, ino, &place, named.as_ref(), &stat, origin.as_deref())?;
-            Ok(copied)
+            self.put_in_place(work, &fresh, &copy, ino, &place, named.as_ref(), &stat, origin.as_deref())?;
+            Ok(copy)
         });
+        if let (Ok(At::Fd(copy)), Some(_)) = (&placed, &named) {
+            // Whoever wanted it copied up will want it.
+            let mut table = self.table();
+            if table.layer(ino) == Some(UPPER) {
+                table.opened(ino);
+                self.fds.put(Key::File(ino), Arc::clone(copy), true);
+            }
+        }
         placed.map(drop).inspect_err(|_| {
             if place.layer() != UPPER {
                 self.aliases.forget(&[ino]); // the copy's number becomes another's
@@ -94,7 +102,7 @@ impl CowFs {
         origin::encode(&handle, uuid)
     }
 
-    /// Makes a copy in the work directory.
+    /// Makes a copy in the work directory. Answers where it is: open, if it is a regular file.
     fn copy_to(
         &self,
         work: &Work,
@@ -103,57 +111,65 @@ impl CowFs {
         data: &At,
         stat: &Stat,
         size: Option<u64>,
-    ) -> Result<(), Errno> {
-        let at = At::name(&work.dir, fresh);
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let mut written = None;
-        match kind {
+    ) -> Result<At, Errno> {
+        // As it will be, so that nothing is left to change; nobody else looks in here.
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o777) | Mode::RUSR | Mode::WUSR;
+        match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let open = || rustix::fs::openat(&work.dir, fresh.as_c_str(), flags, Mode::RUSR | Mode::WUSR);
-                let target = self.with_room(open)?;
+                let target =
+                    self.with_room(|| rustix::fs::openat(&work.dir, fresh.as_c_str(), flags, mode))?;
+                let target = Arc::new(target);
                 pass("copyup.made");
-                let source = self.keep_open(data, 1, stat)?;
+                let from = self.keep_open(data, 1, stat)?;
                 let size = size.map_or(stat.st_size as u64, |s| s.min(stat.st_size as u64));
-                let real = rustix::fs::fstat(&source)?;
+                let real = rustix::fs::fstat(&from)?;
                 let layer = self.layers.iter().flatten().find(|l| l.dev == real.st_dev);
-                copy_data(&source, &target, size, &real, layer)?;
-                written = Some(target);
+                copy_data(&from, &target, size, &real, layer)?;
+                let at = At::Fd(Arc::clone(&target));
+                if (real.st_dev, real.st_ino) == (stat.st_dev, stat.st_ino) {
+                    self.copy_attributes(&At::Fd(from), &at, stat)?;
+                } else {
+                    self.copy_attributes(source, &at, stat)?; // its data is elsewhere (metacopy)
+                }
+                if self.sync {
+                    rustix::fs::fsync(&target)?;
+                }
+                pass("copyup.copied");
+                return Ok(at);
             }
             FileType::Symlink => {
                 let target = CString::new(read_link(source)?).map_err(|_| Errno::IO)?;
                 rustix::fs::symlinkat(target.as_c_str(), &work.dir, fresh.as_c_str())?;
             }
-            other => rustix::fs::mknodat(
-                &work.dir,
-                fresh.as_c_str(),
-                other,
-                Mode::RUSR | Mode::WUSR,
-                stat.st_rdev,
-            )?,
+            other => rustix::fs::mknodat(&work.dir, fresh.as_c_str(), other, mode, stat.st_rdev)?,
         }
+        let at = At::name(&work.dir, fresh);
         self.copy_attributes(source, &at, stat)?;
-        if let Some(file) = written.filter(|_| self.sync) {
-            rustix::fs::fsync(file)?;
-        }
         pass("copyup.copied");
-        Ok(())
+        Ok(at)
     }
 
-    /// Owner, xattrs, mode and times. The mode comes after what changes it, the times last.
+    /// Owner, xattrs, mode and times, as far as they are not so. The mode comes after what changes it, the times last.
     pub(super) fn copy_attributes(&self, source: &At, target: &At, stat: &Stat) -> Result<(), Errno> {
-        target.chown(Some(stat.st_uid), Some(stat.st_gid))?;
-        self.copy_xattrs(source, target)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        let new = target.stat()?;
+        let given = (new.st_uid, new.st_gid) != (stat.st_uid, stat.st_gid);
+        if given {
+            target.chown(Some(stat.st_uid), Some(stat.st_gid))?;
+        }
+        let marked = self.copy_xattrs(source, target)?;
+        let changed = given || marked || new.st_mode != stat.st_mode;
+        if changed && FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             target.chmod(stat.st_mode)?;
         }
         target.utimens(&times_of(stat))
     }
 
-    fn copy_xattrs(&self, source: &At, target: &At) -> Result<(), Errno> {
+    /// Answers whether there were any.
+    fn copy_xattrs(&self, source: &At, target: &At) -> Result<bool, Errno> {
         let names = match source.xattrs() {
             Ok(names) => names,
-            Err(Errno::OPNOTSUPP) => return Ok(()),
+            Err(Errno::OPNOTSUPP) => return Ok(false),
             Err(e) => return Err(e),
         };
         for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
@@ -168,7 +184,7 @@ impl CowFs {
                 other => other?,
             }
         }
-        Ok(())
+        Ok(!names.is_empty())
     }
 
     /// Whether an xattr is this file system's own bookkeeping, which is not copied.
@@ -182,16 +198,16 @@ impl CowFs {
         &self,
         work: &Work,
         fresh: &CString,
+        copy: &At,
         ino: Ino,
         place: &Place,
         named: Option<&(Fd, Ino, Vec<u8>)>,
         stat: &Stat,
         origin: Option<&[u8]>,
     ) -> Result<(), Errno> {
-        let copy = At::name(&work.dir, fresh);
         let Some((dir, parent, name)) = named else {
             // Nobody can name it any more: it lives on in a descriptor.
-            let fd = self.keep_open(&copy, UPPER, stat)?;
+            let fd = self.keep_open(copy, UPPER, stat)?;
             rustix::fs::unlinkat(&work.dir, fresh.as_c_str(), AtFlags::empty())?;
             self.fds.remove([Key::File(ino)]);
             let _old = self.table().copied_up(ino, None, Some(fd));
@@ -203,7 +219,7 @@ impl CowFs {
         // What lacked its data was copied from somewhere too.
         let before_that = if lower { None } else { self.at(place)?.xattr(&self.attr.origin)? };
         let noted = match origin.or(before_that.as_deref()) {
-            Some(origin) => self.set_origin(&copy, origin)?,
+            Some(origin) => self.set_origin(copy, origin)?,
             None => false,
         };
         let origin = origin.filter(|_| noted && lower);
@@ -216,7 +232,7 @@ impl CowFs {
         }
         let mut index = None;
         if linked {
-            index = Some(self.index_copy(work, &copy, ino, origin.unwrap_or_default(), stat)?);
+            index = Some(self.index_copy(work, (fresh, copy), ino, origin.unwrap_or_default(), stat)?);
             pass("copyup.indexed");
         }
         let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };

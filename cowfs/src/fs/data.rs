@@ -1,5 +1,6 @@
 //! Reading and writing.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
@@ -76,6 +77,13 @@ impl CowFs {
                     .map(Arc::new)
             }
         }
+    }
+
+    /// A regular file's data, open for reading, and its size.
+    pub fn data(&self, ino: Ino) -> Result<(Arc<OwnedFd>, u64), Errno> {
+        let fd = self.file_fd(ino, false)?;
+        let size = rustix::fs::fstat(&fd)?.st_size as u64;
+        Ok((fd, size))
     }
 
     /// pread(2) into `buf`, which it fills unless the file ends. Answers the bytes read.

@@ -22,22 +22,21 @@ impl CowFs {
     pub(super) fn index_copy(
         &self,
         work: &Work,
-        copy: &At,
+        (fresh, copy): (&CString, &At),
         ino: Ino,
         origin: &[u8],
         lower: &Stat,
     ) -> Result<Arc<[u8]>, Errno> {
-        let At::Name(dir, fresh) = copy else { return Err(Errno::INVAL) };
         let index = work.index()?;
         let name = CString::new(origin::index_name(origin)).expect("digits");
         // Its own names will be two, here and its place. Until the second is there the count is one too high: names that lead here then
         // outlive a crash, and the entry with them.
         self.set_nlink(copy, lower.st_nlink as i64 - 1)?;
-        match rustix::fs::linkat(dir, fresh.as_c_str(), &index, name.as_c_str(), AtFlags::empty()) {
+        match rustix::fs::linkat(&work.dir, fresh.as_c_str(), &index, name.as_c_str(), AtFlags::empty()) {
             // Left by a crash between here and the rename; nobody had changed it.
             Err(Errno::EXIST) => {
                 rustix::fs::unlinkat(&index, name.as_c_str(), AtFlags::empty())?;
-                rustix::fs::linkat(dir, fresh.as_c_str(), &index, name.as_c_str(), AtFlags::empty())?;
+                rustix::fs::linkat(&work.dir, fresh.as_c_str(), &index, name.as_c_str(), AtFlags::empty())?;
             }
             other => other?,
         }
@@ -129,11 +128,13 @@ impl CowFs {
         self.check_free(parent, &name)?;
         let _turn = self.busy.turn(ino);
         self.copy_up_in_turn(ino, None)?;
-        let source = {
-            let place = self.table().place(ino)?;
-            self.at(&place)?
+        let place = self.table().place(ino)?;
+        let source = self.at(&place)?;
+        let may_have_origin = match &place {
+            Place::Named { parent, .. } => self.impure(*parent)?,
+            _ => true,
         };
-        if !matches!(self.impure(parent), Ok(true)) && source.xattr(&self.attr.origin)?.is_some() {
+        if may_have_origin && !self.impure(parent)? && source.xattr(&self.attr.origin)?.is_some() {
             self.set_impure(parent)?;
         }
         let link = |dir: &crate::table::Fd, name: &CString| match &source {

@@ -1,31 +1,23 @@
 //! Files of which a layer holds only the attributes: overlayfs copies no more up for chmod with `metacopy=on`. Their data is looked for below.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::find::is_redirect;
+use super::find::Spot;
+use super::merge::is_redirect;
 use super::{CowFs, name_of};
 use crate::at::At;
 use crate::config::Redirect;
-use crate::table::{DataAt, Fd, LayerNo, Real};
-use crate::types::Ino;
+use crate::table::{DataAt, LayerNo};
 
 impl CowFs {
     /// Where the data of a file with only attributes is.
-    pub(super) fn data_below(
-        &self,
-        parent: Ino,
-        reals: &[Real],
-        k: usize,
-        name: &CStr,
-        dir: &Fd,
-    ) -> Result<Option<DataAt>, Errno> {
-        let mut redirect = At::name(dir, name).xattr(&self.attr.redirect)?;
-        let mut below = reals[k].layer;
-        let mut beside = name.to_bytes().to_vec();
+    pub(super) fn data_below(&self, spot: Spot<'_>) -> Result<Option<DataAt>, Errno> {
+        let mut redirect = spot.at().xattr(&self.attr.redirect)?;
+        let mut below = spot.layer();
+        let mut beside = spot.name.to_bytes().to_vec();
         loop {
             let next = match redirect.take() {
                 Some(path) if !is_redirect(&path) || self.redirect == Redirect::NoFollow => {
@@ -35,8 +27,8 @@ impl CowFs {
                 named => {
                     beside = named.unwrap_or(beside);
                     let mut hit = None;
-                    for real in reals.iter().filter(|r| r.layer > below) {
-                        let mut path = self.table().path_in(parent, real.layer)?;
+                    for real in spot.reals.iter().filter(|r| r.layer > below) {
+                        let mut path = self.table().path_in(spot.parent, real.layer)?;
                         path.push(b'/');
                         path.extend_from_slice(&beside);
                         if let Some(at) = self.file_at(real.layer, &path)? {

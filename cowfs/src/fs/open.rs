@@ -13,6 +13,7 @@ use crate::busy::Busy;
 use crate::config::{Config, OpenError};
 use crate::fds::Fds;
 use crate::layer::{Layer, directory, number_file_systems};
+use crate::listing::Hasher;
 use crate::name::Namespace;
 use crate::origin;
 use crate::table::{LayerNo, Real, Reals, Table, UPPER};
@@ -60,6 +61,7 @@ impl CowFs {
             index: Mutex::new(HashMap::new()),
             aliases: Aliases::default(),
             missing: Mutex::new(None),
+            names: Hasher::default(),
             positions: super::readdir::Positions::default(),
         };
         fs.load_index();

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::CowFs;
 use super::find::Probe;
 use crate::at::At;
+use crate::listing::Layers;
 use crate::table::{Fd, LayerNo, Real, Reals, UPPER};
 use crate::types::{Attr, DirEntry, Ino, Kind};
 
@@ -110,7 +111,7 @@ impl CowFs {
                 let attr = Attr { ino: 0, mode: seen.kind.as_raw_mode(), ..EMPTY };
                 Ok(sink(entry(seen.ino, kind_of(seen.kind)), &attr))
             };
-            let hit = match self.find_from(ino, &reals, seen.at, seen.name) {
+            let hit = match self.find_from(ino, &reals, seen.at, Layers::ANY, seen.name) {
                 Ok(Some(hit)) => hit,
                 Ok(None) | Err(Errno::STALE) => return Ok(true), // it has gone meanwhile
                 Err(_) => return broken(),

@@ -121,7 +121,8 @@ impl CowFs {
     pub(super) fn where_is(&self, parent: Ino, name: &CStr) -> Result<(bool, bool), Errno> {
         let reals = self.reals(parent)?;
         let (mut upper, mut lower) = (false, false);
-        for (k, real) in reals.iter().enumerate() {
+        let layers = self.layers_with(parent, &reals, name)?;
+        for (k, real) in reals.iter().enumerate().filter(|(_, r)| layers.may_have(r.layer)) {
             let dir = self.dir_fd(parent, real.layer)?;
             match self.probe(&dir, name, real.layer)? {
                 Probe::There(_) if real.layer == UPPER => upper = true,

@@ -69,7 +69,9 @@ impl Table {
                 entry.remove();
             }
             self.names.remove(node.name);
-            self.dirs.remove(&slot);
+            if let Some(mut dir) = self.dirs.remove(&slot) {
+                self.listed -= dir.asked.forget();
+            }
             let mut parents = vec![node.parent];
             if let Some(special) = self.special.remove(&slot) {
                 gone.fds.extend(special.orphan);

@@ -179,11 +179,8 @@ impl<'a> Stage<'a> {
 
     fn step(&mut self, step: &Step, trees: &mut Trees, checks: &mut Checks) -> Result<(), String> {
         match step {
-            // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away. Overlayfs
-            // takes it away there even where fallocate fails.
-            Step::Make(_, Op::MapWrite { .. } | Op::Fallocate { mode: 8, .. }) if self.manner.userxattr => {
-                Ok(())
-            }
+            // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away.
+            Step::Make(_, Op::MapWrite { .. }) if self.manner.userxattr => Ok(()),
             Step::Make(actor, op) => {
                 let actor = &mut self.actors[usize::from(*actor)];
                 let mut outcomes = actor.make(&[COWFS, KERNEL], op);

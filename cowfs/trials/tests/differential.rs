@@ -29,7 +29,7 @@ fn storm_on(host: &Host, manner: Manner, ground: Ground, usual: usize) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 600, ..Config::default() };
     let stage = RefCell::new(Stage::on(host, manner, ground));
     let outcome = runner(config).run(
-        &case(40).prop_map(move |case| if ground.aligned { on_a_disk(case) } else { case }),
+        &case(40).prop_map(move |case| if ground.aligned { without_direct(case) } else { case }),
         |case| {
             catch_unwind(AssertUnwindSafe(|| stage.borrow_mut().run(&case)))
                 .unwrap_or_else(|panic| Err(words(&*panic)))
@@ -45,12 +45,9 @@ fn storm_on(host: &Host, manner: Manner, ground: Ground, usual: usize) {
     assert!(retired <= all / 10 + 1, "overlayfs is hardly compared");
 }
 
-/// A disk refuses O_DIRECT that is not aligned to its blocks; FUSE asks for nothing, which no program can hold against it. And FUSE in the
-/// kernel collapses no ranges, as ext4 can.
-fn on_a_disk(mut case: Case) -> Case {
+/// A disk refuses O_DIRECT that is not aligned to its blocks; FUSE asks for nothing, which no program can hold against it.
+fn without_direct(mut case: Case) -> Case {
     const O_DIRECT: i32 = 0o40_000;
-    const COLLAPSE_RANGE: i32 = 8;
-    case.steps.retain(|step| !matches!(step, Step::Make(_, Op::Fallocate { mode: COLLAPSE_RANGE, .. })));
     for step in case.layers.iter_mut().flatten().chain(&mut case.steps) {
         if let Step::Make(_, Op::Open { flags, .. }) = step {
             *flags &= !O_DIRECT;
