@@ -1,8 +1,8 @@
 //! One change at a time to one inode's place: copying up, unlinking, renaming. Readers and writers of data do not come here.
 //!
-//! Order: a file before the directories above it, two inodes by number. Nothing takes a child's turn while it holds a parent's.
+//! Order: a file before the directories above it, two inodes by number. Nothing takes a child's turn while it holds a parent's. Turns of
+//! directories' times (`fs/times.rs`) are others, and come last.
 
-use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::types::Ino;
@@ -16,7 +16,8 @@ pub(crate) struct Busy {
 
 #[derive(Debug, Default)]
 struct Inner {
-    inos: HashSet<Ino>,
+    /// Few: no more than two a thread.
+    inos: Vec<Ino>,
     /// Those whose names are not where the table says, or soon will not be.
     moving: Vec<Ino>,
     /// Who waits: waking nobody costs a system call too.
@@ -45,7 +46,8 @@ impl Busy {
             inner = self.freed.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.waiting -= 1;
         }
-        inner.inos.extend(inos);
+        let both = if inos[0] == inos[1] { &inos[..1] } else { &inos[..] };
+        inner.inos.extend_from_slice(both);
         Turn { busy: self, inos }
     }
 }
@@ -98,7 +100,9 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut inner = self.busy.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for ino in &self.inos {
-            inner.inos.remove(ino);
+            if let Some(at) = inner.inos.iter().position(|i| i == ino) {
+                inner.inos.swap_remove(at);
+            }
         }
         let waiting = inner.waiting > 0;
         drop(inner);

@@ -34,6 +34,7 @@ mod readdir;
 mod remove;
 mod rename;
 mod shown;
+mod times;
 mod xattrs;
 
 /// Layers shown as one tree, whose changes go to the upper layer.
@@ -59,6 +60,7 @@ pub struct CowFs {
     table: Mutex<Table>,
     fds: Fds,
     busy: Busy,
+    times: times::Times,
     /// Odd while a directory is being renamed.
     renames: AtomicU64,
     work: Option<Work>,

@@ -77,6 +77,8 @@ impl CowFs {
         let what = self.masked(what, parent, &dir, caller)?;
         let owner = self.owner(caller)?;
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
+        let asked = self.moment();
+        let turn = self.times_turn([parent; 2]);
         let made = if covered { Err(Errno::EXIST) } else { make_as(self.ids, owner, &dir, &name, &what) };
         let made = match made {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
@@ -84,10 +86,12 @@ impl CowFs {
             }
             other => other?,
         };
+        drop(turn);
         let ino = self.ino(self.layer(UPPER).fs, made.stat.st_ino);
         let reals =
             matches!(what, Make::Directory(_)).then(|| Arc::from([Real { layer: UPPER, path: None }]));
-        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, redirect: None, index: None, data: None };
+        let hit =
+            Hit { ino, layer: UPPER, stat: made.stat, reals, redirect: None, index: None, data: None, asked };
         if let Some(fd) = made.fd {
             self.fds.put(Key::File(ino), fd, true);
         }

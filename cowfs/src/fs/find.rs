@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::aufs::AUFS_OPAQUE;
 use super::metacopy::may_lack_data;
+use super::times::Moment;
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
 use crate::config::Redirect;
@@ -34,6 +35,8 @@ pub(super) struct Hit {
     pub(super) redirect: Option<Arc<[u8]>>,
     pub(super) index: Option<Arc<[u8]>>,
     pub(super) data: Option<DataAt>,
+    /// When it was asked for.
+    pub(super) asked: Moment,
 }
 
 impl Hit {
@@ -102,7 +105,8 @@ impl CowFs {
             data: hit.data.clone(),
         };
         let layer = self.table().found(&found, lookups)?;
-        let answer = if layer == hit.layer && hit.index.is_none() && hit.data.is_none() {
+        let settled = !hit.is_dir() || layer != UPPER || !self.times_moved_since(hit.asked);
+        let answer = if layer == hit.layer && hit.index.is_none() && hit.data.is_none() && settled {
             Ok(self.attr_of(&hit.stat, hit.ino, hit.reals.as_ref().is_some_and(|r| r.len() > 1)))
         } else {
             self.getattr(hit.ino)
@@ -129,12 +133,13 @@ impl CowFs {
     ) -> Result<Option<Hit>, Errno> {
         for (k, real) in reals.iter().enumerate().skip(from) {
             let dir = self.dir_fd(parent, real.layer)?;
+            let asked = self.moment();
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => {}
                 Probe::Whiteout => return Ok(None),
                 Probe::There(_) if self.hidden_by_aufs(parent, &reals[from..k], name)? => return Ok(None),
                 Probe::There(stat) if is_dir(&stat) => {
-                    return self.merged(parent, reals, k, name, &dir, stat).map(Some);
+                    return self.merged(parent, reals, k, name, &dir, (stat, asked)).map(Some);
                 }
                 Probe::There(stat) => return self.file(parent, reals, k, name, &dir, stat).map(Some),
             }
@@ -196,7 +201,7 @@ impl CowFs {
         k: usize,
         name: &CStr,
         dir: &Fd,
-        stat: Stat,
+        (stat, asked): (Stat, Moment),
     ) -> Result<Hit, Errno> {
         let top = reals[k].layer;
         let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
@@ -230,7 +235,7 @@ impl CowFs {
                 self.along(path, &mut stack)?;
             }
         }
-        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None })
+        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None, asked })
     }
 
     /// Whether no layer lies below this one.
@@ -334,7 +339,9 @@ impl CowFs {
     ) -> Result<Hit, Errno> {
         let layer = reals[k].layer;
         let raw = self.ino(self.layer(layer).fs, stat.st_ino);
-        let mut hit = Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None };
+        let asked = self.moment();
+        let mut hit =
+            Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None, asked };
         if layer == UPPER {
             hit.ino = self.aliases.of(raw);
             if hit.ino == raw && self.impure(parent)? {

@@ -10,7 +10,6 @@ use rustix::fs::{AtFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::CowFs;
-use super::attributes::times_of;
 use crate::at::At;
 use crate::origin;
 use crate::table::Place;
@@ -74,10 +73,10 @@ impl CowFs {
         let dir = self.upper_dir(parent)?;
         let at = At::Name(work.index()?, index.clone());
         self.set_impure(parent)?;
-        let before = rustix::fs::fstat(&dir)?;
-        rustix::fs::linkat(work.index()?, index.as_c_str(), &dir, name.as_c_str(), AtFlags::empty())?;
-        // Nothing has changed for those who look.
-        let _ = At::Fd(dir).utimens(&times_of(&before));
+        let from = work.index()?;
+        self.unseen((parent, &dir), || {
+            rustix::fs::linkat(&from, index.as_c_str(), &dir, name.as_c_str(), AtFlags::empty())
+        })?;
         self.add_to_nlink(&at, -1)
     }
 
@@ -145,6 +144,7 @@ impl CowFs {
                 rustix::fs::linkat(rustix::fs::CWD, path, dir, name.as_c_str(), AtFlags::SYMLINK_FOLLOW)
             }
         };
+        let turn = self.times_turn([parent; 2]);
         match link(&dir, &name) {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 let fresh = work.fresh();
@@ -154,6 +154,7 @@ impl CowFs {
             }
             other => other?,
         }
+        drop(turn);
         self.table().linked(ino, parent, name.to_bytes(), 1)?;
         self.getattr(ino)
     }

@@ -55,6 +55,7 @@ impl CowFs {
             table: Mutex::new(Table::new(reals)),
             fds: Fds::new(config.max_open),
             busy: Busy::default(),
+            times: super::times::Times::default(),
             renames: AtomicU64::new(0),
             work,
             index: Mutex::new(HashMap::new()),

@@ -30,11 +30,13 @@ impl CowFs {
         let orphan = self.keep_if_last(parent, &name, &hit)?;
         let (upper, lower) = self.sides_of(parent, &name, &hit)?;
         let _marked = self.busy.moving([hit.ino; 2]);
+        let turn = self.times_turn([parent; 2]);
         match (upper, lower) {
             (true, false) => rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty())?,
             (true, true) => work.replace_by_whiteout(&dir, &name)?,
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
+        drop(turn);
         pass("remove.done");
         self.lost_name(parent, &name, &hit, orphan, !upper)
     }
@@ -51,6 +53,7 @@ impl CowFs {
         self.check_empty(reals, &own)?;
         let orphan = own.first().cloned();
         let (upper, lower) = self.sides_of(parent, &name, &hit)?;
+        let turn = self.times_turn([parent; 2]);
         match (upper, lower) {
             (true, false) => match rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => work.take_away(&dir, &name)?, // only whiteouts are in it
@@ -59,6 +62,7 @@ impl CowFs {
             (true, true) => work.swap_for_whiteout(&dir, &name)?,
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
+        drop(turn);
         self.lost_name(parent, &name, &hit, orphan, false)
     }
 

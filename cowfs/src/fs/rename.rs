@@ -201,7 +201,9 @@ impl CowFs {
         self.spread_impure(there, here)?;
         let _moving = Moving::new(self, source.is_dir() || target.is_dir());
         let _marked = self.busy.moving([source.ino, target.ino]);
+        let times = self.times_turn([here.parent, there.parent]);
         rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, RenameFlags::EXCHANGE)?;
+        drop(times);
         pass("rename.exchanged");
         let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
         let mut table = self.table();
@@ -269,6 +271,7 @@ impl CowFs {
 
     /// The one step that can be seen.
     fn move_in_upper(&self, here: &Side<'_>, there: &Side<'_>, directory: bool) -> Result<(), Errno> {
+        let _times = self.times_turn([here.parent, there.parent]);
         let rename = |flags| rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, flags);
         if there.whiteout && (here.lower || directory) {
             rename(RenameFlags::EXCHANGE)?;
