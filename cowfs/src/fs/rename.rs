@@ -105,8 +105,9 @@ impl CowFs {
         let _pins = self.pin(from.0, &old, &source)?;
         let _other = target.as_ref().map(|t| self.pin(to.0, &new, t)).transpose()?;
         let exchanged = target.as_ref().filter(|_| mode == RenameMode::Exchange);
-        for hit in std::iter::once(&source).chain(exchanged).filter(|h| h.is_dir()) {
-            self.upper_dir(hit.ino)?;
+        // A file before the turn of the directory that it is exchanged with: another name of it may be in there, by which it is copied up.
+        for hit in std::iter::once(&source).chain(exchanged) {
+            self.copy_up(hit.ino)?;
         }
         let (first, second) = (self.upper_dir(from.0)?, self.upper_dir(to.0)?);
         let _turns = self.busy.turns([source.ino, target.as_ref().map_or(source.ino, |t| t.ino)]);

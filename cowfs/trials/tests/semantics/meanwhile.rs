@@ -182,3 +182,29 @@ fn only_the_time_of_change_is_put_back() {
         });
     }
 }
+
+/// The file is copied up by its name in the directory that it is exchanged with, where another file is being copied up too.
+#[test]
+fn a_directory_is_exchanged_with_a_file_that_has_another_name_in_it() {
+    Host::run(|host| {
+        let lower = "mkdir -p d/s; echo x > d/s/f; echo y > d/s/other; ln d/s/f linked";
+        let mut held = Held::at(host, "copydir.made", lower);
+        held.sh("stat d/s/f d/s/other linked > /dev/null");
+        held.while_held(
+            |held| {
+                let (a, b) = (held.path("d"), held.path("linked"));
+                rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+            },
+            |held| {
+                rustix::fs::chmod(held.path("d/s/other"), rustix::fs::Mode::RUSR).unwrap();
+            },
+        );
+        for engine in [Engine::Cowfs, Engine::Kernel] {
+            assert_eq!(
+                held.sh("cat d linked/s/f linked/s/other; stat -c '%h %a' d linked/s/other"),
+                "x\nx\ny\n2 644\n1 400"
+            );
+            held.remount(engine);
+        }
+    });
+}
