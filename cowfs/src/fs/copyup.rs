@@ -215,7 +215,7 @@ impl CowFs {
         }
         let mut index = None;
         if linked {
-            index = Some(self.index_copy(work, &copy, ino, origin.unwrap_or_default(), stat)?);
+            index = Some(self.index_copy(&copy, ino, origin.unwrap_or_default(), stat)?);
             pass("copyup.indexed");
         }
         let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
@@ -225,14 +225,14 @@ impl CowFs {
             Ok(())
         });
         if let (Err(_), Some(index)) = (&placed, &index) {
-            self.unindex_copy(work, ino, index);
+            self.unindex_copy(ino, index);
         }
         placed?;
         self.table().copied_up(ino, index, None);
         self.fds.remove([Key::File(ino)]);
         if linked {
             let _ = self.add_to_nlink(&At::name(dir, &name), -1);
-            self.link_other_names(work, ino, (*parent, name.to_bytes()));
+            self.link_other_names(ino, (*parent, name.to_bytes()));
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl CowFs {
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
         let asked = self.moment();
         let turn = self.times_turn([parent; 2]);
-        let made = if covered { Err(Errno::EXIST) } else { make_as(self.ids, owner, &dir, &name, &what) };
+        let made = if covered { Err(Errno::EXIST) } else { self.make_in(&dir, &name, &what, owner) };
         let made = match made {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 self.make_over_whiteout(parent, &dir, &name, &what, owner)?
@@ -100,6 +100,11 @@ impl CowFs {
             self.table().opened(ino);
         }
         Ok(attr)
+    }
+
+    /// Makes something. What fails for want of a descriptor has made nothing, and is tried again.
+    fn make_in(&self, dir: &Fd, name: &CStr, what: &Make<'_>, owner: (u32, u32)) -> Result<Made, Errno> {
+        self.with_room(|| make_as(self.ids, owner, dir, name, what))
     }
 
     /// EEXIST if a lower layer has a name; of the upper, making it says so.
@@ -166,7 +171,7 @@ impl CowFs {
         let nursery = self.nursery(work, parent, dir)?;
         let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
         let finish = || {
-            let mut made = make_as(self.ids, owner, place, &fresh, what)?;
+            let mut made = self.make_in(place, &fresh, what, owner)?;
             pass("create.made");
             if matches!(what, Make::Directory(_)) {
                 // What the lower layers have under this name must not show through.

@@ -14,20 +14,18 @@ use crate::at::At;
 use crate::origin;
 use crate::table::Place;
 use crate::types::{Attr, Ino};
-use crate::work::Work;
 
 impl CowFs {
     /// Enters a copy in the index.
     pub(super) fn index_copy(
         &self,
-        work: &Work,
         copy: &At,
         ino: Ino,
         origin: &[u8],
         lower: &Stat,
     ) -> Result<Arc<[u8]>, Errno> {
         let At::Name(dir, fresh) = copy else { return Err(Errno::INVAL) };
-        let index = work.index()?;
+        let index = self.index_dir()?;
         let name = CString::new(origin::index_name(origin)).expect("digits");
         // Its own names will be two, here and its place. Until the second is there the count is one too high: names that lead here then
         // outlive a crash, and the entry with them.
@@ -46,19 +44,19 @@ impl CowFs {
     }
 
     /// Takes a copy that did not come into its place out of the index again.
-    pub(super) fn unindex_copy(&self, work: &Work, ino: Ino, index: &Arc<[u8]>) {
+    pub(super) fn unindex_copy(&self, ino: Ino, index: &Arc<[u8]>) {
         self.index.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
-        if let (Ok(dir), Ok(name)) = (work.index(), CString::new(&**index)) {
+        if let (Ok(dir), Ok(name)) = (self.index_dir(), CString::new(&**index)) {
             let _ = rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty());
         }
     }
 
     /// Gives a copied-up file all its other names that are known, so that the upper shows them to the kernel's overlayfs too.
-    pub(super) fn link_other_names(&self, work: &Work, ino: Ino, placed: (Ino, &[u8])) {
+    pub(super) fn link_other_names(&self, ino: Ino, placed: (Ino, &[u8])) {
         let names = self.table().all_names(ino);
         for (parent, name) in names {
             if (parent, name.as_slice()) != placed
-                && let Err(error) = self.link_name(work, ino, parent, &name)
+                && let Err(error) = self.link_name(ino, parent, &name)
             {
                 // The index leads there all the same.
                 tracing::debug!(%error, "a hard link was not made in the upper layer");
@@ -66,14 +64,14 @@ impl CowFs {
         }
     }
 
-    pub(super) fn link_name(&self, work: &Work, ino: Ino, parent: Ino, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn link_name(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<(), Errno> {
         let Place::Index(index) = self.table().place(ino)? else { return Ok(()) };
         let index = CString::new(&*index).map_err(|_| Errno::INVAL)?;
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         let dir = self.upper_dir(parent)?;
-        let at = At::Name(work.index()?, index.clone());
+        let from = self.index_dir()?;
+        let at = At::Name(Arc::clone(&from), index.clone());
         self.set_impure(parent)?;
-        let from = work.index()?;
         self.unseen((parent, &dir), || {
             rustix::fs::linkat(&from, index.as_c_str(), &dir, name.as_c_str(), AtFlags::empty())
         })?;
@@ -103,15 +101,14 @@ impl CowFs {
 
     /// A name of an indexed file has gone: one that was only in a lower layer counts in the offset. Without names the entry goes too.
     pub(super) fn index_lost(&self, ino: Ino, index: &Arc<[u8]>, only_lower: bool) -> Result<(), Errno> {
-        let work = self.work()?;
         let name = CString::new(&**index).map_err(|_| Errno::INVAL)?;
-        let at = At::Name(work.index()?, name.clone());
+        let at = At::Name(self.index_dir()?, name.clone());
         if only_lower {
             self.add_to_nlink(&at, -1)?;
         }
         let stat = at.stat()?;
         if self.linked_names(&at, &stat) == 0 {
-            rustix::fs::unlinkat(work.index()?, name.as_c_str(), AtFlags::empty())?;
+            rustix::fs::unlinkat(self.index_dir()?, name.as_c_str(), AtFlags::empty())?;
             self.index.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! unlink and rmdir. What a lower layer has is hidden by a whiteout; what only the upper has goes.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::AtFlags;
@@ -168,9 +167,7 @@ impl CowFs {
     /// ENOTEMPTY unless all that the layers have in a directory is hidden.
     pub(super) fn check_empty(&self, reals: &[Real], dirs: &[Fd]) -> Result<(), Errno> {
         for (k, (real, dir)) in reals.iter().zip(dirs).enumerate() {
-            // A descriptor of its own: the cached one's position is not ours.
-            let own: OwnedFd = self.open_child_dir(dir, c".")?;
-            for entry in rustix::fs::Dir::read_from(&own)? {
+            for entry in self.listing(dir)? {
                 let entry = entry?;
                 let name = entry.file_name();
                 if name == c"." || name == c".." {

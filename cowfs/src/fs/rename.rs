@@ -149,7 +149,7 @@ impl CowFs {
         if self.where_is(parent, name)?.0 {
             return Ok(());
         }
-        self.link_name(self.work()?, ino, parent, name.to_bytes())
+        self.link_name(ino, parent, name.to_bytes())
     }
 
     fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd, hit: Option<&Hit>) -> Result<Side<'a>, Errno> {
@@ -296,9 +296,8 @@ impl CowFs {
 
     /// Puts a really empty directory in the place of one that holds only whiteouts: rename(2) replaces no other.
     fn clear(&self, side: &Side<'_>, dir: &Fd) -> Result<(), Errno> {
-        let own = self.open_child_dir(dir, c".")?;
         let mut empty = true;
-        for entry in rustix::fs::Dir::read_from(&own)? {
+        for entry in self.listing(dir)? {
             let entry = entry?;
             empty &= entry.file_name() == c"." || entry.file_name() == c"..";
         }
