@@ -33,6 +33,12 @@ struct Made {
     fd: Option<Fd>,
 }
 
+impl Made {
+    fn at(&self, dir: &Fd, name: &CStr) -> At {
+        self.fd.as_ref().map_or_else(|| At::name(dir, name), |fd| At::Fd(Arc::clone(fd)))
+    }
+}
+
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 
 impl CowFs {
@@ -263,13 +269,27 @@ fn make_as(
     let made = match davit_sys::fs_ids::with(owner.0, owner.1, || make_at(dir, name, what)) {
         Err(Errno::ACCESS | Errno::PERM) => make_at(dir, name, what)?,
         Ok(made) if made.stat.st_uid != owner.0 => made, // it may not take on these ids
-        other => return other,
+        Ok(made) => return keep_set_group_id(dir, name, what, made),
+        Err(e) => return Err(e),
     };
-    let at = made.fd.as_ref().map_or_else(|| At::name(dir, name), |fd| At::Fd(Arc::clone(fd)));
+    let at = made.at(dir, name);
     give_away(&at, made, owner, dir).inspect_err(|_| {
         let flags = if matches!(what, Make::Directory(_)) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         let _ = rustix::fs::unlinkat(dir, name, flags);
     })
+}
+
+/// In a set-group-id directory, set-group-id stays on what is made by those who are in its group or have CAP_FSETID (mode_strip_sgid in
+/// fs/inode.c). The kernel has decided that before it came here; that we make it without those groups must not decide again.
+fn keep_set_group_id(dir: &Fd, name: &CStr, what: &Make<'_>, mut made: Made) -> Result<Made, Errno> {
+    let (Make::Regular(asked) | Make::Node(_, asked, _)) = what else { return Ok(made) };
+    if asked & S_ISGID == 0 || made.stat.st_mode & S_ISGID != 0 {
+        return Ok(made);
+    }
+    let at = made.at(dir, name);
+    at.chmod(made.stat.st_mode | S_ISGID)?;
+    made.stat = at.stat()?;
+    Ok(made)
 }
 
 fn give_away(at: &At, mut made: Made, owner: (u32, u32), dir: &Fd) -> Result<Made, Errno> {
