@@ -12,7 +12,7 @@ use super::{Attrs, CowFs};
 use crate::busy::Busy;
 use crate::config::{Config, OpenError};
 use crate::fds::Fds;
-use crate::layer::{Layer, directory, number_file_systems};
+use crate::layer::{Layer, directory, log_unprotected, number_file_systems};
 use crate::name::Namespace;
 use crate::origin;
 use crate::table::{LayerNo, Real, Reals, Table, UPPER};
@@ -29,8 +29,14 @@ impl CowFs {
         let namespace = config.namespace.unwrap_or_else(|| choose_namespace(work.as_ref()));
         let mut layers = Vec::with_capacity(config.lowers.len() + 1);
         layers.push(config.upper.as_deref().map(|path| Layer::upper(path, namespace)).transpose()?);
+        let mut unprotected = None;
         for path in &config.lowers {
-            layers.push(Some(Layer::lower(path, namespace)?));
+            let (layer, why) = Layer::lower(path, namespace)?;
+            layers.push(Some(layer));
+            unprotected = unprotected.or(why.map(|error| (path, error)));
+        }
+        if let Some((path, error)) = unprotected {
+            log_unprotected(path, &error); // once, not for each of them
         }
         let one_fs = number_file_systems(&mut layers) == 1;
         check_work(config, &layers, work.as_ref())?;
