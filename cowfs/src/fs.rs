@@ -31,6 +31,7 @@ mod links;
 mod metacopy;
 mod open;
 mod readdir;
+mod redirect;
 mod remove;
 mod rename;
 mod shown;

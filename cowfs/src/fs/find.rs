@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::aufs::AUFS_OPAQUE;
 use super::metacopy::may_lack_data;
+use super::redirect::{Below, below_of, is_redirect, parts_of};
 use super::times::Moment;
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
@@ -51,14 +52,6 @@ pub(super) enum Probe {
     Absent,
     Whiteout,
     There(Stat),
-}
-
-/// Where a directory's lower parts are looked for.
-enum Below {
-    /// Beside the parent's, by this name.
-    Name(CString),
-    /// At a path from the root of each layer.
-    Path(Vec<u8>),
 }
 
 /// What a layer's directory says of what is below it.
@@ -402,26 +395,4 @@ impl CowFs {
         }
         Ok(impure)
     }
-}
-
-/// Absolute without `.`, `..` or empty parts, or one name.
-pub(super) fn is_redirect(path: &[u8]) -> bool {
-    let relative = path.strip_prefix(b"/").unwrap_or(path);
-    let good = |n: &[u8]| !n.is_empty() && n != b"." && n != b".." && n.len() <= 255 && !n.contains(&0);
-    if path.len() == relative.len() {
-        good(path) && !path.contains(&b'/')
-    } else {
-        relative.split(|b| *b == b'/').all(good)
-    }
-}
-
-fn below_of(path: Vec<u8>) -> Option<Below> {
-    if path[0] == b'/' {
-        return Some(Below::Path(path));
-    }
-    CString::new(path).ok().map(Below::Name)
-}
-
-fn parts_of(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|b| *b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect()
 }

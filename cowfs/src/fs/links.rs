@@ -86,9 +86,7 @@ impl CowFs {
 
     fn nlink_offset(&self, at: &At) -> i64 {
         let value = at.xattr(&self.attr.nlink).ok().flatten().unwrap_or_default();
-        // "U+n": relative to the upper's link count. overlayfs also writes "L+n" for a moment, relative to the lower's.
-        let text = value.strip_prefix(b"U").and_then(|v| std::str::from_utf8(v).ok());
-        text.and_then(|t| t.parse().ok()).unwrap_or(-1)
+        offset_of(&value).map_or(-1, i64::from)
     }
 
     fn set_nlink(&self, at: &At, offset: i64) -> Result<(), Errno> {
@@ -154,5 +152,28 @@ impl CowFs {
         drop(turn);
         self.table().linked(ino, parent, name.to_bytes(), 1)?;
         self.getattr(ino)
+    }
+}
+
+/// Reads `overlay.nlink`: "U+n" is relative to the upper's link count. overlayfs also writes "L+n" for a moment, relative to the lower's.
+fn offset_of(value: &[u8]) -> Option<i32> {
+    let text = value.strip_prefix(b"U").and_then(|v| std::str::from_utf8(v).ok());
+    text.and_then(|t| t.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_count_of_names_is_read_or_refused(bytes: Vec<u8>, text in "[UL][+-]{0,2}[0-9]{0,20}", offset: i32) {
+            for value in [&bytes[..], text.as_bytes()] {
+                let read = offset_of(value);
+                prop_assert!(read.is_none() || value[0] == b'U');
+            }
+            prop_assert_eq!(offset_of(format!("U{offset:+}").as_bytes()), Some(offset));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::find::is_redirect;
+use super::redirect::is_redirect;
 use super::{CowFs, name_of};
 use crate::at::At;
 use crate::config::Redirect;

@@ -80,7 +80,7 @@ impl CowFs {
         let mut known = self.index.lock().expect("nobody else has it yet");
         for entry in entries.flatten() {
             let name = entry.file_name().to_bytes();
-            let Some(value) = unhex(name) else { continue };
+            let Some(value) = origin::of_index_name(name) else { continue };
             if let Some(ino) = self.ino_of_origin(&value) {
                 known.insert(ino, Arc::from(name));
             }
@@ -167,11 +167,4 @@ fn choose_namespace(work: Option<&Work>) -> Namespace {
 fn in_initial_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
-}
-
-fn unhex(name: &[u8]) -> Option<Vec<u8>> {
-    if !name.len().is_multiple_of(2) {
-        return None;
-    }
-    name.chunks(2).map(|c| u8::from_str_radix(std::str::from_utf8(c).ok()?, 16).ok()).collect()
 }
