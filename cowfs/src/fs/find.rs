@@ -71,10 +71,28 @@ pub(super) fn is_dir(stat: &Stat) -> bool {
 
 impl CowFs {
     /// Finds a name. `Ok(None)`: there is none. An answer adds one lookup to the inode, to be given back by [`Self::forget`].
+    ///
+    /// The kernel asks again for names that it believes in without holding their directory: one may go to another file, or go, between
+    /// the layers' answer and the table's note of it. Then they are asked again.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
         let name = name_of(name)?;
-        if let Some(hit) = self.find(parent, &name)? {
-            return self.enter(parent, &name, &hit, 1).map(Some);
+        loop {
+            let then = self.busy.moment();
+            let hit = match self.find(parent, &name) {
+                Ok(Some(hit)) => hit,
+                Ok(None) => break,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)
+                    if self.busy.any_moved_since(then) =>
+                {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            if let Some(layer) = self.note(parent, &name, &hit, 1, Some(then))? {
+                return self.entered(&hit, layer, 1).map(Some);
+            }
+            self.busy.has_moved(hit.ino);
         }
         *self.missing() = Some((parent, name));
         Ok(None)
@@ -86,6 +104,19 @@ impl CowFs {
 
     /// Notes a found name in the table, with so many lookups, and answers its attributes.
     pub(super) fn enter(&self, parent: Ino, name: &CStr, hit: &Hit, lookups: u32) -> Result<Attr, Errno> {
+        let layer = self.note(parent, name, hit, lookups, None)?.ok_or(Errno::STALE)?;
+        self.entered(hit, layer, lookups)
+    }
+
+    /// Notes a found name. `Ok(None)`: its inode's names have changed since `then`.
+    fn note(
+        &self,
+        parent: Ino,
+        name: &CStr,
+        hit: &Hit,
+        lookups: u32,
+        then: Option<u64>,
+    ) -> Result<Option<LayerNo>, Errno> {
         let found = Found {
             ino: hit.ino,
             parent,
@@ -97,7 +128,16 @@ impl CowFs {
             index: hit.index.clone(),
             data: hit.data.clone(),
         };
-        let layer = self.table().found(&found, lookups)?;
+        let mut table = self.table();
+        // With the table held: who changes names notes it there before the mark is taken away.
+        if then.is_some_and(|then| self.busy.has_moved_since(hit.ino, then)) {
+            return Ok(None);
+        }
+        table.found(&found, lookups).map(Some)
+    }
+
+    /// The attributes of what was noted to be in a layer.
+    fn entered(&self, hit: &Hit, layer: LayerNo, lookups: u32) -> Result<Attr, Errno> {
         let settled = !hit.is_dir() || layer != UPPER || !self.times_moved_since(hit.asked);
         let answer = if layer == hit.layer && hit.index.is_none() && hit.data.is_none() && settled {
             Ok(self.attr_of(&hit.stat, hit.ino, hit.reals.as_ref().is_some_and(|r| r.len() > 1)))

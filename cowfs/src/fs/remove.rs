@@ -52,6 +52,7 @@ impl CowFs {
         self.check_empty(reals, &own)?;
         let orphan = own.first().cloned();
         let (upper, lower) = self.sides_of(parent, &name, &hit)?;
+        let _marked = self.busy.moving([hit.ino; 2]);
         let turn = self.times_turn([parent; 2]);
         match (upper, lower) {
             (true, false) => match rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::REMOVEDIR) {
