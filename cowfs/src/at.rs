@@ -2,7 +2,7 @@
 //! without following a symbolic link.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timestamps, Uid, XattrFlags};
@@ -112,12 +112,16 @@ impl At {
         }
     }
 
-    /// Not for symbolic links, which have no mode.
+    /// EOPNOTSUPP for symbolic links, which have no mode.
     pub(crate) fn chmod(&self, mode: u32) -> Result<(), Errno> {
-        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let mode = mode & 0o7777;
         match self {
-            Self::Name(dir, name) => rustix::fs::chmodat(dir, name.as_c_str(), mode, AtFlags::empty()),
-            Self::Fd(fd) => or_by_path(rustix::fs::fchmod(fd, mode), || rustix::fs::chmod(self.path(), mode)),
+            Self::Name(dir, name) => davit_sys::chmod::at(dir.as_fd(), name, mode)
+                .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)),
+            Self::Fd(fd) => {
+                let mode = Mode::from_raw_mode(mode);
+                or_by_path(rustix::fs::fchmod(fd, mode), || rustix::fs::chmod(self.path(), mode))
+            }
         }
     }
 
@@ -160,4 +164,32 @@ fn whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8
 /// Reads a short attribute of an open file or directory. `None`: it is not there, or the file system has none.
 pub(crate) fn fd_xattr(fd: &Fd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
     At::Fd(Arc::clone(fd)).xattr(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_name_that_has_become_a_link_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::write(&outside, "").unwrap();
+        std::fs::set_permissions(&outside, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::create_dir(dir.path().join("layer")).unwrap();
+        symlink(&outside, dir.path().join("layer/name")).unwrap();
+        let layer: Fd = Arc::new(std::fs::File::open(dir.path().join("layer")).unwrap().into());
+        let at = At::name(&layer, c"name");
+        assert_eq!(at.chmod(0o777), Err(Errno::OPNOTSUPP));
+        at.utimens(&Timestamps {
+            last_access: rustix::fs::Timespec { tv_sec: 5, tv_nsec: 0 },
+            last_modification: rustix::fs::Timespec { tv_sec: 5, tv_nsec: 0 },
+        })
+        .unwrap();
+        let found = rustix::fs::stat(&outside).unwrap();
+        assert_eq!(found.st_mode & 0o7777, 0o600);
+        assert_ne!(found.st_mtime, 5);
+        assert_eq!(at.stat().unwrap().st_mtime, 5);
+    }
 }

@@ -34,9 +34,11 @@ mod merge;
 mod metacopy;
 mod open;
 mod readdir;
+mod redirect;
 mod remove;
 mod rename;
 mod shown;
+mod times;
 mod xattrs;
 
 /// Layers shown as one tree, whose changes go to the upper layer.
@@ -63,6 +65,7 @@ pub struct CowFs {
     names: Hasher,
     fds: Fds,
     busy: Busy,
+    times: times::Times,
     /// Odd while a directory is being renamed.
     renames: AtomicU64,
     work: Option<Work>,
@@ -225,6 +228,18 @@ impl CowFs {
         self.with_room(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
     }
 
+    /// The entries of a directory, from the first, by a descriptor of its own: a cached one's position is not ours.
+    fn listing(&self, dir: &Fd) -> Result<rustix::fs::Dir, Errno> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        rustix::fs::Dir::new(self.open_at(dir, c".", flags)?)
+    }
+
+    /// The index of hard links, made if it is not there.
+    fn index_dir(&self) -> Result<Fd, Errno> {
+        let work = self.work()?;
+        self.with_room(|| work.index())
+    }
+
     fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
@@ -273,7 +288,7 @@ impl CowFs {
             }
             Place::Index(name) => {
                 let name = CString::new(&**name).map_err(|_| Errno::INVAL)?;
-                Ok(At::Name(self.work()?.index()?, name))
+                Ok(At::Name(self.index_dir()?, name))
             }
             Place::Orphan { fd, .. } => Ok(At::Fd(Arc::clone(fd))),
         }

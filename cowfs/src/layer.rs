@@ -1,6 +1,7 @@
 //! A layer as it is reached: through a mount clone that cannot be written to, where this process may make one.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,10 +30,10 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Opens a lower layer.
-    pub(crate) fn lower(path: &Path, namespace: Namespace) -> Result<Self, OpenError> {
-        let root = open_read_only(path)?;
-        Self::new(root, path, namespace)
+    /// Opens a lower layer. If it could not be through a mount clone, says why.
+    pub(crate) fn lower(path: &Path, namespace: Namespace) -> Result<(Self, Option<io::Error>), OpenError> {
+        let (root, unprotected) = open_read_only(path)?;
+        Ok((Self::new(root, path, namespace)?, unprotected))
     }
 
     /// Opens the upper layer.
@@ -63,23 +64,40 @@ pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, OpenError> {
 /// Opens a directory through a private, read-only clone of the mount it is on. No descriptor opened from there can write, whatever asks
 /// for it. Without the right to clone mounts (a plain user, without a user namespace) the directory itself is opened: then only the
 /// flags of this process's own opens protect it.
-fn open_read_only(path: &Path) -> Result<OwnedFd, OpenError> {
+fn open_read_only(path: &Path) -> Result<(OwnedFd, Option<io::Error>), OpenError> {
     const RDONLY: u64 = 0x1;
     const NOATIME: u64 = 0x10;
     const ATIME: u64 = 0x70;
     let plain = open_dir(path)?;
-    let Ok(mount) = rootfs::clone_tree(plain.as_fd(), Path::new(""), false) else { return Ok(plain) };
+    let mount = match rootfs::clone_tree(plain.as_fd(), Path::new(""), false) {
+        Ok(mount) => mount,
+        Err(e) => return Ok((plain, Some(e))),
+    };
     let read_only = |set: u64, clear: u64| {
         let attributes = rootfs::MountAttributes { set, clear, propagation: 0, userns_fd: 0 };
         rootfs::set_attributes(mount.as_fd(), attributes, false)
     };
     // A user namespace may not change atime of a mount it was given.
-    if read_only(RDONLY | NOATIME, ATIME).or_else(|_| read_only(RDONLY, 0)).is_err() {
-        return Ok(plain);
+    if let Err(e) = read_only(RDONLY | NOATIME, ATIME).or_else(|_| read_only(RDONLY, 0)) {
+        return Ok((plain, Some(e)));
     }
     // The clone's descriptor is O_PATH.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(&mount, c".", flags, Mode::empty()).map_err(|e| directory("open", path, e))
+    let root =
+        rustix::fs::openat(&mount, c".", flags, Mode::empty()).map_err(|e| directory("open", path, e))?;
+    Ok((root, None))
+}
+
+/// Says that layers are protected only by this process's own flags: to be expected of those who may not clone mounts, else worth knowing.
+pub(crate) fn log_unprotected(path: &Path, error: &io::Error) {
+    const WHAT: &str = "lower layers are opened without a read-only mount of their own";
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
+            tracing::debug!(%error, %path, "{WHAT}");
+        }
+        _ => tracing::warn!(%error, %path, "{WHAT}"),
+    }
 }
 
 pub(crate) fn directory(what: &'static str, path: &Path, source: Errno) -> OpenError {

@@ -78,9 +78,24 @@ pub(crate) fn index_name(origin: &[u8]) -> Vec<u8> {
     origin.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).collect()
 }
 
+/// The origin that an entry of the index is named by.
+pub(crate) fn of_index_name(name: &[u8]) -> Option<Vec<u8>> {
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    if !name.len().is_multiple_of(2) {
+        return None;
+    }
+    name.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
 
@@ -114,5 +129,52 @@ mod tests {
             assert_eq!(decode(bad), None);
         }
         assert_eq!(ino(&FileHandle { kind: 0xfe, bytes: vec![0; 30] }), None);
+    }
+
+    /// Values that are nearly right, so that more than the first check is met.
+    fn nearly() -> impl Strategy<Value = Vec<u8>> {
+        let kind = prop_oneof![Just(1u8), Just(2), Just(0x4d), Just(0x81), any::<u8>()];
+        (kind, 0u8..8, vec(any::<u8>(), 0..48), any::<bool>()).prop_map(|(kind, flags, rest, right)| {
+            let len = if right { (5 + rest.len()) as u8 } else { rest.first().copied().unwrap_or(0) };
+            [&[VERSION, MAGIC, len, flags, kind][..], &rest].concat()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read_or_refused(value in prop_oneof![vec(any::<u8>(), 0..300), nearly()]) {
+            let Some(origin) = decode(&value) else { return Ok(()) };
+            let _ = ino(&origin.handle);
+            // What it says of endianness is not kept.
+            let again = encode(&origin.handle, origin.uuid).unwrap();
+            prop_assert_eq!((&again[..3], &again[4..]), (&value[..3], &value[4..]));
+        }
+
+        #[test]
+        fn what_is_written_is_read(kind in 0i32..400, bytes in vec(any::<u8>(), 0..300), uuid: [u8; 16]) {
+            let handle = FileHandle { kind, bytes };
+            let fits = kind < 256 && handle.bytes.len() + HEADER < 256;
+            let value = encode(&handle, uuid);
+            prop_assert_eq!(value.is_some(), fits);
+            if let Some(value) = value.filter(|_| !handle.bytes.is_empty()) {
+                prop_assert_eq!(decode(&value), Some(Origin { uuid, handle }));
+            }
+        }
+
+        #[test]
+        fn a_number_is_in_the_handle(kind: i32, bytes in vec(any::<u8>(), 0..40)) {
+            if let Some(number) = ino(&FileHandle { kind, bytes: bytes.clone() }) {
+                let low = (number as u32).to_ne_bytes();
+                prop_assert!(bytes.windows(4).any(|w| w == low));
+            }
+        }
+
+        #[test]
+        fn an_entry_of_the_index_has_one_name(value in vec(any::<u8>(), 0..64), name in "[0-9a-fA-F+x]{0,8}") {
+            prop_assert_eq!(of_index_name(&index_name(&value)), Some(value));
+            if let Some(value) = of_index_name(name.as_bytes()) {
+                prop_assert_eq!(index_name(&value), name.as_bytes());
+            }
+        }
     }
 }

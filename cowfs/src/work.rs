@@ -4,7 +4,7 @@
 //! in a lower layer.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,7 +31,7 @@ pub(crate) struct Work {
 const WHITEOUT: &CStr = c"#whiteout";
 const INDEX: &CStr = c"index";
 
-fn open_below(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+fn open_below(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
@@ -144,7 +144,7 @@ fn make_whiteout(dir: &Fd, name: &CStr) -> Result<(), Errno> {
 }
 
 /// Removes a file, or a directory with all in it; nothing there is fine. Depth is bounded by what the directory nests.
-fn remove_all(dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+fn remove_all(dir: impl AsFd + Copy, name: &CStr) -> Result<(), Errno> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
@@ -155,10 +155,11 @@ fn remove_all(dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
         other => return other,
     }
     let inner = open_below(dir, name)?;
-    for entry in rustix::fs::Dir::read_from(&inner)? {
+    let mut entries = rustix::fs::Dir::new(inner)?;
+    while let Some(entry) = entries.read() {
         let entry = entry?;
         if entry.file_name() != c"." && entry.file_name() != c".." {
-            remove_all(&inner, entry.file_name())?;
+            remove_all(entries.fd()?, entry.file_name())?;
         }
     }
     rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)

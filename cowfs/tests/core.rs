@@ -505,3 +505,46 @@ proptest! {
         prop_assert_eq!([digest(&layers.path("lower0")), digest(&layers.path("lower1"))], lowers, "a lower layer has changed");
     }
 }
+
+/// The kernel asks again for a name that it knows without holding its directory.
+#[test]
+fn a_lookup_while_a_name_goes_leaves_the_file_where_it_is() {
+    let layers = Layers::new(&[&[("d/f", "")]]);
+    let fs = layers.open();
+    let dir = find(&fs, "d").unwrap().unwrap().ino;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in ["a", "b"] {
+            let (fs, done) = (&fs, &done);
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    if let Some(found) = fs.lookup(dir, name.as_bytes()).unwrap() {
+                        fs.forget(found.ino, 1);
+                    }
+                }
+            });
+        }
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..1000 {
+                let directory = round % 2 == 0;
+                let made = if directory {
+                    fs.mkdir(dir, b"a", 0o755, &ME)
+                } else {
+                    fs.mknod(dir, b"a", 0o100_644, 0, &ME)
+                };
+                let ino = made.unwrap().ino;
+                fs.rename((dir, b"a"), (dir, b"b"), RenameMode::Replace).unwrap();
+                let renamed = fs.getattr(ino).unwrap_or_else(|e| panic!("{e} after rename {round}"));
+                if directory { fs.rmdir(dir, b"b") } else { fs.unlink(dir, b"b") }.unwrap();
+                let gone = fs.getattr(ino).unwrap_or_else(|e| panic!("{e} after removal {round}"));
+                assert_eq!((renamed.ino, gone.ino), (ino, ino));
+                assert_eq!((renamed.mode, gone.nlink), (gone.mode, 0));
+                fs.forget(ino, 1);
+            }
+        }));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome.unwrap();
+    });
+    fs.forget(dir, 1);
+    assert_eq!(fs.known(), 1, "only the root is known");
+}

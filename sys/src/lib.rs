@@ -9,6 +9,7 @@ pub mod apart;
 pub mod beneath;
 pub mod caps;
 pub mod cgroup;
+pub mod chmod;
 pub mod failpoint;
 pub mod file_handle;
 pub mod fork;

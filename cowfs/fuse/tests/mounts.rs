@@ -134,6 +134,26 @@ fn a_plain_user_mounts_by_fusermount3() {
 }
 
 #[test]
+fn layers_that_nothing_but_our_own_flags_protects_are_told_of_once() {
+    let deck = Deck::new();
+    deck.sh("cp -a /dev/fuse /run/fuse && chmod 666 /run/fuse && mount --bind /run/fuse /dev/fuse").ok();
+    deck.sh("chown -R 4242:4242 . && ln -s /proc/mounts /etc/mtab || true").ok();
+    let here = deck.host.path().join("work").display().to_string();
+    let told = |sailor: bool| {
+        let script = format!("cd {here} && davit-cowfs -d -o lowerdir=lower:work mnt > log 2>&1");
+        let command = deck.host.command("/bin/sh").args(["-c", &script]);
+        let running = if sailor { command.as_sailor().start() } else { command.start() };
+        eventually("it mounts", || if deck.mounts() == 1 { Ok(()) } else { Err("no mount".into()) });
+        let count =
+            deck.sh("grep -c 'without a read-only mount of their own' log; true").ok().text().to_owned();
+        deck.sh("umount mnt").ok();
+        running.wait().ok();
+        count
+    };
+    assert_eq!((told(true), told(false)), ("1".into(), "0".into()));
+}
+
+#[test]
 fn without_xattrs_the_kernel_stops_asking() {
     let deck = Deck::new();
     deck.sh("davit-cowfs -d -o noxattrs,lowerdir=lower,upperdir=upper,workdir=work mnt > log 2>&1 & true")

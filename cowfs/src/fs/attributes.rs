@@ -13,7 +13,7 @@ use crate::types::{Attr, Change, Ino, StatFs, TimeChange};
 
 const CAPABILITY: &std::ffi::CStr = c"security.capability";
 const UTIME_NOW: i64 = 0x3fff_ffff;
-const UTIME_OMIT: i64 = 0x3fff_fffe;
+pub(super) const UTIME_OMIT: i64 = 0x3fff_fffe;
 
 pub(super) const S_ISUID: u32 = 0o4000;
 pub(super) const S_ISGID: u32 = 0o2000;
@@ -27,7 +27,7 @@ impl CowFs {
 
     /// The attributes of an inode whose object is known.
     pub(super) fn attr_at(&self, at: &At, ino: Ino) -> Result<Attr, Errno> {
-        let stat = at.stat()?;
+        let stat = self.stat_settled(ino, at)?;
         if is_dir(&stat) {
             let merged = self.table().dir(ino).is_ok_and(|d| d.reals.len() > 1);
             return Ok(self.attr_of(&stat, ino, merged));
@@ -81,6 +81,8 @@ impl CowFs {
             at.chmod(mode)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
+            let directory = self.table().is_dir(ino);
+            let _turn = directory.then(|| self.times_turn([ino; 2]));
             at.utimens(&Timestamps {
                 last_access: timespec(change.atime),
                 last_modification: timespec(change.mtime),

@@ -214,7 +214,6 @@ impl CowFs {
             return Ok(());
         };
         let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
-        let before = rustix::fs::fstat(dir)?;
         let lower = place.layer() != UPPER;
         // What lacked its data was copied from somewhere too.
         let before_that = if lower { None } else { self.at(place)?.xattr(&self.attr.origin)? };
@@ -236,18 +235,20 @@ impl CowFs {
             pass("copyup.indexed");
         }
         let flags = if lower { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
-        let placed = rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags);
+        let placed = self.unseen((*parent, dir), || {
+            rustix::fs::renameat_with(&work.dir, fresh.as_c_str(), dir, name.as_c_str(), flags)?;
+            pass("copyup.placed");
+            Ok(())
+        });
         if let (Err(_), Some(index)) = (&placed, &index) {
-            self.unindex_copy(work, ino, index);
+            self.unindex_copy(ino, index);
         }
         placed?;
-        pass("copyup.placed");
-        let _ = At::Fd(Arc::clone(dir)).utimens(&times_of(&before));
         self.table().copied_up(ino, index, None);
         self.fds.remove([Key::File(ino)]);
         if linked {
             let _ = self.add_to_nlink(&At::name(dir, &name), -1);
-            self.link_other_names(work, ino, (*parent, name.to_bytes()));
+            self.link_other_names(ino, (*parent, name.to_bytes()));
         }
         Ok(())
     }
@@ -300,18 +301,12 @@ impl CowFs {
             _ => self.aliases.insert(self.upper_ino(&copy.stat()?), ino),
         }
         pass("copydir.marked");
-        // Setting the xattr does not touch atime and mtime; chown and chmod came before the times.
-        let before = rustix::fs::fstat(above)?;
-        rustix::fs::renameat_with(
-            &work.dir,
-            fresh.as_c_str(),
-            above,
-            name.as_c_str(),
-            RenameFlags::NOREPLACE,
-        )?;
-        pass("copydir.placed");
-        let _ = At::Fd(Arc::clone(above)).utimens(&times_of(&before));
-        Ok(())
+        self.unseen((parent, above), || {
+            let (fresh, flags) = (fresh.as_c_str(), RenameFlags::NOREPLACE);
+            rustix::fs::renameat_with(&work.dir, fresh, above, name.as_c_str(), flags)?;
+            pass("copydir.placed");
+            Ok(())
+        })
     }
 
     /// Notes where a copy came from. `false`: it cannot be noted, as on symbolic links and fifos in the `user.` namespace (xattr(7)): they

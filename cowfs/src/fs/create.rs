@@ -33,6 +33,12 @@ struct Made {
     fd: Option<Fd>,
 }
 
+impl Made {
+    fn at(&self, dir: &Fd, name: &CStr) -> At {
+        self.fd.as_ref().map_or_else(|| At::name(dir, name), |fd| At::Fd(Arc::clone(fd)))
+    }
+}
+
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 
 impl CowFs {
@@ -77,17 +83,21 @@ impl CowFs {
         let what = self.masked(what, parent, &dir, caller)?;
         let owner = self.owner(caller)?;
         let covered = matches!(what, Make::Directory(_)) && self.has_aufs_whiteout(&dir, &name)?;
-        let made = if covered { Err(Errno::EXIST) } else { make_as(self.ids, owner, &dir, &name, &what) };
+        let asked = self.moment();
+        let turn = self.times_turn([parent; 2]);
+        let made = if covered { Err(Errno::EXIST) } else { self.make_in(&dir, &name, &what, owner) };
         let made = match made {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 self.make_over_whiteout(parent, &dir, &name, &what, owner)?
             }
             other => other?,
         };
+        drop(turn);
         let ino = self.ino(self.layer(UPPER).fs, made.stat.st_ino);
         let reals =
             matches!(what, Make::Directory(_)).then(|| Arc::from([Real { layer: UPPER, path: None }]));
-        let hit = Hit { ino, layer: UPPER, stat: made.stat, reals, redirect: None, index: None, data: None };
+        let hit =
+            Hit { ino, layer: UPPER, stat: made.stat, reals, redirect: None, index: None, data: None, asked };
         if let Some(fd) = made.fd {
             self.fds.put(Key::File(ino), fd, true);
         }
@@ -96,6 +106,11 @@ impl CowFs {
             self.table().opened(ino);
         }
         Ok(attr)
+    }
+
+    /// Makes something. What fails for want of a descriptor has made nothing, and is tried again.
+    fn make_in(&self, dir: &Fd, name: &CStr, what: &Make<'_>, owner: (u32, u32)) -> Result<Made, Errno> {
+        self.with_room(|| make_as(self.ids, owner, dir, name, what))
     }
 
     /// EEXIST if a lower layer has a name; of the upper, making it says so.
@@ -162,7 +177,7 @@ impl CowFs {
         let nursery = self.nursery(work, parent, dir)?;
         let place = nursery.as_ref().map_or(&work.dir, |n| &n.1);
         let finish = || {
-            let mut made = make_as(self.ids, owner, place, &fresh, what)?;
+            let mut made = self.make_in(place, &fresh, what, owner)?;
             pass("create.made");
             if matches!(what, Make::Directory(_)) {
                 // What the lower layers have under this name must not show through.
@@ -254,13 +269,27 @@ fn make_as(
     let made = match davit_sys::fs_ids::with(owner.0, owner.1, || make_at(dir, name, what)) {
         Err(Errno::ACCESS | Errno::PERM) => make_at(dir, name, what)?,
         Ok(made) if made.stat.st_uid != owner.0 => made, // it may not take on these ids
-        other => return other,
+        Ok(made) => return keep_set_group_id(dir, name, what, made),
+        Err(e) => return Err(e),
     };
-    let at = made.fd.as_ref().map_or_else(|| At::name(dir, name), |fd| At::Fd(Arc::clone(fd)));
+    let at = made.at(dir, name);
     give_away(&at, made, owner, dir).inspect_err(|_| {
         let flags = if matches!(what, Make::Directory(_)) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         let _ = rustix::fs::unlinkat(dir, name, flags);
     })
+}
+
+/// In a set-group-id directory, set-group-id stays on what is made by those who are in its group or have CAP_FSETID (mode_strip_sgid in
+/// fs/inode.c). The kernel has decided that before it came here; that we make it without those groups must not decide again.
+fn keep_set_group_id(dir: &Fd, name: &CStr, what: &Make<'_>, mut made: Made) -> Result<Made, Errno> {
+    let (Make::Regular(asked) | Make::Node(_, asked, _)) = what else { return Ok(made) };
+    if asked & S_ISGID == 0 || made.stat.st_mode & S_ISGID != 0 {
+        return Ok(made);
+    }
+    let at = made.at(dir, name);
+    at.chmod(made.stat.st_mode | S_ISGID)?;
+    made.stat = at.stat()?;
+    Ok(made)
 }
 
 fn give_away(at: &At, mut made: Made, owner: (u32, u32), dir: &Fd) -> Result<Made, Errno> {

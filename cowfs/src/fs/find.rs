@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::metacopy::may_lack_data;
+use super::times::Moment;
 use super::{CowFs, name_of};
 use crate::at::{At, fd_xattr};
 use crate::listing::Layers;
@@ -32,6 +33,8 @@ pub(super) struct Hit {
     pub(super) redirect: Option<Arc<[u8]>>,
     pub(super) index: Option<Arc<[u8]>>,
     pub(super) data: Option<DataAt>,
+    /// When it was asked for.
+    pub(super) asked: Moment,
 }
 
 impl Hit {
@@ -49,6 +52,8 @@ pub(super) struct Spot<'a> {
     pub(super) name: &'a CStr,
     /// The parent in that layer.
     pub(super) dir: &'a Fd,
+    /// When it was asked for.
+    pub(super) asked: Moment,
 }
 
 impl Spot<'_> {
@@ -79,10 +84,28 @@ pub(super) fn is_dir(stat: &Stat) -> bool {
 
 impl CowFs {
     /// Finds a name. `Ok(None)`: there is none. An answer adds one lookup to the inode, to be given back by [`Self::forget`].
+    ///
+    /// The kernel asks again for names that it believes in without holding their directory: one may go to another file, or go, between
+    /// the layers' answer and the table's note of it. Then they are asked again.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
         let name = name_of(name)?;
-        if let Some(hit) = self.find(parent, &name)? {
-            return self.enter(parent, &name, &hit, 1).map(Some);
+        loop {
+            let then = self.busy.moment();
+            let hit = match self.find(parent, &name) {
+                Ok(Some(hit)) => hit,
+                Ok(None) => break,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)
+                    if self.busy.any_moved_since(then) =>
+                {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            if let Some(layer) = self.note(parent, &name, &hit, 1, Some(then))? {
+                return self.entered(&hit, layer, 1).map(Some);
+            }
+            self.busy.has_moved(hit.ino);
         }
         *self.missing() = Some((parent, name));
         Ok(None)
@@ -94,6 +117,19 @@ impl CowFs {
 
     /// Notes a found name in the table, with so many lookups, and answers its attributes.
     pub(super) fn enter(&self, parent: Ino, name: &CStr, hit: &Hit, lookups: u32) -> Result<Attr, Errno> {
+        let layer = self.note(parent, name, hit, lookups, None)?.ok_or(Errno::STALE)?;
+        self.entered(hit, layer, lookups)
+    }
+
+    /// Notes a found name. `Ok(None)`: its inode's names have changed since `then`.
+    fn note(
+        &self,
+        parent: Ino,
+        name: &CStr,
+        hit: &Hit,
+        lookups: u32,
+        then: Option<u64>,
+    ) -> Result<Option<LayerNo>, Errno> {
         let found = Found {
             ino: hit.ino,
             parent,
@@ -105,8 +141,18 @@ impl CowFs {
             index: hit.index.clone(),
             data: hit.data.clone(),
         };
-        let layer = self.table().found(&found, lookups)?;
-        let answer = if layer == hit.layer && hit.index.is_none() && hit.data.is_none() {
+        let mut table = self.table();
+        // With the table held: who changes names notes it there before the mark is taken away.
+        if then.is_some_and(|then| self.busy.has_moved_since(hit.ino, then)) {
+            return Ok(None);
+        }
+        table.found(&found, lookups).map(Some)
+    }
+
+    /// The attributes of what was noted to be in a layer.
+    fn entered(&self, hit: &Hit, layer: LayerNo, lookups: u32) -> Result<Attr, Errno> {
+        let settled = !hit.is_dir() || layer != UPPER || !self.times_moved_since(hit.asked);
+        let answer = if layer == hit.layer && hit.index.is_none() && hit.data.is_none() && settled {
             Ok(self.attr_of(&hit.stat, hit.ino, hit.reals.as_ref().is_some_and(|r| r.len() > 1)))
         } else {
             self.getattr(hit.ino)
@@ -135,7 +181,8 @@ impl CowFs {
     ) -> Result<Option<Hit>, Errno> {
         for (k, real) in reals.iter().enumerate().skip(from).filter(|(_, r)| layers.may_have(r.layer)) {
             let dir = self.dir_fd(parent, real.layer)?;
-            let spot = Spot { parent, reals, k, name, dir: &dir };
+            let asked = self.moment();
+            let spot = Spot { parent, reals, k, name, dir: &dir, asked };
             match self.probe(&dir, name, real.layer)? {
                 Probe::Absent => {}
                 Probe::Whiteout => return Ok(None),
@@ -181,7 +228,9 @@ impl CowFs {
     pub(super) fn file(&self, spot: Spot<'_>, stat: Stat) -> Result<Hit, Errno> {
         let layer = spot.layer();
         let raw = self.ino(self.layer(layer).fs, stat.st_ino);
-        let mut hit = Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None };
+        let asked = spot.asked;
+        let mut hit =
+            Hit { ino: raw, layer, stat, reals: None, redirect: None, index: None, data: None, asked };
         if layer == UPPER {
             hit.ino = self.aliases.of(raw);
             if hit.ino == raw && self.impure(spot.parent)? {

@@ -10,7 +10,6 @@ use rustix::fs::{AtFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::CowFs;
-use super::attributes::times_of;
 use crate::at::At;
 use crate::origin;
 use crate::table::Place;
@@ -27,7 +26,7 @@ impl CowFs {
         origin: &[u8],
         lower: &Stat,
     ) -> Result<Arc<[u8]>, Errno> {
-        let index = work.index()?;
+        let index = self.index_dir()?;
         let name = CString::new(origin::index_name(origin)).expect("digits");
         // Its own names will be two, here and its place. Until the second is there the count is one too high: names that lead here then
         // outlive a crash, and the entry with them.
@@ -46,19 +45,19 @@ impl CowFs {
     }
 
     /// Takes a copy that did not come into its place out of the index again.
-    pub(super) fn unindex_copy(&self, work: &Work, ino: Ino, index: &Arc<[u8]>) {
+    pub(super) fn unindex_copy(&self, ino: Ino, index: &Arc<[u8]>) {
         self.index.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
-        if let (Ok(dir), Ok(name)) = (work.index(), CString::new(&**index)) {
+        if let (Ok(dir), Ok(name)) = (self.index_dir(), CString::new(&**index)) {
             let _ = rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty());
         }
     }
 
     /// Gives a copied-up file all its other names that are known, so that the upper shows them to the kernel's overlayfs too.
-    pub(super) fn link_other_names(&self, work: &Work, ino: Ino, placed: (Ino, &[u8])) {
+    pub(super) fn link_other_names(&self, ino: Ino, placed: (Ino, &[u8])) {
         let names = self.table().all_names(ino);
         for (parent, name) in names {
             if (parent, name.as_slice()) != placed
-                && let Err(error) = self.link_name(work, ino, parent, &name)
+                && let Err(error) = self.link_name(ino, parent, &name)
             {
                 // The index leads there all the same.
                 tracing::debug!(%error, "a hard link was not made in the upper layer");
@@ -66,17 +65,17 @@ impl CowFs {
         }
     }
 
-    pub(super) fn link_name(&self, work: &Work, ino: Ino, parent: Ino, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn link_name(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<(), Errno> {
         let Place::Index(index) = self.table().place(ino)? else { return Ok(()) };
         let index = CString::new(&*index).map_err(|_| Errno::INVAL)?;
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         let dir = self.upper_dir(parent)?;
-        let at = At::Name(work.index()?, index.clone());
+        let from = self.index_dir()?;
+        let at = At::Name(Arc::clone(&from), index.clone());
         self.set_impure(parent)?;
-        let before = rustix::fs::fstat(&dir)?;
-        rustix::fs::linkat(work.index()?, index.as_c_str(), &dir, name.as_c_str(), AtFlags::empty())?;
-        // Nothing has changed for those who look.
-        let _ = At::Fd(dir).utimens(&times_of(&before));
+        self.unseen((parent, &dir), || {
+            rustix::fs::linkat(&from, index.as_c_str(), &dir, name.as_c_str(), AtFlags::empty())
+        })?;
         self.add_to_nlink(&at, -1)
     }
 
@@ -88,9 +87,7 @@ impl CowFs {
 
     fn nlink_offset(&self, at: &At) -> i64 {
         let value = at.xattr(&self.attr.nlink).ok().flatten().unwrap_or_default();
-        // "U+n": relative to the upper's link count. overlayfs also writes "L+n" for a moment, relative to the lower's.
-        let text = value.strip_prefix(b"U").and_then(|v| std::str::from_utf8(v).ok());
-        text.and_then(|t| t.parse().ok()).unwrap_or(-1)
+        offset_of(&value).map_or(-1, i64::from)
     }
 
     fn set_nlink(&self, at: &At, offset: i64) -> Result<(), Errno> {
@@ -103,15 +100,14 @@ impl CowFs {
 
     /// A name of an indexed file has gone: one that was only in a lower layer counts in the offset. Without names the entry goes too.
     pub(super) fn index_lost(&self, ino: Ino, index: &Arc<[u8]>, only_lower: bool) -> Result<(), Errno> {
-        let work = self.work()?;
         let name = CString::new(&**index).map_err(|_| Errno::INVAL)?;
-        let at = At::Name(work.index()?, name.clone());
+        let at = At::Name(self.index_dir()?, name.clone());
         if only_lower {
             self.add_to_nlink(&at, -1)?;
         }
         let stat = at.stat()?;
         if self.linked_names(&at, &stat) == 0 {
-            rustix::fs::unlinkat(work.index()?, name.as_c_str(), AtFlags::empty())?;
+            rustix::fs::unlinkat(self.index_dir()?, name.as_c_str(), AtFlags::empty())?;
             self.index.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
         }
         Ok(())
@@ -146,6 +142,7 @@ impl CowFs {
                 rustix::fs::linkat(rustix::fs::CWD, path, dir, name.as_c_str(), AtFlags::SYMLINK_FOLLOW)
             }
         };
+        let turn = self.times_turn([parent; 2]);
         match link(&dir, &name) {
             Err(Errno::EXIST) if self.is_whited_out(&dir, &name)? => {
                 let fresh = work.fresh();
@@ -155,7 +152,31 @@ impl CowFs {
             }
             other => other?,
         }
+        drop(turn);
         self.table().linked(ino, parent, name.to_bytes(), 1)?;
         self.getattr(ino)
+    }
+}
+
+/// Reads `overlay.nlink`: "U+n" is relative to the upper's link count. overlayfs also writes "L+n" for a moment, relative to the lower's.
+fn offset_of(value: &[u8]) -> Option<i32> {
+    let text = value.strip_prefix(b"U").and_then(|v| std::str::from_utf8(v).ok());
+    text.and_then(|t| t.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_count_of_names_is_read_or_refused(bytes: Vec<u8>, text in "[UL][+-]{0,2}[0-9]{0,20}", offset: i32) {
+            for value in [&bytes[..], text.as_bytes()] {
+                let read = offset_of(value);
+                prop_assert!(read.is_none() || value[0] == b'U');
+            }
+            prop_assert_eq!(offset_of(format!("U{offset:+}").as_bytes()), Some(offset));
+        }
     }
 }

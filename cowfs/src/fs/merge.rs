@@ -1,6 +1,6 @@
 //! Directories that are merged from several layers: marks and redirects (Documentation/filesystems/overlayfs.rst).
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::sync::Arc;
 
 use rustix::fs::Stat;
@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::aufs::AUFS_OPAQUE;
 use super::find::{Hit, Probe, Spot, is_dir};
+use super::redirect::{Below, below_of, is_redirect, parts_of};
 use super::{CowFs, name_of};
 use crate::at::fd_xattr;
 use crate::config::Redirect;
@@ -15,14 +16,6 @@ use crate::fds::Key;
 use crate::name::OPAQUE_VALUE;
 use crate::table::{Fd, LayerNo, Real, UPPER};
 use crate::types::Ino;
-
-/// Where a directory's lower parts are looked for.
-enum Below {
-    /// Beside the parent's, by this name.
-    Name(CString),
-    /// At a path from the root of each layer.
-    Path(Vec<u8>),
-}
 
 /// What a layer's directory says of what is below it.
 enum Mark {
@@ -50,7 +43,7 @@ impl CowFs {
 
     /// A directory, with all that merges with it below.
     pub(super) fn merged(&self, spot: Spot<'_>, stat: Stat) -> Result<Hit, Errno> {
-        let Spot { parent, reals, k, name, dir } = spot;
+        let Spot { parent, reals, k, name, dir, asked } = spot;
         let top = spot.layer();
         let mut ino = self.ino(self.layer(top).fs, stat.st_ino);
         let mut stack = vec![Real { layer: top, path: None }];
@@ -83,7 +76,7 @@ impl CowFs {
                 self.along(path, &mut stack)?;
             }
         }
-        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None })
+        Ok(Hit { ino, layer: top, stat, reals: Some(stack.into()), redirect, index: None, data: None, asked })
     }
 
     /// Whether no layer lies below this one.
@@ -178,26 +171,4 @@ impl CowFs {
         }
         Ok(())
     }
-}
-
-/// Absolute without `.`, `..` or empty parts, or one name.
-pub(super) fn is_redirect(path: &[u8]) -> bool {
-    let relative = path.strip_prefix(b"/").unwrap_or(path);
-    let good = |n: &[u8]| !n.is_empty() && n != b"." && n != b".." && n.len() <= 255 && !n.contains(&0);
-    if path.len() == relative.len() {
-        good(path) && !path.contains(&b'/')
-    } else {
-        relative.split(|b| *b == b'/').all(good)
-    }
-}
-
-fn below_of(path: Vec<u8>) -> Option<Below> {
-    if path[0] == b'/' {
-        return Some(Below::Path(path));
-    }
-    CString::new(path).ok().map(Below::Name)
-}
-
-fn parts_of(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|b| *b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect()
 }

@@ -6,7 +6,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::find::Spot;
-use super::merge::is_redirect;
+use super::redirect::is_redirect;
 use super::{CowFs, name_of};
 use crate::at::At;
 use crate::config::Redirect;

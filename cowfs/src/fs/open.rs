@@ -12,7 +12,7 @@ use super::{Attrs, CowFs};
 use crate::busy::Busy;
 use crate::config::{Config, OpenError};
 use crate::fds::Fds;
-use crate::layer::{Layer, directory, number_file_systems};
+use crate::layer::{Layer, directory, log_unprotected, number_file_systems};
 use crate::listing::Hasher;
 use crate::name::Namespace;
 use crate::origin;
@@ -30,8 +30,14 @@ impl CowFs {
         let namespace = config.namespace.unwrap_or_else(|| choose_namespace(work.as_ref()));
         let mut layers = Vec::with_capacity(config.lowers.len() + 1);
         layers.push(config.upper.as_deref().map(|path| Layer::upper(path, namespace)).transpose()?);
+        let mut unprotected = None;
         for path in &config.lowers {
-            layers.push(Some(Layer::lower(path, namespace)?));
+            let (layer, why) = Layer::lower(path, namespace)?;
+            layers.push(Some(layer));
+            unprotected = unprotected.or(why.map(|error| (path, error)));
+        }
+        if let Some((path, error)) = unprotected {
+            log_unprotected(path, &error); // once, not for each of them
         }
         let one_fs = number_file_systems(&mut layers) == 1;
         check_work(config, &layers, work.as_ref())?;
@@ -56,6 +62,7 @@ impl CowFs {
             table: Mutex::new(Table::new(reals)),
             fds: Fds::new(config.max_open),
             busy: Busy::default(),
+            times: super::times::Times::default(),
             renames: AtomicU64::new(0),
             work,
             index: Mutex::new(HashMap::new()),
@@ -75,7 +82,7 @@ impl CowFs {
         let mut known = self.index.lock().expect("nobody else has it yet");
         for entry in entries.flatten() {
             let name = entry.file_name().to_bytes();
-            let Some(value) = unhex(name) else { continue };
+            let Some(value) = origin::of_index_name(name) else { continue };
             if let Some(ino) = self.ino_of_origin(&value) {
                 known.insert(ino, Arc::from(name));
             }
@@ -162,11 +169,4 @@ fn choose_namespace(work: Option<&Work>) -> Namespace {
 fn in_initial_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
-}
-
-fn unhex(name: &[u8]) -> Option<Vec<u8>> {
-    if !name.len().is_multiple_of(2) {
-        return None;
-    }
-    name.chunks(2).map(|c| u8::from_str_radix(std::str::from_utf8(c).ok()?, 16).ok()).collect()
 }

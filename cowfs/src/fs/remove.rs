@@ -1,7 +1,6 @@
 //! unlink and rmdir. What a lower layer has is hidden by a whiteout; what only the upper has goes.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::AtFlags;
@@ -30,11 +29,13 @@ impl CowFs {
         let orphan = self.keep_if_last(parent, &name, &hit)?;
         let (upper, lower) = self.sides_of(parent, &name, &hit)?;
         let _marked = self.busy.moving([hit.ino; 2]);
+        let turn = self.times_turn([parent; 2]);
         match (upper, lower) {
             (true, false) => rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty())?,
             (true, true) => work.replace_by_whiteout(&dir, &name)?,
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
+        drop(turn);
         pass("remove.done");
         self.lost_name(parent, &name, &hit, orphan, !upper)
     }
@@ -51,6 +52,8 @@ impl CowFs {
         self.check_empty(reals, &own)?;
         let orphan = own.first().cloned();
         let (upper, lower) = self.sides_of(parent, &name, &hit)?;
+        let _marked = self.busy.moving([hit.ino; 2]);
+        let turn = self.times_turn([parent; 2]);
         match (upper, lower) {
             (true, false) => match rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => work.take_away(&dir, &name)?, // only whiteouts are in it
@@ -59,6 +62,7 @@ impl CowFs {
             (true, true) => work.swap_for_whiteout(&dir, &name)?,
             (false, _) => work.link_whiteout(&dir, &name)?,
         }
+        drop(turn);
         self.lost_name(parent, &name, &hit, orphan, false)
     }
 
@@ -165,9 +169,7 @@ impl CowFs {
     /// ENOTEMPTY unless all that the layers have in a directory is hidden.
     pub(super) fn check_empty(&self, reals: &[Real], dirs: &[Fd]) -> Result<(), Errno> {
         for (k, (real, dir)) in reals.iter().zip(dirs).enumerate() {
-            // A descriptor of its own: the cached one's position is not ours.
-            let own: OwnedFd = self.open_child_dir(dir, c".")?;
-            for entry in rustix::fs::Dir::read_from(&own)? {
+            for entry in self.listing(dir)? {
                 let entry = entry?;
                 let name = entry.file_name();
                 if name == c"." || name == c".." {

@@ -105,8 +105,9 @@ impl CowFs {
         let _pins = self.pin(from.0, &old, &source)?;
         let _other = target.as_ref().map(|t| self.pin(to.0, &new, t)).transpose()?;
         let exchanged = target.as_ref().filter(|_| mode == RenameMode::Exchange);
-        for hit in std::iter::once(&source).chain(exchanged).filter(|h| h.is_dir()) {
-            self.upper_dir(hit.ino)?;
+        // A file before the turn of the directory that it is exchanged with: another name of it may be in there, by which it is copied up.
+        for hit in std::iter::once(&source).chain(exchanged) {
+            self.copy_up(hit.ino)?;
         }
         let (first, second) = (self.upper_dir(from.0)?, self.upper_dir(to.0)?);
         let _turns = self.busy.turns([source.ino, target.as_ref().map_or(source.ino, |t| t.ino)]);
@@ -148,7 +149,7 @@ impl CowFs {
         if self.where_is(parent, name)?.0 {
             return Ok(());
         }
-        self.link_name(self.work()?, ino, parent, name.to_bytes())
+        self.link_name(ino, parent, name.to_bytes())
     }
 
     fn side<'a>(&self, parent: Ino, name: &'a CStr, dir: Fd, hit: Option<&Hit>) -> Result<Side<'a>, Errno> {
@@ -201,7 +202,9 @@ impl CowFs {
         self.spread_impure(there, here)?;
         let _moving = Moving::new(self, source.is_dir() || target.is_dir());
         let _marked = self.busy.moving([source.ino, target.ino]);
+        let times = self.times_turn([here.parent, there.parent]);
         rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, RenameFlags::EXCHANGE)?;
+        drop(times);
         pass("rename.exchanged");
         let (old, new) = ((here.parent, here.name.to_bytes()), (there.parent, there.name.to_bytes()));
         let mut table = self.table();
@@ -269,6 +272,7 @@ impl CowFs {
 
     /// The one step that can be seen.
     fn move_in_upper(&self, here: &Side<'_>, there: &Side<'_>, directory: bool) -> Result<(), Errno> {
+        let _times = self.times_turn([here.parent, there.parent]);
         let rename = |flags| rustix::fs::renameat_with(&here.dir, here.name, &there.dir, there.name, flags);
         if there.whiteout && (here.lower || directory) {
             rename(RenameFlags::EXCHANGE)?;
@@ -292,9 +296,8 @@ impl CowFs {
 
     /// Puts a really empty directory in the place of one that holds only whiteouts: rename(2) replaces no other.
     fn clear(&self, side: &Side<'_>, dir: &Fd) -> Result<(), Errno> {
-        let own = self.open_child_dir(dir, c".")?;
         let mut empty = true;
-        for entry in rustix::fs::Dir::read_from(&own)? {
+        for entry in self.listing(dir)? {
             let entry = entry?;
             empty &= entry.file_name() == c"." || entry.file_name() == c"..";
         }

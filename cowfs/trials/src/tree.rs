@@ -113,8 +113,6 @@ pub struct Leeway {
     pub links: BTreeSet<u64>,
     /// Whether a file's time has moved: what is written through a mapping is known to be written only later.
     pub late: bool,
-    /// The times of directories: copying up into one puts back the time it had, also over one that is set at the same moment.
-    pub directories: bool,
 }
 
 impl Leeway {
@@ -125,9 +123,6 @@ impl Leeway {
             b.nlink = a.nlink;
         }
         if self.late && a.is_file() && a.mtime == (0, 0) {
-            b.mtime = a.mtime;
-        }
-        if self.directories && a.is_dir() {
             b.mtime = a.mtime;
         }
         (a, b)

@@ -45,7 +45,7 @@ fn crowd(host: &Host, name: &str, manner: Manner, calls: &[Vec<Op>]) {
     assert_eq!(false_entry(&before, numbered), None);
     fs.remount();
     let after = snapshot(&fs.path("")).unwrap();
-    let none = Leeway { directories: true, ..Leeway::default() };
+    let none = Leeway::default();
     assert_eq!(difference(&before, &after, &none), None, "mounted again");
     Identity::default().trees(&before, &after, numbered).unwrap();
     if manner.index || manner.userxattr {

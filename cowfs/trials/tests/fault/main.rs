@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod descriptors;
 mod disk;
 #[path = "../../../../storage/tests/storm/disk.rs"]
 mod disks;

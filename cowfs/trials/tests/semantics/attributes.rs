@@ -134,6 +134,33 @@ fn a_group_directory_gives_its_group() {
 }
 
 #[test]
+fn who_is_in_the_group_of_a_group_directory_keeps_set_group_id() {
+    let lower =
+        "mkdir g over; chgrp 2000 g over; chmod 2777 g over; for n in f s x p d; do touch over/$n; done";
+    on_both(Manner::ROOT, lower, |fs| {
+        fs.sh("rm over/*; chmod 2777 g");
+        let make = "use Fcntl; use POSIX; umask 0; sub f { sysopen(my $f, $_[0], O_CREAT|O_EXCL|O_WRONLY, $_[1]) or die $! } \
+                    f('f', 02755); f('s', 06711); f('x', 02744); POSIX::mkfifo('p', 02775) or die $!; mkdir('d', 02755) or die $!;";
+        for dir in ["g", "over"] {
+            for (groups, files) in [
+                ("--groups 2000,3000", "2755 6711 2744 2775 2755"),
+                ("--clear-groups", "755 4711 2744 775 2755"),
+                // CAP_FSETID keeps it too.
+                ("--groups 3000 --inh-caps +fsetid --ambient-caps +fsetid", "2755 6711 2744 2775 2755"),
+            ] {
+                let by = format!("setpriv --reuid 1000 --regid 1000 {groups}");
+                fs.sh(&format!("cd {dir}; {by} perl -e \"{}\"", make.replace('$', "\\$")));
+                let seen = fs.sh(&format!(
+                    "cd {dir}; stat -c '%u:%g' * | sort -u; stat -c %a f s x p d | tr '\\n' ' '"
+                ));
+                assert_eq!(seen.trim(), format!("1000:2000\n{files}"), "in {dir} with {groups}");
+                fs.sh(&format!("rm -r {dir}/*"));
+            }
+        }
+    });
+}
+
+#[test]
 fn what_others_make_is_theirs() {
     let lower = "mkdir d g; for n in f d l p u; do touch d/$n; done; chown 1000 d; chgrp 2000 g; chmod 770 g; chgrp 5 d";
     on_both(Manner::ROOT, lower, |fs| {

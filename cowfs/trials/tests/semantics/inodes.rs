@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 
 use davit_cowfs_trials::fs::{Fs, on_both, on_cowfs};
-use davit_cowfs_trials::mount::Manner;
+use davit_cowfs_trials::host::{Host, sh};
+use davit_cowfs_trials::layer::all_xattrs;
+use davit_cowfs_trials::mount::{Engine, Layers, Manner};
 use davit_cowfs_trials::tree::{false_entry, snapshot};
 use davit_cowfs_trials::userns;
 
@@ -142,4 +144,67 @@ fn a_name_that_is_made_again_is_another_file() {
         fs.remount();
         assert_eq!(fs.sh("ls -A dir; cat file"), "new");
     });
+}
+
+/// A file system and a copy of it, block by block: the same UUID, and different files with the same inode numbers and generations.
+const TWINS: &str = "truncate -s 8M disk1; mkfs.ext4 -q -F disk1; mount -o loop disk1 one; \
+                     mkdir one/d; echo x > one/d/one; echo x > one/f; mkfifo one/p; umount one; cp disk1 disk2; \
+                     mount -o loop disk1 one; mount -o loop disk2 two; \
+                     mv two/d/one two/d/two; mv two/f two/g; mv two/p two/q; \
+                     for f in one/d/one one/f two/d/two two/g; do echo $f > $f; done";
+
+#[test]
+fn file_systems_with_one_uuid_are_told_apart() {
+    Host::run(|host| {
+        let lowers = ["one", "two"].map(|name| host.dir(name));
+        sh(&host.path(""), TWINS);
+        let twins = |name| lowers.each_ref().map(|l| l.join(name).metadata().unwrap().ino());
+        assert_eq!(twins("d")[0], twins("d")[1]);
+        let names = ["d", "d/one", "d/two", "f", "g", "p", "q"];
+        // What was copied up while only one of them was there says where it came from.
+        let mut alone = Fs::mount(host, Engine::Cowfs, Manner::ROOT, Layers::new(host, "fs", &lowers[..1]));
+        let before = alone.stat("d/one").st_ino;
+        alone.sh("echo early >> d/one");
+        alone.remount();
+        assert_eq!(alone.stat("d/one").st_ino, before);
+        assert!(has_origin(&alone, "d/one"));
+        alone.end();
+
+        let mut fs = Fs::mount(host, Engine::Cowfs, Manner::ROOT, Layers::new(host, "fs", &lowers));
+        let apart = |fs: &Fs<'_>| {
+            let mut all = numbers(fs, &names);
+            let tree = snapshot(&fs.path("")).unwrap();
+            assert_eq!(false_entry(&tree, |_| true), None);
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), names.len(), "two files have one number: {tree:?}");
+        };
+        apart(&fs);
+        assert_eq!(fs.read("d/one"), b"one/d/one\nearly\n");
+        let before = numbers(&fs, &names);
+        for name in &names[..5] {
+            fs.sh(&format!("chmod 700 {name}; test -d {name} || echo more >> {name}"));
+            assert_eq!(numbers(&fs, &names), before, "after {name} was copied up");
+        }
+        fs.sh("chmod 600 p q");
+        assert_eq!(numbers(&fs, &names), before);
+        apart(&fs);
+        for name in &names[2..] {
+            assert!(!has_origin(&fs, name), "{name} may be said to be another file");
+        }
+        let read = "cat d/two f g; stat -c '%F %a' p q";
+        let seen = fs.sh(read);
+        assert_eq!(seen, "two/d/two\nmore\none/f\nmore\ntwo/g\nmore\nfifo 600\nfifo 600");
+        fs.remount();
+        assert_eq!(fs.sh(read), seen);
+        apart(&fs);
+        fs.remount_by(Engine::Kernel);
+        assert_eq!(fs.sh(read), seen);
+        fs.end();
+        sh(&host.path(""), "umount one two");
+    });
+}
+
+fn has_origin(fs: &Fs<'_>, name: &str) -> bool {
+    all_xattrs(&fs.upper(name)).iter().any(|(name, _)| name == b"trusted.overlay.origin")
 }

@@ -8,5 +8,6 @@ mod data;
 mod format;
 mod inodes;
 mod locks;
+mod meanwhile;
 mod names;
 mod sizes;
