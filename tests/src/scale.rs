@@ -8,10 +8,14 @@ pub fn scaled(usual: usize) -> usize {
     ((f64::from(usual) * factor) as usize).max(1)
 }
 
-/// Printed, so that a failure can be had again: `DAVIT_SEED`.
+/// The same in each run, so that a change is judged by what it changed: `DAVIT_SEED=n` takes another, `DAVIT_SEED=random` one that nobody
+/// knows. Printed, so that a failure can be had again.
 pub fn seed() -> u64 {
-    let seed = std::env::var("DAVIT_SEED")
-        .map_or_else(|_| rand::random(), |t| t.parse().expect("DAVIT_SEED is a number"));
+    let seed = match std::env::var("DAVIT_SEED").as_deref() {
+        Err(_) => 1,
+        Ok("random") => rand::random(),
+        Ok(number) => number.parse().expect("DAVIT_SEED is a number or `random`"),
+    };
     println!("DAVIT_SEED={seed}");
     seed
 }
