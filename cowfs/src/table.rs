@@ -531,6 +531,9 @@ mod tests {
             }
         }
         table.linked(10_000, 1001, b"other", 1).unwrap();
+        // A lookup may have noted a name before whoever made it does.
+        table.linked(10_000, 1000, &name(0), 1).unwrap();
+        table.linked(10_000, 1001, b"other", 1).unwrap();
         let mut gone = Gone::default();
         for ino in (10_000..60_000).filter(|i| i % 1000 != 0) {
             table.forget(ino, 1, &mut gone);
@@ -544,7 +547,7 @@ mod tests {
             table.forget(1000 + dir, 1, &mut gone);
         }
         assert_eq!(table.len(), 101, "a directory stays for what is in it");
-        table.forget(10_000, 2, &mut gone);
+        table.forget(10_000, 4, &mut gone);
         for dir in 1..50 {
             table.forget(10_000 + dir * 1000, 1, &mut gone);
         }

@@ -8,9 +8,10 @@ use crate::types::Ino;
 
 impl Table {
     pub(super) fn add_name(&mut self, slot: u32, parent: u32, name: &[u8]) {
-        let names = &self.names;
+        let (node, names) = (self.node(slot), &self.names);
         let there = |o: &(u32, NameId)| o.0 == parent && names.get(o.1) == name;
-        if self.special.get(&slot).is_some_and(|s| s.others.iter().any(there)) {
+        let first = node.flags & NAMELESS == 0 && there(&(node.parent, node.name));
+        if first || self.special.get(&slot).is_some_and(|s| s.others.iter().any(there)) {
             return;
         }
         let name = self.names.insert(name);
