@@ -19,6 +19,8 @@ const READERS: usize = 2;
 
 /// How often those who stand by look whether the mount is still there and requests are being read.
 const STAND_BY: Duration = Duration::from_secs(10);
+/// The same for one of them while an operation is expected to be long: others may wait for that one.
+const WATCH: Duration = Duration::from_millis(100);
 
 /// From here on an operation has waited for something.
 const LONG: Duration = Duration::from_millis(1);
@@ -48,6 +50,8 @@ pub struct Crew {
     wanted: usize,
     /// Threads that are not standing by and not in a long operation.
     readers: AtomicUsize,
+    /// Operations under way that are expected to be long.
+    long: AtomicUsize,
     /// For each kind of operation, how many have to be short before the next is expected to be.
     wary: [AtomicUsize; 4],
     bell: Arc<Bell>,
@@ -92,7 +96,14 @@ impl Crew {
 
     fn waiting(device: OwnedFd, threads: usize, wanted: usize) -> Self {
         let wary = std::array::from_fn(|_| AtomicUsize::new(SHORT));
-        Self { device, wanted, readers: AtomicUsize::new(threads), wary, bell: Arc::default() }
+        Self {
+            device,
+            wanted,
+            readers: AtomicUsize::new(threads),
+            long: AtomicUsize::new(0),
+            wary,
+            bell: Arc::default(),
+        }
     }
 
     /// The connection.
@@ -108,7 +119,9 @@ impl Crew {
     /// Begins a request that may wait for a disk, for so many bytes. Should nobody be left to wait for requests, another thread does.
     pub fn long_turn(&self, may: May, bytes: u64) -> Turn<'_> {
         let replaced = bytes >= MUCH || self.wary[may as usize].load(Ordering::Relaxed) > 0;
-        if replaced && self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if replaced {
+            self.long.fetch_add(1, Ordering::AcqRel);
+            self.readers.fetch_sub(1, Ordering::AcqRel);
             let standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
             if *standing > 0 {
                 self.bell.rung.notify_one();
@@ -137,8 +150,8 @@ impl Crew {
         let mut standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing += 1;
         while self.readers.load(Ordering::Acquire) > 0 && !is_over(self.device.as_fd()) {
-            let waited =
-                self.bell.rung.wait_timeout(standing, STAND_BY).unwrap_or_else(PoisonError::into_inner);
+            let most = if self.long.load(Ordering::Acquire) > 0 { WATCH } else { STAND_BY };
+            let waited = self.bell.rung.wait_timeout(standing, most).unwrap_or_else(PoisonError::into_inner);
             standing = waited.0;
             if waited.1.timed_out() && is_left_lying(self.device.as_fd()) {
                 break; // those who should read are held up by what nobody expected to take long
@@ -160,6 +173,7 @@ impl Drop for Turn<'_> {
             crew.learn(may, begun.elapsed());
         }
         if self.replaced {
+            crew.long.fetch_sub(1, Ordering::AcqRel);
             crew.readers.fetch_add(1, Ordering::AcqRel);
         }
         if crew.readers.load(Ordering::Relaxed) > crew.wanted {
@@ -216,6 +230,26 @@ mod tests {
         // Back from their long operations these two are one too many, so one stands by: until the connection ends.
         drop(write);
         drop((first, second));
+    }
+
+    #[test]
+    fn who_waits_for_a_long_operation_does_not_hold_up_the_others() {
+        let (crew, write) = crew(3);
+        let third = std::thread::spawn({
+            let crew = Arc::clone(&crew);
+            move || drop(crew.turn())
+        });
+        while crew.readers.load(Ordering::Acquire) != 2 {
+            std::thread::yield_now();
+        }
+        let long = crew.long_turn(May::CopyUp, MUCH);
+        // The other reader waits for the same file; a request comes, which nobody reads.
+        let begun = Instant::now();
+        rustix::io::write(&write, b"request").unwrap();
+        third.join().unwrap();
+        assert!(begun.elapsed() < STAND_BY / 2);
+        drop(write);
+        drop(long);
     }
 
     #[test]
