@@ -62,6 +62,8 @@ pub struct Crew {
 struct Bell {
     standing: Mutex<usize>,
     rung: Condvar,
+    /// Threads that will ring when they end.
+    ringers: AtomicUsize,
 }
 
 /// Rings when the thread ends that has it: a thread that waits for requests ends with the connection, and the others are to end then too.
@@ -141,13 +143,16 @@ impl Crew {
         }
     }
 
-    /// Stands by if there are enough without this thread.
+    /// Stands by if there are enough without this thread, and one of them rings at the end: one that has never had a request does not.
     fn stand_by(&self) {
+        let mut standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.bell.ringers.load(Ordering::Acquire) < *standing + 2 {
+            return;
+        }
         let leave = |readers: usize| (readers > self.wanted).then(|| readers - 1);
         if self.readers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, leave).is_err() {
             return;
         }
-        let mut standing = self.bell.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing += 1;
         while self.readers.load(Ordering::Acquire) > 0 && !is_over(self.device.as_fd()) {
             let most = if self.long.load(Ordering::Acquire) > 0 { WATCH } else { STAND_BY };
@@ -167,7 +172,10 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let crew = self.crew;
         AT_END.with(|at_end| {
-            at_end.get_or_init(|| AtEnd(Arc::clone(&crew.bell)));
+            at_end.get_or_init(|| {
+                crew.bell.ringers.fetch_add(1, Ordering::AcqRel);
+                AtEnd(Arc::clone(&crew.bell))
+            });
         });
         if let Some((may, begun)) = self.may {
             crew.learn(may, begun.elapsed());
@@ -216,6 +224,7 @@ mod tests {
     #[test]
     fn threads_beyond_the_readers_stand_by_until_nobody_waits() {
         let (crew, write) = crew(3);
+        drop(crew.turn()); // this thread will ring
         let third = std::thread::spawn({
             let crew = Arc::clone(&crew);
             move || drop(crew.turn())
@@ -274,14 +283,29 @@ mod tests {
     fn those_who_stand_by_end_with_the_connection() {
         let (crew, write) = crew(3);
         assert!(!is_over(crew.device.as_fd()));
-        let third = std::thread::spawn({
+        let (end, until_the_end) = std::sync::mpsc::channel::<()>();
+        let (served, first_served) = std::sync::mpsc::channel();
+        let first = std::thread::spawn({
+            let crew = Arc::clone(&crew);
+            move || {
+                drop(crew.turn());
+                served.send(()).unwrap();
+                until_the_end.recv().unwrap_err();
+            }
+        });
+        first_served.recv().unwrap();
+        assert_eq!(crew.readers.load(Ordering::Acquire), 3, "nobody else would wake it");
+        let second = std::thread::spawn({
             let crew = Arc::clone(&crew);
             move || drop(crew.turn())
         });
         while crew.readers.load(Ordering::Acquire) != 2 {
             std::thread::yield_now();
         }
-        drop(write);
-        third.join().unwrap();
+        drop((write, end));
+        let begun = std::time::Instant::now();
+        first.join().unwrap();
+        second.join().unwrap();
+        assert!(begun.elapsed() < STAND_BY, "it was not called");
     }
 }

@@ -1,5 +1,7 @@
 //! The program davit-cowfs from outside: exit codes, what stays in the background, how mounts end, and ids as fuse-overlayfs maps them.
 
+use std::time::{Duration, Instant};
+
 use davit_tests::{Host, Ran, eventually};
 
 /// A private host with `lower` (a file of root's and one of uid 1000's), `upper`, `work` and `mnt` in its work directory.
@@ -92,6 +94,19 @@ fn large_reads_are_whole_wherever_they_begin_and_end() {
             .ok();
         deck.sh("umount mnt").ok();
         deck.no_process_is_left();
+    }
+}
+
+#[test]
+fn it_ends_with_its_mount_however_few_requests_it_has_had() {
+    let deck = Deck::new();
+    for requests in 0..6 {
+        deck.mount("");
+        let ask = format!("for n in $(seq {requests}); do test ! -e mnt/$n; done; umount mnt");
+        deck.sh(&ask).ok();
+        let begun = Instant::now();
+        deck.no_process_is_left();
+        assert!(begun.elapsed() < Duration::from_secs(5), "after {requests} requests");
     }
 }
 
