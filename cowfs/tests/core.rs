@@ -336,6 +336,10 @@ fn what_cannot_be_opened_says_so() {
     config.work = Some(layers.path("upper/inside"));
     std::fs::create_dir(layers.path("upper/inside")).unwrap();
     assert!(CowFs::open(&config).unwrap_err().to_string().contains("lies within"));
+    config.work = Some(layers.path("work"));
+    config.lowers.push(layers.path("upper"));
+    assert!(CowFs::open(&config).unwrap_err().to_string().contains("lies within"));
+    config.lowers.pop();
     config.work = Some("/proc/self".into());
     assert!(CowFs::open(&config).is_err());
     config.lowers = vec!["/nowhere".into()];

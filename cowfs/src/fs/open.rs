@@ -133,6 +133,11 @@ fn check(config: &Config) -> Result<(), OpenError> {
             if upper.starts_with(&work) {
                 return Err(OpenError::Overlap { inner: upper, outer: work });
             }
+            // What is written to the one would be written to the other.
+            if let Some(lower) = config.lowers.iter().map(|p| real(p)).find(|lower| lower.starts_with(&upper))
+            {
+                return Err(OpenError::Overlap { inner: lower, outer: upper });
+            }
             Ok(())
         }
         (None, None) => Ok(()),
