@@ -41,9 +41,8 @@ impl Trash {
             Self { inner: Arc::new(Inner { dir, next: AtomicU64::new(0), worker: Mutex::new(None) }) };
         let leftovers = std::fs::read_dir(&trash.inner.dir).at("read", &trash.inner.dir)?;
         for entry in leftovers.flatten() {
-            let fresh = trash.fresh_path();
-            std::fs::rename(entry.path(), &fresh).at("rename", &entry.path())?;
-            trash.delete_later(fresh);
+            // Whoever was still at it may have come to its end.
+            trash.discard(&entry.path())?;
         }
         Ok(trash)
     }
@@ -224,6 +223,20 @@ mod tests {
         trash.discard(&tmp.path().join("never-was")).unwrap();
         while std::fs::read_dir(tmp.path().join("trash")).unwrap().count() > 0 {
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_goes_while_the_trash_is_opened_is_no_error() {
+        let tmp = tempfile::tempdir().unwrap();
+        let open = || Trash::open(tmp.path().join("trash")).unwrap();
+        let mut trash = open();
+        for round in 0..200 {
+            let victim = tmp.path().join("v");
+            std::fs::create_dir(&victim).unwrap();
+            trash.discard(&victim).unwrap();
+            trash = open();
+            assert!(!victim.exists(), "round {round}");
         }
     }
 }
