@@ -136,8 +136,8 @@ pub enum OpenError {
         /// The upper layer.
         upper: PathBuf,
     },
-    /// One lies within the other.
-    #[error("{inner} lies within {outer}")]
+    /// One is or lies within the other.
+    #[error("{inner} is or lies within {outer}")]
     Overlap {
         /// The inner directory.
         inner: PathBuf,
