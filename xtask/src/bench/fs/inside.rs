@@ -87,8 +87,11 @@ impl Stage<'_> {
         let all = sched_getaffinity(Pid::from_raw(0))?;
         for placement in &self.plan.placements {
             sched_setaffinity(Pid::from_raw(0), &if placement == "one" { last_of(&all)? } else { all })?;
-            for _ in 0..self.plan.rounds {
-                for (op, engine) in ops.iter().flat_map(|op| self.plan.engines.iter().map(move |e| (op, e))) {
+            let engines = &self.plan.engines;
+            for round in 0..self.plan.rounds {
+                // Another one is the first each time: what is first may find the machine's caches colder.
+                let turn = |n: usize| &engines[(n + round) % engines.len()];
+                for (op, engine) in ops.iter().flat_map(|op| (0..engines.len()).map(move |n| (op, turn(n)))) {
                     let (nanos, units) =
                         measure(engine, op).with_context(|| format!("{} on {}", op.name, engine.name))?;
                     say(&Line::Sample {
