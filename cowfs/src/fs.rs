@@ -229,7 +229,7 @@ impl CowFs {
     }
 
     /// The entries of a directory, from the first, by a descriptor of its own: a cached one's position is not ours.
-    fn listing(&self, dir: &Fd) -> Result<rustix::fs::Dir, Errno> {
+    fn dir_entries(&self, dir: &Fd) -> Result<rustix::fs::Dir, Errno> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         rustix::fs::Dir::new(self.open_at(dir, c".", flags)?)
     }

@@ -4,7 +4,7 @@
 //! 50 us where each wakes the other on another CPU that has gone idle. The kernel hands requests in turn to the threads that wait for one, so each further
 //! thread is another one to wake up, with colder caches; with a single one, on an idle machine, the client and it chase each other from CPU to CPU. So
 //! two wait ([`READERS`]; one where there is one CPU), and the others stand by for when those are in operations that wait for a disk. Whether one will is
-//! taken from how long the last of its kind took: on what is in memory, calling another thread only costs (a third of a large read).
+//! taken from how long the last ones of its kind took and how much it copies: on what is in memory, calling another thread only costs (a third of a large read).
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

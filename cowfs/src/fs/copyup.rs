@@ -79,7 +79,8 @@ impl CowFs {
             let mut table = self.table();
             if table.layer(ino) == Some(UPPER) {
                 table.opened(ino);
-                self.fds.put(Key::File(ino), Arc::clone(copy), true);
+                let _closed_unlocked = self.fds.put(Key::File(ino), Arc::clone(copy), true);
+                drop(table);
             }
         }
         placed.map(drop).inspect_err(|_| {

@@ -169,7 +169,7 @@ impl CowFs {
     /// ENOTEMPTY unless all that the layers have in a directory is hidden.
     pub(super) fn check_empty(&self, reals: &[Real], dirs: &[Fd]) -> Result<(), Errno> {
         for (k, (real, dir)) in reals.iter().zip(dirs).enumerate() {
-            for entry in self.listing(dir)? {
+            for entry in self.dir_entries(dir)? {
                 let entry = entry?;
                 let name = entry.file_name();
                 if name == c"." || name == c".." {

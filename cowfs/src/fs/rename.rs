@@ -297,7 +297,7 @@ impl CowFs {
     /// Puts a really empty directory in the place of one that holds only whiteouts: rename(2) replaces no other.
     fn clear(&self, side: &Side<'_>, dir: &Fd) -> Result<(), Errno> {
         let mut empty = true;
-        for entry in self.listing(dir)? {
+        for entry in self.dir_entries(dir)? {
             let entry = entry?;
             empty &= entry.file_name() == c"." || entry.file_name() == c"..";
         }
