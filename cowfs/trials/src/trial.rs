@@ -17,7 +17,7 @@ use crate::actor::Actor;
 use crate::host::{Host, sh};
 use crate::layer;
 use crate::mount::{Engine, Layers, Manner, Mounted};
-use crate::op::{Op, Outcome};
+use crate::op::{Op, Outcome, Whence};
 use check::Checks;
 
 /// Layers made by sequences of their own over [`layer::base`], and a sequence on them.
@@ -181,6 +181,10 @@ impl<'a> Stage<'a> {
         match step {
             // What is written through a mapping, davit-cowfs writes, and in a user namespace that takes set-user-id away.
             Step::Make(_, Op::MapWrite { .. }) if self.manner.userxattr => Ok(()),
+            // Holes are asked of davit-cowfs, which has not got yet what the kernel keeps.
+            Step::Make(_, Op::Seek { whence: Whence::Data | Whence::Hole, .. }) if self.manner.writeback => {
+                Ok(())
+            }
             Step::Make(actor, op) => {
                 let actor = &mut self.actors[usize::from(*actor)];
                 let mut outcomes = actor.make(&[COWFS, KERNEL], op);
