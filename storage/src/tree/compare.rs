@@ -77,7 +77,9 @@ pub(super) struct Compare<'a, S> {
     pub(super) upper: Option<Upper>,
     /// The container's tree as its program sees it.
     pub(super) root: BorrowedFd<'a>,
-    /// A file whose inode changed after this time (seconds, nanoseconds) was touched by the container, whatever else it says.
+    /// A file whose inode changed at or after this time (seconds, nanoseconds) was touched by the container, whatever
+    /// else it says. The kernel's clock for files moves in steps of milliseconds: what was copied in the same step is
+    /// taken for touched too, which costs a few bytes; the other way round a change would be lost.
     pub(super) touched_after: Option<(i64, i64)>,
     pub(super) sink: S,
     /// Directories on the way down that count as changed when something in them has.
@@ -227,7 +229,7 @@ impl<'a, S: Sink> Compare<'a, S> {
             || is.st_size != old.st_size
             || (is.st_mtime, is.st_mtime_nsec) != (old.st_mtime, old.st_mtime_nsec);
         let touched = self.sink.exact()
-            && self.touched_after.is_some_and(|t| (is.st_ctime, is.st_ctime_nsec as i64) > t);
+            && self.touched_after.is_some_and(|t| (is.st_ctime, is.st_ctime_nsec as i64) >= t);
         Ok(differs || touched || self.other_attributes(was, new, name, path)?)
     }
 

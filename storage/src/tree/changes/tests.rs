@@ -36,7 +36,7 @@ impl Fixture {
         sh(tmp.path(), IMAGE);
         let me = Self { tmp, extra: extra.iter().map(ToString::to_string).collect(), copied };
         if copied {
-            sh(me.path(), "cp -a low/. fs; cp -a top/. fs; touch -r top fs; echo > made");
+            sh(me.path(), "cp -a low/. fs; cp -a top/. fs; touch -r top fs; sleep 0.02; echo > made");
         }
         me
     }
