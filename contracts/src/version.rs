@@ -19,7 +19,7 @@ pub const PLUGIN: Version = Version { name: "davit.plugin", major: 1, minor: 0 }
 /// `davit.storage` as this build speaks it.
 pub const STORAGE: Version = Version { name: "davit.storage", major: 1, minor: 1 };
 /// `davit.network` as this build speaks it.
-pub const NETWORK: Version = Version { name: "davit.network", major: 1, minor: 1 };
+pub const NETWORK: Version = Version { name: "davit.network", major: 1, minor: 2 };
 /// `davit.runtime` as this build speaks it.
 pub const RUNTIME: Version = Version { name: "davit.runtime", major: 1, minor: 0 };
 

@@ -47,6 +47,7 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
         options: args.opt.iter().cloned().collect(),
         labels: args.label.iter().cloned().collect(),
         disable_dns: args.disable_dns,
+        cni_config: String::new(),
     };
     let network = app.network(app.networks().await?.create(request)).await?;
     output::line(network.id);

@@ -113,6 +113,8 @@ pub(super) fn endpoint(sandbox: &Sandbox, e: &Endpoint, network: &str) -> proto:
         ip6: text(e.ip6),
         gateway6: text(e.gateway6),
         names: e.names.clone(),
+        bandwidth: None,
+        gateway_priority: e.gateway_priority,
     }
 }
 
@@ -133,6 +135,7 @@ pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
             options: a.resolv.options.clone(),
         }),
         stage_us: a.stages.iter().map(|(stage, us)| ((*stage).to_owned(), *us)).collect(),
+        host_gateway: Vec::new(),
     }
 }
 
@@ -142,7 +145,7 @@ pub(super) fn sandbox(a: &Attached) -> proto::Sandbox {
     proto::Sandbox {
         id: a.sandbox.id.clone(),
         name: a.sandbox.name.clone(),
-        holder: Some(proto::Holder { pid: holder.pid, start_time: holder.start_time }),
+        holder: Some(proto::Holder { pid: holder.pid, start_time: holder.start_time, ..Default::default() }),
         endpoints: endpoints(a),
         ports: a.sandbox.ports.iter().map(mapping).collect(),
     }
@@ -174,6 +177,7 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         endpoints: listed.endpoints.iter().map(|(s, e)| endpoint(s, e, &n.name)).collect(),
         dns: n.dns,
         mtu: listed.mtu,
+        ..Default::default()
     }
 }
 

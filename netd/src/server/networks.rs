@@ -58,4 +58,26 @@ impl Networks for Service {
         let removed = self.engine.call(prune).await.map_err(|e| status(&e))?;
         Ok(Response::new(proto::PruneNetworksResponse { removed }))
     }
+
+    async fn set_policy(
+        &self,
+        _: Request<proto::SetPolicyRequest>,
+    ) -> Result<Response<proto::Network>, Status> {
+        Err(Status::unimplemented("set_policy"))
+    }
+
+    async fn check(&self, _: Request<proto::CheckRequest>) -> Result<Response<proto::CheckResponse>, Status> {
+        Err(Status::unimplemented("check"))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        Err(Status::unimplemented("explain"))
+    }
+
+    async fn host(&self, _: Request<proto::HostRequest>) -> Result<Response<proto::HostResponse>, Status> {
+        Err(Status::unimplemented("host"))
+    }
 }

@@ -165,7 +165,7 @@ impl Guest {
 
     fn holder(&self) -> proto::Holder {
         let process = ProcessRef::of(self.space.pid()).unwrap();
-        proto::Holder { pid: process.pid, start_time: process.start_time }
+        proto::Holder { pid: process.pid, start_time: process.start_time, ..Default::default() }
     }
 }
 

@@ -121,7 +121,8 @@ async fn none_has_loopback_only_and_host_is_left_alone() {
     // On the network "host" the holder is in the host's namespace and stays as it is.
     let mut request = Host::request(&Guest::new("h"), vec![], &["80:80"]);
     let process = davit_sys::process::ProcessRef::of(host.space.pid()).unwrap();
-    request.holder = Some(proto::Holder { pid: process.pid, start_time: process.start_time });
+    request.holder =
+        Some(proto::Holder { pid: process.pid, start_time: process.start_time, ..Default::default() });
     request.endpoints = vec![proto::EndpointSpec { network: "host".into(), ..Default::default() }];
     let answer = host.attach_request(request.clone()).await.unwrap();
     assert_eq!(answer.resolv_conf.unwrap().nameservers, [WORLD]);

@@ -20,7 +20,7 @@ pub async fn attach(
     let asked = record.container.spec.as_ref().and_then(|s| s.network.clone()).unwrap_or_default();
     let request = AttachRequest {
         sandbox_id: record.id().to_owned(),
-        holder: Some(Holder { pid: holder.pid, start_time: holder.start_time }),
+        holder: Some(Holder { pid: holder.pid, start_time: holder.start_time, ..Holder::default() }),
         name: record.container.name.clone(),
         hostname: record.container.hostname.clone(),
         endpoints: specs,

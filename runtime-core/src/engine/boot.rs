@@ -161,8 +161,10 @@ impl Engine {
         let found = self.peers.network.call(list).await?.sandboxes;
         for sandbox in found.iter().filter(|s| is_id(&s.id) && !self.owns(&s.id)) {
             // Others may attach sandboxes too; only those whose holder is dead are nobody's.
-            let holder = sandbox.holder.unwrap_or_default();
-            let alive = ProcessRef { pid: holder.pid, start_time: holder.start_time }.is_alive();
+            let holder = sandbox.holder.clone().unwrap_or_default();
+            let process = ProcessRef { pid: holder.pid, start_time: holder.start_time };
+            // Who names a namespace by its path has no container of ours.
+            let alive = !holder.netns.is_empty() || process.is_alive();
             if !alive {
                 tracing::info!(sandbox.id = sandbox.id, "detaching a sandbox that no container names");
                 network::detach(&self.peers, &sandbox.id).await?;

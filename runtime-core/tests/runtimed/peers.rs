@@ -292,6 +292,7 @@ impl Endpoints for Peers {
                 ..Default::default()
             }),
             stage_us: [("veth".to_owned(), 7)].into(),
+            host_gateway: vec!["10.89.0.1".into()],
         }))
     }
     async fn detach(&self, request: Request<net::DetachRequest>) -> Reply<net::DetachResponse> {
@@ -350,6 +351,18 @@ impl Networks for Peers {
         Err(Status::unimplemented(""))
     }
     async fn prune(&self, _: Request<net::PruneNetworksRequest>) -> Reply<net::PruneNetworksResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn set_policy(&self, _: Request<net::SetPolicyRequest>) -> Reply<Network> {
+        Err(Status::unimplemented(""))
+    }
+    async fn check(&self, _: Request<net::CheckRequest>) -> Reply<net::CheckResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn explain(&self, _: Request<net::ExplainRequest>) -> Reply<net::ExplainResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn host(&self, _: Request<net::HostRequest>) -> Reply<net::HostResponse> {
         Err(Status::unimplemented(""))
     }
 }
