@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use super::attach::{interface_of, open_namespace, routes_of};
+use super::attach::open_namespace;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::bridge::{self, PREFIXES};
-use crate::driver::inside::Visit;
-use crate::endpoint::{Phase, Sandbox};
+use crate::driver::inside::{Interface, Visit};
+use crate::endpoint::{Endpoint, Phase, Sandbox, Way};
 use crate::netlink::route;
 
 impl Engine {
@@ -27,8 +27,9 @@ impl Engine {
             self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         }
         self.predefine()?;
-        let present = self.remove_strangers()?;
+        self.remove_strangers()?;
         for sandbox in dropped {
+            self.remove_inside(&sandbox);
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;
         }
@@ -40,12 +41,12 @@ impl Engine {
             return Ok(());
         }
         for sandbox in kept {
-            if let Err(error) = self.revive(sandbox.clone(), &present) {
+            if let Err(error) = self.revive(sandbox.clone()) {
                 tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "a sandbox could not be restored");
             }
         }
         self.walled.clear();
-        let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_wired());
+        let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
         if self.walled.is_empty() { Ok(()) } else { self.apply_rules() }
     }
@@ -64,46 +65,61 @@ impl Engine {
         }
     }
 
-    /// Removes interfaces with our mark that no record names; answers the names of all others.
-    fn remove_strangers(&mut self) -> Result<BTreeSet<String>, EngineError> {
+    /// Removes interfaces with our mark that no record names.
+    fn remove_strangers(&self) -> Result<(), EngineError> {
         let mut known: BTreeSet<&str> = self.networks.values().map(|n| n.interface.as_str()).collect();
+        known.extend(self.networks.values().filter_map(|n| n.sublink.as_ref()).map(|s| s.parent.as_str()));
         known.extend(self.sandboxes.values().flat_map(|s| &s.endpoints).map(|e| e.host_interface.as_str()));
-        let mut present = BTreeSet::new();
         for link in route::links(&self.socket)? {
-            let ours = link.group == self.instance.group && PREFIXES.iter().any(|p| link.name.starts_with(p));
+            // A parent that we made has the name that a person chose.
+            let named = link.kind == "vlan" || PREFIXES.iter().any(|p| link.name.starts_with(p));
+            let ours = link.group == self.instance.group && named;
             if ours && !known.contains(link.name.as_str()) {
                 tracing::info!(interface = %link.name, "removed an interface that no record names");
-                bridge::remove(&self.socket, &link.name)?;
-            } else {
-                present.insert(link.name);
+                bridge::remove_link(&self.socket, &link.name)?;
             }
         }
-        Ok(present)
+        Ok(())
+    }
+
+    /// Removes what an attach that was never acknowledged left inside a sandbox that lives. What was made on the host is
+    /// gone already.
+    fn remove_inside(&self, sandbox: &Sandbox) {
+        let mut inside = sandbox.endpoints.iter().filter(|e| e.is_wired() && !e.is_bridged()).peekable();
+        if inside.peek().is_none() {
+            return;
+        }
+        let Ok(netns) = open_namespace(sandbox) else { return };
+        for endpoint in inside {
+            if let Err(error) = self.unplug(sandbox, endpoint, Some(netns.as_fd())) {
+                tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "an interface is left inside");
+            }
+        }
     }
 
     /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names.
-    fn revive(&mut self, mut sandbox: Sandbox, present: &BTreeSet<String>) -> Result<(), EngineError> {
+    fn revive(&mut self, mut sandbox: Sandbox) -> Result<(), EngineError> {
         for mapping in &sandbox.ports {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }
         }
-        let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).cloned().collect();
-        if !wired.is_empty() {
+        if sandbox.endpoints.iter().any(Endpoint::is_wired) {
             let netns = open_namespace(&sandbox)?;
             let mut visit = Visit { resolver: Some(sandbox.resolver), ..Visit::default() };
-            for endpoint in &wired {
-                self.ensure_bridge(&endpoint.network)?;
-                if !present.contains(&endpoint.host_interface) {
-                    self.plug(&sandbox, endpoint, netns.as_fd(), &mut Stages::start())?;
-                    visit.interfaces.push(interface_of(endpoint));
+            for at in 0..sandbox.endpoints.len() {
+                let endpoint = sandbox.endpoints[at].clone();
+                if !endpoint.is_wired() {
+                    continue;
+                }
+                self.ensure_base(&endpoint.network)?;
+                if !self.is_plugged(&sandbox, &endpoint, netns.as_fd())? {
+                    self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
+                    visit.interfaces.push(Interface::of(&sandbox.endpoints[at]));
                 }
             }
-            if let Some(gateway) = sandbox.gateway_endpoint()
-                && visit.interfaces.iter().any(|i| i.name == gateway.interface)
-            {
-                visit.routes_in = routes_of(gateway);
-            }
+            let again = |way: &Way| visit.interfaces.iter().any(|i| i.name == way.interface);
+            visit.routes_in = sandbox.ways().into_iter().filter(again).collect();
             self.visit(&mut sandbox, netns.as_fd(), &visit)?;
         }
         self.keep(&sandbox)

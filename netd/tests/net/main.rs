@@ -6,6 +6,7 @@
 mod firewall;
 mod host;
 mod lifecycle;
+mod macvlan;
 mod names;
 mod networks;
 mod pace;
