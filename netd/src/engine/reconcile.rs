@@ -43,12 +43,11 @@ impl Engine {
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;
         }
-        // Rules may be left that name what is gone; with nobody attached they go too, soon.
+        // Rules may be left that name what is gone: with nobody attached they go too.
         self.table = true;
         self.note_idle();
-        if kept.is_empty() {
+        if self.idle.is_some() {
             self.clear_idle();
-            return Ok(());
         }
         for sandbox in kept {
             let whole = !half_done.contains(&sandbox.id);

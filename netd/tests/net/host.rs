@@ -268,6 +268,16 @@ impl Host {
         self.daemon.as_mut().is_none_or(|d| d.try_wait().unwrap().is_some())
     }
 
+    /// What netd's descriptors are: sockets, namespaces, the rest; sorted, without numbers.
+    pub fn descriptors(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.daemon.as_ref().unwrap().id());
+        let links = fs::read_dir(folder).unwrap().filter_map(|e| fs::read_link(e.unwrap().path()).ok());
+        let mut kinds: Vec<String> =
+            links.map(|l| l.to_string_lossy().split(":[").next().unwrap().to_owned()).collect();
+        kinds.sort();
+        kinds
+    }
+
     /// A file of this host's own folder.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
