@@ -85,7 +85,7 @@ pub struct Endpoint {
     /// The largest has the default route.
     pub gateway_priority: i32,
     /// The way out has no gateway: the interface itself routes (ipvlan's l3).
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub routed: bool,
     /// Limits; none for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +94,9 @@ pub struct Endpoint {
     /// `net.ipv4.conf.IFNAME.forwarding`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<(String, String)>,
+    /// Recorded before it was made, by a connect that was not acknowledged: a restart undoes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 /// Limits of an endpoint; 0 is none.
@@ -107,10 +110,6 @@ pub struct Bandwidth {
     pub egress_rate: u64,
     /// Bytes that may leave at once; 0: chosen from the rate.
     pub egress_burst: u64,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// A default route of a sandbox.
@@ -236,6 +235,7 @@ mod tests {
             routed: false,
             bandwidth: None,
             sysctls: Vec::new(),
+            pending: false,
         }
     }
 

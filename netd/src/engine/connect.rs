@@ -55,8 +55,10 @@ impl Engine {
             return self.keep(after);
         }
         let netns = open_namespace(before)?;
-        self.journal.write(after)?;
         let at = after.endpoints.len() - 1;
+        let mut draft = after.clone();
+        draft.endpoints[at].pending = true;
+        self.journal.write(&draft)?;
         self.plug(after, at, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
         let resolver = (!self.names.serves(&before.id)).then_some(None);
@@ -97,6 +99,10 @@ impl Engine {
             return Err(EngineError::NotConnected { sandbox: before.name, network: network.name });
         };
         if endpoint.is_wired() {
+            // From here on a restart finishes what a kill leaves half done.
+            let mut draft = before.clone();
+            draft.endpoints.iter_mut().filter(|e| e.network == network.id).for_each(|e| e.pending = true);
+            self.journal.write(&draft)?;
             // A holder that is gone has no routes to mend.
             let netns = open_namespace(&before).ok();
             self.unplug(&before, endpoint, netns.as_ref().map(AsFd::as_fd))?;

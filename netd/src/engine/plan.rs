@@ -58,6 +58,7 @@ impl Engine {
             routed: network.sublink.as_ref().is_some_and(|s| s.mode.is_routed()) && !network.internal,
             bandwidth: None,
             sysctls: Vec::new(),
+            pending: false,
             id,
         };
         if driver::of(network.driver).is_none() {

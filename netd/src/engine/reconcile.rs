@@ -3,7 +3,7 @@
 //! Sandboxes whose attach was acknowledged and whose holder lives are kept: addresses and ports taken again, DNS
 //! sockets opened again, rules written as one. Everything else that bears our mark is removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use super::attach::open_namespace;
@@ -20,7 +20,15 @@ impl Engine {
         for network in self.store.all()? {
             self.know(network);
         }
-        let (kept, dropped): (Vec<_>, Vec<_>) = self.journal.all()?.into_iter().partition(|s| self.lives(s));
+        let (mut kept, dropped): (Vec<_>, Vec<_>) =
+            self.journal.all()?.into_iter().partition(|s| self.lives(s));
+        let mut half_done = BTreeMap::new();
+        for sandbox in &mut kept {
+            let pending: Vec<_> = sandbox.endpoints.extract_if(.., |e| e.pending).collect();
+            if !pending.is_empty() {
+                half_done.insert(sandbox.id.clone(), pending);
+            }
+        }
         for sandbox in &kept {
             self.restore_addresses(sandbox);
             self.sequence = self.sequence.max(sandbox.sequence);
@@ -28,20 +36,22 @@ impl Engine {
         }
         self.predefine()?;
         self.remove_strangers()?;
+        self.raise_bases();
         for sandbox in dropped {
-            self.remove_inside(&sandbox);
+            self.remove_inside(&sandbox, &sandbox.endpoints);
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;
         }
-        // Rules may be left that name what is gone; with nobody attached they go too, soon.
+        // Rules may be left that name what is gone: with nobody attached they go too.
         self.table = true;
         self.note_idle();
-        if kept.is_empty() {
+        if self.idle.is_some() {
             self.clear_idle();
-            return Ok(());
         }
         for sandbox in kept {
-            if let Err(error) = self.revive(sandbox.clone()) {
+            let pending = half_done.get(&sandbox.id);
+            self.remove_inside(&sandbox, pending.map_or(&[], Vec::as_slice));
+            if let Err(error) = self.revive(sandbox.clone(), pending.is_none()) {
                 tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "a sandbox could not be restored");
             }
         }
@@ -54,7 +64,18 @@ impl Engine {
     fn lives(&self, sandbox: &Sandbox) -> bool {
         sandbox.phase == Phase::Ready
             && sandbox.holder.process().is_alive()
-            && sandbox.endpoints.iter().all(|e| self.networks.contains_key(&e.network))
+            && sandbox.endpoints.iter().all(|e| e.pending || self.networks.contains_key(&e.network))
+    }
+
+    /// Makes the bridges and parents of user networks that are not there: after a reboot, or when a kill came between a
+    /// network's record and its bridge.
+    fn raise_bases(&mut self) {
+        let user = self.networks.values().filter(|n| !n.predefined);
+        for id in user.map(|n| n.id.clone()).collect::<Vec<_>>() {
+            if let Err(error) = self.ensure_base(&id) {
+                tracing::warn!(network.id = %id, error = %chain(&error), "a network cannot be used for now");
+            }
+        }
     }
 
     fn restore_addresses(&mut self, sandbox: &Sandbox) {
@@ -82,10 +103,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes what an attach that was never acknowledged left inside a sandbox that lives. What was made on the host is
-    /// gone already.
-    fn remove_inside(&self, sandbox: &Sandbox) {
-        let mut inside = sandbox.endpoints.iter().filter(|e| e.is_wired() && !e.is_bridged()).peekable();
+    /// Removes what an attach or connect that was never acknowledged left inside a sandbox that lives. What was made on the
+    /// host is gone already.
+    fn remove_inside(&self, sandbox: &Sandbox, endpoints: &[Endpoint]) {
+        let mut inside = endpoints.iter().filter(|e| e.is_wired() && !e.is_bridged()).peekable();
         if inside.peek().is_none() {
             return;
         }
@@ -97,8 +118,9 @@ impl Engine {
         }
     }
 
-    /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names.
-    fn revive(&mut self, mut sandbox: Sandbox) -> Result<(), EngineError> {
+    /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names. One that is not `whole` was
+    /// being changed: what is inside is set up again.
+    fn revive(&mut self, mut sandbox: Sandbox, whole: bool) -> Result<(), EngineError> {
         for mapping in &sandbox.ports {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
@@ -115,8 +137,10 @@ impl Engine {
                 self.ensure_base(&endpoint.network)?;
                 if !self.is_plugged(&sandbox, &endpoint, netns.as_fd())? {
                     self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
-                    visit.interfaces.push(Interface::of(&sandbox.endpoints[at]));
+                } else if whole {
+                    continue;
                 }
+                visit.interfaces.push(Interface::of(&sandbox.endpoints[at]));
             }
             let again = |way: &Way| visit.interfaces.iter().any(|i| i.name == way.interface);
             visit.routes_in = sandbox.ways().into_iter().filter(again).collect();

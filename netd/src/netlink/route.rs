@@ -183,9 +183,9 @@ fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, way: &W
     });
 }
 
-/// Adds a default route through the interface with this index.
+/// Sets the default route through the interface with this index, in place of another.
 pub fn add_default_route(batch: &mut Batch, way: &Way, index: u32) {
-    default_route(batch, "add", NEWROUTE, Flags::CREATE, way, index);
+    default_route(batch, "set", NEWROUTE, Flags::REPLACE, way, index);
 }
 
 /// Removes a default route.
