@@ -8,6 +8,7 @@
 //! for as long as its holder lives.
 
 pub mod journal;
+pub mod options;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
+use crate::netlink::tc::Limit;
 
 /// The process that holds a sandbox's network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +112,18 @@ pub struct Bandwidth {
     pub egress_rate: u64,
     /// Bytes that may leave at once; 0: chosen from the rate.
     pub egress_burst: u64,
+}
+
+impl Bandwidth {
+    /// Of what enters the sandbox.
+    pub fn ingress(&self) -> Option<Limit> {
+        (self.ingress_rate > 0).then_some(Limit { rate: self.ingress_rate, burst: self.ingress_burst })
+    }
+
+    /// Of what leaves it.
+    pub fn egress(&self) -> Option<Limit> {
+        (self.egress_rate > 0).then_some(Limit { rate: self.egress_rate, burst: self.egress_burst })
+    }
 }
 
 /// A default route of a sandbox.
