@@ -34,6 +34,8 @@ pub struct Visit {
     pub routes_out: Vec<(IpAddr, String)>,
     /// Default routes to add, with the interface they lead through.
     pub routes_in: Vec<(IpAddr, String)>,
+    /// Whether a default route that is there already stays the only one of its family.
+    pub yields: bool,
     /// Whether to open the resolver, and the ports that it had before.
     pub resolver: Option<Option<(u16, u16)>>,
 }
@@ -85,7 +87,12 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
         }
         route::set_up(&mut batch, index);
     }
+    let present = if visit.yields { route::routes(&socket)? } else { Vec::new() };
     for (gateway, name) in &visit.routes_in {
+        let same = |r: &route::Reach| r.net.prefix_len() == 0 && r.net.addr().is_ipv4() == gateway.is_ipv4();
+        if present.iter().any(same) {
+            continue;
+        }
         let index = index_of(&socket, name)?;
         route::add_default_route(&mut batch, *gateway, index);
     }

@@ -58,8 +58,9 @@ impl Engine {
         self.journal.write(after)?;
         self.plug(before, endpoint, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
-        let resolver = (!self.names.serves(&before.id)).then_some(None);
-        let visit = Visit { interfaces: vec![interface_of(endpoint)], routes_out, routes_in, resolver };
+        let resolver = (!before.without_resolver && !self.names.serves(&before.id)).then_some(None);
+        let interfaces = vec![interface_of(endpoint)];
+        let visit = Visit { interfaces, routes_out, routes_in, resolver, ..Visit::default() };
         self.visit(after, netns.as_fd(), &visit)?;
         let bridge = &self.networks[&endpoint.network].interface;
         bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;

@@ -52,7 +52,7 @@ impl Engine {
 
     fn lives(&self, sandbox: &Sandbox) -> bool {
         sandbox.phase == Phase::Ready
-            && sandbox.holder.process().is_alive()
+            && sandbox.holder.is_alive()
             && sandbox.endpoints.iter().all(|e| self.networks.contains_key(&e.network))
     }
 
@@ -91,7 +91,8 @@ impl Engine {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).cloned().collect();
         if !wired.is_empty() {
             let netns = open_namespace(&sandbox)?;
-            let mut visit = Visit { resolver: Some(sandbox.resolver), ..Visit::default() };
+            let resolver = (!sandbox.without_resolver).then_some(sandbox.resolver);
+            let mut visit = Visit { resolver, ..Visit::default() };
             for endpoint in &wired {
                 self.ensure_bridge(&endpoint.network)?;
                 if !present.contains(&endpoint.host_interface) {
