@@ -74,7 +74,7 @@ pub fn open(path: &Path) -> Result<OwnedFd, NetnsError> {
     let failed = |e: rustix::io::Errno| NetnsError::Open { path: path.to_owned(), source: e.into() };
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
     let system = rustix::fs::fstatfs(&fd).map_err(failed)?;
-    if i64::try_from(system.f_type) != Ok(NSFS) {
+    if system.f_type != NSFS {
         return Err(NetnsError::Other(path.to_owned()));
     }
     // SAFETY: NS_GET_NSTYPE takes no argument and writes no memory.
