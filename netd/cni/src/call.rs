@@ -197,12 +197,11 @@ mod tests {
     fn an_add_has_all_it_needs() {
         let attachment = call(&ADD).unwrap().attachment.unwrap();
         assert_eq!((attachment.container.as_str(), attachment.interface.as_str()), ("c1", "eth0"));
-        for missing in 0..ADD.len() {
-            let rest: Vec<_> =
-                ADD.iter().enumerate().filter(|(n, _)| *n != missing).map(|(_, p)| *p).collect();
+        for (name, _) in ADD {
+            let rest: Vec<_> = ADD.into_iter().filter(|(other, _)| *other != name).collect();
             let failure = call(&rest).unwrap_err();
             assert_eq!(failure.code, Code::Environment);
-            assert!(failure.message.contains(ADD[missing].0), "{}", failure.message);
+            assert!(failure.message.contains(name), "{}", failure.message);
         }
     }
 

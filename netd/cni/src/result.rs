@@ -132,7 +132,7 @@ pub fn expected(result: &Object, interface: &str) -> Result<Expected, Failure> {
         match text(ip, "gateway").as_str() {
             "" => {}
             gateway => {
-                gateways.push(gateway.parse().map_err(|_| wrong(&format!("has the gateway '{gateway}'")))?)
+                gateways.push(gateway.parse().map_err(|_| wrong(&format!("has the gateway '{gateway}'")))?);
             }
         }
     }

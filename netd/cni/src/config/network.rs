@@ -51,13 +51,14 @@ struct Parts {
 
 /// One of the range sets that host-local has, and that callers give as the capability `ipRanges`.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(super) struct Range {
     subnet: String,
     #[serde(default)]
     gateway: String,
-    range_start: Option<IpAddr>,
-    range_end: Option<IpAddr>,
+    #[serde(rename = "rangeStart")]
+    first: Option<IpAddr>,
+    #[serde(rename = "rangeEnd")]
+    last: Option<IpAddr>,
 }
 
 /// Reads how the network is to be made. `None` when the configuration only names one.
@@ -117,7 +118,7 @@ pub(super) fn ranges(sets: Vec<Vec<Range>>) -> Result<Vec<Subnet>, Failure> {
             .subnet
             .parse()
             .map_err(|_| refused("ranges", &range.subnet, "a subnet such as 10.90.0.0/24"))?;
-        let ip_range = part(&whole, range.range_start, range.range_end)?;
+        let ip_range = part(&whole, range.first, range.last)?;
         subnets.push(Subnet { subnet: range.subnet, gateway: range.gateway, ip_range, ..Subnet::default() });
     }
     Ok(subnets)

@@ -35,11 +35,11 @@ pub struct Runtime {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Port {
-    #[serde(default)]
-    host_port: u16,
-    container_port: u16,
+    #[serde(default, rename = "hostPort")]
+    host: u16,
+    #[serde(rename = "containerPort")]
+    container: u16,
     #[serde(default)]
     protocol: String,
     #[serde(default, rename = "hostIP")]
@@ -117,12 +117,12 @@ impl Runtime {
 fn ports(given: Vec<Port>) -> Vec<PortMapping> {
     given
         .into_iter()
-        .filter(|p| p.host_port != 0)
+        .filter(|p| p.host != 0)
         .map(|p| PortMapping {
             // Both families are meant by "0.0.0.0" as by nothing.
             host_ip: if p.host_ip == "0.0.0.0" { String::new() } else { p.host_ip },
-            host_port: p.host_port.into(),
-            container_port: p.container_port.into(),
+            host_port: p.host.into(),
+            container_port: p.container.into(),
             protocol: p.protocol.to_ascii_lowercase(),
             host_port_end: 0,
         })
