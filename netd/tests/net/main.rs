@@ -6,7 +6,9 @@
 mod cni;
 mod firewall;
 mod host;
+mod kills;
 mod lifecycle;
+mod macvlan;
 mod names;
 mod networks;
 mod pace;

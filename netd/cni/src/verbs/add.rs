@@ -55,6 +55,8 @@ fn request(at: &Attachment, config: &Config) -> AttachRequest {
     let runtime = &config.runtime;
     let name = if at.args.pod.is_empty() { &at.container } else { &at.args.pod };
     let mut aliases = runtime.aliases.clone();
+    // The sandbox's own short id goes on behind a container id that is shorter than it.
+    aliases.push(at.container.chars().take(12).collect());
     if !at.args.pod.is_empty() && !at.args.namespace.is_empty() && at.args.pod != at.args.namespace {
         aliases.push(format!("{}.{}", at.args.pod, at.args.namespace));
     }
