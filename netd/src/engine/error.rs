@@ -43,7 +43,7 @@ pub enum EngineError {
     Spec(#[from] SpecError),
     #[error("cannot give '{container}' an address on network '{network}'")]
     Address { container: String, network: String, holder: Option<String>, source: IpamError },
-    #[error("mac {mac} is in use by '{holder}' on network '{network}'")]
+    #[error("mac {mac} is in use by {holder} on network '{network}'")]
     MacTaken { mac: String, holder: String, network: String },
     #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
     Endpoint { container: String, what: &'static str, value: String, expected: String },
@@ -132,6 +132,7 @@ impl EngineError {
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
             | Self::Option(_)
+            | Self::Inside { source: InsideError::Sysctl(_), .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
@@ -143,7 +144,6 @@ impl EngineError {
                 of_netlink(e)
             }
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
-            Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Inside { .. }
             | Self::Names { .. }
             | Self::Store(_)

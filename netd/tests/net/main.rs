@@ -12,6 +12,7 @@ mod lifecycle;
 mod macvlan;
 mod names;
 mod networks;
+mod options;
 mod pace;
 mod ports;
 mod reach;
