@@ -12,6 +12,7 @@
 
 mod attach;
 mod bases;
+mod collisions;
 mod connect;
 mod detach;
 pub mod error;
@@ -39,8 +40,10 @@ use crate::endpoint::journal::Journal;
 use crate::firewall::Firewall;
 use crate::firewall::watch::Watch;
 use crate::ipam::Pool;
+use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
+use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
 use crate::sysctl::Sysctls;
@@ -53,6 +56,9 @@ pub use networks::Listed;
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long changes of the host's routes are gathered.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Where this instance keeps its state, and the mark of its kernel objects.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -64,6 +70,8 @@ pub struct Instance {
     pub table: String,
     /// The interface group of our interfaces.
     pub group: u32,
+    /// Where subnets are chosen from.
+    pub pools: Pools,
 }
 
 impl Instance {
@@ -75,7 +83,7 @@ impl Instance {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash }
+        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default() }
     }
 }
 
@@ -103,6 +111,8 @@ pub struct Engine {
     pools: HashMap<NetworkId, Vec<Pool>>,
     /// Bridges that were seen.
     bases: HashMap<NetworkId, Base>,
+    /// What is wrong with networks.
+    problems: BTreeMap<NetworkId, Vec<String>>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
@@ -128,6 +138,7 @@ impl Engine {
             sandboxes: HashMap::new(),
             pools: HashMap::new(),
             bases: HashMap::new(),
+            problems: BTreeMap::new(),
             walled: BTreeSet::new(),
             table: false,
             sequence: 0,
@@ -135,6 +146,7 @@ impl Engine {
             instance,
         };
         me.reconcile()?;
+        me.note_problems();
         Ok(me)
     }
 }
@@ -155,6 +167,12 @@ impl Client {
             Ok(watch) => guard_rules(watch, jobs.clone())?,
             Err(error) => {
                 tracing::warn!(%error, "flushed firewall rules come back only with the next change");
+            }
+        }
+        match RouteWatch::open() {
+            Ok(watch) => guard_subnets(watch, jobs.clone())?,
+            Err(error) => {
+                tracing::warn!(%error, "a route of the host that comes to overlap a network is noticed at the next start");
             }
         }
         thread::Builder::new()
@@ -193,6 +211,21 @@ fn guard_rules(mut watch: Watch, jobs: mpsc::Sender<Job>) -> std::io::Result<()>
         }
     };
     thread::Builder::new().name("netd-rules".into()).stack_size(128 << 10).spawn(guard).map(drop)
+}
+
+/// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
+fn guard_subnets(watch: RouteWatch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let guard = move || {
+        while watch.next_change().is_ok() {
+            if jobs.send(Box::new(Engine::note_problems)).is_err() {
+                return;
+            }
+            // Routing daemons change many at a time; one look at them all is enough.
+            thread::sleep(SETTLE);
+        }
+        tracing::warn!("changes of the host's routes are not heard of any more");
+    };
+    thread::Builder::new().name("netd-routes".into()).stack_size(128 << 10).spawn(guard).map(drop)
 }
 
 fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {

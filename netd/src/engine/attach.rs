@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
-use crate::driver::inside::{self, Interface, RESOLVER, Visit};
-use crate::endpoint::{Holder, Phase, Sandbox};
+use crate::driver::inside::{self, InsideError, Interface, RESOLVER, Visit};
+use crate::endpoint::{Bandwidth, Holder, Phase, Sandbox};
 use crate::network::Driver;
 use crate::publish::Wanted;
+
+/// How long the mac of a container that ended may stay in use; normally some milliseconds.
+const MAC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection as it was asked for; empty texts mean "choose".
 #[derive(Debug, Clone, Default)]
@@ -33,6 +38,10 @@ pub struct EndpointSpec {
     pub gateway_priority: i32,
     /// `container:alias`.
     pub links: Vec<String>,
+    /// Limits.
+    pub bandwidth: Bandwidth,
+    /// Docker's endpoint options.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A sandbox as it was asked for.
@@ -209,8 +218,20 @@ impl Engine {
         visit: &Visit,
     ) -> Result<(), EngineError> {
         let container = || sandbox.name.clone();
-        let resolver = inside::visit(netns, visit)
-            .map_err(|source| EngineError::Inside { container: container(), source })?;
+        let since = Instant::now();
+        let resolver = loop {
+            match inside::visit(netns, visit) {
+                // The kernel clears the namespace of a container that ended some time later, and until then the
+                // parent of a macvlan network knows its mac.
+                Err(InsideError::Netlink(e))
+                    if e.errno() == Some(Errno::EADDRINUSE) && since.elapsed() < MAC_PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => break other,
+            }
+        }
+        .map_err(|source| EngineError::Inside { container: container(), source })?;
         if let Some(resolver) = resolver {
             let ports = resolver.ports;
             self.names
