@@ -38,9 +38,9 @@ fn start() -> anyhow::Result<()> {
 async fn run() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
     let state = StateDir::open(&layout.network_state(), FORMAT)?;
-    let instance = Instance::new(layout.network_state(), layout.network_run());
+    let instance = Instance::new(layout.network_state(), layout.network_run(), layout.rootless);
     let table = instance.table.clone();
-    let engine = Engine::open(instance, tokio::runtime::Handle::current())?;
+    let engine = Engine::open(instance)?;
     let client = Client::start(engine)?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])

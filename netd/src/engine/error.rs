@@ -72,8 +72,6 @@ pub enum EngineError {
     Wire { container: String, network: String, source: NetlinkError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
-    #[error("cannot serve names to '{container}'")]
-    Names { container: String, source: std::io::Error },
     #[error("cannot change the firewall")]
     Firewall(#[source] NetlinkError),
     #[error(transparent)]
@@ -133,7 +131,6 @@ impl EngineError {
             | Self::Inside { source: InsideError::Netlink(e), .. } => of_netlink(e),
             Self::Bridge { .. }
             | Self::Inside { .. }
-            | Self::Names { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)

@@ -85,7 +85,6 @@ impl Engine {
         self.networks.remove(id);
         self.pools.remove(id);
         self.bridges.remove(id);
-        self.names.forget_network(id);
     }
 
     fn check_bridge_name(&self, interface: &str) -> Result<(), EngineError> {
