@@ -27,7 +27,7 @@ use super::poll::Poll;
 use super::resolvconf::HostConf;
 use super::wire::{Code, Edns, Name, Query, Survey, survey};
 use message::{Question, write_query};
-use servers::Servers;
+use servers::{Plan, Servers};
 use streams::Streams;
 use udp::Datagrams;
 
@@ -86,6 +86,17 @@ pub struct Done {
     pub answer: Result<Arc<Answer>, Code>,
 }
 
+/// A question that is not ours to answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// The question.
+    pub query: &'a Query<'a>,
+    /// Who is to be asked; the host's servers when empty.
+    pub servers: &'a Arc<[IpAddr]>,
+    /// How it came.
+    pub way: Way,
+}
+
 /// What became of a question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -124,6 +135,37 @@ struct Ask {
     deadline: u64,
 }
 
+impl Ask {
+    fn new(question: &Question, asker: Asker, plan: Plan, stream: bool, now: u64) -> Self {
+        Self {
+            question: *question,
+            askers: vec![asker],
+            tries: plan.tries,
+            patience: plan.patience,
+            server: None,
+            sent: Sent::Nowhere,
+            edns: false,
+            stream,
+            failure: None,
+            begun: now,
+            deadline: 0,
+        }
+    }
+
+    /// One more that waits; `Reply` when there are too many.
+    fn join(&mut self, asker: Asker) -> Asked {
+        let same = |a: &Asker| a.to == asker.to && a.server == asker.server && a.head == asker.head;
+        if self.askers.iter().any(same) {
+            return Asked::Twice;
+        }
+        if self.askers.len() >= ASKERS {
+            return Asked::Reply;
+        }
+        self.askers.push(asker);
+        Asked::Later
+    }
+}
+
 /// Asks, sockets to servers, and the cache.
 #[derive(Debug)]
 pub struct Forwarder {
@@ -158,19 +200,17 @@ impl Forwarder {
         }
     }
 
-    /// Answers a question from the cache into `out`, or asks `own` servers, the host's when there are none. `asker` is called
-    /// when the answer comes later.
+    /// Answers a question from the cache into `out`, or asks servers. `asker` is called when the answer comes later.
     pub fn ask(
         &mut self,
         poll: &Poll,
-        query: &Query<'_>,
-        own: &Arc<[IpAddr]>,
-        way: Way,
+        asking: Asking<'_>,
         now: u64,
         out: &mut Vec<u8>,
         asker: impl FnOnce() -> Asker,
     ) -> Asked {
-        let set = self.servers.set(own, &self.host, now);
+        let Asking { query, servers, way } = asking;
+        let set = self.servers.set(servers, &self.host, now);
         if self.servers.renewed() {
             self.cache.clear();
         }
@@ -184,40 +224,19 @@ impl Forwarder {
             }
         }
         if let Some(at) = self.by_question.get(question.bytes()) {
-            let ask = &mut self.asks[*at];
-            let asker = asker();
-            if ask.askers.iter().any(|a| a.to == asker.to && a.head == asker.head && a.server == asker.server)
-            {
-                return Asked::Twice;
+            let asked = self.asks[*at].join(asker());
+            if asked == Asked::Reply {
+                super::answer::fail(query, Code::ServFail, out);
             }
-            if ask.askers.len() < ASKERS {
-                ask.askers.push(asker);
-                return Asked::Later;
-            }
-            super::answer::fail(query, Code::ServFail, out);
-            return Asked::Reply;
+            return asked;
         }
-        let single = query.name.labels() <= 1;
         let plan = self.servers.plan(set, self.port, now);
         if plan.tries.is_empty() || self.asks.len() >= ASKS {
-            let nobody = plan.tries.is_empty() && single;
+            let nobody = plan.tries.is_empty() && query.name.labels() <= 1;
             super::answer::fail(query, if nobody { Code::NxDomain } else { Code::ServFail }, out);
             return Asked::Reply;
         }
-        let ask = Ask {
-            question,
-            askers: vec![asker()],
-            tries: plan.tries,
-            patience: plan.patience,
-            server: None,
-            sent: Sent::Nowhere,
-            edns: false,
-            stream,
-            failure: None,
-            begun: now,
-            deadline: 0,
-        };
-        let at = self.asks.insert(ask);
+        let at = self.asks.insert(Ask::new(&question, asker(), plan, stream, now));
         self.by_question.insert(question.bytes().into(), at);
         self.next_server(poll, at, now);
         Asked::Later

@@ -30,11 +30,11 @@ use slab::Slab;
 
 use super::answer::{Outcome, Way, answer, fail};
 use super::client::Client;
-use super::forward::{Asked, Asker, Done, Forwarder, To};
+use super::forward::{Asked, Asker, Asking, Done, Forwarder, To};
 use super::poll::{Interest, Poll, Source};
 use super::resolvconf::HostConf;
 use super::wire::{Code, EDNS, Query, key};
-use super::zone::{Publication, Tables};
+use super::zone::{Member, Publication, Tables};
 use crate::driver::inside::Resolver;
 
 /// Queries of one sandbox that may wait for upstreams.
@@ -234,7 +234,9 @@ impl Serving {
             Change::Open => {
                 self.open = true;
                 let all: Vec<usize> = self.servers.iter().map(|(at, _)| at).collect();
-                all.into_iter().for_each(|at| self.listen(at));
+                for at in all {
+                    self.listen(at);
+                }
             }
             Change::Look(sandbox, name, answer) => drop(answer.send(self.look(&sandbox, &name))),
         }
@@ -243,7 +245,7 @@ impl Serving {
     fn look(&self, sandbox: &str, name: &str) -> Vec<IpAddr> {
         let view = self.tables.view_of(sandbox).and_then(|at| self.tables.view(at));
         let (Some(view), Some(key)) = (view, key(name)) else { return Vec::new() };
-        self.tables.resolve(view, &key).iter().flat_map(|m| m.addresses()).collect()
+        self.tables.resolve(view, &key).iter().flat_map(Member::addresses).collect()
     }
 
     /// Begins to take a sandbox's queries once it is known what it sees.
@@ -285,9 +287,9 @@ impl Serving {
                     Outcome::Ignore => self.outgoing.take_back(),
                     Outcome::Forward(query) if server.waiting >= WAITING => fail(&query, Code::ServFail, out),
                     Outcome::Forward(query) => {
+                        let asking = Asking { query: &query, servers: &view.servers, way: Way::Udp };
                         let asker = || asker_of(&query, (at, serial), To::Address(client));
-                        match self.forwarder.ask(&self.poll, &query, &view.servers, Way::Udp, now, out, asker)
-                        {
+                        match self.forwarder.ask(&self.poll, asking, now, out, asker) {
                             Asked::Reply => {}
                             Asked::Later => {
                                 server.waiting += 1;

@@ -91,6 +91,10 @@ pub struct Query<'a> {
 }
 
 /// A message, looked at.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one query; a box would allocate for each"
+)]
 #[derive(Debug, Clone, Copy)]
 pub enum Read<'a> {
     /// A query.

@@ -242,9 +242,10 @@ impl Engine {
             return host.with(&[RESOLVER.into()], search, options).for_container_names();
         }
         let mut networks = sandbox.endpoints.iter().filter_map(|e| self.networks.get(&e.network));
-        let host = match networks.any(|n| n.driver == Driver::Host) {
-            true => ResolvConf::clone(&self.names.host().get()),
-            false => self.names.host().for_others(),
+        let host = if networks.any(|n| n.driver == Driver::Host) {
+            ResolvConf::clone(&self.names.host().get())
+        } else {
+            self.names.host().for_others()
         };
         host.with(&sandbox.dns_servers, search, options)
     }

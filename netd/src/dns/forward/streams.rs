@@ -19,7 +19,7 @@ const IDLE: u64 = 10_000;
 #[derive(Debug)]
 struct Stream {
     server: SocketAddr,
-    stream: TcpStream,
+    tcp: TcpStream,
     waiting: HashMap<u16, usize>,
     out: Vec<u8>,
     inbox: Vec<u8>,
@@ -79,7 +79,7 @@ impl Streams {
         stream.out.extend(message);
         stream.waiting.insert(id, ask);
         stream.used = now;
-        poll.modify(&stream.stream, Source::Stream(at), Interest::Both)?;
+        poll.modify(&stream.tcp, Source::Stream(at), Interest::Both)?;
         Ok((at, id))
     }
 
@@ -97,7 +97,7 @@ impl Streams {
         poll.add(&stream, Source::Stream(at), Interest::Both)?;
         entry.insert(Stream {
             server,
-            stream,
+            tcp: stream,
             waiting: HashMap::new(),
             out: Vec::new(),
             inbox: Vec::new(),
@@ -123,7 +123,7 @@ impl Streams {
         let open = stream.write().is_ok() && stream.read(&mut news.replies, now).is_ok();
         if open {
             let interest = if stream.out.is_empty() { Interest::Read } else { Interest::Both };
-            if poll.modify(&stream.stream, Source::Stream(at), interest).is_ok() {
+            if poll.modify(&stream.tcp, Source::Stream(at), interest).is_ok() {
                 return news;
             }
         }
@@ -153,7 +153,7 @@ impl Streams {
 impl Stream {
     fn write(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
-            match self.stream.write(&self.out) {
+            match self.tcp.write(&self.out) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => drop(self.out.drain(..n)),
                 // Not connected yet, or full.
@@ -170,7 +170,7 @@ impl Stream {
     fn read(&mut self, replies: &mut Vec<(usize, Vec<u8>)>, now: u64) -> io::Result<()> {
         let mut buffer = [0; 4096];
         let ended = loop {
-            match self.stream.read(&mut buffer) {
+            match self.tcp.read(&mut buffer) {
                 Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => self.inbox.extend(&buffer[..n]),
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {

@@ -22,7 +22,7 @@ const IDLE: u64 = 15_000;
 #[derive(Debug)]
 struct Socket {
     server: SocketAddr,
-    socket: UdpSocket,
+    udp: UdpSocket,
     waiting: HashMap<u16, usize>,
     asked: u32,
     used: u64,
@@ -54,13 +54,8 @@ impl Datagrams {
     ) -> io::Result<(usize, u16)> {
         let place = rand::rng().random_range(0..POOL);
         let pool = self.pools.entry(server).or_default();
-        let at = match pool[place] {
-            Some(at) => at,
-            None => {
-                let at = open(poll, &mut self.sockets, server)?;
-                *pool[place].insert(at)
-            }
-        };
+        let at = if let Some(at) = pool[place] { at } else { open(poll, &mut self.sockets, server)? };
+        pool[place] = Some(at);
         let socket = &mut self.sockets[at];
         if socket.waiting.len() >= UNDER_WAY {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -73,8 +68,8 @@ impl Datagrams {
         };
         message[..2].copy_from_slice(&id.to_be_bytes());
         // What an earlier datagram met is told to the next caller, once.
-        if socket.socket.send(&message).is_err() {
-            socket.socket.send(&message)?;
+        if socket.udp.send(&message).is_err() {
+            socket.udp.send(&message)?;
         }
         socket.waiting.insert(id, ask);
         socket.asked += 1;
@@ -90,7 +85,7 @@ impl Datagrams {
     /// asks that it is an answer to: none when there was nothing to read.
     pub fn receive(&mut self, at: usize, buffer: &mut [u8]) -> Result<Option<(usize, usize)>, Vec<usize>> {
         let Some(socket) = self.sockets.get_mut(at) else { return Err(Vec::new()) };
-        match socket.socket.recv(buffer) {
+        match socket.udp.recv(buffer) {
             Ok(len) if len >= 2 => {
                 let id = u16::from_be_bytes([buffer[0], buffer[1]]);
                 Ok(socket.waiting.get(&id).map(|ask| (len, *ask)))
@@ -135,6 +130,6 @@ fn open(poll: &Poll, sockets: &mut Slab<Socket>, server: SocketAddr) -> io::Resu
     let entry = sockets.vacant_entry();
     let at = entry.key();
     poll.add(&socket, Source::Datagrams(at), Interest::Read)?;
-    entry.insert(Socket { server, socket, waiting: HashMap::new(), asked: 0, used: 0, retired: false });
+    entry.insert(Socket { server, udp: socket, waiting: HashMap::new(), asked: 0, used: 0, retired: false });
     Ok(at)
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::{Serving, WAITING, asker_of};
 use crate::dns::answer::{Outcome, Way, answer, fail};
 use crate::dns::client::Client;
-use crate::dns::forward::{Asked, To};
+use crate::dns::forward::{Asked, Asking, To};
 use crate::dns::poll::{Interest, Source};
 use crate::dns::wire::Code;
 
@@ -90,8 +90,9 @@ impl Serving {
                 }
                 Outcome::Forward(query) => {
                     let to = To::Client(at, client.serial);
+                    let asking = Asking { query: &query, servers: &view.servers, way: Way::Tcp };
                     let asker = || asker_of(&query, (place, server.serial), to);
-                    match self.forwarder.ask(&self.poll, &query, &view.servers, Way::Tcp, now, out, asker) {
+                    match self.forwarder.ask(&self.poll, asking, now, out, asker) {
                         Asked::Reply => client.reply(out),
                         Asked::Later => {
                             server.waiting += 1;
@@ -132,7 +133,9 @@ impl Serving {
         self.swept = now;
         let silent = |c: &Client| c.waiting == 0 && c.active + IDLE <= now;
         let silent: Vec<_> = self.clients.iter().filter(|(_, c)| silent(c)).map(|(at, _)| at).collect();
-        silent.into_iter().for_each(|at| self.close_client(at));
+        for at in silent {
+            self.close_client(at);
+        }
         for (at, serial) in std::mem::take(&mut self.resting) {
             if let Some(server) = self.servers.get(at).filter(|s| s.serial == serial) {
                 let _ = self.poll.modify(&server.tcp, Source::Listener(at), Interest::Read);

@@ -67,18 +67,15 @@ proptest! {
         let mut tables = Tables::default();
         let mut last: std::collections::BTreeMap<u8, Publication> = std::collections::BTreeMap::new();
         for (sandbox, step) in steps {
-            match step {
-                Some((networks, names)) => {
-                    let networks: Vec<_> = networks.into_iter().collect();
-                    let names: Vec<_> = names.into_iter().collect();
-                    let publication = publication(sandbox, &networks, &names);
-                    tables.publish(&publication);
-                    last.insert(sandbox, publication);
-                }
-                None => {
-                    tables.withdraw(&format!("s{sandbox}"));
-                    last.remove(&sandbox);
-                }
+            if let Some((networks, names)) = step {
+                let networks: Vec<_> = networks.into_iter().collect();
+                let names: Vec<_> = names.into_iter().collect();
+                let publication = publication(sandbox, &networks, &names);
+                tables.publish(&publication);
+                last.insert(sandbox, publication);
+            } else {
+                tables.withdraw(&format!("s{sandbox}"));
+                last.remove(&sandbox);
             }
         }
         let mut fresh = Tables::default();
