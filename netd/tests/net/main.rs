@@ -13,3 +13,4 @@ mod pace;
 mod ports;
 mod reach;
 mod rootless;
+mod upstream;
