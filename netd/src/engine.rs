@@ -30,7 +30,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use davit_contracts::id::NetworkId;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
@@ -72,18 +71,20 @@ pub struct Instance {
     pub group: u32,
     /// Where subnets are chosen from.
     pub pools: Pools,
+    /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
+    pub apart: bool,
 }
 
 impl Instance {
     /// The instance with this state. Two instances in one network namespace leave each other alone: their marks follow
     /// from where their state is.
-    pub fn new(state: PathBuf, run: PathBuf) -> Self {
+    pub fn new(state: PathBuf, run: PathBuf, apart: bool) -> Self {
         let hash = fnv(state.as_os_str().as_encoded_bytes());
         let table = match state.to_str() {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default() }
+        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default(), apart }
     }
 }
 
@@ -124,14 +125,14 @@ pub struct Engine {
 
 impl Engine {
     /// Opens state and kernel, and brings both in line with one another.
-    pub fn open(instance: Instance, runtime: Handle) -> Result<Self, EngineError> {
+    pub fn open(instance: Instance) -> Result<Self, EngineError> {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
             socket: Socket::open(Protocol::Route)?,
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
-            names: Names::new(runtime),
+            names: Names::start(instance.apart).map_err(EngineError::Thread)?,
             sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
@@ -146,6 +147,7 @@ impl Engine {
             instance,
         };
         me.reconcile()?;
+        me.names.open();
         me.note_problems();
         Ok(me)
     }
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn instances_differ_by_where_their_state_is() {
-        let of = |p: &str| Instance::new(p.into(), "/run".into());
+        let of = |p: &str| Instance::new(p.into(), "/run".into(), false);
         assert_eq!(of("/var/lib/davit/network").table, "davit");
         assert_ne!(of("/tmp/a").table, of("/tmp/b").table);
         assert_ne!(of("/tmp/a").group, of("/tmp/b").group);

@@ -43,9 +43,10 @@ async fn run() -> anyhow::Result<()> {
     let pools = settings.pools()?;
     let mut state = StateDir::open(&layout.network_state(), FORMAT)?;
     bring_forward(&mut state)?;
-    let instance = Instance { pools, ..Instance::new(layout.network_state(), layout.network_run()) };
+    let instance = Instance::new(layout.network_state(), layout.network_run(), layout.rootless);
+    let instance = Instance { pools, ..instance };
     let table = instance.table.clone();
-    let engine = Engine::open(instance, tokio::runtime::Handle::current())?;
+    let engine = Engine::open(instance)?;
     let client = Client::start(engine)?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])

@@ -83,8 +83,6 @@ pub enum EngineError {
     Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
-    #[error("cannot serve names to '{container}'")]
-    Names { container: String, source: std::io::Error },
     #[error("cannot change the firewall")]
     Firewall(#[source] NetlinkError),
     #[error(transparent)]
@@ -145,7 +143,6 @@ impl EngineError {
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Inside { .. }
-            | Self::Names { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)

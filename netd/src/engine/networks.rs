@@ -103,7 +103,6 @@ impl Engine {
         self.pools.remove(id);
         self.bases.remove(id);
         self.problems.remove(id);
-        self.names.forget_network(id);
     }
 
     fn check_bridge_name(&self, interface: &str) -> Result<(), EngineError> {

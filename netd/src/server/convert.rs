@@ -180,7 +180,7 @@ pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
             options: a.resolv.options.clone(),
         }),
         stage_us: a.stages.iter().map(|(stage, us)| ((*stage).to_owned(), *us)).collect(),
-        host_gateway: Vec::new(),
+        host_gateway: a.host_gateway.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -16,3 +16,4 @@ mod pace;
 mod ports;
 mod reach;
 mod rootless;
+mod upstream;
