@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
 use crate::netlink::tc::Limit;
+
 pub use holder::Holder;
 
 /// How far an attach has come.
