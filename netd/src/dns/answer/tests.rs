@@ -27,6 +27,7 @@ fn endpoint(network: &Network, ip: &str, names: &[&str]) -> Endpoint {
         routed: false,
         bandwidth: None,
         sysctls: Vec::new(),
+        foreign: None,
         pending: false,
     }
 }
