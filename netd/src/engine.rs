@@ -16,6 +16,7 @@ mod collisions;
 mod connect;
 mod detach;
 pub mod error;
+mod foreign;
 mod networks;
 mod plan;
 mod reconcile;
@@ -100,6 +101,8 @@ pub struct Engine {
     instance: Instance,
     store: Store,
     journal: Journal,
+    /// Attachments of plugins whose records are gone, until DEL was run for them.
+    leftovers: Journal,
     socket: Socket,
     firewall: Firewall,
     sysctls: Sysctls,
@@ -129,6 +132,7 @@ impl Engine {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
+            leftovers: Journal::open(instance.run.join("leftovers"))?,
             socket: Socket::open(Protocol::Route)?,
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),

@@ -156,7 +156,9 @@ impl Engine {
         }
         self.open_ports(sandbox)?;
         stages.end("ports");
-        sandbox.phase = Phase::Ready;
+        if !sandbox.is_unfinished() {
+            sandbox.phase = Phase::Ready;
+        }
         self.keep(sandbox)?;
         self.note_idle();
         stages.end("record");
@@ -201,7 +203,7 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let interfaces = wired.iter().map(|e| Interface::of(e)).collect();
+        let interfaces = wired.iter().filter(|e| e.foreign.is_none()).map(|e| Interface::of(e)).collect();
         let routes_in = sandbox.ways();
         let resolver = (!wired.is_empty() && !sandbox.without_resolver).then_some(sandbox.resolver);
         // Whoever keeps a namespace by a path may have put other interfaces into it.

@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod cni;
+mod cni_driver;
 mod firewall;
 mod host;
 mod kills;
