@@ -11,6 +11,8 @@
 //! ```
 
 mod attach;
+mod bases;
+mod collisions;
 mod connect;
 mod detach;
 pub mod error;
@@ -31,14 +33,16 @@ use davit_contracts::id::NetworkId;
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
-use crate::driver::bridge::Bridge;
+use crate::driver::Base;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
 use crate::firewall::Firewall;
 use crate::firewall::watch::Watch;
 use crate::ipam::Pool;
+use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
+use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
 use crate::sysctl::Sysctls;
@@ -50,6 +54,9 @@ pub use networks::Listed;
 
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long changes of the host's routes are gathered.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// Where this instance keeps its state, and the mark of its kernel objects.
 #[derive(Debug, Clone)]
@@ -64,18 +71,20 @@ pub struct Instance {
     pub group: u32,
     /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
     pub apart: bool,
+    /// Where subnets are chosen from.
+    pub pools: Pools,
 }
 
 impl Instance {
     /// The instance with this state. Two instances in one network namespace leave each other alone: their marks follow
     /// from where their state is.
-    pub fn new(state: PathBuf, run: PathBuf, apart: bool) -> Self {
+    pub fn new(state: PathBuf, run: PathBuf) -> Self {
         let hash = fnv(state.as_os_str().as_encoded_bytes());
         let table = match state.to_str() {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, apart }
+        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
     }
 }
 
@@ -99,10 +108,12 @@ pub struct Engine {
     ports: Ports,
     networks: BTreeMap<NetworkId, Network>,
     sandboxes: HashMap<String, Sandbox>,
-    /// By network: IPv4, then IPv6 when it has it.
+    /// By network: one for each of its subnets.
     pools: HashMap<NetworkId, Vec<Pool>>,
     /// Bridges that were seen.
-    bridges: HashMap<NetworkId, Bridge>,
+    bases: HashMap<NetworkId, Base>,
+    /// What is wrong with networks.
+    problems: BTreeMap<NetworkId, Vec<String>>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
@@ -122,12 +133,13 @@ impl Engine {
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::start(instance.apart).map_err(EngineError::Thread)?,
-            sweeper: Sweeper::start()?,
+            sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
             sandboxes: HashMap::new(),
             pools: HashMap::new(),
-            bridges: HashMap::new(),
+            bases: HashMap::new(),
+            problems: BTreeMap::new(),
             walled: BTreeSet::new(),
             table: false,
             sequence: 0,
@@ -136,6 +148,7 @@ impl Engine {
         };
         me.reconcile()?;
         me.names.open();
+        me.note_problems();
         Ok(me)
     }
 }
@@ -156,6 +169,12 @@ impl Client {
             Ok(watch) => guard_rules(watch, jobs.clone())?,
             Err(error) => {
                 tracing::warn!(%error, "flushed firewall rules come back only with the next change");
+            }
+        }
+        match RouteWatch::open() {
+            Ok(watch) => guard_subnets(watch, jobs.clone())?,
+            Err(error) => {
+                tracing::warn!(%error, "a route of the host that comes to overlap a network is noticed at the next start");
             }
         }
         thread::Builder::new()
@@ -196,6 +215,21 @@ fn guard_rules(mut watch: Watch, jobs: mpsc::Sender<Job>) -> std::io::Result<()>
     thread::Builder::new().name("netd-rules".into()).stack_size(128 << 10).spawn(guard).map(drop)
 }
 
+/// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
+fn guard_subnets(watch: RouteWatch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let guard = move || {
+        while watch.next_change().is_ok() {
+            if jobs.send(Box::new(Engine::note_problems)).is_err() {
+                return;
+            }
+            // Routing daemons change many at a time; one look at them all is enough.
+            thread::sleep(SETTLE);
+        }
+        tracing::warn!("changes of the host's routes are not heard of any more");
+    };
+    thread::Builder::new().name("netd-routes".into()).stack_size(128 << 10).spawn(guard).map(drop)
+}
+
 fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {
     loop {
         let job = match engine.idle {
@@ -216,7 +250,7 @@ mod tests {
 
     #[test]
     fn instances_differ_by_where_their_state_is() {
-        let of = |p: &str| Instance::new(p.into(), "/run".into(), false);
+        let of = |p: &str| Instance::new(p.into(), "/run".into());
         assert_eq!(of("/var/lib/davit/network").table, "davit");
         assert_ne!(of("/tmp/a").table, of("/tmp/b").table);
         assert_ne!(of("/tmp/a").group, of("/tmp/b").group);

@@ -8,13 +8,19 @@
 //! ```text
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
+//! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! route     links, addresses, routes                                          rtnetlink(7)
+//! tc        limits of interfaces                                              tc-tbf(8)
+//! watch     hears of addresses and routes that come and go
 //! ```
 
+pub mod link;
 pub mod mac;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod tc;
+pub mod watch;
 
 pub use message::{Attrs, Batch, Flags};
 pub use socket::{NetlinkError, Protocol, Socket};

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
-use crate::driver::bridge::{self, Plug};
-use crate::driver::inside::{self, RESOLVER, Visit};
-use crate::endpoint::{Endpoint, Holder, Phase, Sandbox};
-use crate::netlink::route::PortMode;
+use crate::driver::inside::{self, InsideError, Interface, RESOLVER, Visit};
+use crate::endpoint::{Bandwidth, Holder, Phase, Sandbox};
 use crate::network::Driver;
 use crate::publish::Wanted;
+
+/// How long the mac of a container that ended may stay in use; normally some milliseconds.
+const MAC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection as it was asked for; empty texts mean "choose".
 #[derive(Debug, Clone, Default)]
@@ -35,6 +38,10 @@ pub struct EndpointSpec {
     pub gateway_priority: i32,
     /// `container:alias`.
     pub links: Vec<String>,
+    /// Limits.
+    pub bandwidth: Bandwidth,
+    /// Docker's endpoint options.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A sandbox as it was asked for.
@@ -60,6 +67,10 @@ pub struct AttachSpec {
     pub dns_options: Vec<String>,
     /// Kept.
     pub labels: BTreeMap<String, String>,
+    /// Nothing is to listen at 127.0.0.11 inside.
+    pub without_resolver: bool,
+    /// An attached sandbox of this id is an error.
+    pub must_be_new: bool,
 }
 
 /// An attached sandbox.
@@ -82,6 +93,9 @@ impl Engine {
     pub fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, EngineError> {
         let mut stages = Stages::start();
         if let Some(present) = self.sandboxes.get(&spec.id) {
+            if spec.must_be_new && present.holder.is_alive() {
+                return Err(EngineError::Attached(spec.name.clone()));
+            }
             if present.holder == spec.holder {
                 return Ok(self.attached(present.clone(), stages));
             }
@@ -90,7 +104,9 @@ impl Engine {
         match self.attempt(spec, &mut stages) {
             Ok(sandbox) => Ok(self.attached(sandbox, stages)),
             // An address or an interface name may only wait for a former container to be swept.
-            Err(EngineError::Address { .. } | EngineError::Wire { .. }) if self.settle() => {
+            Err(EngineError::Address { .. } | EngineError::Wire { .. } | EngineError::Inside { .. })
+                if self.settle() =>
+            {
                 let sandbox = self.attempt(spec, &mut stages)?;
                 Ok(self.attached(sandbox, stages))
             }
@@ -127,13 +143,14 @@ impl Engine {
         self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         stages.end("record");
         if let Some(netns) = &netns {
-            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                self.plug(sandbox, endpoint, netns.as_fd(), stages)?;
+            for at in 0..sandbox.endpoints.len() {
+                if sandbox.endpoints[at].is_wired() {
+                    self.plug(sandbox, at, netns.as_fd(), stages)?;
+                }
             }
             self.enter(sandbox, netns.as_fd(), stages)?;
             for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                let bridge = &self.networks[&endpoint.network].interface;
-                bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;
+                self.await_ready(endpoint)?;
             }
             stages.end("forwarding");
         }
@@ -154,33 +171,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Bridge, rules and veth pair of one endpoint.
+    /// Base, rules and interface of one endpoint.
     pub(super) fn plug(
         &mut self,
-        sandbox: &Sandbox,
-        endpoint: &Endpoint,
+        sandbox: &mut Sandbox,
+        at: usize,
         netns: BorrowedFd<'_>,
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
-        for attempt in 0..2 {
-            let bridge = self.ensure_bridge(&endpoint.network)?;
-            stages.end("bridge");
+        let endpoint = sandbox.endpoints[at].clone();
+        self.ensure_base(&endpoint.network)?;
+        stages.end("bridge");
+        if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
             stages.end("rules");
-            let network = &self.networks[&endpoint.network];
-            let mode = PortMode { isolated: !network.bridge.icc, hairpin: !sandbox.ports.is_empty() };
-            let plug = Plug { bridge, endpoint, netns, mode };
-            match bridge::plug(&self.socket, &plug, self.instance.group) {
-                Ok(()) => break,
-                // Somebody removed the bridge since we last looked: make it again, once.
-                Err(e) if attempt == 0 && e.is_missing() => {
-                    self.bridges.remove(&endpoint.network);
-                }
-                Err(source) => {
-                    let (container, network) = (sandbox.name.clone(), network.name.clone());
-                    return Err(EngineError::Wire { container, network, source });
-                }
-            }
+        }
+        if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
+            sandbox.endpoints[at] = became;
         }
         stages.end("veth");
         Ok(())
@@ -194,10 +201,12 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let interfaces = wired.iter().map(|e| interface_of(e)).collect();
-        let routes_in = sandbox.gateway_endpoint().map(routes_of).unwrap_or_default();
-        let resolver = (!wired.is_empty()).then_some(sandbox.resolver);
-        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, resolver };
+        let interfaces = wired.iter().map(|e| Interface::of(e)).collect();
+        let routes_in = sandbox.ways();
+        let resolver = (!wired.is_empty() && !sandbox.without_resolver).then_some(sandbox.resolver);
+        // Whoever keeps a namespace by a path may have put other interfaces into it.
+        let yields = sandbox.holder.process().is_none();
+        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, yields, resolver };
         self.visit(sandbox, netns, &visit)?;
         stages.end("inside");
         Ok(())
@@ -210,8 +219,20 @@ impl Engine {
         netns: BorrowedFd<'_>,
         visit: &Visit,
     ) -> Result<(), EngineError> {
-        let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
-        let resolver = inside::visit(netns, visit).map_err(failed)?;
+        let since = Instant::now();
+        let resolver = loop {
+            match inside::visit(netns, visit) {
+                // The kernel clears the namespace of a container that ended some time later, and until then the
+                // parent of a macvlan network knows its mac.
+                Err(InsideError::Netlink(e))
+                    if e.errno() == Some(Errno::EADDRINUSE) && since.elapsed() < MAC_PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => break other,
+            }
+        }
+        .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
         if let Some(resolver) = resolver {
             let ports = resolver.ports;
             self.names.serve(&sandbox.id, resolver);
@@ -277,7 +298,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         id: spec.id.clone(),
         name: spec.name.clone(),
         hostname: spec.hostname.clone(),
-        holder: spec.holder,
+        holder: spec.holder.clone(),
         phase: Phase::Preparing,
         sequence,
         endpoints: Vec::new(),
@@ -286,6 +307,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         dns_search: spec.dns_search.clone(),
         dns_options: spec.dns_options.clone(),
         labels: spec.labels.clone(),
+        without_resolver: spec.without_resolver,
         resolver: None,
     }
 }
@@ -293,27 +315,16 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
 /// Opens a sandbox's namespace, which must not be the host's: its interfaces would be made there.
 pub(super) fn open_namespace(sandbox: &Sandbox) -> Result<OwnedFd, EngineError> {
     let gone = |source| EngineError::HolderGone { container: sandbox.name.clone(), source };
-    let netns = sandbox.holder.process().namespace("net").map_err(gone)?;
+    let netns = sandbox.holder.namespace().map_err(gone)?;
     let same = davit_sys::netns::own()
         .ok()
         .and_then(|own| Some((fstat(&own).ok()?, fstat(&netns).ok()?)))
         .is_some_and(|(own, theirs)| (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino));
     if same {
-        return Err(EngineError::HostNamespace { container: sandbox.name.clone(), pid: sandbox.holder.pid });
+        return Err(EngineError::HostNamespace {
+            container: sandbox.name.clone(),
+            at: sandbox.holder.path(),
+        });
     }
     Ok(netns)
-}
-
-/// How an endpoint's interface is set up.
-pub(super) fn interface_of(endpoint: &Endpoint) -> inside::Interface {
-    inside::Interface { name: endpoint.interface.clone(), addresses: endpoint.addresses().collect() }
-}
-
-/// The default routes through an endpoint.
-pub(super) fn routes_of(endpoint: &Endpoint) -> Vec<(IpAddr, String)> {
-    [endpoint.gateway, endpoint.gateway6]
-        .into_iter()
-        .flatten()
-        .map(|ip| (ip, endpoint.interface.clone()))
-        .collect()
 }

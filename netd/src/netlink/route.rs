@@ -8,26 +8,28 @@ use ipnet::IpNet;
 pub use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
 use super::socket::{NetlinkError, Socket};
+use crate::endpoint::Way;
 
-const NEWLINK: u16 = 16;
+pub(super) const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
-const NEWADDR: u16 = 20;
+pub(super) const NEWADDR: u16 = 20;
+pub(super) const DELADDR: u16 = 21;
 const GETADDR: u16 = 22;
-const NEWROUTE: u16 = 24;
-const DELROUTE: u16 = 25;
+pub(super) const NEWROUTE: u16 = 24;
+pub(super) const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(super) const IFLA_ADDRESS: u16 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_GROUP: u16 = 27;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_GROUP: u16 = 27;
+pub(super) const IFLA_NET_NS_FD: u16 = 28;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
@@ -43,14 +45,16 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 const OPER_UP: u8 = 6;
-const IFF_UP: u32 = 1;
+pub(super) const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
 const IFA_F_NODAD: u8 = 2;
-const AF_UNSPEC: u8 = 0;
+pub(super) const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const TABLE_MAIN: u8 = 254;
 const PROTO_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
+const SCOPE_LINK: u8 = 253;
 
 /// A veth pair: one end on a bridge here, the other in a sandbox with its final name.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ pub struct Veth<'a> {
     pub netns: BorrowedFd<'a>,
 }
 
-fn link_head(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(super) fn link_head(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut head = [0; 16];
     head[0] = family;
     head[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -166,23 +170,28 @@ pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
     });
 }
 
-fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, gateway: IpAddr, index: u32) {
-    let family = if gateway.is_ipv4() { AF_INET } else { AF_INET6 };
-    let head = [family, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, 0, TYPE_UNICAST, 0, 0, 0, 0];
-    batch.push(format!("{what} default route via {gateway}"), kind, flags, &head, |a| {
-        a.ip(RTA_GATEWAY, gateway);
+fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, way: &Way, index: u32) {
+    let family = if way.ipv4 { AF_INET } else { AF_INET6 };
+    // Without a gateway everything is a neighbour, as far as IPv4 knows (RT_SCOPE_LINK).
+    let scope = if way.gateway.is_none() && way.ipv4 { SCOPE_LINK } else { 0 };
+    let head = [family, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, scope, TYPE_UNICAST, 0, 0, 0, 0];
+    let via = way.gateway.map_or_else(|| way.interface.clone(), |g| g.to_string());
+    batch.push(format!("{what} default route via {via}"), kind, flags, &head, |a| {
+        if let Some(gateway) = way.gateway {
+            a.ip(RTA_GATEWAY, gateway);
+        }
         a.number(RTA_OIF, index);
     });
 }
 
-/// Sets the default route, in place of another.
-pub fn add_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
-    default_route(batch, "set", NEWROUTE, Flags::REPLACE, gateway, index);
+/// Sets the default route through the interface with this index, in place of another.
+pub fn add_default_route(batch: &mut Batch, way: &Way, index: u32) {
+    default_route(batch, "set", NEWROUTE, Flags::REPLACE, way, index);
 }
 
 /// Removes a default route.
-pub fn delete_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
-    default_route(batch, "remove", DELROUTE, Flags::ACK, gateway, index);
+pub fn delete_default_route(batch: &mut Batch, way: &Way, index: u32) {
+    default_route(batch, "remove", DELROUTE, Flags::ACK, way, index);
 }
 
 /// A link as the kernel describes it.
@@ -198,6 +207,10 @@ pub struct Link {
     pub group: u32,
     /// Whether it passes packets: `IF_OPER_UP` (RFC 2863).
     pub operational: bool,
+    /// Whether somebody set it up (`IFF_UP`).
+    pub is_up: bool,
+    /// Whether it is the loopback.
+    pub is_loopback: bool,
     /// `bridge`, `veth`, ...; empty for hardware.
     pub kind: String,
 }
@@ -213,8 +226,17 @@ fn text(value: &[u8]) -> String {
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
     let index = number(payload.get(4..8)?);
-    let mut link =
-        Link { index, name: String::new(), mtu: 0, group: 0, operational: false, kind: String::new() };
+    let flags = number(payload.get(8..12)?);
+    let mut link = Link {
+        index,
+        name: String::new(),
+        mtu: 0,
+        group: 0,
+        operational: false,
+        is_up: flags & IFF_UP != 0,
+        is_loopback: flags & IFF_LOOPBACK != 0,
+        kind: String::new(),
+    };
     for (kind, value) in attributes(payload.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
@@ -286,16 +308,33 @@ pub struct Reach {
     pub index: u32,
 }
 
-/// The networks of all addresses.
-pub fn addresses(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
+fn address_of(payload: &[u8], wanted: u16) -> Option<(IpAddr, u8, u32)> {
+    let (prefix, index) = (*payload.get(1)?, number(payload.get(4..8)?));
+    let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == wanted)?;
+    Some((parse_ip(value)?, prefix, index))
+}
+
+pub(super) fn parse_address(payload: &[u8]) -> Option<Reach> {
+    let (ip, prefix, index) = address_of(payload, IFA_ADDRESS)?;
+    Some(Reach { net: IpNet::new(ip, prefix).ok()?.trunc(), index })
+}
+
+fn dump_addresses(socket: &Socket) -> Result<Vec<Vec<u8>>, NetlinkError> {
     let mut batch = Batch::new();
     batch.push("list addresses", GETADDR, Flags::DUMP, &[0; 8], |_| {});
-    let parse = |payload: &Vec<u8>| {
-        let (prefix, index) = (*payload.get(1)?, number(payload.get(4..8)?));
-        let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == IFA_ADDRESS)?;
-        Some(Reach { net: IpNet::new(parse_ip(value)?, prefix).ok()?.trunc(), index })
-    };
-    Ok(socket.dump(&batch, NEWADDR)?.iter().filter_map(parse).collect())
+    socket.dump(&batch, NEWADDR)
+}
+
+/// The networks of all addresses.
+pub fn addresses(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
+    Ok(dump_addresses(socket)?.iter().filter_map(|p| parse_address(p)).collect())
+}
+
+/// All addresses themselves. `IFA_ADDRESS` is the peer's where there is one (rtnetlink(7)).
+pub fn own_addresses(socket: &Socket) -> Result<Vec<IpAddr>, NetlinkError> {
+    let own =
+        |p: &Vec<u8>| address_of(p, IFA_LOCAL).or_else(|| address_of(p, IFA_ADDRESS)).map(|(ip, ..)| ip);
+    Ok(dump_addresses(socket)?.iter().filter_map(own).collect())
 }
 
 /// The unicast routes of the main table.
@@ -305,7 +344,7 @@ pub fn routes(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
     Ok(socket.dump(&batch, NEWROUTE)?.iter().filter_map(|p| parse_route(p)).collect())
 }
 
-fn parse_route(payload: &[u8]) -> Option<Reach> {
+pub(super) fn parse_route(payload: &[u8]) -> Option<Reach> {
     let head = payload.get(..12)?;
     if head[4] != TABLE_MAIN || head[7] != TYPE_UNICAST {
         return None;

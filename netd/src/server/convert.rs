@@ -1,18 +1,18 @@
 //! Between messages and the engine's types. Texts from outside are checked here when they have one form only.
 
-use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use davit_contracts::network as proto;
 use davit_contracts::{Error, Kind};
+use davit_sys::netns::NetnsError;
 use tonic::Status;
 
 use crate::endpoint::journal::Journal;
-use crate::endpoint::{Endpoint, Holder, Mapping, Sandbox};
+use crate::endpoint::{Bandwidth, Endpoint, Holder, Mapping, Sandbox};
 use crate::engine::{AttachSpec, Attached, EndpointSpec, Listed};
 use crate::firewall::Transport;
-use crate::network::Network;
-use crate::network::options::nearest;
 use crate::publish::Wanted;
 
 fn invalid(message: String) -> Status {
@@ -30,16 +30,41 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
         .iter()
         .map(|text| text.parse().map_err(|_| invalid(format!("DNS server '{text}' is not an address"))));
     Ok(AttachSpec {
-        holder: Holder { pid: holder.pid, start_time: holder.start_time },
+        holder: holder_of(holder)?,
         endpoints: request.endpoints.into_iter().map(endpoint_spec).collect(),
         ports: request.ports.iter().map(port).collect::<Result<_, _>>()?,
         dns_servers: servers.collect::<Result<_, _>>()?,
         dns_search: request.dns_search,
         dns_options: request.dns_options,
         labels: request.labels.into_iter().collect(),
+        without_resolver: request.without_resolver,
+        must_be_new: request.must_be_new,
         name: if request.name.is_empty() { request.sandbox_id.clone() } else { request.name },
         id: request.sandbox_id,
         hostname: request.hostname,
+    })
+}
+
+fn holder_of(holder: proto::Holder) -> Result<Holder, Status> {
+    if holder.netns.is_empty() {
+        return Ok(Holder::Process { pid: holder.pid, start_time: holder.start_time });
+    }
+    let path = Path::new(&holder.netns);
+    if holder.pid != 0 || !path.is_absolute() {
+        let text =
+            format!("a sandbox is named by its process or by an absolute path, not by '{}'", holder.netns);
+        return Err(invalid(text));
+    }
+    Holder::at(path).map_err(|error| {
+        let kind = match &error {
+            NetnsError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::WrongState,
+            NetnsError::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Kind::PermissionDenied
+            }
+            NetnsError::Other(_) => Kind::InvalidArgument,
+            _ => Kind::Internal,
+        };
+        Error::from_error(kind, &error).with_subject(holder.netns.clone()).into()
     })
 }
 
@@ -54,6 +79,26 @@ pub(super) fn endpoint_spec(spec: proto::EndpointSpec) -> EndpointSpec {
         interface: spec.interface,
         gateway_priority: spec.gateway_priority,
         links: spec.links,
+        bandwidth: spec.bandwidth.map(limits).unwrap_or_default(),
+        options: spec.options.into_iter().collect(),
+    }
+}
+
+fn limits(b: proto::Bandwidth) -> Bandwidth {
+    Bandwidth {
+        ingress_rate: b.ingress_rate,
+        ingress_burst: b.ingress_burst,
+        egress_rate: b.egress_rate,
+        egress_burst: b.egress_burst,
+    }
+}
+
+fn bandwidth(b: &Bandwidth) -> proto::Bandwidth {
+    proto::Bandwidth {
+        ingress_rate: b.ingress_rate,
+        ingress_burst: b.ingress_burst,
+        egress_rate: b.egress_rate,
+        egress_burst: b.egress_burst,
     }
 }
 
@@ -113,7 +158,7 @@ pub(super) fn endpoint(sandbox: &Sandbox, e: &Endpoint, network: &str) -> proto:
         ip6: text(e.ip6),
         gateway6: text(e.gateway6),
         names: e.names.clone(),
-        bandwidth: None,
+        bandwidth: e.bandwidth.as_deref().map(bandwidth),
         gateway_priority: e.gateway_priority,
     }
 }
@@ -141,11 +186,18 @@ pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
 
 /// A sandbox in a list.
 pub(super) fn sandbox(a: &Attached) -> proto::Sandbox {
-    let holder = a.sandbox.holder;
     proto::Sandbox {
         id: a.sandbox.id.clone(),
         name: a.sandbox.name.clone(),
-        holder: Some(proto::Holder { pid: holder.pid, start_time: holder.start_time, ..Default::default() }),
+        holder: Some(match &a.sandbox.holder {
+            Holder::Process { pid, start_time } => {
+                proto::Holder { pid: *pid, start_time: *start_time, ..Default::default() }
+            }
+            Holder::Path { netns, .. } => {
+                proto::Holder { netns: netns.display().to_string(), ..Default::default() }
+            }
+        }),
+        labels: a.sandbox.labels.clone().into_iter().collect(),
         endpoints: endpoints(a),
         ports: a.sandbox.ports.iter().map(mapping).collect(),
     }
@@ -156,7 +208,7 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
     let n = &listed.network;
     let subnet = |s: &crate::network::Subnet| proto::Subnet {
         subnet: s.subnet.to_string(),
-        gateway: s.gateway.to_string(),
+        gateway: text(s.gateway),
         ip_range: text(s.ip_range),
         aux_addresses: s.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
     };
@@ -177,37 +229,10 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         endpoints: listed.endpoints.iter().map(|(s, e)| endpoint(s, e, &n.name)).collect(),
         dns: n.dns,
         mtu: listed.mtu,
+        parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
+        mode: n.mode().to_owned(),
+        disable_ipv4: !n.ipv4,
+        problems: listed.problems.clone(),
         ..Default::default()
-    }
-}
-
-const FILTERS: [&str; 4] = ["name", "id", "driver", "label"];
-
-/// Filters of a list, as docker's: part of a name, beginning of an id, `key` or `key=value` of a label.
-#[derive(Debug, Clone)]
-pub(super) struct Filters(HashMap<String, String>);
-
-impl Filters {
-    pub(super) fn parse(filters: &HashMap<String, String>) -> Result<Self, Status> {
-        for key in filters.keys() {
-            if !FILTERS.contains(&key.as_str()) {
-                let nearest = nearest(key, FILTERS);
-                let error = Error::new(Kind::InvalidArgument, format!("unknown filter '{key}'"));
-                return Err(error.with_hint(format!("did you mean '{nearest}'?")).into());
-            }
-        }
-        Ok(Self(filters.clone()))
-    }
-
-    pub(super) fn match_network(&self, network: &Network) -> bool {
-        self.0.iter().all(|(key, value)| match key.as_str() {
-            "name" => network.name.contains(value.as_str()),
-            "id" => network.id.as_str().starts_with(value.as_str()),
-            "driver" => network.driver.name() == value,
-            _ => match value.split_once('=') {
-                Some((label, wanted)) => network.labels.get(label).is_some_and(|v| v == wanted),
-                None => network.labels.contains_key(value),
-            },
-        })
     }
 }

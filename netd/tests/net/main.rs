@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cni;
+mod bandwidth;
 mod firewall;
 mod host;
 mod kills;
 mod lifecycle;
+mod macvlan;
 mod names;
 mod networks;
 mod pace;
