@@ -12,7 +12,7 @@ use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
 use crate::driver::inside::{self, InsideError, Interface, RESOLVER, Visit};
-use crate::endpoint::{Bandwidth, Holder, Phase, Sandbox};
+use crate::endpoint::{Bandwidth, Endpoint, Holder, Phase, Sandbox};
 use crate::network::Driver;
 use crate::publish::Wanted;
 
