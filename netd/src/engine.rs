@@ -70,22 +70,22 @@ pub struct Instance {
     pub table: String,
     /// The interface group of our interfaces.
     pub group: u32,
-    /// Where subnets are chosen from.
-    pub pools: Pools,
     /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
     pub apart: bool,
+    /// Where subnets are chosen from.
+    pub pools: Pools,
 }
 
 impl Instance {
     /// The instance with this state. Two instances in one network namespace leave each other alone: their marks follow
     /// from where their state is.
-    pub fn new(state: PathBuf, run: PathBuf, apart: bool) -> Self {
+    pub fn new(state: PathBuf, run: PathBuf) -> Self {
         let hash = fnv(state.as_os_str().as_encoded_bytes());
         let table = match state.to_str() {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default(), apart }
+        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
     }
 }
 
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn instances_differ_by_where_their_state_is() {
-        let of = |p: &str| Instance::new(p.into(), "/run".into(), false);
+        let of = |p: &str| Instance::new(p.into(), "/run".into());
         assert_eq!(of("/var/lib/davit/network").table, "davit");
         assert_ne!(of("/tmp/a").table, of("/tmp/b").table);
         assert_ne!(of("/tmp/a").group, of("/tmp/b").group);

@@ -44,8 +44,11 @@ async fn run() -> anyhow::Result<()> {
     let pools = settings.pools()?;
     let mut state = StateDir::open(&layout.network_state(), FORMAT)?;
     bring_forward(&mut state)?;
-    let instance = Instance::new(layout.network_state(), layout.network_run(), layout.rootless);
-    let instance = Instance { pools, ..instance };
+    let instance = Instance {
+        pools,
+        apart: layout.rootless,
+        ..Instance::new(layout.network_state(), layout.network_run())
+    };
     let table = instance.table.clone();
     let engine = Engine::open(instance)?;
     let client = Client::start(engine)?;

@@ -221,7 +221,6 @@ impl Engine {
         netns: BorrowedFd<'_>,
         visit: &Visit,
     ) -> Result<(), EngineError> {
-        let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
         let since = Instant::now();
         let resolver = loop {
             match inside::visit(netns, visit) {
@@ -235,7 +234,7 @@ impl Engine {
                 other => break other,
             }
         }
-        .map_err(failed)?;
+        .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
         if let Some(resolver) = resolver {
             let ports = resolver.ports;
             self.names.serve(&sandbox.id, resolver);

@@ -156,8 +156,7 @@ impl Task {
 
 fn own_resolv_conf(spec: &ContainerSpec) -> String {
     let asked = spec.network.clone().unwrap_or_default();
-    let own =
-        ResolvConf { nameservers: asked.dns, search: asked.dns_search, options: asked.dns_options };
+    let own = ResolvConf { nameservers: asked.dns, search: asked.dns_search, options: asked.dns_options };
     files::resolv_conf_like(&files::of_host("/etc/resolv.conf"), &own)
 }
 

@@ -102,7 +102,8 @@ pub fn add_own(dir: &Path, own: Own<'_>, endpoint: &Endpoint) -> Result<(), Runt
 pub fn remove_own(dir: &Path, own: Own<'_>, endpoint: &Endpoint) -> Result<(), RuntimeError> {
     let gone = own.lines(endpoint);
     edit(&dir.join("hosts"), |text| {
-        let kept = text.split_inclusive('\n').filter(|line| !gone.iter().any(|g| g == line.trim_end_matches('\n')));
+        let kept =
+            text.split_inclusive('\n').filter(|line| !gone.iter().any(|g| g == line.trim_end_matches('\n')));
         *text = kept.collect();
     })
 }
@@ -136,7 +137,10 @@ pub fn resolv_conf_like(host: &str, own: &ResolvConf) -> String {
         "options" => own.options.is_empty(),
         _ => true,
     };
-    let mut text: String = host.lines().filter(replaced).map(|line| format!("{line}\n")).collect();
+    let mut text: String = host.split_inclusive('\n').filter(replaced).collect();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
     let search: Vec<String> = own.search.iter().filter(|domain| *domain != ".").cloned().collect();
     text.push_str(&resolv_conf(&ResolvConf { search, ..own.clone() }));
     text
@@ -186,8 +190,7 @@ mod tests {
     #[test]
     fn hosts_names_the_container_and_what_was_added() {
         let endpoints = [endpoint("10.89.0.2/24", "fd00::2/64")];
-        let extra =
-            ["db:10.0.0.9", "v6=[fd00::1]", "host.docker.internal:host-gateway"].map(str::to_owned);
+        let extra = ["db:10.0.0.9", "v6=[fd00::1]", "host.docker.internal:host-gateway"].map(str::to_owned);
         let host_gateway = ["10.89.0.1", "fd00::1"].map(str::to_owned);
         let of = |own, extra, host_gateway| hosts(&Hosts { own, endpoints: &endpoints, extra, host_gateway });
         let text = of(WEB, &extra, &host_gateway);
@@ -219,7 +222,11 @@ mod tests {
         let second = endpoint("10.2.0.2/24", "fd00:2::2/64");
         for _ in 0..2 {
             add_own(dir.path(), WEB, &second).unwrap();
-            assert!(text().ends_with("10.1.0.2\tmine\nno end\n10.2.0.2\tweb\nfd00:2::2\tweb\n"), "{}", text());
+            assert!(
+                text().ends_with("10.1.0.2\tmine\nno end\n10.2.0.2\tweb\nfd00:2::2\tweb\n"),
+                "{}",
+                text()
+            );
         }
         remove_own(dir.path(), WEB, &endpoint("10.1.0.2/24", "")).unwrap();
         remove_own(dir.path(), WEB, &second).unwrap();
