@@ -16,6 +16,7 @@ mod collisions;
 mod connect;
 mod detach;
 pub mod error;
+mod foreign;
 mod networks;
 mod plan;
 mod reconcile;
@@ -30,7 +31,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use davit_contracts::id::NetworkId;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
@@ -70,6 +70,8 @@ pub struct Instance {
     pub table: String,
     /// The interface group of our interfaces.
     pub group: u32,
+    /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
+    pub apart: bool,
     /// Where subnets are chosen from.
     pub pools: Pools,
 }
@@ -83,7 +85,7 @@ impl Instance {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default() }
+        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
     }
 }
 
@@ -99,6 +101,8 @@ pub struct Engine {
     instance: Instance,
     store: Store,
     journal: Journal,
+    /// Attachments of plugins whose records are gone, until DEL was run for them.
+    leftovers: Journal,
     socket: Socket,
     firewall: Firewall,
     sysctls: Sysctls,
@@ -124,14 +128,15 @@ pub struct Engine {
 
 impl Engine {
     /// Opens state and kernel, and brings both in line with one another.
-    pub fn open(instance: Instance, runtime: Handle) -> Result<Self, EngineError> {
+    pub fn open(instance: Instance) -> Result<Self, EngineError> {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
+            leftovers: Journal::open(instance.run.join("leftovers"))?,
             socket: Socket::open(Protocol::Route)?,
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
-            names: Names::new(runtime),
+            names: Names::start(instance.apart).map_err(EngineError::Thread)?,
             sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
@@ -146,6 +151,7 @@ impl Engine {
             instance,
         };
         me.reconcile()?;
+        me.names.open();
         me.note_problems();
         Ok(me)
     }

@@ -12,6 +12,7 @@
 //! publish    reservations of host ports
 //! firewall   rules as data, nf_tables by netlink
 //! dns        the resolver inside every container
+//! foreign    sandboxes with networks that CNI plugins make: records and runs in order
 //! netlink    messages and sockets
 //! sysctl     kernel settings, and how they were before
 //! ```
@@ -22,6 +23,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod failpoint;
 pub mod firewall;
+pub mod foreign;
 pub mod ipam;
 pub mod netlink;
 pub mod network;

@@ -21,6 +21,9 @@ use davit_contracts::id::NetworkId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::cni::CniNetwork;
+use crate::driver::cni::list::ListError;
+
 pub use options::{BridgeOptions, GatewayMode};
 pub use sublink::Sublink;
 
@@ -34,6 +37,8 @@ pub enum Driver {
     Macvlan,
     /// Interfaces that share the mac of an interface of the host.
     Ipvlan,
+    /// Whatever a chain of CNI plugins makes.
+    Cni,
     /// The host's own network.
     Host,
     /// Loopback only.
@@ -47,6 +52,7 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Cni => "cni",
             Self::Host => "host",
             Self::None => "none",
         }
@@ -103,6 +109,9 @@ pub struct Network {
     /// `options`, understood, of macvlan and ipvlan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sublink: Option<Sublink>,
+    /// The plugins and where they are, of the driver `cni`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<CniNetwork>,
 }
 
 fn yes() -> bool {
@@ -139,6 +148,12 @@ impl Network {
 /// Why a network cannot be as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
+    /// A list of CNI plugins that cannot be used.
+    #[error(transparent)]
+    Cni(#[from] ListError),
+    /// Something that is the plugins' to say.
+    #[error("{0} of a cni network: its plugins see to that")]
+    Plugins(&'static str),
     /// Not a name.
     #[error(transparent)]
     Name(#[from] davit_contracts::id::InvalidId),
@@ -244,5 +259,6 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         dns: true,
         bridge: BridgeOptions::default(),
         sublink: None,
+        cni: None,
     }
 }

@@ -56,7 +56,7 @@ impl Engine {
             name: spec.name,
             driver: spec.driver,
             created_unix_ns: unix_ns(),
-            ipv4: spec.ipv4,
+            ipv4: spec.ipv4 || spec.driver == Driver::Cni,
             ipv6: spec.ipv6,
             internal: request.internal,
             attachable: request.attachable,
@@ -68,6 +68,7 @@ impl Engine {
             dns: !request.disable_dns,
             bridge: spec.bridge,
             sublink,
+            cni: spec.cni,
         };
         self.check_parent(&network)?;
         self.store.put(&[&network])?;
@@ -103,7 +104,6 @@ impl Engine {
         self.pools.remove(id);
         self.bases.remove(id);
         self.problems.remove(id);
-        self.names.forget_network(id);
     }
 
     fn check_bridge_name(&self, interface: &str) -> Result<(), EngineError> {
@@ -219,6 +219,7 @@ impl Engine {
                 dns: bridge,
                 bridge: BridgeOptions::default(),
                 sublink: None,
+                cni: None,
             });
         }
         if made.is_empty() {

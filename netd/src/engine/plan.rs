@@ -61,10 +61,11 @@ impl Engine {
             routed: network.sublink.as_ref().is_some_and(|s| s.mode.is_routed()) && !network.internal,
             bandwidth: None,
             sysctls: Vec::new(),
+            foreign: None,
             pending: false,
             id,
         };
-        if driver::of(network.driver).is_none() {
+        if driver::of(network.driver).is_none() && network.driver != Driver::Cni {
             return Ok(endpoint);
         }
         endpoint.interface = match [wanted.interface.as_str(), asked.ifname.as_deref().unwrap_or("")] {
@@ -80,6 +81,10 @@ impl Engine {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
         endpoint.names = names(sandbox, &wanted.aliases);
+        if network.driver == Driver::Cni {
+            endpoint.foreign = Some(Self::plan_foreign(sandbox, wanted, network, &endpoint)?);
+            return Ok(endpoint);
+        }
         endpoint.sysctls = asked.sysctls;
         endpoint.bandwidth = limits(sandbox, wanted, network)?;
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
@@ -241,8 +246,11 @@ impl Engine {
     fn plan_ports(&mut self, sandbox: &mut Sandbox, ports: &[Wanted]) -> Result<(), EngineError> {
         let plain = !sandbox.endpoints.iter().any(Endpoint::is_bridged);
         // Without a bridge a container's ports are the host's, its own on some wire, or nobody's: docker ignores them too.
-        if ports.is_empty() || plain {
+        if ports.is_empty() {
             return Ok(());
+        }
+        if plain {
+            return self.plan_foreign_ports(sandbox, ports);
         }
         let Some(endpoint) = sandbox.gateway_endpoint() else {
             return Err(EngineError::NoWayIn(sandbox.name.clone()));

@@ -180,7 +180,7 @@ pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
             options: a.resolv.options.clone(),
         }),
         stage_us: a.stages.iter().map(|(stage, us)| ((*stage).to_owned(), *us)).collect(),
-        host_gateway: Vec::new(),
+        host_gateway: a.host_gateway.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -231,6 +231,7 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         mtu: listed.mtu,
         parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
         mode: n.mode().to_owned(),
+        cni_config: n.cni.as_ref().map(|c| c.config.clone()).unwrap_or_default(),
         disable_ipv4: !n.ipv4,
         problems: listed.problems.clone(),
         ..Default::default()

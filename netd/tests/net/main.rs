@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod cni;
+mod cni_driver;
 mod firewall;
 mod host;
 mod kills;
@@ -17,3 +18,4 @@ mod pace;
 mod ports;
 mod reach;
 mod rootless;
+mod upstream;
