@@ -75,9 +75,9 @@ pub enum EngineError {
     #[error("plugins have a part in '{0}'")]
     PluginsFirst(String),
     #[error("cannot {verb} '{container}': network '{network}'")]
-    Plugins { verb: &'static str, container: String, network: String, source: ChainError },
+    Plugins { verb: &'static str, container: String, network: String, source: Box<ChainError> },
     #[error("the plugins of network '{network}' are not ready")]
-    NotReady { network: String, source: ChainError },
+    NotReady { network: String, source: Box<ChainError> },
     #[error("'{container}' cannot have {what} on network '{network}': none of its plugins takes them")]
     Capability { container: String, network: String, what: &'static str, capability: &'static str },
     #[error("no sandbox '{0}' is attached")]
@@ -144,11 +144,10 @@ impl EngineError {
             | Self::Inside { source: InsideError::Sysctl(_), .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
+            | Self::Capability { .. }
             | Self::HostWithOthers
             | Self::NoneWithOthers => Kind::InvalidArgument,
             Self::NoIngressLimit { .. } => Kind::Unsupported,
-            Self::PluginsFirst(_) => Kind::Internal,
-            Self::Capability { .. } => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
@@ -157,6 +156,7 @@ impl EngineError {
             }
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Inside { .. }
+            | Self::PluginsFirst(_)
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
@@ -230,9 +230,11 @@ impl EngineError {
                     "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
                 )
             }
-            Self::Spec(SpecError::Cni(ListError::Plugin { .. }))
-            | Self::Plugins { source: ChainError::List(ListError::Plugin { .. }), .. } => {
-                "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => no_plugin(),
+            Self::Plugins { source, .. }
+                if matches!(**source, ChainError::List(ListError::Plugin { .. })) =>
+            {
+                no_plugin()
             }
             Self::Spec(SpecError::Cni(ListError::Empty)) => {
                 "give a configuration list with -o conflist=FILE".into()
@@ -243,6 +245,10 @@ impl EngineError {
             _ => String::new(),
         }
     }
+}
+
+fn no_plugin() -> String {
+    "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
 }
 
 /// Plugins say what kind of failure it is by a number (specification, section 5, "Error").
