@@ -255,7 +255,9 @@ impl Engine {
         let Some(endpoint) = sandbox.gateway_endpoint() else {
             return Err(EngineError::NoWayIn(sandbox.name.clone()));
         };
-        let binding = self.networks.get(&endpoint.network).and_then(|n| n.bridge.host_binding);
+        let options = self.networks.get(&endpoint.network).map(|n| &n.bridge);
+        let binding = options.and_then(|o| o.host_binding);
+        let binding6 = options.and_then(|o| o.host_binding6).unwrap_or(Ipv6Addr::UNSPECIFIED);
         let ipv6 = endpoint.ip6.is_some();
         for wanted in ports {
             let any = wanted.host_ip.is_unspecified() && wanted.host_ip.is_ipv4();
@@ -265,8 +267,7 @@ impl Engine {
             sandbox.ports.push(mapping);
             if ipv6 && ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
                 let port = mapping.host.port();
-                let same =
-                    Wanted { host_ip: Ipv6Addr::UNSPECIFIED.into(), first: port, last: port, ..*wanted };
+                let same = Wanted { host_ip: binding6.into(), first: port, last: port, ..*wanted };
                 sandbox.ports.push(self.ports.reserve(&sandbox.id, &sandbox.name, same)?);
             }
         }

@@ -318,3 +318,16 @@ async fn an_isolated_bridge_has_no_address_and_its_containers_reach_each_other()
     let made = host.create(with("m", &[("com.docker.network.bridge.inhibit_ipv4", "true")])).await.unwrap();
     assert_eq!(host.space.run(&format!("ip -o -4 addr show dev {}", made.interface)), "");
 }
+
+#[tokio::test]
+async fn ports_are_published_where_the_network_says_when_nobody_else_does() {
+    let host = Host::with("ip addr add fd99::2/64 dev uplink nodad").await;
+    let bindings = [("com.docker.network.bridge.host_binding_ipv6", "fd99::2")];
+    host.create(proto::CreateNetworkRequest { ipv6: true, ..with("six", &bindings) }).await.unwrap();
+    host.create(with("four", &[("com.docker.network.bridge.host_binding_ipv4", "127.0.0.1")])).await.unwrap();
+    let published =
+        |at: &proto::AttachResponse| at.ports.iter().map(|p| p.host_ip.clone()).collect::<Vec<_>>();
+    let (a, b) = (Guest::new("a"), Guest::new("b"));
+    assert_eq!(published(&host.attach(&a, &["six"], &["8080:80"]).await.unwrap()), ["0.0.0.0", "fd99::2"]);
+    assert_eq!(published(&host.attach(&b, &["four"], &["8081:80"]).await.unwrap()), ["127.0.0.1"]);
+}
