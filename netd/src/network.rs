@@ -19,7 +19,7 @@ use davit_contracts::id::NetworkId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use options::BridgeOptions;
+pub use options::{BridgeOptions, GatewayMode};
 
 /// What makes a network work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,43 @@ const MTU: &str = "com.docker.network.driver.mtu";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-const KNOWN: [&str; 5] = [NAME, MTU, ICC, MASQUERADE, BINDING];
+/// By family: IPv4, IPv6.
+const GATEWAY: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+const HOST_IP: [&str; 2] = ["com.docker.network.host_ipv4", "com.docker.network.host_ipv6"];
+const KNOWN: [&str; 9] =
+    [NAME, MTU, ICC, MASQUERADE, BINDING, GATEWAY[0], GATEWAY[1], HOST_IP[0], HOST_IP[1]];
+
+/// How a bridge network leads out and is reached, for one IP version (docker's "gateway mode").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Sources are hidden on the way out; published ports are the host's.
+    #[default]
+    Nat,
+    /// The same, and every port can be reached from outside at the container's own address.
+    NatUnprotected,
+    /// Addresses are kept; published ports can be reached from outside at the container's own address.
+    Routed,
+    /// The bridge has no address of this version.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// Its word in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Nat, Self::NatUnprotected, Self::Routed, Self::Isolated].into_iter().find(|m| m.name() == text)
+    }
+}
 
 /// Options, understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,11 +63,25 @@ pub struct BridgeOptions {
     pub masquerade: bool,
     /// Where ports are published when a mapping does not say.
     pub host_binding: Option<IpAddr>,
+    /// How it leads out: IPv4, IPv6.
+    #[serde(default)]
+    pub gateway_mode: [GatewayMode; 2],
+    /// The host's address that sources are hidden behind, in place of the way out's: IPv4, IPv6.
+    #[serde(default)]
+    pub host_ip: [Option<IpAddr>; 2],
 }
 
 impl Default for BridgeOptions {
     fn default() -> Self {
-        Self { name: None, mtu: None, icc: true, masquerade: true, host_binding: None }
+        Self {
+            name: None,
+            mtu: None,
+            icc: true,
+            masquerade: true,
+            host_binding: None,
+            gateway_mode: Default::default(),
+            host_ip: [None; 2],
+        }
     }
 }
 
@@ -51,6 +101,17 @@ impl BridgeOptions {
                 MASQUERADE => me.masquerade = boolean(value).ok_or_else(|| bad("true or false"))?,
                 BINDING => {
                     me.host_binding = Some(value.parse().map_err(|_| bad("an address of the host"))?);
+                }
+                _ if GATEWAY.contains(&name.as_str()) => {
+                    let mode = GatewayMode::parse(value);
+                    me.gateway_mode[usize::from(*name == GATEWAY[1])] =
+                        mode.ok_or_else(|| bad("nat, nat-unprotected, routed or isolated"))?;
+                }
+                _ if HOST_IP.contains(&name.as_str()) => {
+                    let v6 = *name == HOST_IP[1];
+                    let ip = value.parse().ok().filter(|ip: &IpAddr| ip.is_ipv6() == v6);
+                    me.host_ip[usize::from(v6)] =
+                        Some(ip.ok_or_else(|| bad("an address of the host, of this IP version"))?);
                 }
                 _ => return Err(SpecError::Option { name: name.clone(), nearest: nearest(name, KNOWN) }),
             }
