@@ -17,6 +17,7 @@ pub mod error;
 mod networks;
 mod plan;
 mod reconcile;
+mod rules;
 mod stages;
 mod sweep;
 mod wiring;
@@ -35,8 +36,8 @@ use crate::dns::Names;
 use crate::driver::bridge::Bridge;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
-use crate::firewall::Firewall;
 use crate::firewall::watch::Watch;
+use crate::firewall::{Firewall, Mark};
 use crate::ipam::Pool;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
@@ -75,6 +76,13 @@ impl Instance {
             _ => format!("davit-{hash:06x}"),
         };
         Self { state, run, table, group: 0x0a00_0000 | hash }
+    }
+}
+
+impl Instance {
+    /// What marks its firewall rules.
+    pub fn mark(&self) -> Mark {
+        Mark { table: self.table.clone(), group: self.group }
     }
 }
 
@@ -118,7 +126,7 @@ impl Engine {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
             socket: Socket::open(Protocol::Route)?,
-            firewall: Firewall::open(instance.table.clone())?,
+            firewall: Firewall::open(instance.mark()).map_err(EngineError::Firewall)?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::new(runtime),
             sweeper: Sweeper::start()?,

@@ -1,121 +1,99 @@
-//! The host's packet rules: what must be true, as data; [`nftables`] makes the kernel agree.
+//! The host's packet rules: what must be true, as data ([`rules`]); a backend makes the kernel agree.
 //!
-//! Owned by the engine. Written, never read back: the whole table can be made again from these values in one
-//! transaction, and a port is added or removed as elements of maps, so that neither costs more when there are many.
+//! ```text
+//! rules      networks and published ports, as data
+//! nftables   tables of our own by netlink; accepts in others' chains that would drop
+//! iptables   chains of our own by iptables-restore, for hosts that need it
+//! watch      hears when somebody else takes something away
+//! ```
+//! Owned by the engine. Written, never read back: all of it can be made again from these values in one transaction, and
+//! with nftables a port is added or removed as elements of maps, so that neither costs more when there are many.
 
 pub mod nftables;
+pub mod rules;
 pub mod watch;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
+pub use nftables::foreign::Mark;
+pub use rules::{Forward, Rules, Segment, Source, Transport};
 
-/// What rules need to know of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Its bridge.
-    pub bridge: String,
-    /// Its subnets.
-    pub subnets: Vec<IpNet>,
-    /// No way in or out.
-    pub internal: bool,
-    /// Sources are hidden behind the host's address on the way out.
-    pub masquerade: bool,
-}
-
-/// A transport protocol that ports can be published for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Which backend to use: netd.toml's `firewall`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
+pub enum Choice {
+    /// nftables where the kernel has it, else iptables.
+    #[default]
+    Auto,
+    /// nf_tables by netlink.
+    Nftables,
+    /// The commands iptables and ip6tables.
+    Iptables,
 }
 
-impl Transport {
-    /// Its number in an IP header.
-    pub fn number(self) -> u8 {
+/// Why rules could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+impl FirewallError {
+    /// Whether something that was to be changed is not there: somebody took it away.
+    pub fn is_missing(&self) -> bool {
         match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
+            Self::Netlink(e) => e.is_missing(),
         }
     }
-
-    /// `tcp` or `udp`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
 }
 
-/// One published port: what arrives for `host` goes to `to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forward {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// The host's address; unspecified for all of its addresses.
-    pub host: SocketAddr,
-    /// Where to.
-    pub to: SocketAddr,
-}
-
-/// Everything that the table must say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Networks that have endpoints.
-    pub segments: Vec<Segment>,
-    /// Published ports.
-    pub forwards: Vec<Forward>,
-}
-
-/// The table of this instance in the namespace that netd runs in.
+/// The rules of this instance in the namespace that netd runs in.
 #[derive(Debug)]
 pub struct Firewall {
     socket: Socket,
-    table: String,
+    mark: Mark,
 }
 
 impl Firewall {
-    /// Opens the socket; changes nothing.
-    pub fn open(table: String) -> Result<Self, NetlinkError> {
-        Ok(Self { socket: Socket::open(Netlink::Netfilter)?, table })
+    /// Opens the backend; changes nothing.
+    pub fn open(mark: Mark) -> Result<Self, FirewallError> {
+        Ok(Self { socket: Socket::open(Netlink::Netfilter)?, mark })
     }
 
-    /// Hears of others who take something out of the table.
+    /// Hears of others who take something out of our rules, or come to stop our packets.
     pub fn watch(&self) -> io::Result<watch::Watch> {
-        watch::Watch::open(&self.table, self.socket.port()?)
+        watch::Watch::open(self.mark.clone(), self.socket.port()?)
     }
 
-    /// Replaces whatever the table says, in one transaction.
-    pub fn apply(&self, rules: &Rules) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::whole(&self.table, rules))
+    /// Replaces all rules, in one transaction, and has others' chains let our networks' packets pass.
+    pub fn apply(&self, rules: &Rules) -> Result<(), FirewallError> {
+        self.commit(nftables::host::whole(&self.mark.table, rules))?;
+        Ok(nftables::foreign::ensure(&self.socket, &self.mark)?)
     }
 
     /// Adds published ports.
-    pub fn publish(&self, forwards: &[Forward]) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::publish(&self.table, forwards))
+    pub fn publish(&self, forwards: &[Forward]) -> Result<(), FirewallError> {
+        self.commit(nftables::host::publish(&self.mark.table, forwards))
     }
 
     /// Removes published ports.
-    pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::withdraw(&self.table, forwards))
+    pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), FirewallError> {
+        self.commit(nftables::host::withdraw(&self.mark.table, forwards))
     }
 
-    /// Removes the table, also when there is none.
-    pub fn remove(&self) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::removal(&self.table))
+    /// Removes all rules, also when there are none.
+    pub fn remove(&self) -> Result<(), FirewallError> {
+        self.commit(nftables::host::removal(&self.mark.table))?;
+        Ok(nftables::foreign::remove(&self.socket, &self.mark)?)
     }
 
-    fn commit(&self, transaction: nftables::Transaction) -> Result<(), NetlinkError> {
-        let batch = transaction.finish();
-        self.socket.run_transaction(&batch, 1)
+    fn commit(&self, transaction: nftables::Transaction) -> Result<(), FirewallError> {
+        Ok(self.socket.run_transaction(&transaction.finish(), 1)?)
     }
 }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::endpoint::Endpoint;
 use crate::netlink::route::{self, Mac, PortMode, Veth};
 use crate::netlink::{Batch, NetlinkError, Socket};
-use crate::network::Network;
+use crate::network::{GatewayMode, Network};
 use crate::sysctl::{self, SysctlError};
 
 /// What an MTU is when no uplink tells.
@@ -114,7 +114,9 @@ pub fn complete(socket: &Socket, network: &Network, bridge: Bridge) -> Result<()
         sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     }
     let mut batch = Batch::new();
-    for subnet in &network.subnets {
+    let isolated =
+        |ip: IpAddr| network.bridge.gateway_mode[usize::from(ip.is_ipv6())] == GatewayMode::Isolated;
+    for subnet in network.subnets.iter().filter(|s| !isolated(s.gateway)) {
         let address =
             IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).expect("the subnet's own prefix");
         route::add_address(&mut batch, bridge.index, address);

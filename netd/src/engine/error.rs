@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::driver::bridge::BridgeError;
 use crate::driver::inside::InsideError;
 use crate::endpoint::journal::JournalError;
+use crate::firewall::FirewallError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 use crate::network::SpecError;
@@ -75,7 +76,7 @@ pub enum EngineError {
     #[error("cannot serve names to '{container}'")]
     Names { container: String, source: std::io::Error },
     #[error("cannot change the firewall")]
-    Firewall(#[source] NetlinkError),
+    Firewall(#[source] FirewallError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
@@ -126,7 +127,7 @@ impl EngineError {
             | Self::NoneWithOthers => Kind::InvalidArgument,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::Firewall(e)
+            Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Wire { source: e, .. }
             | Self::Bridge { source: BridgeError::Netlink(e), .. }

@@ -83,7 +83,7 @@ impl Engine {
 
     /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names.
     fn revive(&mut self, mut sandbox: Sandbox, present: &BTreeSet<String>) -> Result<(), EngineError> {
-        for mapping in &sandbox.ports {
+        for mapping in sandbox.ports.iter().filter(|m| m.host.port() != 0) {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }

@@ -63,10 +63,8 @@ fn port(mapping: &proto::PortMapping) -> Result<Wanted, Status> {
     let transport = match mapping.protocol.as_str() {
         "" | "tcp" => Transport::Tcp,
         "udp" => Transport::Udp,
-        "sctp" => {
-            return Err(Error::new(Kind::Unsupported, "publishing sctp ports is not supported yet").into());
-        }
-        other => return Err(invalid(format!("unknown protocol '{other}': tcp or udp is expected"))),
+        "sctp" => Transport::Sctp,
+        other => return Err(invalid(format!("unknown protocol '{other}': tcp, udp or sctp is expected"))),
     };
     let host_ip: IpAddr = match mapping.host_ip.as_str() {
         "" => Ipv4Addr::UNSPECIFIED.into(),

@@ -364,6 +364,22 @@ impl Host {
         }
         assert_eq!(self.space.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
     }
+
+    /// Waits until nothing of netd is left on the host, and all packet rules are as they were.
+    pub async fn becomes_clean_of(&self, before: &str) {
+        let rules = || self.space.run("nft list ruleset; iptables-legacy-save 2>/dev/null || true");
+        let counted = |text: &str| {
+            text.lines()
+                .filter(|l| !l.contains("counter") && !l.contains('[') && !l.starts_with('#'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let until = Instant::now() + Duration::from_secs(5);
+        while counted(&rules()) != counted(before) {
+            assert!(Instant::now() < until, "left: {}\n{}", rules(), self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 impl Drop for Host {

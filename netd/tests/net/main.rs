@@ -6,9 +6,11 @@
 mod firewall;
 mod host;
 mod lifecycle;
+mod modes;
 mod names;
 mod networks;
 mod pace;
+mod policies;
 mod ports;
 mod reach;
 mod rootless;
