@@ -20,6 +20,7 @@ use nix::sys::socket::{
 };
 
 use crate::endpoint::Mapping;
+use crate::failpoint::pass;
 use crate::firewall::Transport;
 
 /// Ports for dynamic use (RFC 6335, section 6).
@@ -111,6 +112,7 @@ impl Ports {
             let host = SocketAddr::new(ip, port);
             match self.bind_free(transport, host) {
                 Ok((host, fd)) => {
+                    pass("port.bound");
                     self.hold(sandbox, name, transport, host, fd);
                     return Ok(Mapping { transport, host, container_port });
                 }

@@ -145,7 +145,9 @@ fn write(
     iptables: bool,
 ) -> Result<(), NetlinkError> {
     let mut t = Transaction::new(chain.family, &chain.table);
-    stale.iter().for_each(|handle| t.delete_rule(&chain.name, *handle));
+    for handle in stale {
+        t.delete_rule(&chain.name, *handle);
+    }
     for incoming in [true, false] {
         let rule = Rule::new("");
         let rule = match (iptables, incoming) {
@@ -167,7 +169,9 @@ pub fn remove(socket: &Socket, mark: &Mark) -> Result<(), NetlinkError> {
             continue;
         }
         let mut t = Transaction::new(chain.family, &chain.table);
-        present.iter().for_each(|handle| t.delete_rule(&chain.name, *handle));
+        for handle in &present {
+            t.delete_rule(&chain.name, *handle);
+        }
         socket.run_transaction(&t.finish(), 1)?;
     }
     Ok(())
@@ -233,7 +237,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(all[2].2, [&[1, 0, 0, 0][..], &removal].concat());
-        let told = [&all[1].2[..], &attribute(3, &[0, 0, 0, 0, 0, 0, 0, 9])].concat();
+        let told = [all[1].2, &attribute(3, &[0, 0, 0, 0, 0, 0, 0, 9])].concat();
         assert_eq!(parse_own_rule(&told, &mark().comment()), Some(9));
         assert_eq!(parse_own_rule(&told, "another"), None);
     }
