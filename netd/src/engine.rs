@@ -14,6 +14,7 @@ mod attach;
 mod connect;
 mod detach;
 pub mod error;
+mod guard;
 mod networks;
 mod plan;
 mod reconcile;
@@ -36,8 +37,7 @@ use crate::dns::Names;
 use crate::driver::bridge::Bridge;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
-use crate::firewall::watch::Watch;
-use crate::firewall::{Firewall, Mark};
+use crate::firewall::{Choice, Firewall, Mark};
 use crate::ipam::Pool;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
@@ -121,12 +121,13 @@ pub struct Engine {
 
 impl Engine {
     /// Opens state and kernel, and brings both in line with one another.
-    pub fn open(instance: Instance, runtime: Handle) -> Result<Self, EngineError> {
+    pub fn open(instance: Instance, choice: Choice, runtime: Handle) -> Result<Self, EngineError> {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
             socket: Socket::open(Protocol::Route)?,
-            firewall: Firewall::open(instance.mark()).map_err(EngineError::Firewall)?,
+            firewall: Firewall::open(instance.mark(), choice, &instance.run.join("firewall"))
+                .map_err(EngineError::Firewall)?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::new(runtime),
             sweeper: Sweeper::start()?,
@@ -158,12 +159,7 @@ impl Client {
     /// Starts the thread.
     pub fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        match engine.firewall.watch() {
-            Ok(watch) => guard_rules(watch, jobs.clone())?,
-            Err(error) => {
-                tracing::warn!(%error, "flushed firewall rules come back only with the next change");
-            }
-        }
+        guard::start(&engine.firewall, &jobs)?;
         thread::Builder::new()
             .name("netd-engine".into())
             .stack_size(512 << 10)
@@ -186,20 +182,11 @@ impl Client {
     }
 }
 
-/// A thread that has the engine mend its rules when somebody else took some away.
-fn guard_rules(mut watch: Watch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
-    let guard = move || {
-        loop {
-            if let Err(error) = watch.next_loss() {
-                tracing::warn!(%error, "flushed firewall rules come back only with the next change");
-                return;
-            }
-            if jobs.send(Box::new(Engine::mend_rules)).is_err() {
-                return;
-            }
-        }
-    };
-    thread::Builder::new().name("netd-rules".into()).stack_size(128 << 10).spawn(guard).map(drop)
+impl Engine {
+    /// The firewall's backend: its name, and what it writes to.
+    pub fn firewall(&self) -> (&'static str, String) {
+        (self.firewall.name(), self.firewall.describe())
+    }
 }
 
 fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {

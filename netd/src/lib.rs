@@ -9,9 +9,10 @@
 //! endpoint   sandboxes and endpoints, their records
 //! driver     bridges and veth pairs here, interfaces and sockets inside a sandbox
 //! publish    reservations of host ports
-//! firewall   rules as data, nf_tables by netlink
+//! firewall   rules as data; nf_tables by netlink, or iptables
 //! dns        the resolver inside every container
 //! netlink    messages and sockets
+//! settings   netd.toml
 //! sysctl     kernel settings, and how they were before
 //! ```
 
@@ -26,4 +27,5 @@ pub mod netlink;
 pub mod network;
 pub mod publish;
 pub mod server;
+pub mod settings;
 pub mod sysctl;

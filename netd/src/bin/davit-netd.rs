@@ -4,11 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use davit_contracts::version::NETWORK;
+use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
 use davit_netd::engine::{Client, Engine, Instance};
 use davit_netd::server;
+use davit_netd::settings::Settings;
 
 /// Of what is in state/network.
 const FORMAT: u32 = 1;
@@ -39,17 +41,18 @@ async fn run() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
     let state = StateDir::open(&layout.network_state(), FORMAT)?;
     let instance = Instance::new(layout.network_state(), layout.network_run());
-    let table = instance.table.clone();
-    let engine = Engine::open(instance, tokio::runtime::Handle::current())?;
+    let settings: Settings = config::load(&layout.config_file("netd"))?;
+    let engine = Engine::open(instance, settings.firewall, tokio::runtime::Handle::current())?;
+    let (firewall, described) = engine.firewall();
     let client = Client::start(engine)?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])
         .with_capability("driver:bridge")
         .with_capability("driver:host")
         .with_capability("driver:none")
-        .with_capability("firewall:nftables")
+        .with_capability(format!("firewall:{firewall}"))
         .with_capability("dns")
-        .with_detail("firewall", format!("nftables, table inet {table}"))
+        .with_detail("firewall", described)
         .with_detail("format", FORMAT.to_string())
         .with_state_dir(state.path());
     daemon.serve(listener, server::routes(client.clone()), Arc::new(())).await?;

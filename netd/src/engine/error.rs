@@ -127,12 +127,15 @@ impl EngineError {
             | Self::NoneWithOthers => Kind::InvalidArgument,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
+            Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Wire { source: e, .. }
             | Self::Bridge { source: BridgeError::Netlink(e), .. }
-            | Self::Inside { source: InsideError::Netlink(e), .. } => of_netlink(e),
+            | Self::Inside { source: InsideError::Netlink(e), .. }
+            | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Bridge { .. }
+            | Self::Firewall(FirewallError::Command { .. })
             | Self::Inside { .. }
             | Self::Names { .. }
             | Self::Store(_)

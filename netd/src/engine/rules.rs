@@ -72,6 +72,12 @@ impl Engine {
         if self.walled.is_empty() {
             return;
         }
+        if self.firewall.is_whole() {
+            if let Err(error) = self.firewall.pass_others() {
+                tracing::error!(%error, "a chain of another table may stop our networks' packets");
+            }
+            return;
+        }
         match self.apply_rules() {
             Ok(()) => tracing::warn!("somebody removed firewall rules of ours; they are back"),
             Err(error) => {

@@ -12,7 +12,7 @@ pub mod host;
 pub mod rule;
 pub mod sandbox;
 
-use crate::netlink::{Attrs, Batch, Flags};
+use crate::netlink::{Attrs, Batch, Flags, Socket};
 use rule::Rule;
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -24,7 +24,7 @@ const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
 const GETRULE: u16 = SUBSYSTEM | 7;
-const DELRULE: u16 = SUBSYSTEM | 8;
+pub(super) const DELRULE: u16 = SUBSYSTEM | 8;
 const NEWSET: u16 = SUBSYSTEM | 9;
 const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
 const DELSETELEM: u16 = SUBSYSTEM | 0xe;
@@ -35,6 +35,15 @@ pub(super) const REMOVALS: [u16; 5] = [DELTABLE, SUBSYSTEM | 5, DELRULE, SUBSYST
 
 /// `struct nfgenmsg`.
 pub(super) const HEAD: usize = 4;
+const GETTABLE: u16 = SUBSYSTEM | 1;
+
+/// Whether the kernel speaks nf_tables.
+pub fn works(socket: &Socket) -> bool {
+    let mut batch = Batch::new();
+    batch.push("list firewall tables", GETTABLE, Flags::DUMP, &[0; HEAD], |_| {});
+    socket.dump(&batch, NEWTABLE).is_ok()
+}
+
 /// Elements in one message: the list is one attribute, whose length is 16 bits.
 const ELEMENTS: usize = 400;
 

@@ -93,7 +93,7 @@ impl Transport {
 }
 
 /// One published port: what arrives for `host` goes to `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Forward {
     /// TCP, UDP or SCTP.
     pub transport: Transport,

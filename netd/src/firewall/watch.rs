@@ -21,14 +21,16 @@ pub struct Watch {
     socket: Socket,
     ours: u32,
     mark: Mark,
+    /// Our rules are in the tables of iptables.
+    iptables: bool,
     buffer: Vec<u8>,
 }
 
 impl Watch {
     /// Listens from now on; what the socket with the port `ours` does is not told.
-    pub fn open(mark: Mark, ours: u32) -> io::Result<Self> {
+    pub fn open(mark: Mark, ours: u32, iptables: bool) -> io::Result<Self> {
         let socket = Socket::listen(Protocol::Netfilter, GROUP).map_err(io::Error::other)?;
-        Ok(Self { socket, ours, mark, buffer: vec![0; 16 << 10] })
+        Ok(Self { socket, ours, mark, iptables, buffer: vec![0; 16 << 10] })
     }
 
     /// Waits until a transaction of somebody else has taken something of ours, or has put a chain in our way.
@@ -39,7 +41,8 @@ impl Watch {
             for (kind, _, port, payload) in notices(&self.buffer[..n]) {
                 lost |= port != self.ours
                     && (takes_from(kind, payload, &self.mark)
-                        || foreign::concerns(kind, payload, &self.mark));
+                        || foreign::concerns(kind, payload, &self.mark)
+                        || self.iptables && takes_entry(kind, payload));
                 if lost && kind == nftables::NEWGEN {
                     return Ok(());
                 }
@@ -56,6 +59,20 @@ fn takes_from(kind: u16, payload: &[u8], mark: &Mark) -> bool {
         && attributes(payload.get(HEAD..).unwrap_or_default()).any(|(attr, value)| {
             attr == 1 && std::str::from_utf8(value).is_ok_and(|v| mark.owns(v.trim_end_matches('\0')))
         })
+}
+
+/// Whether a message tells that jumps to chains of ours may be gone: of a table of iptables that is gone, or a rule of a
+/// chain that has its name from the kernel. Our own changes touch those chains only once for many.
+fn takes_entry(kind: u16, payload: &[u8]) -> bool {
+    const CHAINS: [&[u8]; 4] = [b"FORWARD\0", b"PREROUTING\0", b"OUTPUT\0", b"POSTROUTING\0"];
+    let families = [Family::Ip.number(), Family::Ip6.number()];
+    let of_chain = |a: (u16, &[u8])| a.0 == 2 && CHAINS.contains(&a.1);
+    payload.first().is_some_and(|f| families.contains(f))
+        && match kind {
+            nftables::DELTABLE => true,
+            nftables::DELRULE => attributes(payload.get(HEAD..).unwrap_or_default()).any(of_chain),
+            _ => false,
+        }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ fn teach_route(host: &Host) {
 }
 
 #[tokio::test]
-async fn a_routed_network_opens_published_ports_at_the_containers_own_address() {
+pub async fn a_routed_network_opens_published_ports_at_the_containers_own_address() {
     let host = Host::new().await;
     network(&host, "routed", &[(MODE4, "routed")]).await;
     host.net_create("other").await;
@@ -49,7 +49,7 @@ async fn a_routed_network_opens_published_ports_at_the_containers_own_address() 
 }
 
 #[tokio::test]
-async fn an_unprotected_network_is_open_to_the_outside_but_not_to_other_networks() {
+pub async fn an_unprotected_network_is_open_to_the_outside_but_not_to_other_networks() {
     let host = Host::new().await;
     network(&host, "open", &[(MODE4, "nat-unprotected")]).await;
     host.net_create("other").await;
@@ -67,7 +67,7 @@ async fn an_unprotected_network_is_open_to_the_outside_but_not_to_other_networks
 }
 
 #[tokio::test]
-async fn sources_are_hidden_behind_the_address_that_was_chosen() {
+pub async fn sources_are_hidden_behind_the_address_that_was_chosen() {
     let host = Host::with("ip addr add 10.99.0.77/24 dev uplink").await;
     network(&host, "chosen", &[("com.docker.network.host_ipv4", "10.99.0.77")]).await;
     let guest = host.guest("g", &["chosen"], &[]).await;
@@ -76,7 +76,7 @@ async fn sources_are_hidden_behind_the_address_that_was_chosen() {
 }
 
 #[tokio::test]
-async fn without_icc_containers_do_not_meet_over_the_gateway_either() {
+pub async fn without_icc_containers_do_not_meet_over_the_gateway_either() {
     let host = Host::new().await;
     network(&host, "n", &[("com.docker.network.bridge.enable_icc", "false")]).await;
     let (a, b) = (Guest::new("a"), Guest::new("b"));
@@ -93,7 +93,7 @@ async fn without_icc_containers_do_not_meet_over_the_gateway_either() {
 }
 
 #[tokio::test]
-async fn an_isolated_bridge_has_no_address() {
+pub async fn an_isolated_bridge_has_no_address() {
     let host = Host::new().await;
     let made = network(&host, "alone", &[(MODE4, "isolated")]).await;
     let (a, b) = (Guest::new("a"), Guest::new("b"));

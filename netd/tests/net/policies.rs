@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{BEYOND, Guest, HOST, Host};
+use crate::host::{BEYOND, Backend, Guest, HOST, Host};
+
+/// What our rules in others' chains say.
+const PASS: &str = "its networks pass";
 
 /// Asks what a container user expects, from outside, from inside and by name.
 fn works(host: &Host, guest: &Guest) {
@@ -24,7 +27,7 @@ async fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-async fn passes_a_host_that_drops(drop: &str, ours: &str) {
+async fn passes_a_host_that_drops(drop: &str) {
     let mut host = Host::with(drop).await;
     let before = rules(&host);
     let web = host.guest("web", &["bridge"], &["8080:80"]).await;
@@ -37,9 +40,10 @@ async fn passes_a_host_that_drops(drop: &str, ours: &str) {
     let at = web.space.run("ip -4 -o addr show eth0").split_whitespace().nth(3).unwrap().to_owned();
     assert_eq!(stranger.space.ask_tcp(&format!("{}:80", at.split('/').next().unwrap())), None);
 
-    let count = |host: &Host| rules(host).matches(ours).count();
+    let count = |host: &Host| rules(host).matches(PASS).count();
     let marked = count(&host);
-    assert!(marked >= 2, "{}", rules(&host));
+    // In iptables' own chain FORWARD the iptables backend needs no rules beside its own.
+    assert!(marked >= 2 || host.backend != Backend::Nftables, "{}", rules(&host));
     host.kill();
     host.start().await;
     works(&host, &web);
@@ -47,32 +51,39 @@ async fn passes_a_host_that_drops(drop: &str, ours: &str) {
     host.detach(&web).await;
     host.detach(&stranger).await;
     host.net_remove("other").await.unwrap();
-    host.becomes_clean_of(&before).await;
+    host.becomes_clean().await;
+    if host.backend == Backend::Nftables {
+        host.becomes_clean_of(&before).await;
+    }
+    until("our rules in others' chains go", || count(&host) == 0).await;
 }
 
 #[tokio::test]
-async fn containers_pass_an_iptables_policy_of_drop() {
+pub async fn containers_pass_an_iptables_policy_of_drop() {
     passes_a_host_that_drops(
         "for t in iptables-nft ip6tables-nft; do $t -P FORWARD DROP; $t -P INPUT DROP; $t -A INPUT -i lo -j ACCEPT;
          $t -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT; done",
-        "its networks pass",
     )
     .await;
 }
 
 #[tokio::test]
-async fn containers_pass_a_policy_of_drop_of_any_table() {
+pub async fn containers_pass_a_policy_of_drop_of_any_table() {
     passes_a_host_that_drops(
         "nft 'table inet mine { chain f { type filter hook forward priority 5; policy drop; };
          chain i { type filter hook input priority 5; policy drop; iif lo accept; ct state established accept; }; };
          table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept; reject; }; }'",
-        "its networks pass",
     )
     .await;
 }
 
 #[tokio::test]
-async fn the_hosts_iptables_command_still_lists_its_rules() {
+pub async fn containers_pass_a_legacy_iptables_policy_of_drop() {
+    passes_a_host_that_drops("for t in iptables-legacy ip6tables-legacy; do $t -P FORWARD DROP; done").await;
+}
+
+#[tokio::test]
+pub async fn the_hosts_iptables_command_still_lists_its_rules() {
     let host = Host::with("iptables-nft -P FORWARD DROP").await;
     let web = host.guest("web", &["bridge"], &[]).await;
     let text = host.space.run("iptables-nft -S FORWARD");
@@ -81,13 +92,27 @@ async fn the_hosts_iptables_command_still_lists_its_rules() {
 }
 
 #[tokio::test]
-async fn a_policy_that_comes_later_and_rules_that_are_taken_out_are_answered() {
+pub async fn rules_come_back_after_a_flush() {
+    let host = Host::new().await;
+    let web = host.guest("web", &["bridge"], &["8080:80"]).await;
+    web.space.serve_tcp("0.0.0.0:80");
+    host.world.serve_tcp(&format!("{BEYOND}:80"));
+    works(&host, &web);
+    host.flush_rules();
+    until("rules come back", || host.space.ask_tcp("127.0.0.1:8080").is_some()).await;
+    works(&host, &web);
+    host.detach(&web).await;
+    host.becomes_clean().await;
+}
+
+#[tokio::test]
+pub async fn a_policy_that_comes_later_and_rules_that_are_taken_out_are_answered() {
     let host = Host::new().await;
     let web = host.guest("web", &["bridge"], &["8080:80"]).await;
     web.space.serve_tcp("0.0.0.0:80");
     host.world.serve_tcp(&format!("{BEYOND}:80"));
     let load = "nft 'table inet mine { chain f { type filter hook forward priority 5; policy drop; }; }'";
-    let count = || rules(&host).matches("its networks pass").count();
+    let count = || rules(&host).matches(PASS).count();
     host.space.run(load);
     until("a new table", || count() == 2).await;
     works(&host, &web);

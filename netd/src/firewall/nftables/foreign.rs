@@ -117,10 +117,12 @@ fn own_rules(socket: &Socket, chain: &Chain, comment: &str) -> Result<Vec<u64>, 
     Ok(socket.dump(&batch, NEWRULE)?.iter().filter_map(|p| parse_own_rule(p, comment)).collect())
 }
 
-/// Makes sure that others' chains let packets of our networks through.
-pub fn ensure(socket: &Socket, mark: &Mark) -> Result<(), NetlinkError> {
+/// Makes sure that others' chains let packets of our networks through. With `own_forward` the chain FORWARD of iptables is
+/// not among them: our rules are in it.
+pub fn ensure(socket: &Socket, mark: &Mark, own_forward: bool) -> Result<(), NetlinkError> {
     let comment = mark.comment();
-    for chain in chains(socket)?.iter().filter(|c| c.stops(mark)) {
+    let others = |c: &&Chain| c.stops(mark) && !(own_forward && c.is_iptables());
+    for chain in chains(socket)?.iter().filter(others) {
         let present = own_rules(socket, chain, &comment)?;
         if present.len() == 2 {
             continue;
