@@ -8,9 +8,11 @@
 //! ```text
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
+//! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! ```
 
+pub mod link;
 pub mod mac;
 pub mod message;
 pub mod route;

@@ -9,10 +9,8 @@ use nix::sys::stat::fstat;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
-use crate::driver::bridge::{self, Plug};
-use crate::driver::inside::{self, RESOLVER, Visit};
-use crate::endpoint::{Endpoint, Holder, Phase, Sandbox};
-use crate::netlink::route::PortMode;
+use crate::driver::inside::{self, Interface, RESOLVER, Visit};
+use crate::endpoint::{Holder, Phase, Sandbox};
 use crate::network::Driver;
 use crate::publish::Wanted;
 
@@ -88,7 +86,9 @@ impl Engine {
         match self.attempt(spec, &mut stages) {
             Ok(sandbox) => Ok(self.attached(sandbox, stages)),
             // An address or an interface name may only wait for a former container to be swept.
-            Err(EngineError::Address { .. } | EngineError::Wire { .. }) if self.settle() => {
+            Err(EngineError::Address { .. } | EngineError::Wire { .. } | EngineError::Inside { .. })
+                if self.settle() =>
+            {
                 let sandbox = self.attempt(spec, &mut stages)?;
                 Ok(self.attached(sandbox, stages))
             }
@@ -125,13 +125,14 @@ impl Engine {
         self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         stages.end("record");
         if let Some(netns) = &netns {
-            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                self.plug(sandbox, endpoint, netns.as_fd(), stages)?;
+            for at in 0..sandbox.endpoints.len() {
+                if sandbox.endpoints[at].is_wired() {
+                    self.plug(sandbox, at, netns.as_fd(), stages)?;
+                }
             }
             self.enter(sandbox, netns.as_fd(), stages)?;
             for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                let bridge = &self.networks[&endpoint.network].interface;
-                bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;
+                self.await_ready(endpoint)?;
             }
             stages.end("forwarding");
         }
@@ -152,33 +153,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Bridge, rules and veth pair of one endpoint.
+    /// Base, rules and interface of one endpoint.
     pub(super) fn plug(
         &mut self,
-        sandbox: &Sandbox,
-        endpoint: &Endpoint,
+        sandbox: &mut Sandbox,
+        at: usize,
         netns: BorrowedFd<'_>,
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
-        for attempt in 0..2 {
-            let bridge = self.ensure_bridge(&endpoint.network)?;
-            stages.end("bridge");
+        let endpoint = sandbox.endpoints[at].clone();
+        self.ensure_base(&endpoint.network)?;
+        stages.end("bridge");
+        if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
             stages.end("rules");
-            let network = &self.networks[&endpoint.network];
-            let mode = PortMode { isolated: !network.bridge.icc, hairpin: !sandbox.ports.is_empty() };
-            let plug = Plug { bridge, endpoint, netns, mode };
-            match bridge::plug(&self.socket, &plug, self.instance.group) {
-                Ok(()) => break,
-                // Somebody removed the bridge since we last looked: make it again, once.
-                Err(e) if attempt == 0 && e.is_missing() => {
-                    self.bridges.remove(&endpoint.network);
-                }
-                Err(source) => {
-                    let (container, network) = (sandbox.name.clone(), network.name.clone());
-                    return Err(EngineError::Wire { container, network, source });
-                }
-            }
+        }
+        if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
+            sandbox.endpoints[at] = became;
         }
         stages.end("veth");
         Ok(())
@@ -192,8 +183,8 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let interfaces = wired.iter().map(|e| interface_of(e)).collect();
-        let routes_in = sandbox.gateway_endpoint().map(routes_of).unwrap_or_default();
+        let interfaces = wired.iter().map(|e| Interface::of(e)).collect();
+        let routes_in = sandbox.ways();
         let resolver = (!wired.is_empty()).then_some(sandbox.resolver);
         let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, resolver };
         self.visit(sandbox, netns, &visit)?;
@@ -292,18 +283,4 @@ pub(super) fn open_namespace(sandbox: &Sandbox) -> Result<OwnedFd, EngineError> 
         return Err(EngineError::HostNamespace { container: sandbox.name.clone(), pid: sandbox.holder.pid });
     }
     Ok(netns)
-}
-
-/// How an endpoint's interface is set up.
-pub(super) fn interface_of(endpoint: &Endpoint) -> inside::Interface {
-    inside::Interface { name: endpoint.interface.clone(), addresses: endpoint.addresses().collect() }
-}
-
-/// The default routes through an endpoint.
-pub(super) fn routes_of(endpoint: &Endpoint) -> Vec<(IpAddr, String)> {
-    [endpoint.gateway, endpoint.gateway6]
-        .into_iter()
-        .flatten()
-        .map(|ip| (ip, endpoint.interface.clone()))
-        .collect()
 }

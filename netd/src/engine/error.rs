@@ -6,8 +6,8 @@ use davit_contracts::Kind;
 use davit_sys::process::ProcessError;
 use ipnet::IpNet;
 
-use crate::driver::bridge::BridgeError;
 use crate::driver::inside::InsideError;
+use crate::driver::{DriverError, of_netlink};
 use crate::endpoint::journal::JournalError;
 use crate::firewall::FirewallError;
 use crate::ipam::IpamError;
@@ -45,8 +45,8 @@ pub enum EngineError {
     MacTaken { mac: String, holder: String, network: String },
     #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
     Endpoint { container: String, what: &'static str, value: String, expected: String },
-    #[error("'{container}' cannot have IPv6 address {ip} on network '{network}', which has no IPv6")]
-    NoIpv6 { container: String, network: String, ip: IpAddr },
+    #[error("'{container}' cannot have address {ip} on network '{network}', which has no IPv{version}")]
+    NoFamily { container: String, network: String, version: u8, ip: IpAddr },
     #[error("'{0}' cannot publish ports: none of its networks leads out")]
     NoWayIn(String),
     #[error("'{0}' is given to network '{1}' twice")]
@@ -68,9 +68,11 @@ pub enum EngineError {
     #[error("'{sandbox}' is not connected to network '{network}'")]
     NotConnected { sandbox: String, network: String },
     #[error("network '{network}' is not usable")]
-    Bridge { network: String, source: BridgeError },
+    Base { network: String, source: DriverError },
+    #[error("the parent interface {parent} is in use by network '{network}': {why}")]
+    ParentTaken { parent: String, network: String, why: &'static str },
     #[error("cannot wire '{container}' to network '{network}'")]
-    Wire { container: String, network: String, source: NetlinkError },
+    Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
     #[error("cannot serve names to '{container}'")]
@@ -106,7 +108,7 @@ impl EngineError {
             | Self::BridgeName { .. }
             | Self::MacTaken { .. }
             | Self::Address { source: IpamError::Taken(_), .. }
-            | Self::Bridge { source: BridgeError::Foreign(_), .. }
+            | Self::ParentTaken { .. }
             | Self::Publish(
                 PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
             ) => Kind::InUse,
@@ -120,7 +122,7 @@ impl EngineError {
             | Self::Spec(_)
             | Self::Address { .. }
             | Self::Endpoint { .. }
-            | Self::NoIpv6 { .. }
+            | Self::NoFamily { .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
@@ -130,12 +132,11 @@ impl EngineError {
             Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
-            | Self::Wire { source: e, .. }
-            | Self::Bridge { source: BridgeError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
-            Self::Bridge { .. }
-            | Self::Firewall(FirewallError::Command { .. })
+            Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
+            Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
+            Self::Firewall(FirewallError::Command { .. })
             | Self::Inside { .. }
             | Self::Names { .. }
             | Self::Store(_)
@@ -179,7 +180,12 @@ impl EngineError {
             Self::Overlap { .. } => "choose another subnet, or none to have a free one chosen".into(),
             Self::PoolsExhausted => "give a subnet, or remove networks that are not needed".into(),
             Self::Spec(SpecError::Option { nearest, .. }) => format!("did you mean {nearest}?"),
-            Self::Spec(SpecError::Driver(_)) => "the drivers here are bridge, host and none".into(),
+            Self::Spec(SpecError::Driver(_)) => {
+                "the drivers are bridge, macvlan and ipvlan; host and none are there already".into()
+            }
+            Self::Spec(SpecError::Contradiction { instead, .. }) => (*instead).into(),
+            Self::Base { source, .. } | Self::Wire { source, .. } => source.hint(),
+            Self::ParentTaken { .. } => "choose another parent, or remove that network first".into(),
             Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
                 "choose another host port, or let one be chosen".into()
             }
@@ -192,17 +198,8 @@ impl EngineError {
             Self::Address { source: IpamError::Full(_), .. } => {
                 "use a network with a larger subnet, or remove containers".into()
             }
-            Self::NoIpv6 { .. } => "create the network with --ipv6".into(),
+            Self::NoFamily { version: 6, .. } => "create the network with --ipv6".into(),
             _ => String::new(),
         }
-    }
-}
-
-/// A refusal for lack of privilege or of a kernel feature is worth telling apart.
-fn of_netlink(error: &NetlinkError) -> Kind {
-    match error.errno() {
-        Some(nix::errno::Errno::EPERM) => Kind::PermissionDenied,
-        Some(nix::errno::Errno::EOPNOTSUPP) => Kind::Unsupported,
-        _ => Kind::Internal,
     }
 }

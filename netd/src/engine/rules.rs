@@ -18,8 +18,8 @@ impl Engine {
             internal: n.internal,
             icc: n.bridge.icc,
             masquerade: n.bridge.masquerade,
-            gateway: n.bridge.gateway_mode,
-            snat: n.bridge.host_ip,
+            gateway: n.bridge.gateway_modes(),
+            snat: [n.bridge.host_ipv4.map(Into::into), n.bridge.host_ipv6.map(Into::into)],
         };
         Rules {
             segments: self.walled.iter().filter_map(|id| self.networks.get(id)).map(segment).collect(),
@@ -31,7 +31,7 @@ impl Engine {
     pub(super) fn wall_in(&mut self) -> Result<(), EngineError> {
         let mut wanted = self.walled.clone();
         wanted.retain(|id| self.networks.contains_key(id));
-        for endpoint in self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_wired()) {
+        for endpoint in self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged()) {
             wanted.insert(endpoint.network.clone());
         }
         if wanted == self.walled && self.table {
@@ -118,7 +118,8 @@ impl Engine {
     /// What a sandbox's published ports need: redirections, or openings where its addresses are routed.
     pub(super) fn forwards(&self, sandbox: &Sandbox) -> Vec<Forward> {
         let Some(endpoint) = sandbox.gateway_endpoint() else { return Vec::new() };
-        let modes = self.networks.get(&endpoint.network).map(|n| n.bridge.gateway_mode).unwrap_or_default();
+        let modes =
+            self.networks.get(&endpoint.network).map(|n| n.bridge.gateway_modes()).unwrap_or_default();
         let forward = |m: &crate::endpoint::Mapping| {
             let ip = if m.host.is_ipv4() { endpoint.ip } else { endpoint.ip6 }?;
             let routed = modes[usize::from(m.host.is_ipv6())] == GatewayMode::Routed;

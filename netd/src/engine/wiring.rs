@@ -1,48 +1,13 @@
-//! Bridges, and what goes when nobody is attached any more.
+//! What is present for as long as something needs it, and goes when nobody is attached any more.
 
-use davit_contracts::id::NetworkId;
-
-use super::{Engine, EngineError};
-use crate::driver::bridge::{self, Bridge};
-use crate::network::{Driver, Network, pools};
+use super::Engine;
+use crate::endpoint::Endpoint;
+use crate::network::Driver;
 
 impl Engine {
-    /// The bridge of a network, made when it is not there.
-    pub(super) fn ensure_bridge(&mut self, id: &NetworkId) -> Result<Bridge, EngineError> {
-        if let Some(bridge) = self.bridges.get(id) {
-            return Ok(*bridge);
-        }
-        let network = self.networks[id].clone();
-        let group = self.instance.group;
-        let failed = |source| EngineError::Bridge { network: network.name.clone(), source };
-        let found = bridge::find(&self.socket, &network, group).map_err(failed)?;
-        let bridge = if let Some(bridge) = found {
-            // A killed netd may have made it without going on.
-            bridge::complete(&self.socket, &network, bridge).map_err(failed)?;
-            bridge
-        } else {
-            self.check_still_free(&network)?;
-            bridge::make(&self.socket, &network, group).map_err(failed)?
-        };
-        self.bridges.insert(id.clone(), bridge);
-        Ok(bridge)
-    }
-
-    /// The host may have come to use a network's subnet while it had no bridge.
-    fn check_still_free(&self, network: &Network) -> Result<(), EngineError> {
-        let taken = self.taken(Some(&network.id))?;
-        for subnet in &network.subnets {
-            if let Some(t) = pools::conflict(&subnet.subnet, &taken) {
-                return Err(EngineError::Overlap { subnet: subnet.subnet, by: t.by.clone() });
-            }
-        }
-        Ok(())
-    }
-
     /// Starts the time after which what nobody uses is removed, when the last endpoint is gone.
     pub(super) fn note_idle(&mut self) {
-        let wired =
-            self.sandboxes.values().any(|s| s.endpoints.iter().any(crate::endpoint::Endpoint::is_wired));
+        let wired = self.sandboxes.values().any(|s| s.endpoints.iter().any(Endpoint::is_bridged));
         self.idle = (!wired).then(std::time::Instant::now);
     }
 
@@ -55,11 +20,7 @@ impl Engine {
         let warn = |what: &str, error: &dyn std::fmt::Display| tracing::warn!(%error, "cannot remove {what}");
         let default = self.networks.values().find(|n| n.predefined && n.driver == Driver::Bridge).cloned();
         if let Some(network) = default {
-            self.bridges.remove(&network.id);
-            // Only what is ours: the name may be somebody else's by now.
-            if let Ok(Some(_)) = bridge::find(&self.socket, &network, self.instance.group)
-                && let Err(error) = bridge::remove(&self.socket, &network.interface)
-            {
+            if let Err(error) = self.remove_base(&network) {
                 warn("the default bridge", &error);
             }
         }

@@ -154,7 +154,7 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
     let n = &listed.network;
     let subnet = |s: &crate::network::Subnet| proto::Subnet {
         subnet: s.subnet.to_string(),
-        gateway: s.gateway.to_string(),
+        gateway: text(s.gateway),
         ip_range: text(s.ip_range),
         aux_addresses: s.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
     };
@@ -175,6 +175,9 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         endpoints: listed.endpoints.iter().map(|(s, e)| endpoint(s, e, &n.name)).collect(),
         dns: n.dns,
         mtu: listed.mtu,
+        parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
+        mode: n.mode().to_owned(),
+        disable_ipv4: !n.ipv4,
         ..Default::default()
     }
 }

@@ -7,6 +7,7 @@ mod firewall;
 mod host;
 mod kills;
 mod lifecycle;
+mod macvlan;
 mod matrix;
 mod modes;
 mod names;

@@ -95,7 +95,10 @@ pub async fn without_icc_containers_do_not_meet_over_the_gateway_either() {
 #[tokio::test]
 pub async fn an_isolated_bridge_has_no_address() {
     let host = Host::new().await;
-    let made = network(&host, "alone", &[(MODE4, "isolated")]).await;
+    let options = [(MODE4.to_owned(), "isolated".to_owned())].into();
+    let request =
+        proto::CreateNetworkRequest { name: "alone".into(), internal: true, options, ..Default::default() };
+    let made = host.create(request).await.unwrap();
     let (a, b) = (Guest::new("a"), Guest::new("b"));
     let a_at = host.attach(&a, &["alone"], &[]).await.unwrap();
     host.attach(&b, &["alone"], &[]).await.unwrap();
