@@ -7,34 +7,19 @@
 //! A record in `Preparing` was never acknowledged: a restart undoes it. A record in `Ready` was: a restart keeps it
 //! for as long as its holder lives.
 
+pub mod holder;
 pub mod journal;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
-use davit_sys::process::ProcessRef;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
-
-/// The process that holds a sandbox's network namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Its pid.
-    pub pid: i32,
-    /// Its start time.
-    pub start_time: u64,
-}
-
-impl Holder {
-    /// As the kernel's fence names processes.
-    pub fn process(self) -> ProcessRef {
-        ProcessRef { pid: self.pid, start_time: self.start_time }
-    }
-}
+pub use holder::Holder;
 
 /// How far an attach has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +159,9 @@ pub struct Sandbox {
     pub dns_options: Vec<String>,
     /// As given.
     pub labels: BTreeMap<String, String>,
+    /// Nothing of ours listens inside.
+    #[serde(default)]
+    pub without_resolver: bool,
     /// Ports of our DNS sockets inside: UDP and TCP.
     pub resolver: Option<(u16, u16)>,
 }
@@ -244,7 +232,7 @@ mod tests {
             id: "a".into(),
             name: "a".into(),
             hostname: String::new(),
-            holder: Holder { pid: 1, start_time: 1 },
+            holder: Holder::Process { pid: 1, start_time: 1 },
             phase: Phase::Ready,
             sequence: 1,
             endpoints,
@@ -253,6 +241,7 @@ mod tests {
             dns_search: Vec::new(),
             dns_options: Vec::new(),
             labels: BTreeMap::new(),
+            without_resolver: false,
             resolver: None,
         }
     }

@@ -50,6 +50,8 @@ pub struct Visit {
     pub routes_out: Vec<Way>,
     /// Default routes to add.
     pub routes_in: Vec<Way>,
+    /// Whether a default route that is there already stays the only one of its family.
+    pub yields: bool,
     /// Whether to open the resolver, and the ports that it had before.
     pub resolver: Option<Option<(u16, u16)>>,
 }
@@ -110,7 +112,11 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
         }
         route::set_up(&mut batch, index);
     }
+    let present = if visit.yields { route::routes(&socket)? } else { Vec::new() };
     for way in &visit.routes_in {
+        if present.iter().any(|r| r.net.prefix_len() == 0 && r.net.addr().is_ipv4() == way.ipv4) {
+            continue;
+        }
         let index = index_of(&socket, &way.interface)?;
         route::add_default_route(&mut batch, way, index);
     }

@@ -58,6 +58,10 @@ pub struct AttachSpec {
     pub dns_options: Vec<String>,
     /// Kept.
     pub labels: BTreeMap<String, String>,
+    /// Nothing is to listen at 127.0.0.11 inside.
+    pub without_resolver: bool,
+    /// An attached sandbox of this id is an error.
+    pub must_be_new: bool,
 }
 
 /// An attached sandbox.
@@ -78,6 +82,9 @@ impl Engine {
     pub fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, EngineError> {
         let mut stages = Stages::start();
         if let Some(present) = self.sandboxes.get(&spec.id) {
+            if spec.must_be_new && present.holder.is_alive() {
+                return Err(EngineError::Attached(spec.name.clone()));
+            }
             if present.holder == spec.holder {
                 return Ok(self.attached(present.clone(), stages));
             }
@@ -185,8 +192,10 @@ impl Engine {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
         let interfaces = wired.iter().map(|e| Interface::of(e)).collect();
         let routes_in = sandbox.ways();
-        let resolver = (!wired.is_empty()).then_some(sandbox.resolver);
-        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, resolver };
+        let resolver = (!wired.is_empty() && !sandbox.without_resolver).then_some(sandbox.resolver);
+        // Whoever keeps a namespace by a path may have put other interfaces into it.
+        let yields = sandbox.holder.process().is_none();
+        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, yields, resolver };
         self.visit(sandbox, netns, &visit)?;
         stages.end("inside");
         Ok(())
@@ -258,7 +267,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         id: spec.id.clone(),
         name: spec.name.clone(),
         hostname: spec.hostname.clone(),
-        holder: spec.holder,
+        holder: spec.holder.clone(),
         phase: Phase::Preparing,
         sequence,
         endpoints: Vec::new(),
@@ -267,6 +276,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         dns_search: spec.dns_search.clone(),
         dns_options: spec.dns_options.clone(),
         labels: spec.labels.clone(),
+        without_resolver: spec.without_resolver,
         resolver: None,
     }
 }
@@ -274,13 +284,16 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
 /// Opens a sandbox's namespace, which must not be the host's: its interfaces would be made there.
 pub(super) fn open_namespace(sandbox: &Sandbox) -> Result<OwnedFd, EngineError> {
     let gone = |source| EngineError::HolderGone { container: sandbox.name.clone(), source };
-    let netns = sandbox.holder.process().namespace("net").map_err(gone)?;
+    let netns = sandbox.holder.namespace().map_err(gone)?;
     let same = davit_sys::netns::own()
         .ok()
         .and_then(|own| Some((fstat(&own).ok()?, fstat(&netns).ok()?)))
         .is_some_and(|(own, theirs)| (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino));
     if same {
-        return Err(EngineError::HostNamespace { container: sandbox.name.clone(), pid: sandbox.holder.pid });
+        return Err(EngineError::HostNamespace {
+            container: sandbox.name.clone(),
+            at: sandbox.holder.path(),
+        });
     }
     Ok(netns)
 }

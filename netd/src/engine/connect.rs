@@ -61,9 +61,9 @@ impl Engine {
         self.journal.write(&draft)?;
         self.plug(after, at, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
-        let resolver = (!self.names.serves(&before.id)).then_some(None);
+        let resolver = (!before.without_resolver && !self.names.serves(&before.id)).then_some(None);
         let interfaces = vec![Interface::of(&after.endpoints[at])];
-        let visit = Visit { interfaces, routes_out, routes_in, resolver };
+        let visit = Visit { interfaces, routes_out, routes_in, resolver, ..Visit::default() };
         self.visit(after, netns.as_fd(), &visit)?;
         self.await_ready(&after.endpoints[at])?;
         self.move_ports(before, after)?;

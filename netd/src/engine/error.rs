@@ -1,13 +1,14 @@
 //! What can go wrong in the engine, and what kind of failure it is to a caller.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use davit_contracts::Kind;
-use davit_sys::process::ProcessError;
 use ipnet::IpNet;
 
 use crate::driver::inside::InsideError;
 use crate::driver::{DriverError, of_netlink};
+use crate::endpoint::holder::HolderError;
 use crate::endpoint::journal::JournalError;
 use crate::firewall::FirewallError;
 use crate::ipam::IpamError;
@@ -57,10 +58,12 @@ pub enum EngineError {
     NoneWithOthers,
     #[error(transparent)]
     Publish(#[from] PublishError),
-    #[error("the process that holds the network namespace of '{container}' is gone")]
-    HolderGone { container: String, source: ProcessError },
-    #[error("process {pid} of '{container}' has no network namespace of its own")]
-    HostNamespace { container: String, pid: i32 },
+    #[error("the network namespace of '{container}' is gone")]
+    HolderGone { container: String, source: HolderError },
+    #[error("{} of '{container}' is the host's own network namespace", at.display())]
+    HostNamespace { container: String, at: PathBuf },
+    #[error("'{0}' is attached already")]
+    Attached(String),
     #[error("no sandbox '{0}' is attached")]
     UnknownSandbox(String),
     #[error("'{sandbox}' is connected to network '{network}' already")]
@@ -102,7 +105,7 @@ impl EngineError {
             Self::UnknownNetwork { .. } | Self::UnknownSandbox(_) | Self::NotConnected { .. } => {
                 Kind::NotFound
             }
-            Self::NetworkExists(_) | Self::Connected { .. } => Kind::AlreadyExists,
+            Self::NetworkExists(_) | Self::Connected { .. } | Self::Attached(_) => Kind::AlreadyExists,
             Self::NetworkInUse { .. }
             | Self::Overlap { .. }
             | Self::BridgeName { .. }

@@ -63,7 +63,7 @@ impl Engine {
 
     fn lives(&self, sandbox: &Sandbox) -> bool {
         sandbox.phase == Phase::Ready
-            && sandbox.holder.process().is_alive()
+            && sandbox.holder.is_alive()
             && sandbox.endpoints.iter().all(|e| e.pending || self.networks.contains_key(&e.network))
     }
 
@@ -128,7 +128,9 @@ impl Engine {
         }
         if sandbox.endpoints.iter().any(Endpoint::is_wired) {
             let netns = open_namespace(&sandbox)?;
-            let mut visit = Visit { resolver: Some(sandbox.resolver), ..Visit::default() };
+            let resolver = (!sandbox.without_resolver).then_some(sandbox.resolver);
+            let yields = sandbox.holder.process().is_none();
+            let mut visit = Visit { resolver, yields, ..Visit::default() };
             for at in 0..sandbox.endpoints.len() {
                 let endpoint = sandbox.endpoints[at].clone();
                 if !endpoint.is_wired() {

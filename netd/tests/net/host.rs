@@ -381,6 +381,20 @@ impl Host {
         self.networks().create(request).await.map(tonic::Response::into_inner).map_err(Error::from)
     }
 
+    pub async fn inspect(&self, name: &str) -> proto::Network {
+        let request = proto::InspectNetworkRequest { name: name.into() };
+        self.networks().inspect(request).await.unwrap().into_inner()
+    }
+
+    /// Waits until something holds.
+    pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(5);
+        while !holds() {
+            assert!(Instant::now() < until, "not so: {what}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn net_remove(&self, name: &str) -> Result<(), Error> {
         let request = proto::RemoveNetworkRequest { name: name.into(), force: false };
         self.networks().remove(request).await.map(drop).map_err(Error::from)

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-cowfs-trials", &["davit-cowfs", "davit-sys", "davit-tests"]),
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs", "davit-tests"]),
     ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-tests"]),
+    ("davit-cni", &["davit-contracts", "davit-sys"]),
     ("davit-runtime-core", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-wire"]),
     ("davit-monitor", &["davit-sys", "davit-wire"]),
     ("davit-runner", &["davit-sys"]),
