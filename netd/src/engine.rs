@@ -18,6 +18,7 @@ pub mod error;
 mod guard;
 mod networks;
 mod plan;
+mod policy;
 mod reconcile;
 mod rules;
 mod stages;
@@ -30,7 +31,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use davit_contracts::id::NetworkId;
+use davit_contracts::id::{EndpointId, NetworkId};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -38,7 +39,7 @@ use crate::dns::Names;
 use crate::driver::Base;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
-use crate::firewall::{Choice, Firewall, Mark};
+use crate::firewall::{Choice, Firewall, Mark, Member};
 use crate::ipam::Pool;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
@@ -115,6 +116,10 @@ pub struct Engine {
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
     table: bool,
+    /// Endpoints that the policies' tables know, with their networks.
+    members: BTreeMap<EndpointId, (NetworkId, Member)>,
+    /// Whether there are tables of policies, or may be.
+    policies: bool,
     sequence: u64,
     /// Since when nothing is attached though something is still there for it.
     idle: Option<Instant>,
@@ -139,6 +144,8 @@ impl Engine {
             bases: HashMap::new(),
             walled: BTreeSet::new(),
             table: false,
+            members: BTreeMap::new(),
+            policies: true,
             sequence: 0,
             idle: None,
             instance,

@@ -4,6 +4,7 @@
 //! rules      networks and published ports, as data
 //! nftables   tables of our own by netlink; accepts in others' chains that would drop
 //! iptables   chains of our own by iptables-restore, for hosts that need it
+//! policy     who reaches whom within a network, always by nf_tables
 //! watch      hears when somebody else takes something away
 //! ```
 //! Owned by the engine. Written, never read back: all of it can be made again from these values in one transaction, and
@@ -11,6 +12,7 @@
 
 pub mod iptables;
 pub mod nftables;
+pub mod policy;
 pub mod rules;
 pub mod watch;
 
@@ -26,6 +28,7 @@ use serde::Deserialize;
 use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
 use iptables::{Iptables, script};
 pub use nftables::foreign::Mark;
+pub use policy::{Member, Policed};
 pub use rules::{Forward, Rules, Segment, Source, Transport};
 
 /// Which backend to use: netd.toml's `firewall`.
@@ -223,6 +226,19 @@ impl Firewall {
             Err(_) if self.name() == "iptables" && !nftables::works(&self.socket) => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// Writes the policies' tables; without networks, removes them.
+    pub fn police(&self, networks: &[Policed<'_>]) -> Result<(), FirewallError> {
+        if networks.is_empty() {
+            return policy::remove(&self.socket, &self.mark);
+        }
+        policy::apply(&self.socket, &self.mark, networks)
+    }
+
+    /// Adds or removes the only member of `network`.
+    pub fn police_one(&self, network: &Policed<'_>, add: bool) -> Result<(), FirewallError> {
+        policy::change(&self.socket, &self.mark, network, add)
     }
 
     fn commit(&self, transaction: nftables::Transaction) -> Result<(), FirewallError> {

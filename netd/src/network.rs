@@ -9,6 +9,7 @@
 //! ```
 
 pub mod options;
+pub mod policy;
 pub mod pools;
 pub mod spec;
 pub mod store;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use options::{BridgeOptions, GatewayMode};
+pub use policy::Policy;
 pub use sublink::Sublink;
 
 /// What makes a network work.
@@ -103,6 +105,9 @@ pub struct Network {
     /// `options`, understood, of macvlan and ipvlan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sublink: Option<Sublink>,
+    /// Who may reach whom on it; of a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 fn yes() -> bool {
@@ -139,6 +144,16 @@ impl Network {
 /// Why a network cannot be as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
+    /// A policy's rule that makes no sense.
+    #[error("a policy's {what} cannot be '{value}': {expected} is expected")]
+    Policy {
+        /// Which part.
+        what: String,
+        /// As given.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// Not a name.
     #[error(transparent)]
     Name(#[from] davit_contracts::id::InvalidId),
@@ -244,5 +259,6 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         dns: true,
         bridge: BridgeOptions::default(),
         sublink: None,
+        policy: None,
     }
 }

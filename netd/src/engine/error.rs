@@ -80,6 +80,10 @@ pub enum EngineError {
     Inside { container: String, source: InsideError },
     #[error("cannot serve names to '{container}'")]
     Names { container: String, source: std::io::Error },
+    #[error("network '{0}' cannot have a policy: its driver is {1}, and policies are for bridges")]
+    NoPolicy(String, &'static str),
+    #[error("network '{0}' cannot have a policy: this kernel does not filter packets on bridges")]
+    NoBridgeFilter(String),
     #[error("cannot change the firewall")]
     Firewall(#[source] FirewallError),
     #[error(transparent)]
@@ -129,10 +133,11 @@ impl EngineError {
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
-            | Self::NoneWithOthers => Kind::InvalidArgument,
+            | Self::NoneWithOthers
+            | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
+            Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Inside { source: InsideError::Netlink(e), .. }

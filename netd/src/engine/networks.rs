@@ -64,6 +64,7 @@ impl Engine {
             dns: !request.disable_dns,
             bridge: spec.bridge,
             sublink,
+            policy: None,
         };
         self.check_parent(&network)?;
         self.store.put(&[&network])?;
@@ -206,6 +207,7 @@ impl Engine {
                 dns: bridge,
                 bridge: BridgeOptions::default(),
                 sublink: None,
+                policy: None,
             });
         }
         if made.is_empty() {
@@ -255,7 +257,7 @@ impl Engine {
         all.into_iter().map(|n| self.listed(n, false)).collect()
     }
 
-    fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
+    pub(super) fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
         let known = self.bases.get(&network.id).map(|b| b.mtu);
         let mtu = known.or(network.mtu()).unwrap_or(DEFAULT_MTU);
         let mut endpoints = Vec::new();

@@ -210,6 +210,7 @@ impl Engine {
 
     /// Gives back an endpoint's addresses.
     pub(super) fn release_addresses(&mut self, endpoint: &Endpoint) {
+        self.unpolice(endpoint);
         for address in endpoint.addresses() {
             for pool in self.pools.get_mut(&endpoint.network).into_iter().flatten() {
                 pool.release(address.addr());

@@ -58,6 +58,7 @@ impl Engine {
         self.walled.clear();
         let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
+        self.restore_policies()?;
         if self.walled.is_empty() { Ok(()) } else { self.apply_rules() }
     }
 

@@ -72,6 +72,9 @@ impl Engine {
         if self.walled.is_empty() {
             return;
         }
+        if let Err(error) = self.apply_policies() {
+            tracing::error!(%error, "somebody removed policies of networks; they are missing");
+        }
         if self.firewall.is_whole() {
             if let Err(error) = self.firewall.pass_others() {
                 tracing::error!(%error, "a chain of another table may stop our networks' packets");

@@ -29,6 +29,10 @@ impl Engine {
             Ok(()) => self.table = false,
             Err(error) => warn("the firewall table", &error),
         }
+        self.members.clear();
+        if let Err(error) = self.apply_policies() {
+            warn("policies of networks", &error);
+        }
         if let Err(error) = self.sysctls.restore() {
             warn("changed kernel settings", &error);
         }

@@ -9,6 +9,7 @@
 pub mod expr;
 pub mod foreign;
 pub mod host;
+pub mod policy;
 pub mod rule;
 pub mod sandbox;
 
@@ -112,6 +113,8 @@ pub enum Datatype {
     Service,
     /// Interface name.
     Ifname,
+    /// Ethernet address, padded to 8 bytes.
+    Ether,
 }
 
 impl Datatype {
@@ -119,6 +122,7 @@ impl Datatype {
         match self {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
+            Self::Ether => 9,
             Self::Proto => 12,
             Self::Service => 13,
             Self::Ifname => 41,
@@ -129,6 +133,7 @@ impl Datatype {
     fn len(self) -> u32 {
         match self {
             Self::Ipv4 | Self::Proto | Self::Service => 4,
+            Self::Ether => 8,
             Self::Ipv6 | Self::Ifname => 16,
         }
     }

@@ -14,8 +14,8 @@ use crate::endpoint::journal::Journal;
 use crate::endpoint::{Endpoint, Holder, Mapping, Sandbox};
 use crate::engine::{AttachSpec, Attached, EndpointSpec, Listed};
 use crate::firewall::Transport;
-use crate::network::Network;
 use crate::network::options::nearest;
+use crate::network::{Driver, Network};
 use crate::publish::Wanted;
 
 fn invalid(message: String) -> Status {
@@ -213,6 +213,12 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
         mode: n.mode().to_owned(),
         disable_ipv4: !n.ipv4,
+        policy: n.policy.iter().flat_map(|p| &p.rules).map(Into::into).collect(),
+        policy_default: match &n.policy {
+            Some(policy) if !policy.default_allow => "deny".to_owned(),
+            _ if n.driver == Driver::Bridge => "allow".to_owned(),
+            _ => String::new(),
+        },
         ..Default::default()
     }
 }

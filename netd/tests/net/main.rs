@@ -15,6 +15,7 @@ mod names;
 mod networks;
 mod pace;
 mod policies;
+mod policy;
 mod ports;
 mod reach;
 mod rootless;

@@ -9,6 +9,7 @@ use crate::netlink::Attrs;
 /// Which header a payload is counted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base {
+    Link = 0,
     Network = 1,
     Transport = 2,
 }
@@ -100,6 +101,13 @@ pub(super) enum Expression {
     /// An extension of iptables, with its structure as it is in memory.
     Match(&'static str, Vec<u8>),
     Counter,
+    Between {
+        register: u32,
+        low: Vec<u8>,
+        high: Vec<u8>,
+    },
+    /// A TCP RST to whoever sent it.
+    Reset,
     Immediate(u32, Vec<u8>),
     Masquerade,
     Verdict(i32, Option<Name>),
@@ -121,6 +129,8 @@ impl Expression {
             Self::DaddrType(_) => "fib",
             Self::Ct { .. } => "ct",
             Self::Dnat { .. } | Self::Snat { .. } => "nat",
+            Self::Between { .. } => "range",
+            Self::Reset => "reject",
             Self::Match(..) => "match",
             Self::Counter => "counter",
             Self::Masquerade => "masq",
@@ -176,6 +186,16 @@ impl Expression {
                 a.be32(2, u32::from(version.nfproto()));
                 a.be32(3, *address);
                 a.be32(5, *port);
+            }
+            Self::Between { register, low, high } => {
+                a.be32(1, *register);
+                a.be32(2, 0);
+                a.nested(3, |a| a.bytes(1, low));
+                a.nested(4, |a| a.bytes(1, high));
+            }
+            Self::Reset => {
+                a.be32(1, 1);
+                a.byte(2, 0);
             }
             Self::Snat { version, address } => {
                 a.be32(1, 0);

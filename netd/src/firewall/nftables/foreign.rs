@@ -33,7 +33,12 @@ impl Mark {
 
     /// Whether a table is one of ours.
     pub fn owns(&self, table: &str) -> bool {
-        table == self.table || table.strip_prefix(&self.table).is_some_and(|rest| rest == "-policy")
+        table == self.table || table == self.policy_table()
+    }
+
+    /// The name of the tables of policies.
+    pub fn policy_table(&self) -> String {
+        format!("{}-policy", self.table)
     }
 }
 

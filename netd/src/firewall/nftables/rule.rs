@@ -1,5 +1,7 @@
 //! Rules: lists of expressions, built from what they mean.
 
+mod policy;
+
 use std::net::IpAddr;
 
 use super::expr::{Base, Expression, Meta, Name, Version, ifname, octets};
@@ -13,7 +15,7 @@ const ANSWER: u32 = 16;
 /// Encoded expressions, and a comment that `nft list` shows.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    comment: &'static str,
+    comment: Name,
     expressions: Vec<Expression>,
 }
 
@@ -26,13 +28,13 @@ const LOCAL: u32 = 2;
 
 impl Rule {
     /// An empty rule.
-    pub fn new(comment: &'static str) -> Self {
-        Self { comment, expressions: Vec::new() }
+    pub fn new(comment: impl Into<Name>) -> Self {
+        Self { comment: comment.into(), expressions: Vec::new() }
     }
 
     /// What it is for.
-    pub fn comment(&self) -> &'static str {
-        self.comment
+    pub fn comment(&self) -> &str {
+        &self.comment
     }
 
     fn with(mut self, expressions: impl IntoIterator<Item = Expression>) -> Self {
@@ -258,6 +260,12 @@ impl Rule {
     #[must_use]
     pub fn jump(self, chain: impl Into<Name>) -> Self {
         self.with([Expression::Verdict(-3, Some(chain.into()))])
+    }
+
+    /// Resets the connection (TCP only).
+    #[must_use]
+    pub fn reset(self) -> Self {
+        self.with([Expression::Reset])
     }
 
     /// Writes the list of expressions.
