@@ -186,6 +186,7 @@ impl Engine {
         stages.end("bridge");
         if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
+            self.police(sandbox, &endpoint)?;
             stages.end("rules");
         }
         if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
