@@ -10,6 +10,8 @@
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! route     links, addresses, routes                                          rtnetlink(7)
+//! tc        limits of interfaces                                              tc-tbf(8)
+//! watch     hears of addresses and routes that come and go
 //! ```
 
 pub mod link;
@@ -17,6 +19,8 @@ pub mod mac;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod tc;
+pub mod watch;
 
 pub use message::{Attrs, Batch, Flags};
 pub use socket::{NetlinkError, Protocol, Socket};

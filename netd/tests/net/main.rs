@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bandwidth;
 mod cni;
 mod cni_driver;
 mod firewall;
@@ -16,3 +17,4 @@ mod pace;
 mod ports;
 mod reach;
 mod rootless;
+mod upstream;
