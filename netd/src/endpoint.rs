@@ -22,6 +22,7 @@ use crate::driver::cni::Foreign;
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
 use crate::netlink::tc::Limit;
+
 pub use holder::Holder;
 
 /// How far an attach has come.

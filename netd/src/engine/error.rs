@@ -68,7 +68,7 @@ pub enum EngineError {
     Publish(#[from] PublishError),
     #[error("the network namespace of '{container}' is gone")]
     HolderGone { container: String, source: HolderError },
-    #[error("{} of '{container}' is the host's own network namespace", at.display())]
+    #[error("{} of '{container}' has no network namespace of its own", at.display())]
     HostNamespace { container: String, at: PathBuf },
     #[error("'{0}' is attached already")]
     Attached(String),
