@@ -59,7 +59,7 @@ impl Sandboxes {
         {
             let status = async { Chain::of(&plugins)?.status().await };
             let network = request.name.clone();
-            status.await.map_err(|source| EngineError::NotReady { network, source })?;
+            status.await.map_err(|source| EngineError::NotReady { network, source: Box::new(source) })?;
         }
         self.engine.call(move |e| e.create_network(&request)).await
     }
@@ -176,7 +176,7 @@ impl Sandboxes {
     /// Runs DEL for what earlier runs of netd left. Answers at once; who comes for one of those sandboxes waits until
     /// it is done.
     pub async fn clean_up(&self) -> Result<(), EngineError> {
-        let leftovers = self.engine.call(|e| e.leftovers()).await?;
+        let leftovers = self.engine.call(Engine::leftovers).await?;
         let mut turns = Vec::new();
         for (id, _) in &leftovers {
             turns.push(self.turns.take(id).await);
@@ -270,5 +270,5 @@ async fn delete(works: &[Work]) -> Result<(), EngineError> {
 
 fn failed(verb: &'static str, work: &Work, source: ChainError) -> EngineError {
     let (container, network) = (work.container.clone(), work.network.clone());
-    EngineError::Plugins { verb, container, network, source }
+    EngineError::Plugins { verb, container, network, source: Box::new(source) }
 }

@@ -75,9 +75,9 @@ pub enum EngineError {
     #[error("plugins have a part in '{0}'")]
     PluginsFirst(String),
     #[error("cannot {verb} '{container}': network '{network}'")]
-    Plugins { verb: &'static str, container: String, network: String, source: ChainError },
+    Plugins { verb: &'static str, container: String, network: String, source: Box<ChainError> },
     #[error("the plugins of network '{network}' are not ready")]
-    NotReady { network: String, source: ChainError },
+    NotReady { network: String, source: Box<ChainError> },
     #[error("'{container}' cannot have {what} on network '{network}': none of its plugins takes them")]
     Capability { container: String, network: String, what: &'static str, capability: &'static str },
     #[error("no sandbox '{0}' is attached")]
@@ -112,6 +112,8 @@ pub enum EngineError {
     Stopped,
 }
 
+const PLUGIN_HINT: &str = "install it there, or say where it is with -o plugin-path=DIRECTORY";
+
 impl EngineError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
@@ -144,9 +146,8 @@ impl EngineError {
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
-            | Self::NoneWithOthers => Kind::InvalidArgument,
-            Self::PluginsFirst(_) => Kind::Internal,
-            Self::Capability { .. } => Kind::InvalidArgument,
+            | Self::NoneWithOthers
+            | Self::Capability { .. } => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
@@ -161,6 +162,7 @@ impl EngineError {
             | Self::Journal(_)
             | Self::Sysctl(_)
             | Self::Thread(_)
+            | Self::PluginsFirst(_)
             | Self::Teardown { .. } => Kind::Internal,
         }
     }
@@ -230,9 +232,11 @@ impl EngineError {
                     "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
                 )
             }
-            Self::Spec(SpecError::Cni(ListError::Plugin { .. }))
-            | Self::Plugins { source: ChainError::List(ListError::Plugin { .. }), .. } => {
-                "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => PLUGIN_HINT.into(),
+            Self::Plugins { source, .. }
+                if matches!(**source, ChainError::List(ListError::Plugin { .. })) =>
+            {
+                PLUGIN_HINT.into()
             }
             Self::Spec(SpecError::Cni(ListError::Empty)) => {
                 "give a configuration list with -o conflist=FILE".into()
