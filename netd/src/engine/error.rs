@@ -69,16 +69,16 @@ pub enum EngineError {
     Publish(#[from] PublishError),
     #[error("the network namespace of '{container}' is gone")]
     HolderGone { container: String, source: HolderError },
-    #[error("{} of '{container}' is the host's own network namespace", at.display())]
+    #[error("{} of '{container}' has no network namespace of its own", at.display())]
     HostNamespace { container: String, at: PathBuf },
     #[error("'{0}' is attached already")]
     Attached(String),
     #[error("plugins have a part in '{0}'")]
     PluginsFirst(String),
     #[error("cannot {verb} '{container}': network '{network}'")]
-    Plugins { verb: &'static str, container: String, network: String, source: ChainError },
+    Plugins { verb: &'static str, container: String, network: String, source: Box<ChainError> },
     #[error("the plugins of network '{network}' are not ready")]
-    NotReady { network: String, source: ChainError },
+    NotReady { network: String, source: Box<ChainError> },
     #[error("'{container}' cannot have {what} on network '{network}': none of its plugins takes them")]
     Capability { container: String, network: String, what: &'static str, capability: &'static str },
     #[error("no sandbox '{0}' is attached")]
@@ -117,6 +117,8 @@ pub enum EngineError {
     Stopped,
 }
 
+const PLUGIN_HINT: &str = "install it there, or say where it is with -o plugin-path=DIRECTORY";
+
 impl EngineError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
@@ -150,11 +152,10 @@ impl EngineError {
             | Self::Twice(..)
             | Self::HostWithOthers
             | Self::NoneWithOthers
-            | Self::NoPolicy(..) => Kind::InvalidArgument,
-            Self::NoIngressLimit { .. } => Kind::Unsupported,
-            Self::PluginsFirst(_) => Kind::Internal,
-            Self::Capability { .. } => Kind::InvalidArgument,
+            | Self::NoPolicy(..)
+            | Self::Capability { .. } => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
+            Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
             Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
@@ -170,6 +171,7 @@ impl EngineError {
             | Self::Journal(_)
             | Self::Sysctl(_)
             | Self::Thread(_)
+            | Self::PluginsFirst(_)
             | Self::Teardown { .. } => Kind::Internal,
         }
     }
@@ -239,9 +241,11 @@ impl EngineError {
                     "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
                 )
             }
-            Self::Spec(SpecError::Cni(ListError::Plugin { .. }))
-            | Self::Plugins { source: ChainError::List(ListError::Plugin { .. }), .. } => {
-                "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => PLUGIN_HINT.into(),
+            Self::Plugins { source, .. }
+                if matches!(**source, ChainError::List(ListError::Plugin { .. })) =>
+            {
+                PLUGIN_HINT.into()
             }
             Self::Spec(SpecError::Cni(ListError::Empty)) => {
                 "give a configuration list with -o conflist=FILE".into()
