@@ -47,7 +47,7 @@ pub enum EngineError {
     Spec(#[from] SpecError),
     #[error("cannot give '{container}' an address on network '{network}'")]
     Address { container: String, network: String, holder: Option<String>, source: IpamError },
-    #[error("mac {mac} is in use by '{holder}' on network '{network}'")]
+    #[error("mac {mac} is in use by {holder} on network '{network}'")]
     MacTaken { mac: String, holder: String, network: String },
     #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
     Endpoint { container: String, what: &'static str, value: String, expected: String },
@@ -117,8 +117,6 @@ pub enum EngineError {
     Stopped,
 }
 
-const PLUGIN_HINT: &str = "install it there, or say where it is with -o plugin-path=DIRECTORY";
-
 impl EngineError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
@@ -148,12 +146,13 @@ impl EngineError {
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
             | Self::Option(_)
+            | Self::Inside { source: InsideError::Sysctl(_), .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
+            | Self::Capability { .. }
             | Self::HostWithOthers
             | Self::NoneWithOthers
-            | Self::NoPolicy(..)
-            | Self::Capability { .. } => Kind::InvalidArgument,
+            | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
@@ -164,14 +163,13 @@ impl EngineError {
             | Self::Inside { source: InsideError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
-            Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Firewall(FirewallError::Command { .. })
+            | Self::PluginsFirst(_)
             | Self::Inside { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
             | Self::Thread(_)
-            | Self::PluginsFirst(_)
             | Self::Teardown { .. } => Kind::Internal,
         }
     }
@@ -241,11 +239,11 @@ impl EngineError {
                     "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
                 )
             }
-            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => PLUGIN_HINT.into(),
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => no_plugin(),
             Self::Plugins { source, .. }
                 if matches!(**source, ChainError::List(ListError::Plugin { .. })) =>
             {
-                PLUGIN_HINT.into()
+                no_plugin()
             }
             Self::Spec(SpecError::Cni(ListError::Empty)) => {
                 "give a configuration list with -o conflist=FILE".into()
@@ -256,6 +254,10 @@ impl EngineError {
             _ => String::new(),
         }
     }
+}
+
+fn no_plugin() -> String {
+    "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
 }
 
 /// Plugins say what kind of failure it is by a number (specification, section 5, "Error").
