@@ -4,6 +4,7 @@ pub mod duration;
 pub mod env;
 pub mod keys;
 pub mod mount;
+pub mod policy;
 pub mod port;
 pub mod signal;
 pub mod size;

@@ -5,6 +5,7 @@
 
 mod cni;
 mod firewall;
+mod golden;
 mod host;
 mod kills;
 mod lifecycle;
