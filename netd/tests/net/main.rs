@@ -7,6 +7,7 @@ mod bandwidth;
 mod cni;
 mod cni_driver;
 mod firewall;
+mod golden;
 mod host;
 mod kills;
 mod lifecycle;
