@@ -9,6 +9,7 @@
 //! ```
 
 pub mod options;
+pub mod policy;
 pub mod pools;
 pub mod spec;
 pub mod store;
@@ -25,6 +26,7 @@ use crate::driver::cni::CniNetwork;
 use crate::driver::cni::list::ListError;
 
 pub use options::{BridgeOptions, GatewayMode};
+pub use policy::Policy;
 pub use sublink::Sublink;
 
 /// What makes a network work.
@@ -112,6 +114,9 @@ pub struct Network {
     /// The plugins and where they are, of the driver `cni`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni: Option<CniNetwork>,
+    /// Who may reach whom on it; of a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 fn yes() -> bool {
@@ -154,6 +159,16 @@ pub enum SpecError {
     /// Something that is the plugins' to say.
     #[error("{0} of a cni network: its plugins see to that")]
     Plugins(&'static str),
+    /// A policy's rule that makes no sense.
+    #[error("a policy's {what} cannot be '{value}': {expected} is expected")]
+    Policy {
+        /// Which part.
+        what: String,
+        /// As given.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// Not a name.
     #[error(transparent)]
     Name(#[from] davit_contracts::id::InvalidId),
@@ -260,5 +275,6 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         bridge: BridgeOptions::default(),
         sublink: None,
         cni: None,
+        policy: None,
     }
 }

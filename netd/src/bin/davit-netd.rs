@@ -44,10 +44,13 @@ async fn run() -> anyhow::Result<()> {
     let pools = settings.pools()?;
     let mut state = StateDir::open(&layout.network_state(), FORMAT)?;
     bring_forward(&mut state)?;
-    let instance = Instance::new(layout.network_state(), layout.network_run(), layout.rootless);
-    let instance = Instance { pools, ..instance };
-    let table = instance.table.clone();
-    let engine = Engine::open(instance)?;
+    let instance = Instance {
+        pools,
+        apart: layout.rootless,
+        ..Instance::new(layout.network_state(), layout.network_run())
+    };
+    let engine = Engine::open(instance, settings.firewall)?;
+    let (firewall, described) = engine.firewall();
     let client = Client::start(engine)?;
     let sandboxes = Sandboxes::new(client.clone());
     sandboxes.clean_up().await?;
@@ -59,9 +62,9 @@ async fn run() -> anyhow::Result<()> {
         .with_capability("driver:host")
         .with_capability("driver:none")
         .with_capability("driver:cni")
-        .with_capability("firewall:nftables")
+        .with_capability(format!("firewall:{firewall}"))
         .with_capability("dns")
-        .with_detail("firewall", format!("nftables, table inet {table}"))
+        .with_detail("firewall", described)
         .with_detail("format", FORMAT.to_string())
         .with_state_dir(state.path());
     daemon.serve(listener, server::routes(client.clone(), sandboxes), Arc::new(())).await?;

@@ -186,6 +186,7 @@ impl Engine {
         stages.end("bridge");
         if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
+            self.police(sandbox, &endpoint)?;
             stages.end("rules");
         }
         if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
@@ -221,7 +222,6 @@ impl Engine {
         netns: BorrowedFd<'_>,
         visit: &Visit,
     ) -> Result<(), EngineError> {
-        let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
         let since = Instant::now();
         let resolver = loop {
             match inside::visit(netns, visit) {
@@ -235,7 +235,7 @@ impl Engine {
                 other => break other,
             }
         }
-        .map_err(failed)?;
+        .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
         if let Some(resolver) = resolver {
             let ports = resolver.ports;
             self.names.serve(&sandbox.id, resolver);

@@ -150,7 +150,7 @@ impl Engine {
     }
 
     fn move_ports(&mut self, before: &Sandbox, after: &Sandbox) -> Result<(), EngineError> {
-        if super::wiring::forwards(before) == super::wiring::forwards(after) {
+        if self.forwards(before) == self.forwards(after) {
             return Ok(());
         }
         self.close_ports(before)?;

@@ -15,6 +15,7 @@ use crate::driver::{DriverError, of_netlink};
 use crate::endpoint::holder::HolderError;
 use crate::endpoint::journal::JournalError;
 use crate::endpoint::options::OptionError;
+use crate::firewall::FirewallError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 use crate::network::SpecError;
@@ -94,8 +95,12 @@ pub enum EngineError {
     Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
+    #[error("network '{0}' cannot have a policy: its driver is {1}, and policies are for bridges")]
+    NoPolicy(String, &'static str),
+    #[error("network '{0}' cannot have a policy: this kernel does not filter packets on bridges")]
+    NoBridgeFilter(String),
     #[error("cannot change the firewall")]
-    Firewall(#[source] NetlinkError),
+    Firewall(#[source] FirewallError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
@@ -147,17 +152,21 @@ impl EngineError {
             | Self::Twice(..)
             | Self::HostWithOthers
             | Self::NoneWithOthers
+            | Self::NoPolicy(..)
             | Self::Capability { .. } => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::Firewall(e) | Self::Netlink(e) | Self::Inside { source: InsideError::Netlink(e), .. } => {
-                of_netlink(e)
-            }
+            Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
+            Self::Firewall(FirewallError::Netlink(e))
+            | Self::Netlink(e)
+            | Self::Inside { source: InsideError::Netlink(e), .. }
+            | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
-            Self::Inside { .. }
+            Self::Firewall(FirewallError::Command { .. })
+            | Self::Inside { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)

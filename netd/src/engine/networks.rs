@@ -69,6 +69,7 @@ impl Engine {
             bridge: spec.bridge,
             sublink,
             cni: spec.cni,
+            policy: None,
         };
         self.check_parent(&network)?;
         self.store.put(&[&network])?;
@@ -220,6 +221,7 @@ impl Engine {
                 bridge: BridgeOptions::default(),
                 sublink: None,
                 cni: None,
+                policy: None,
             });
         }
         if made.is_empty() {
@@ -269,7 +271,7 @@ impl Engine {
         all.into_iter().map(|n| self.listed(n, false)).collect()
     }
 
-    fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
+    pub(super) fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
         let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
         let parent = || self.parent_mtu(network);
         let mtu = known.or_else(parent).unwrap_or(DEFAULT_MTU);

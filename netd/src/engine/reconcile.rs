@@ -60,6 +60,7 @@ impl Engine {
         self.walled.clear();
         let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
+        self.restore_policies()?;
         if self.walled.is_empty() { Ok(()) } else { self.apply_rules() }
     }
 
@@ -123,7 +124,7 @@ impl Engine {
     /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names. One that is not `whole` was
     /// being changed: what is inside is set up again.
     fn revive(&mut self, mut sandbox: Sandbox, whole: bool) -> Result<(), EngineError> {
-        for mapping in &sandbox.ports {
+        for mapping in sandbox.ports.iter().filter(|m| m.host.port() != 0) {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }

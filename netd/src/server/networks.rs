@@ -62,9 +62,12 @@ impl Networks for Service {
 
     async fn set_policy(
         &self,
-        _: Request<proto::SetPolicyRequest>,
+        request: Request<proto::SetPolicyRequest>,
     ) -> Result<Response<proto::Network>, Status> {
-        Err(Status::unimplemented("set_policy"))
+        let request = request.into_inner();
+        let set = self.engine.call(move |e| e.set_policy(&request)).await.map_err(|e| status(&e))?;
+        tracing::info!(network.id = %set.network.id, network = %set.network.name, "network policy set");
+        Ok(Response::new(convert::network(&set)))
     }
 
     async fn check(&self, _: Request<proto::CheckRequest>) -> Result<Response<proto::CheckResponse>, Status> {
