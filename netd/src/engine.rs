@@ -12,9 +12,11 @@
 
 mod attach;
 mod bases;
+mod collisions;
 mod connect;
 mod detach;
 pub mod error;
+mod foreign;
 mod guard;
 mod networks;
 mod plan;
@@ -32,7 +34,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use davit_contracts::id::{EndpointId, NetworkId};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
@@ -41,8 +42,10 @@ use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
 use crate::firewall::{Choice, Firewall, Mark, Member};
 use crate::ipam::Pool;
+use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
+use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
 use crate::sysctl::Sysctls;
@@ -55,6 +58,9 @@ pub use networks::Listed;
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long changes of the host's routes are gathered.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Where this instance keeps its state, and the mark of its kernel objects.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -66,6 +72,10 @@ pub struct Instance {
     pub table: String,
     /// The interface group of our interfaces.
     pub group: u32,
+    /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
+    pub apart: bool,
+    /// Where subnets are chosen from.
+    pub pools: Pools,
 }
 
 impl Instance {
@@ -77,7 +87,7 @@ impl Instance {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash }
+        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
     }
 }
 
@@ -100,6 +110,8 @@ pub struct Engine {
     instance: Instance,
     store: Store,
     journal: Journal,
+    /// Attachments of plugins whose records are gone, until DEL was run for them.
+    leftovers: Journal,
     socket: Socket,
     firewall: Firewall,
     sysctls: Sysctls,
@@ -112,6 +124,8 @@ pub struct Engine {
     pools: HashMap<NetworkId, Vec<Pool>>,
     /// Bridges that were seen.
     bases: HashMap<NetworkId, Base>,
+    /// What is wrong with networks.
+    problems: BTreeMap<NetworkId, Vec<String>>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
@@ -127,21 +141,23 @@ pub struct Engine {
 
 impl Engine {
     /// Opens state and kernel, and brings both in line with one another.
-    pub fn open(instance: Instance, choice: Choice, runtime: Handle) -> Result<Self, EngineError> {
+    pub fn open(instance: Instance, choice: Choice) -> Result<Self, EngineError> {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
+            leftovers: Journal::open(instance.run.join("leftovers"))?,
             socket: Socket::open(Protocol::Route)?,
             firewall: Firewall::open(instance.mark(), choice, &instance.run.join("firewall"))
                 .map_err(EngineError::Firewall)?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
-            names: Names::new(runtime),
+            names: Names::start(instance.apart).map_err(EngineError::Thread)?,
             sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
             sandboxes: HashMap::new(),
             pools: HashMap::new(),
             bases: HashMap::new(),
+            problems: BTreeMap::new(),
             walled: BTreeSet::new(),
             table: false,
             members: BTreeMap::new(),
@@ -151,6 +167,8 @@ impl Engine {
             instance,
         };
         me.reconcile()?;
+        me.names.open();
+        me.note_problems();
         Ok(me)
     }
 }
@@ -168,6 +186,12 @@ impl Client {
     pub fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         guard::start(&engine.firewall, &jobs)?;
+        match RouteWatch::open() {
+            Ok(watch) => guard_subnets(watch, jobs.clone())?,
+            Err(error) => {
+                tracing::warn!(%error, "a route of the host that comes to overlap a network is noticed at the next start");
+            }
+        }
         thread::Builder::new()
             .name("netd-engine".into())
             .stack_size(512 << 10)
@@ -195,6 +219,21 @@ impl Engine {
     pub fn firewall(&self) -> (&'static str, String) {
         (self.firewall.name(), self.firewall.describe())
     }
+}
+
+/// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
+fn guard_subnets(watch: RouteWatch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let guard = move || {
+        while watch.next_change().is_ok() {
+            if jobs.send(Box::new(Engine::note_problems)).is_err() {
+                return;
+            }
+            // Routing daemons change many at a time; one look at them all is enough.
+            thread::sleep(SETTLE);
+        }
+        tracing::warn!("changes of the host's routes are not heard of any more");
+    };
+    thread::Builder::new().name("netd-routes".into()).stack_size(128 << 10).spawn(guard).map(drop)
 }
 
 fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {

@@ -11,6 +11,8 @@
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! route     links, addresses, routes                                          rtnetlink(7)
+//! tc        limits of interfaces                                              tc-tbf(8)
+//! watch     hears of addresses and routes that come and go
 //! ```
 
 pub mod conntrack;
@@ -19,6 +21,8 @@ pub mod mac;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod tc;
+pub mod watch;
 
 pub use message::{Attrs, Batch, Flags};
 pub use socket::{NetlinkError, Protocol, Socket};

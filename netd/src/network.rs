@@ -22,6 +22,9 @@ use davit_contracts::id::NetworkId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::cni::CniNetwork;
+use crate::driver::cni::list::ListError;
+
 pub use options::{BridgeOptions, GatewayMode};
 pub use policy::Policy;
 pub use sublink::Sublink;
@@ -36,6 +39,8 @@ pub enum Driver {
     Macvlan,
     /// Interfaces that share the mac of an interface of the host.
     Ipvlan,
+    /// Whatever a chain of CNI plugins makes.
+    Cni,
     /// The host's own network.
     Host,
     /// Loopback only.
@@ -49,6 +54,7 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Cni => "cni",
             Self::Host => "host",
             Self::None => "none",
         }
@@ -105,6 +111,9 @@ pub struct Network {
     /// `options`, understood, of macvlan and ipvlan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sublink: Option<Sublink>,
+    /// The plugins and where they are, of the driver `cni`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<CniNetwork>,
     /// Who may reach whom on it; of a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
@@ -135,7 +144,7 @@ impl Network {
     pub fn mode(&self) -> &'static str {
         match (&self.sublink, self.driver) {
             (Some(sublink), _) => sublink.mode.name(),
-            (None, Driver::Bridge) => self.bridge.mode4.name(),
+            (None, Driver::Bridge) => self.bridge.gateway_mode(self.ipv4).name(),
             _ => "",
         }
     }
@@ -144,6 +153,12 @@ impl Network {
 /// Why a network cannot be as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
+    /// A list of CNI plugins that cannot be used.
+    #[error(transparent)]
+    Cni(#[from] ListError),
+    /// Something that is the plugins' to say.
+    #[error("{0} of a cni network: its plugins see to that")]
+    Plugins(&'static str),
     /// A policy's rule that makes no sense.
     #[error("a policy's {what} cannot be '{value}': {expected} is expected")]
     Policy {
@@ -259,6 +274,7 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         dns: true,
         bridge: BridgeOptions::default(),
         sublink: None,
+        cni: None,
         policy: None,
     }
 }

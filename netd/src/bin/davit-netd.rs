@@ -9,11 +9,12 @@ use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
 use davit_netd::engine::{Client, Engine, Instance};
+use davit_netd::foreign::Sandboxes;
 use davit_netd::server;
 use davit_netd::settings::Settings;
 
 /// Of what is in state/network.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 fn main() -> ExitCode {
     init_tracing("netd");
@@ -39,23 +40,34 @@ fn start() -> anyhow::Result<()> {
 
 async fn run() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
-    let state = StateDir::open(&layout.network_state(), FORMAT)?;
-    let instance = Instance::new(layout.network_state(), layout.network_run());
     let settings: Settings = config::load(&layout.config_file("netd"))?;
-    let engine = Engine::open(instance, settings.firewall, tokio::runtime::Handle::current())?;
+    let pools = settings.pools()?;
+    let mut state = StateDir::open(&layout.network_state(), FORMAT)?;
+    bring_forward(&mut state)?;
+    let instance = Instance {
+        pools,
+        apart: layout.rootless,
+        ..Instance::new(layout.network_state(), layout.network_run())
+    };
+    let engine = Engine::open(instance, settings.firewall)?;
     let (firewall, described) = engine.firewall();
     let client = Client::start(engine)?;
+    let sandboxes = Sandboxes::new(client.clone());
+    sandboxes.clean_up().await?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])
         .with_capability("driver:bridge")
+        .with_capability("driver:macvlan")
+        .with_capability("driver:ipvlan")
         .with_capability("driver:host")
         .with_capability("driver:none")
+        .with_capability("driver:cni")
         .with_capability(format!("firewall:{firewall}"))
         .with_capability("dns")
         .with_detail("firewall", described)
         .with_detail("format", FORMAT.to_string())
         .with_state_dir(state.path());
-    daemon.serve(listener, server::routes(client.clone()), Arc::new(())).await?;
+    daemon.serve(listener, server::routes(client.clone(), sandboxes), Arc::new(())).await?;
     // What nobody uses goes; what containers use stays.
     let settle = |engine: &mut Engine| {
         engine.clear_idle();
@@ -63,4 +75,17 @@ async fn run() -> anyhow::Result<()> {
     };
     client.call(settle).await?;
     Ok(())
+}
+
+/// Brings a directory of an older version to today's format. Format 2 has networks of other drivers than bridge, and subnets
+/// without a gateway; what format 1 has means the same in it.
+fn bring_forward(state: &mut StateDir) -> anyhow::Result<()> {
+    match state.found_format() {
+        FORMAT => Ok(()),
+        1 => Ok(state.migrated(FORMAT)?),
+        found => anyhow::bail!(
+            "{} has format {found}, which no version of davit wrote: it is damaged or not davit's; nothing was changed",
+            state.path().display()
+        ),
+    }
 }

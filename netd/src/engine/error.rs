@@ -5,11 +5,16 @@ use std::path::PathBuf;
 
 use davit_contracts::Kind;
 use ipnet::IpNet;
+use nix::errno::Errno;
 
+use crate::driver::cni::chain::ChainError;
+use crate::driver::cni::list::ListError;
+use crate::driver::cni::run::RunError;
 use crate::driver::inside::InsideError;
 use crate::driver::{DriverError, of_netlink};
 use crate::endpoint::holder::HolderError;
 use crate::endpoint::journal::JournalError;
+use crate::endpoint::options::OptionError;
 use crate::firewall::FirewallError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
@@ -48,6 +53,10 @@ pub enum EngineError {
     Endpoint { container: String, what: &'static str, value: String, expected: String },
     #[error("'{container}' cannot have address {ip} on network '{network}', which has no IPv{version}")]
     NoFamily { container: String, network: String, version: u8, ip: IpAddr },
+    #[error("what enters '{container}' on network '{network}' cannot be limited: it comes from the wire")]
+    NoIngressLimit { container: String, network: String },
+    #[error(transparent)]
+    Option(#[from] OptionError),
     #[error("'{0}' cannot publish ports: none of its networks leads out")]
     NoWayIn(String),
     #[error("'{0}' is given to network '{1}' twice")]
@@ -64,6 +73,14 @@ pub enum EngineError {
     HostNamespace { container: String, at: PathBuf },
     #[error("'{0}' is attached already")]
     Attached(String),
+    #[error("plugins have a part in '{0}'")]
+    PluginsFirst(String),
+    #[error("cannot {verb} '{container}': network '{network}'")]
+    Plugins { verb: &'static str, container: String, network: String, source: ChainError },
+    #[error("the plugins of network '{network}' are not ready")]
+    NotReady { network: String, source: ChainError },
+    #[error("'{container}' cannot have {what} on network '{network}': none of its plugins takes them")]
+    Capability { container: String, network: String, what: &'static str, capability: &'static str },
     #[error("no sandbox '{0}' is attached")]
     UnknownSandbox(String),
     #[error("'{sandbox}' is connected to network '{network}' already")]
@@ -78,8 +95,6 @@ pub enum EngineError {
     Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
-    #[error("cannot serve names to '{container}'")]
-    Names { container: String, source: std::io::Error },
     #[error("network '{0}' cannot have a policy: its driver is {1}, and policies are for bridges")]
     NoPolicy(String, &'static str),
     #[error("network '{0}' cannot have a policy: this kernel does not filter packets on bridges")]
@@ -114,7 +129,7 @@ impl EngineError {
             | Self::Overlap { .. }
             | Self::BridgeName { .. }
             | Self::MacTaken { .. }
-            | Self::Address { source: IpamError::Taken(_), .. }
+            | Self::Address { source: IpamError::Taken(_) | IpamError::Host(_), .. }
             | Self::ParentTaken { .. }
             | Self::Publish(
                 PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
@@ -130,11 +145,16 @@ impl EngineError {
             | Self::Address { .. }
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
+            | Self::Option(_)
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
             | Self::NoneWithOthers
             | Self::NoPolicy(..) => Kind::InvalidArgument,
+            Self::NoIngressLimit { .. } => Kind::Unsupported,
+            Self::PluginsFirst(_) => Kind::Internal,
+            Self::Capability { .. } => Kind::InvalidArgument,
+            Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
             Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
@@ -146,7 +166,6 @@ impl EngineError {
             Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Firewall(FirewallError::Command { .. })
             | Self::Inside { .. }
-            | Self::Names { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
@@ -193,6 +212,12 @@ impl EngineError {
             }
             Self::Spec(SpecError::Contradiction { instead, .. }) => (*instead).into(),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.hint(),
+            Self::Inside { source: InsideError::Netlink(e), .. } if e.errno() == Some(Errno::EADDRINUSE) => {
+                "another interface of the same parent has its mac".into()
+            }
+            Self::Inside { source: InsideError::Sysctl(_), .. } => {
+                "this kernel, or a container's namespace, has no such setting or not with this value".into()
+            }
             Self::ParentTaken { .. } => "choose another parent, or remove that network first".into(),
             Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
                 "choose another host port, or let one be chosen".into()
@@ -203,11 +228,42 @@ impl EngineError {
                 "the host has no such address".into()
             }
             Self::Address { holder: Some(holder), .. } => format!("'{holder}' has it"),
+            Self::NoIngressLimit { .. } => "limit what leaves, or use a bridge network".into(),
+            Self::Option(e) => e.hint(),
             Self::Address { source: IpamError::Full(_), .. } => {
                 "use a network with a larger subnet, or remove containers".into()
             }
             Self::NoFamily { version: 6, .. } => "create the network with --ipv6".into(),
+            Self::Capability { capability, .. } => {
+                format!(
+                    "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
+                )
+            }
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. }))
+            | Self::Plugins { source: ChainError::List(ListError::Plugin { .. }), .. } => {
+                "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
+            }
+            Self::Spec(SpecError::Cni(ListError::Empty)) => {
+                "give a configuration list with -o conflist=FILE".into()
+            }
+            Self::Spec(SpecError::Cni(ListError::Version(_))) => {
+                "versions 0.3.1, 0.4.0, 1.0.0 and 1.1.0 are spoken here".into()
+            }
             _ => String::new(),
         }
+    }
+}
+
+/// Plugins say what kind of failure it is by a number (specification, section 5, "Error").
+fn of_plugins(error: &ChainError) -> Kind {
+    match error {
+        ChainError::Run(RunError::Timeout { .. }) => Kind::Timeout,
+        ChainError::Run(e) => match e.code() {
+            Some(1 | 2 | 4 | 6 | 7) => Kind::InvalidArgument,
+            Some(3) => Kind::WrongState,
+            Some(11 | 50 | 51) => Kind::Unavailable,
+            _ => Kind::Internal,
+        },
+        ChainError::List(_) | ChainError::Silent(_) => Kind::Internal,
     }
 }

@@ -19,7 +19,7 @@ impl Engine {
             icc: n.bridge.icc,
             masquerade: n.bridge.masquerade,
             gateway: n.bridge.gateway_modes(),
-            snat: [n.bridge.host_ipv4.map(Into::into), n.bridge.host_ipv6.map(Into::into)],
+            snat: n.bridge.host_ip,
         };
         Rules {
             segments: self.walled.iter().filter_map(|id| self.networks.get(id)).map(segment).collect(),

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bandwidth;
 mod cni;
+mod cni_driver;
 mod firewall;
 mod golden;
 mod host;
@@ -20,3 +22,4 @@ mod policy;
 mod ports;
 mod reach;
 mod rootless;
+mod upstream;
