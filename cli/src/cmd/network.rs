@@ -1,5 +1,8 @@
 //! Networks: create, ls, inspect, rm, connect, disconnect, prune.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::IpAddr;
 
 use davit_contracts::network::{
@@ -39,6 +42,12 @@ pub async fn network(app: &App, command: NetworkCommand) -> Outcome {
 
 async fn create(app: &App, args: &CreateArgs) -> Outcome {
     id::check_name(&args.name).map_err(|e| e.to_string())?;
+    let mut options: HashMap<String, String> = args.opt.iter().cloned().collect();
+    let cni_config = match options.remove("conflist") {
+        Some(path) if args.driver == "cni" => conflist(&path)?,
+        Some(_) => return Err("'-o conflist=' goes with '-d cni' only".to_owned().into()),
+        None => String::new(),
+    };
     let request = CreateNetworkRequest {
         name: args.name.clone(),
         driver: args.driver.clone(),
@@ -46,10 +55,10 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
         ipv6: args.ipv6,
         internal: args.internal,
         attachable: args.attachable,
-        options: args.opt.iter().cloned().collect(),
+        options,
         labels: args.label.iter().cloned().collect(),
         disable_dns: args.disable_dns,
-        cni_config: String::new(),
+        cni_config,
         disable_ipv4: !args.ipv4,
     };
     let network = app.network(app.networks().await?.create(request)).await?;
@@ -67,6 +76,23 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
     }
     output::line(network.id);
     Ok(())
+}
+
+/// The largest configuration list that netd takes.
+const LARGEST_CONFLIST: u64 = 1 << 20;
+
+/// Reads the CNI configuration list of a cni network.
+fn conflist(path: &str) -> Result<String, String> {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(LARGEST_CONFLIST + 1).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match read() {
+        Ok(text) if text.len() as u64 > LARGEST_CONFLIST => Err(format!("{path} is larger than 1 MiB")),
+        Ok(text) => Ok(text),
+        Err(e) => Err(format!("cannot read the configuration list {path}: {e}")),
+    }
 }
 
 /// Puts gateways, ranges and reserved addresses to the subnet that holds them.

@@ -16,6 +16,7 @@ mod matrix;
 mod modes;
 mod names;
 mod networks;
+mod options;
 mod pace;
 mod policies;
 mod policy;
