@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod cni;
 mod bandwidth;
+mod cni;
 mod firewall;
 mod host;
 mod kills;

@@ -67,15 +67,45 @@ pub struct Rule {
 #[derive(Debug, Clone)]
 enum Expression {
     Meta(Meta, u32),
-    Payload { base: Base, offset: u32, len: u32, to: u32 },
-    Mask { register: u32, mask: Vec<u8> },
-    Compare { register: u32, equal: bool, value: Vec<u8> },
-    Lookup { set: &'static str, key: u32, answer: Option<u32> },
+    Payload {
+        base: Base,
+        offset: u32,
+        len: u32,
+        to: u32,
+    },
+    Mask {
+        register: u32,
+        mask: Vec<u8>,
+    },
+    Compare {
+        register: u32,
+        equal: bool,
+        value: Vec<u8>,
+    },
+    Lookup {
+        set: &'static str,
+        key: u32,
+        answer: Option<u32>,
+    },
     DaddrType(u32),
-    Ct { key: u32, to: u32 },
-    Dnat { version: Version, address: u32, port: u32 },
+    Ct {
+        key: u32,
+        to: u32,
+    },
+    Dnat {
+        version: Version,
+        address: u32,
+        port: u32,
+    },
     Immediate(u32, Vec<u8>),
     Masquerade,
+    Untracked,
+    /// A port of the transport header: where it is, and where the checksum over it is.
+    WritePort {
+        offset: u32,
+        checksum: u32,
+        from: u32,
+    },
     Verdict(i32, Option<&'static str>),
 }
 
@@ -166,10 +196,20 @@ impl Rule {
     /// Is of this transport protocol, for this port.
     #[must_use]
     pub fn port(self, transport: u8, port: u16) -> Self {
+        self.transport_port(transport, 2, port)
+    }
+
+    /// Is of this transport protocol, from this port.
+    #[must_use]
+    pub fn source_port(self, transport: u8, port: u16) -> Self {
+        self.transport_port(transport, 0, port)
+    }
+
+    fn transport_port(self, transport: u8, offset: u32, port: u16) -> Self {
         self.with([
             Expression::Meta(Meta::Transport, KEY),
             Expression::Compare { register: KEY, equal: true, value: vec![transport] },
-            Expression::Payload { base: Base::Transport, offset: 2, len: 2, to: KEY },
+            Expression::Payload { base: Base::Transport, offset, len: 2, to: KEY },
             Expression::Compare { register: KEY, equal: true, value: port.to_be_bytes().to_vec() },
         ])
     }
@@ -234,6 +274,20 @@ impl Rule {
         ])
     }
 
+    /// Changes the port of a TCP or UDP packet, the source's or the destination's, without remembering anything: the way back
+    /// needs a rule of its own. Connection tracking does not see it.
+    #[must_use]
+    pub fn rewrite_port(self, transport: u8, source: bool, port: u16) -> Self {
+        // Of the checksum in a TCP header (RFC 9293, 3.1) and a UDP header (RFC 768).
+        let checksum = if transport == 6 { 16 } else { 6 };
+        let offset = if source { 0 } else { 2 };
+        self.with([
+            Expression::Untracked,
+            Expression::Immediate(ANSWER, port.to_be_bytes().to_vec()),
+            Expression::WritePort { offset, checksum, from: ANSWER },
+        ])
+    }
+
     /// Hides the source behind the outgoing interface's address.
     #[must_use]
     pub fn masquerade(self) -> Self {
@@ -281,7 +335,7 @@ impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta(..) => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::WritePort { .. } => "payload",
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } => "lookup",
@@ -289,6 +343,7 @@ impl Expression {
             Self::Ct { .. } => "ct",
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
+            Self::Untracked => "notrack",
             Self::Immediate(..) | Self::Verdict(..) => "immediate",
         }
     }
@@ -343,7 +398,16 @@ impl Expression {
                 a.be32(1, *to);
                 a.nested(2, |a| a.bytes(1, value));
             }
-            Self::Masquerade => {}
+            Self::Masquerade | Self::Untracked => {}
+            Self::WritePort { offset, checksum, from } => {
+                a.be32(2, Base::Transport as u32);
+                a.be32(3, *offset);
+                a.be32(4, 2);
+                a.be32(5, *from);
+                // NFT_PAYLOAD_CSUM_INET
+                a.be32(6, 1);
+                a.be32(7, *checksum);
+            }
             Self::Verdict(code, chain) => {
                 a.be32(1, 0);
                 a.nested(2, |a| {
