@@ -9,11 +9,13 @@
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
+//! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! tc        limits of interfaces                                              tc-tbf(8)
 //! watch     hears of addresses and routes that come and go
 //! ```
 
+pub mod conntrack;
 pub mod link;
 pub mod mac;
 pub mod message;

@@ -5,14 +5,21 @@
 
 mod bandwidth;
 mod cni;
+mod cni_driver;
 mod firewall;
+mod golden;
 mod host;
 mod kills;
 mod lifecycle;
 mod macvlan;
+mod matrix;
+mod modes;
 mod names;
 mod networks;
+mod options;
 mod pace;
+mod policies;
+mod policy;
 mod ports;
 mod reach;
 mod rootless;

@@ -9,9 +9,10 @@
 
 use std::net::IpAddr;
 
-use super::expr::{Rule, Version};
+use super::expr::Version;
+use super::rule::Rule;
 use super::{Base, Family, Hook, Transaction};
-use crate::firewall::Transport;
+use crate::firewall::rules::Transport;
 
 /// Before connection tracking, which the container may use for itself (`NF_IP_PRI_RAW`).
 const RAW: i32 = -300;
