@@ -11,9 +11,11 @@
 //! ```
 
 mod attach;
+mod check;
 mod connect;
 mod detach;
 pub mod error;
+mod host;
 mod networks;
 mod plan;
 mod reconcile;
@@ -46,7 +48,9 @@ use crate::sysctl::Sysctls;
 use sweep::Sweeper;
 
 pub use attach::{AttachSpec, Attached, EndpointSpec};
+pub use check::Drift;
 pub use error::EngineError;
+pub use host::{HostInterface, HostView};
 pub use networks::Listed;
 
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.

@@ -1,8 +1,9 @@
 //! The host's packet rules: what must be true, as data; [`nftables`] makes the kernel agree.
 //!
-//! Owned by the engine. Written, never read back: the whole table can be made again from these values in one
+//! Owned by the engine. Written, and read back only to be checked ([`compare`]): the whole table can be made again from these values in one
 //! transaction, and a port is added or removed as elements of maps, so that neither costs more when there are many.
 
+pub mod compare;
 pub mod nftables;
 pub mod watch;
 
@@ -113,6 +114,16 @@ impl Firewall {
         self.commit(nftables::host::removal(&self.table))
     }
 
+    /// What differs between these rules and the table in the kernel.
+    pub fn differences(&self, rules: &Rules) -> Result<Vec<compare::Difference>, NetlinkError> {
+        compare::differences(&self.socket, nftables::host::whole(&self.table, rules))
+    }
+
+    /// Whether the kernel has a table of ours.
+    pub fn is_there(&self) -> Result<bool, NetlinkError> {
+        compare::exists(&self.socket, nftables::host::removal(&self.table))
+    }
+
     fn commit(&self, transaction: nftables::Transaction) -> Result<(), NetlinkError> {
         let batch = transaction.finish();
         self.socket.run_transaction(&batch, 1)
@@ -134,4 +145,13 @@ pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), NetlinkE
         Err(e) if e.errno() == Some(nix::errno::Errno::EEXIST) => write(true),
         other => other,
     }
+}
+
+/// What differs between that redirection and the calling thread's namespace.
+pub fn resolver_differences(
+    resolver: IpAddr,
+    ports: (u16, u16),
+) -> Result<Vec<compare::Difference>, NetlinkError> {
+    let socket = Socket::open(Netlink::Netfilter)?;
+    compare::differences(&socket, nftables::sandbox::redirect(resolver, ports.0, ports.1, false))
 }

@@ -125,6 +125,11 @@ impl Pool {
         }
     }
 
+    /// The addresses that were given out.
+    pub fn taken(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.used.iter().map(|n| self.address(*n))
+    }
+
     fn net(&self, n: u128) -> IpNet {
         IpNet::new(self.address(n), self.subnet.prefix_len()).expect("the prefix is the subnet's own")
     }

@@ -9,12 +9,16 @@
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! route     links, addresses, routes                                          rtnetlink(7)
+//! view      the same read in full, routes looked up, neighbours
+//! adjust    repairs of what is there
 //! ```
 
+pub mod adjust;
 pub mod mac;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod view;
 
 pub use message::{Attrs, Batch, Flags};
 pub use socket::{NetlinkError, Protocol, Socket};

@@ -87,7 +87,7 @@ struct Reservation {
     sandbox: String,
     name: String,
     /// Absent when another program took the port while no netd was running.
-    _socket: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
 }
 
 /// All host ports that are published.
@@ -140,6 +140,32 @@ impl Ports {
         }
     }
 
+    /// Ports that nothing holds.
+    pub fn lost(&self) -> Vec<(SocketAddr, Transport)> {
+        let lost = self.held.iter().filter(|(_, r)| r.socket.is_none());
+        lost.map(|((transport, port, ip), _)| (SocketAddr::new(*ip, *port), *transport)).collect()
+    }
+
+    /// Binds those again.
+    ///
+    /// # Errors
+    /// The first that is refused; all were tried.
+    pub fn reserve_lost(&mut self) -> Result<(), PublishError> {
+        let mut outcome = Ok(());
+        for ((transport, port, ip), held) in self.held.iter_mut().filter(|(_, r)| r.socket.is_none()) {
+            let (transport, host) = (*transport, SocketAddr::new(*ip, *port));
+            match bind_port(transport, host) {
+                Ok((_, fd)) => held.socket = Some(fd),
+                Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
+                    let by = occupant::describe(transport, host);
+                    outcome = outcome.and(Err(PublishError::Host { host, transport, by }));
+                }
+                Err(source) => outcome = outcome.and(Err(PublishError::Bind { host, transport, source })),
+            }
+        }
+        outcome
+    }
+
     /// Gives back all ports of a sandbox.
     pub fn release(&mut self, sandbox: &str) {
         self.held.retain(|_, r| r.sandbox != sandbox);
@@ -153,7 +179,7 @@ impl Ports {
         host: SocketAddr,
         fd: Option<OwnedFd>,
     ) {
-        let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), _socket: fd };
+        let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), socket: fd };
         self.held.insert((transport, host.port(), host.ip()), reservation);
     }
 

@@ -3,6 +3,7 @@
 mod convert;
 mod endpoints;
 mod networks;
+mod view;
 
 use davit_contracts::Error;
 use davit_contracts::network::endpoints_server::EndpointsServer;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::endpoint::Endpoint;
 use crate::netlink::route::{self, Mac, PortMode, Veth};
 use crate::netlink::{Batch, NetlinkError, Socket};
-use crate::network::Network;
+use crate::network::{Network, Subnet};
 use crate::sysctl::{self, SysctlError};
 
 /// What an MTU is when no uplink tells.
@@ -100,23 +100,35 @@ pub fn make(socket: &Socket, network: &Network, group: u32) -> Result<Bridge, Br
     Ok(bridge)
 }
 
-/// Gives a bridge its addresses and settings; repeating it changes nothing.
-pub fn complete(socket: &Socket, network: &Network, bridge: Bridge) -> Result<(), BridgeError> {
+/// The addresses that the bridge of a network has.
+pub fn addresses(network: &Network) -> Vec<IpNet> {
+    let own = |s: &Subnet| IpNet::new(s.gateway, s.subnet.prefix_len()).expect("the subnet's own prefix");
+    network.subnets.iter().map(own).collect()
+}
+
+/// The kernel settings of the bridge of a network, as far as this kernel has them.
+pub fn settings(network: &Network) -> Vec<(String, &'static str)> {
     let name = &network.interface;
     // Port 53 of the loopback and published ports of 127.0.0.1 lead over the bridge.
-    sysctl::set(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
+    let mut settings = vec![(format!("net/ipv4/conf/{name}/route_localnet"), "1")];
     let ipv6 = std::path::Path::new("/proc/sys/net/ipv6/conf").join(name).exists();
     if ipv6 && network.ipv6 {
         // Its link-local address asks for neighbours: waiting for duplicates would make it mute for a second or two.
-        sysctl::set(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
-        sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+        settings.push((format!("net/ipv6/conf/{name}/accept_dad"), "0"));
+        settings.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
     } else if ipv6 {
-        sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+        settings.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "1"));
+    }
+    settings
+}
+
+/// Gives a bridge its addresses and settings; repeating it changes nothing.
+pub fn complete(socket: &Socket, network: &Network, bridge: Bridge) -> Result<(), BridgeError> {
+    for (setting, value) in settings(network) {
+        sysctl::set(&setting, value)?;
     }
     let mut batch = Batch::new();
-    for subnet in &network.subnets {
-        let address =
-            IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).expect("the subnet's own prefix");
+    for address in addresses(network) {
         route::add_address(&mut batch, bridge.index, address);
     }
     if !batch.is_empty() {

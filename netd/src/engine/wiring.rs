@@ -1,5 +1,7 @@
 //! Bridges and rules: present for as long as something needs them.
 
+use std::collections::BTreeSet;
+
 use davit_contracts::id::NetworkId;
 
 use super::{Engine, EngineError};
@@ -42,7 +44,7 @@ impl Engine {
     }
 
     /// What the firewall must know now.
-    fn rules(&self) -> Rules {
+    pub(super) fn rules(&self) -> Rules {
         let segment = |n: &Network| Segment {
             bridge: n.interface.clone(),
             subnets: n.subnets.iter().map(|s| s.subnet).collect(),
@@ -81,15 +83,25 @@ impl Engine {
         self.apply_rules()
     }
 
-    /// Writes the whole table.
-    pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
-        let rules = self.rules();
-        if !rules.segments.iter().all(|s| s.internal) {
-            self.sysctls.ensure("net/ipv4/ip_forward", "1")?;
-            if rules.segments.iter().any(|s| !s.internal && s.subnets.iter().any(|n| n.addr().is_ipv6())) {
-                self.sysctls.ensure("net/ipv6/conf/all/forwarding", "1")?;
+    /// Settings of the host that the networks need which the table knows.
+    pub(super) fn wanted_settings(&self) -> Vec<(&'static str, &'static str)> {
+        let walled = self.walled.iter().filter_map(|id| self.networks.get(id)).filter(|n| !n.internal);
+        let mut settings = BTreeSet::new();
+        for network in walled {
+            settings.insert(("net/ipv4/ip_forward", "1"));
+            if network.subnets.iter().any(|s| s.subnet.addr().is_ipv6()) {
+                settings.insert(("net/ipv6/conf/all/forwarding", "1"));
             }
         }
+        settings.into_iter().collect()
+    }
+
+    /// Writes the whole table.
+    pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
+        for (setting, value) in self.wanted_settings() {
+            self.sysctls.ensure(setting, value)?;
+        }
+        let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
         self.table = true;
         Ok(())

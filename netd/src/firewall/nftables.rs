@@ -16,12 +16,17 @@ use expr::Rule;
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEWTABLE: u16 = SUBSYSTEM;
+pub(super) const NEWTABLE: u16 = SUBSYSTEM;
 pub(super) const DELTABLE: u16 = SUBSYSTEM | 2;
-const NEWCHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const GETTABLE: u16 = SUBSYSTEM | 1;
+pub(super) const NEWCHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
-const NEWSET: u16 = SUBSYSTEM | 9;
-const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+pub(super) const GETRULE: u16 = SUBSYSTEM | 7;
+pub(super) const NEWSET: u16 = SUBSYSTEM | 9;
+pub(super) const GETSET: u16 = SUBSYSTEM | 10;
+pub(super) const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+pub(super) const GETSETELEM: u16 = SUBSYSTEM | 0xd;
 const DELSETELEM: u16 = SUBSYSTEM | 0xe;
 /// Told after each transaction.
 pub(super) const NEWGEN: u16 = SUBSYSTEM | 0xf;
@@ -273,6 +278,11 @@ impl Transaction {
                 });
             });
         }
+    }
+
+    /// Family number and name of its table.
+    pub(super) fn names(&self) -> (u8, String) {
+        (self.family.number(), self.table.clone())
     }
 
     /// Closes the transaction. The first message after BATCH_BEGIN is the one that is acknowledged, once the kernel

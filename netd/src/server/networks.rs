@@ -5,7 +5,7 @@ use davit_contracts::network::networks_server::Networks;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Filters};
-use super::{Service, status};
+use super::{Service, status, view};
 
 #[tonic::async_trait]
 impl Networks for Service {
@@ -66,8 +66,19 @@ impl Networks for Service {
         Err(Status::unimplemented("set_policy"))
     }
 
-    async fn check(&self, _: Request<proto::CheckRequest>) -> Result<Response<proto::CheckResponse>, Status> {
-        Err(Status::unimplemented("check"))
+    async fn check(
+        &self,
+        request: Request<proto::CheckRequest>,
+    ) -> Result<Response<proto::CheckResponse>, Status> {
+        let repair = request.into_inner().repair;
+        let host = self.engine.call(move |e| e.check_host(repair)).await;
+        let (mut drifts, sandboxes) = host.map_err(|e| status(&e))?;
+        for id in sandboxes {
+            let found = self.engine.call(move |e| e.check_sandbox(&id, repair)).await;
+            drifts.extend(found.map_err(|e| status(&e))?);
+        }
+        let drifts = drifts.into_iter().map(view::drift).collect();
+        Ok(Response::new(proto::CheckResponse { drifts }))
     }
 
     async fn explain(
@@ -78,6 +89,7 @@ impl Networks for Service {
     }
 
     async fn host(&self, _: Request<proto::HostRequest>) -> Result<Response<proto::HostResponse>, Status> {
-        Err(Status::unimplemented("host"))
+        let host = self.engine.call(|e| e.host()).await.map_err(|e| status(&e))?;
+        Ok(Response::new(view::host(host)))
     }
 }

@@ -1,0 +1,159 @@
+//! What mends a difference.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use davit_contracts::id::NetworkId;
+use ipnet::IpNet;
+
+use super::super::attach::open_namespace;
+use super::super::stages::Stages;
+use super::super::{Engine, EngineError};
+use super::inside;
+use crate::driver::bridge::{self, mac_of};
+use crate::driver::inside::Visit;
+use crate::netlink::{Batch, adjust, route};
+
+/// A way to mend. Several differences may have the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mend {
+    /// Nothing that netd may do by itself.
+    Nothing(&'static str),
+    /// Make a network's bridge, or set it as it should be.
+    Bridge(NetworkId),
+    /// Take an address from an interface.
+    TakeAddress(u32, IpNet),
+    /// Remove an interface.
+    RemoveInterface(String),
+    /// Write the firewall's table anew.
+    Rules,
+    /// Remove the firewall's table.
+    RemoveRules,
+    /// Bind the reserved ports again.
+    Reservations,
+    /// Write a sandbox's record.
+    Record(String),
+    /// Remove a file that is no record of a sandbox.
+    RemoveFile(PathBuf),
+    /// Give an address back.
+    Release(NetworkId, IpAddr),
+    /// Undo an attach whose holder is gone.
+    Detach(String),
+    /// Make the pair of interfaces of a sandbox's endpoint on a network anew.
+    Rewire(String, NetworkId),
+    /// Set the host's end of that pair as it should be.
+    Port(String, NetworkId),
+    /// Set what is inside as it should be.
+    Inside(String),
+    /// Open the resolver inside again.
+    Resolver(String),
+}
+
+impl Mend {
+    /// What to say when it is still so after mending.
+    pub(super) fn why_not(&self) -> &'static str {
+        match self {
+            Self::Nothing(why) => why,
+            _ => "it is so again after it was mended",
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn mend(&mut self, mend: &Mend) -> Result<(), EngineError> {
+        match mend {
+            Mend::Nothing(_) => Ok(()),
+            Mend::Bridge(id) => self.mend_bridge(id),
+            Mend::TakeAddress(index, address) => {
+                let mut batch = Batch::new();
+                adjust::delete_address(&mut batch, *index, *address);
+                Ok(self.socket.run(&batch)?)
+            }
+            Mend::RemoveInterface(name) => Ok(bridge::remove(&self.socket, name)?),
+            Mend::Rules => self.apply_rules(),
+            Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
+            Mend::Reservations => Ok(self.ports.reserve_lost()?),
+            Mend::Record(id) => match self.sandboxes.get(id) {
+                Some(sandbox) => Ok(self.journal.write(sandbox)?),
+                None => Ok(self.journal.remove(id)?),
+            },
+            Mend::RemoveFile(path) => Ok(self.journal.discard(path)?),
+            Mend::Release(network, ip) => {
+                self.pools.get_mut(network).into_iter().flatten().for_each(|pool| pool.release(*ip));
+                Ok(())
+            }
+            Mend::Detach(id) => {
+                self.detach(id)?;
+                self.settle();
+                Ok(())
+            }
+            Mend::Rewire(id, network) => self.rewire(id, network),
+            Mend::Port(id, network) => self.mend_port(id, network),
+            Mend::Inside(id) => self.mend_inside(id),
+            Mend::Resolver(id) => self.mend_resolver(id),
+        }
+    }
+
+    fn mend_bridge(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        let known = self.bridges.remove(id);
+        let bridge = self.ensure_bridge(id)?;
+        let network = &self.networks[id];
+        let mut batch = Batch::new();
+        if let Some(mtu) = network.bridge.mtu.or(known.map(|b| b.mtu)) {
+            adjust::set_mtu(&mut batch, bridge.index, mtu);
+            self.bridges.insert(id.clone(), bridge::Bridge { mtu, ..bridge });
+        }
+        if let Some(subnet) = network.subnets.first() {
+            adjust::set_mac(&mut batch, bridge.index, mac_of(subnet.gateway));
+        }
+        route::set_up(&mut batch, bridge.index);
+        self.socket.run(&batch)?;
+        Ok(())
+    }
+
+    /// Removes what is left of a pair, makes it again, and sets up what is inside.
+    fn rewire(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let Some(endpoint) = sandbox.endpoints.iter().find(|e| e.network == *network) else { return Ok(()) };
+        let netns = open_namespace(&sandbox)?;
+        bridge::remove(&self.socket, &endpoint.host_interface)?;
+        self.plug(&sandbox, endpoint, netns.as_fd(), &mut Stages::start())?;
+        self.mend_inside(id)?;
+        let bridge = &self.networks[network].interface;
+        Ok(bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?)
+    }
+
+    fn mend_port(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let Some(endpoint) = sandbox.endpoints.iter().find(|e| e.network == *network) else { return Ok(()) };
+        let bridge = self.ensure_bridge(network)?;
+        let Some(link) = route::link(&self.socket, &endpoint.host_interface)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        adjust::set_group(&mut batch, link.index, self.instance.group);
+        adjust::set_mtu(&mut batch, link.index, bridge.mtu);
+        adjust::set_master(&mut batch, link.index, bridge.index);
+        route::set_port_mode(&mut batch, &endpoint.host_interface, self.port_mode(&sandbox, network));
+        route::set_up(&mut batch, link.index);
+        self.socket.run(&batch)?;
+        let bridge = &self.networks[network].interface;
+        Ok(bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?)
+    }
+
+    fn mend_inside(&mut self, id: &str) -> Result<(), EngineError> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let netns = open_namespace(&sandbox)?;
+        let wanted = self.wanted_inside(&sandbox);
+        inside::mend(netns.as_fd(), &wanted)
+            .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })
+    }
+
+    /// Closes our sockets there, opens them again and writes the redirection anew.
+    fn mend_resolver(&mut self, id: &str) -> Result<(), EngineError> {
+        let Some(mut sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let netns = open_namespace(&sandbox)?;
+        // On new ports: with the former ones the redirection would be taken to be there.
+        self.visit(&mut sandbox, netns.as_fd(), &Visit { resolver: Some(None), ..Visit::default() })?;
+        self.keep(&sandbox)
+    }
+}
