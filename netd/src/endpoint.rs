@@ -84,6 +84,9 @@ pub struct Endpoint {
     pub links: BTreeMap<String, String>,
     /// The largest has the default route.
     pub gateway_priority: i32,
+    /// Recorded before it was made, by a connect that was not acknowledged: a restart undoes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 impl Endpoint {

@@ -5,6 +5,7 @@
 //! engine     one thread that owns all state and makes all changes
 //! network    what a network is, pools, options, the durable store
 //! ipam       addresses of a subnet
+//! failpoint  where tests kill it
 //! endpoint   sandboxes and endpoints, their records
 //! driver     bridges and veth pairs here, interfaces and sockets inside a sandbox
 //! publish    reservations of host ports
@@ -18,6 +19,7 @@ pub mod dns;
 pub mod driver;
 pub mod endpoint;
 pub mod engine;
+pub mod failpoint;
 pub mod firewall;
 pub mod ipam;
 pub mod netlink;

@@ -17,6 +17,7 @@ use nix::sys::socket::{
 };
 
 use crate::endpoint::Mapping;
+use crate::failpoint::pass;
 use crate::firewall::Transport;
 
 /// A port as it was asked for.
@@ -105,6 +106,7 @@ impl Ports {
             let host = SocketAddr::new(ip, port);
             match self.bind_free(transport, host) {
                 Ok((host, fd)) => {
+                    pass("port.bound");
                     self.hold(sandbox, name, transport, host, Some(fd));
                     return Ok(Mapping { transport, host, container_port });
                 }

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::failpoint::pass;
+
 /// Why a setting could not be read, changed or noted.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
@@ -72,7 +74,10 @@ impl Sysctls {
         }
         self.former.entry(name.to_owned()).or_insert(now);
         self.write_note()?;
-        set(name, value)
+        pass("sysctl.noted");
+        set(name, value)?;
+        pass("sysctl.set");
+        Ok(())
     }
 
     /// Puts everything back.
@@ -82,6 +87,7 @@ impl Sysctls {
         }
         for (name, value) in &self.former {
             set(name, value)?;
+            pass("sysctl.set");
         }
         self.former.clear();
         self.write_note()

@@ -1,7 +1,8 @@
 //! Points at which a test lets a process die as by a power cut, or holds it up.
 //!
 //! - `DAVIT_FAILPOINT=name` or `name:n` (the n-th time that it is passed) in the environment ends the process with SIGKILL
-//!   right there; `any:n` at the n-th point of whatever name.
+//!   right there; `any:n` at the n-th point of whatever name. With `@/path` behind it, points count only while that file
+//!   exists.
 //! - `DAVIT_STALLPOINT=name=/path`: whoever passes the point waits for as long as the file `/path` exists, and makes
 //!   `/path.reached`, so that a test knows that it is there.
 //!
@@ -19,17 +20,22 @@ pub fn pass(name: &str) {
 }
 
 fn die(name: &str) {
-    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static WANTED: OnceLock<Option<(String, u64, Option<String>)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
     let wanted = WANTED.get_or_init(|| {
         let text = std::env::var("DAVIT_FAILPOINT").ok()?;
+        let (text, armed) = match text.split_once('@') {
+            Some((text, path)) => (text.to_owned(), Some(path.to_owned())),
+            None => (text, None),
+        };
         Some(match text.rsplit_once(':') {
-            Some((name, n)) if n.parse::<u64>().is_ok() => (name.to_owned(), n.parse().unwrap_or(1)),
-            _ => (text, 1),
+            Some((name, n)) if n.parse::<u64>().is_ok() => (name.to_owned(), n.parse().unwrap_or(1), armed),
+            _ => (text, 1, armed),
         })
     });
-    if let Some((wanted, n)) = wanted
+    if let Some((wanted, n, armed)) = wanted
         && (wanted == name || wanted == "any")
+        && armed.as_ref().is_none_or(|path| Path::new(path).exists())
         && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *n
     {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Sandbox;
+use crate::failpoint::pass;
 
 /// Why records could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -68,16 +69,22 @@ impl Journal {
         let draft = self.folder.join(format!(".{}", sandbox.id));
         let bytes = serde_json::to_vec(sandbox).expect("a sandbox has only string keys");
         fs::write(&draft, bytes).map_err(failed("write", &draft))?;
-        fs::rename(&draft, &path).map_err(failed("write", &path))
+        pass("journal.drafted");
+        fs::rename(&draft, &path).map_err(failed("write", &path))?;
+        pass("journal.written");
+        Ok(())
     }
 
     /// Removes a record; fine when there is none.
     pub fn remove(&self, id: &str) -> Result<(), JournalError> {
         let path = self.path(id);
-        match fs::remove_file(&path) {
+        pass("journal.removing");
+        let removed = match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
             _ => Ok(()),
-        }
+        };
+        pass("journal.removed");
+        removed
     }
 
     /// All records, in the order of attachment. Drafts are removed; a damaged record is set aside as `.damaged`.

@@ -55,7 +55,9 @@ impl Engine {
             return self.keep(after);
         }
         let netns = open_namespace(before)?;
-        self.journal.write(after)?;
+        let mut draft = after.clone();
+        draft.endpoints.last_mut().expect("the new one").pending = true;
+        self.journal.write(&draft)?;
         self.plug(before, endpoint, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
         let resolver = (!self.names.serves(&before.id)).then_some(None);
@@ -89,6 +91,10 @@ impl Engine {
             return Err(EngineError::NotConnected { sandbox: before.name, network: network.name });
         };
         if endpoint.is_wired() {
+            // From here on a restart finishes what a kill leaves half done.
+            let mut draft = before.clone();
+            draft.endpoints.iter_mut().filter(|e| e.network == network.id).for_each(|e| e.pending = true);
+            self.journal.write(&draft)?;
             bridge::remove(&self.socket, &endpoint.host_interface)?;
             let (_, routes_in) = routes_changed(&before, &after);
             // A holder that is gone has no routes to mend.

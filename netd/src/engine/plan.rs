@@ -53,6 +53,7 @@ impl Engine {
             names: Vec::new(),
             links: links(sandbox, &wanted.links)?,
             gateway_priority: wanted.gateway_priority,
+            pending: false,
             id,
         };
         if network.driver != Driver::Bridge {

@@ -13,6 +13,7 @@ use crate::driver::bridge::{self, PREFIXES};
 use crate::driver::inside::Visit;
 use crate::endpoint::{Phase, Sandbox};
 use crate::netlink::route;
+use crate::network::Driver;
 
 impl Engine {
     /// Brings records and kernel in line.
@@ -20,7 +21,16 @@ impl Engine {
         for network in self.store.all()? {
             self.know(network);
         }
-        let (kept, dropped): (Vec<_>, Vec<_>) = self.journal.all()?.into_iter().partition(|s| self.lives(s));
+        let (mut kept, dropped): (Vec<_>, Vec<_>) =
+            self.journal.all()?.into_iter().partition(|s| self.lives(s));
+        let mut half_done = BTreeSet::new();
+        for sandbox in &mut kept {
+            let before = sandbox.endpoints.len();
+            sandbox.endpoints.retain(|e| !e.pending);
+            if sandbox.endpoints.len() < before {
+                half_done.insert(sandbox.id.clone());
+            }
+        }
         for sandbox in &kept {
             self.restore_addresses(sandbox);
             self.sequence = self.sequence.max(sandbox.sequence);
@@ -28,6 +38,7 @@ impl Engine {
         }
         self.predefine()?;
         let present = self.remove_strangers()?;
+        self.raise_bridges();
         for sandbox in dropped {
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;
@@ -40,7 +51,8 @@ impl Engine {
             return Ok(());
         }
         for sandbox in kept {
-            if let Err(error) = self.revive(sandbox.clone(), &present) {
+            let whole = !half_done.contains(&sandbox.id);
+            if let Err(error) = self.revive(sandbox.clone(), &present, whole) {
                 tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "a sandbox could not be restored");
             }
         }
@@ -53,7 +65,18 @@ impl Engine {
     fn lives(&self, sandbox: &Sandbox) -> bool {
         sandbox.phase == Phase::Ready
             && sandbox.holder.process().is_alive()
-            && sandbox.endpoints.iter().all(|e| self.networks.contains_key(&e.network))
+            && sandbox.endpoints.iter().all(|e| e.pending || self.networks.contains_key(&e.network))
+    }
+
+    /// Makes the bridges of user networks that are not there: after a reboot, or when a kill came between a network's record
+    /// and its bridge.
+    fn raise_bridges(&mut self) {
+        let user = self.networks.values().filter(|n| n.driver == Driver::Bridge && !n.predefined);
+        for id in user.map(|n| n.id.clone()).collect::<Vec<_>>() {
+            if let Err(error) = self.ensure_bridge(&id) {
+                tracing::warn!(network.id = %id, error = %chain(&error), "a network cannot be used for now");
+            }
+        }
     }
 
     fn restore_addresses(&mut self, sandbox: &Sandbox) {
@@ -81,8 +104,14 @@ impl Engine {
         Ok(present)
     }
 
-    /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names.
-    fn revive(&mut self, mut sandbox: Sandbox, present: &BTreeSet<String>) -> Result<(), EngineError> {
+    /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names. One that is not `whole` was
+    /// being changed: what is inside is set up again.
+    fn revive(
+        &mut self,
+        mut sandbox: Sandbox,
+        present: &BTreeSet<String>,
+        whole: bool,
+    ) -> Result<(), EngineError> {
         for mapping in &sandbox.ports {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
@@ -96,8 +125,10 @@ impl Engine {
                 self.ensure_bridge(&endpoint.network)?;
                 if !present.contains(&endpoint.host_interface) {
                     self.plug(&sandbox, endpoint, netns.as_fd(), &mut Stages::start())?;
-                    visit.interfaces.push(interface_of(endpoint));
+                } else if whole {
+                    continue;
                 }
+                visit.interfaces.push(interface_of(endpoint));
             }
             if let Some(gateway) = sandbox.gateway_endpoint()
                 && visit.interfaces.iter().any(|i| i.name == gateway.interface)

@@ -175,9 +175,9 @@ fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, gateway
     });
 }
 
-/// Adds a default route.
+/// Sets the default route, in place of another.
 pub fn add_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
-    default_route(batch, "add", NEWROUTE, Flags::CREATE, gateway, index);
+    default_route(batch, "set", NEWROUTE, Flags::REPLACE, gateway, index);
 }
 
 /// Removes a default route.

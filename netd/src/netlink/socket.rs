@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 
 use super::message::{Batch, messages};
+use crate::failpoint::pass;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -128,13 +129,18 @@ impl Socket {
     /// # Errors
     /// The first refusal; the requests after it were tried nevertheless.
     pub fn run(&self, batch: &Batch) -> Result<(), NetlinkError> {
-        self.send(batch)?;
-        self.acknowledgements(batch, batch.len())
+        self.change(batch, batch.len())
     }
 
     /// Sends a transaction of which exactly `acks` messages asked to be acknowledged. Refusals come unasked.
     pub fn run_transaction(&self, batch: &Batch, acks: usize) -> Result<(), NetlinkError> {
+        self.change(batch, acks)
+    }
+
+    fn change(&self, batch: &Batch, acks: usize) -> Result<(), NetlinkError> {
+        pass("netlink.sending");
         self.send(batch)?;
+        pass("netlink.sent");
         self.acknowledgements(batch, acks)
     }
 

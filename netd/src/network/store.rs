@@ -6,6 +6,7 @@ use davit_contracts::id::NetworkId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::Network;
+use crate::failpoint::pass;
 
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 /// redb's page cache; a thousand networks are a few hundred kilobytes.
@@ -106,7 +107,9 @@ impl Store {
         let attempt = || -> Result<(), redb::Error> {
             let write = self.database.begin_write()?;
             change(&mut write.open_table(NETWORKS)?)?;
+            pass("store.committing");
             write.commit()?;
+            pass("store.committed");
             Ok(())
         };
         attempt().map_err(|e| failed("write", &self.path, e))

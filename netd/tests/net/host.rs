@@ -243,14 +243,34 @@ impl Host {
 
     /// Starts netd and waits until it answers.
     pub async fn start(&mut self) {
+        assert!(self.try_start(&[]).await, "netd ended: {}", self.log());
+    }
+
+    /// Starts netd with more in its environment and waits until it answers, or ends: false.
+    pub async fn try_start(&mut self, env: &[(&str, &str)]) -> bool {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = self.command().env("DAVIT_LOG", "debug").stderr(log).spawn().unwrap();
-        self.daemon = Some(child);
+        let mut command = self.command();
+        command.env("DAVIT_LOG", "debug").envs(env.iter().copied()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(20);
         while client::connect(&self.socket()).await.is_err() {
+            if self.has_ended() {
+                return false;
+            }
             assert!(Instant::now() < until, "netd does not answer: {}", self.log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        true
+    }
+
+    /// Whether netd is no more.
+    pub fn has_ended(&mut self) -> bool {
+        self.daemon.as_mut().is_none_or(|d| d.try_wait().unwrap().is_some())
+    }
+
+    /// A file of this host's own folder.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
     }
 
     pub fn log(&self) -> String {

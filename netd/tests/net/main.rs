@@ -5,6 +5,7 @@
 
 mod firewall;
 mod host;
+mod kills;
 mod lifecycle;
 mod names;
 mod networks;
