@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::endpoint::Endpoint;
 use crate::netlink::route::{self, Mac, PortMode, Veth};
-use crate::netlink::{Batch, NetlinkError, Socket};
+use crate::netlink::{Batch, NetlinkError, Socket, adjust};
 use crate::network::{Network, Subnet};
 use crate::sysctl::{self, SysctlError};
 
@@ -96,6 +96,14 @@ pub fn make(socket: &Socket, network: &Network, group: u32) -> Result<Bridge, Br
     socket.run(&batch)?;
     let bridge =
         find(socket, network, group)?.ok_or_else(|| BridgeError::Vanished(network.interface.clone()))?;
+    if mtu != DEFAULT_MTU {
+        // An MTU that was changed stays; one that was only given at birth is 1500 again when the last port leaves, and
+        // the next start would take that for ours.
+        let mut batch = Batch::new();
+        adjust::set_mtu(&mut batch, bridge.index, DEFAULT_MTU);
+        adjust::set_mtu(&mut batch, bridge.index, mtu);
+        socket.run(&batch)?;
+    }
     complete(socket, network, bridge)?;
     Ok(bridge)
 }
