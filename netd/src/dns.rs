@@ -17,6 +17,7 @@ pub mod serve;
 pub mod zone;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use davit_contracts::id::NetworkId;
@@ -70,6 +71,21 @@ impl Names {
             let view = View::of(sandbox, |e: &Endpoint| networks.get(&e.network));
             next.views.insert(Arc::from(sandbox.id.as_str()), Arc::new(view));
         });
+    }
+
+    /// What a name means to a sandbox: whose addresses, by sandbox id.
+    pub fn lookup(&self, sandbox: &str, name: &str) -> Vec<(String, IpAddr)> {
+        let snapshot = self.current.borrow();
+        let Some(view) = snapshot.views.get(sandbox) else { return Vec::new() };
+        let members = snapshot.resolve(view, &name.trim_end_matches('.').to_ascii_lowercase());
+        let addresses = |m: &zone::Member| {
+            [m.ipv4.map(IpAddr::from), m.ipv6.map(IpAddr::from)]
+                .into_iter()
+                .flatten()
+                .map(|ip| (m.sandbox.to_string(), ip))
+                .collect::<Vec<_>>()
+        };
+        members.iter().flat_map(addresses).collect()
     }
 
     /// Forgets a sandbox and stops serving it.

@@ -15,6 +15,7 @@ mod check;
 mod connect;
 mod detach;
 pub mod error;
+mod explain;
 mod host;
 mod networks;
 mod plan;
@@ -50,6 +51,7 @@ use sweep::Sweeper;
 pub use attach::{AttachSpec, Attached, EndpointSpec};
 pub use check::Drift;
 pub use error::EngineError;
+pub use explain::{Explanation, Hop, Question, Verdict};
 pub use host::{HostInterface, HostView};
 pub use networks::Listed;
 

@@ -10,6 +10,7 @@ pub mod watch;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+pub use compare::ForeignChain;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,15 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// The one with this name; TCP when it is empty.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "" | "tcp" => Some(Self::Tcp),
+            "udp" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
     /// Its number in an IP header.
     pub fn number(self) -> u8 {
         match self {
@@ -154,4 +164,9 @@ pub fn resolver_differences(
 ) -> Result<Vec<compare::Difference>, NetlinkError> {
     let socket = Socket::open(Netlink::Netfilter)?;
     compare::differences(&socket, nftables::sandbox::redirect(resolver, ports.0, ports.1, false))
+}
+
+/// Chains of others at a hook of the calling thread's namespace.
+pub fn foreign_chains(hook: u32) -> Result<Vec<ForeignChain>, NetlinkError> {
+    compare::foreign_chains(&Socket::open(Netlink::Netfilter)?, hook)
 }

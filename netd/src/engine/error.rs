@@ -60,6 +60,10 @@ pub enum EngineError {
     HolderGone { container: String, source: ProcessError },
     #[error("process {pid} of '{container}' has no network namespace of its own")]
     HostNamespace { container: String, pid: i32 },
+    #[error("no container '{name}' is connected to a network")]
+    NoSuchPlace { name: String, nearest: Option<String> },
+    #[error("unknown protocol '{0}'")]
+    UnknownProtocol(String),
     #[error("no sandbox '{0}' is attached")]
     UnknownSandbox(String),
     #[error("'{sandbox}' is connected to network '{network}' already")]
@@ -96,9 +100,10 @@ impl EngineError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownNetwork { .. } | Self::UnknownSandbox(_) | Self::NotConnected { .. } => {
-                Kind::NotFound
-            }
+            Self::UnknownNetwork { .. }
+            | Self::NoSuchPlace { .. }
+            | Self::UnknownSandbox(_)
+            | Self::NotConnected { .. } => Kind::NotFound,
             Self::NetworkExists(_) | Self::Connected { .. } => Kind::AlreadyExists,
             Self::NetworkInUse { .. }
             | Self::Overlap { .. }
@@ -116,6 +121,7 @@ impl EngineError {
             },
             Self::AmbiguousNetwork(_)
             | Self::Predefined(_)
+            | Self::UnknownProtocol(_)
             | Self::Spec(_)
             | Self::Address { .. }
             | Self::Endpoint { .. }
@@ -168,6 +174,9 @@ impl EngineError {
     pub fn hint(&self) -> String {
         match self {
             Self::UnknownNetwork { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::NoSuchPlace { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::NoSuchPlace { .. } => "'davit ps' lists the containers that run; 'host' is the host".into(),
+            Self::UnknownProtocol(_) => "the protocols here are tcp and udp".into(),
             Self::UnknownNetwork { .. } => "'davit net ls' lists the networks".into(),
             Self::AmbiguousNetwork(_) => "give more of the id, or the name".into(),
             Self::NetworkExists(_) => "choose another name, or remove that network first".into(),

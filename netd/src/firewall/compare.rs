@@ -156,6 +156,31 @@ pub fn differences(socket: &Socket, transaction: Transaction) -> Result<Vec<Diff
     Ok(compare(&table, &wanted, &found))
 }
 
+/// A chain of somebody else that the kernel asks at a hook: its name, and its policy. Its rules are not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// `table filter, chain INPUT`.
+    pub name: String,
+    /// Its policy is to drop.
+    pub drops: bool,
+}
+
+/// Those at a hook (`NF_INET_*`), but for tables whose name starts with `davit`.
+pub fn foreign_chains(socket: &Socket, hook: u32) -> Result<Vec<ForeignChain>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.push("list firewall chains", nftables::GETCHAIN, Flags::DUMP, &[0; HEAD], |_| {});
+    let chain = |payload: &Vec<u8>| {
+        // Others than inet, ip and ip6 count their hooks differently.
+        let body = payload.get(HEAD..).filter(|_| matches!(payload[0], 1 | 2 | 10))?;
+        let at = find(find(body, 4)?, 1)?;
+        let (table, name) = (text(find(body, 1)?), text(find(body, 3)?));
+        let drops = find(body, 5) == Some(&[0; 4]);
+        let theirs = at == hook.to_be_bytes() && !table.starts_with("davit");
+        theirs.then(|| ForeignChain { name: format!("table {table}, chain {name}"), drops })
+    };
+    Ok(socket.dump(&batch, nftables::NEWCHAIN)?.iter().filter_map(chain).collect())
+}
+
 /// Compares two tables.
 fn compare(table: &str, wanted: &Contents, found: &Contents) -> Vec<Difference> {
     if wanted.table && !found.table {

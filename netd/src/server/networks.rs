@@ -83,9 +83,11 @@ impl Networks for Service {
 
     async fn explain(
         &self,
-        _: Request<proto::ExplainRequest>,
+        request: Request<proto::ExplainRequest>,
     ) -> Result<Response<proto::ExplainResponse>, Status> {
-        Err(Status::unimplemented("explain"))
+        let question = view::question(request.into_inner())?;
+        let explanation = self.engine.call(move |e| e.explain(&question)).await;
+        Ok(Response::new(view::explanation(explanation.map_err(|e| status(&e))?)))
     }
 
     async fn host(&self, _: Request<proto::HostRequest>) -> Result<Response<proto::HostResponse>, Status> {

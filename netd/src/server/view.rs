@@ -1,8 +1,10 @@
 //! Checks, explanations and the host, as answers show them.
 
 use davit_contracts::network as proto;
+use davit_contracts::{Error, Kind};
+use tonic::Status;
 
-use crate::engine::{Drift, HostView};
+use crate::engine::{Drift, Explanation, Hop, HostView, Question, Verdict};
 use crate::firewall::compare::Fault;
 
 pub(super) fn drift(d: Drift) -> proto::Drift {
@@ -37,4 +39,31 @@ pub(super) fn host(h: HostView) -> proto::HostResponse {
         firewall: h.firewall.to_owned(),
         nameservers: h.nameservers,
     }
+}
+
+pub(super) fn question(r: proto::ExplainRequest) -> Result<Question, Status> {
+    let port = u16::try_from(r.port).map_err(|_| {
+        let text = format!("{} is not a port: 65535 is the highest", r.port);
+        Status::from(Error::new(Kind::InvalidArgument, text))
+    })?;
+    Ok(Question { from: r.from, to: r.to, port, protocol: r.protocol })
+}
+
+pub(super) fn explanation(e: Explanation) -> proto::ExplainResponse {
+    let reaches = e.reaches();
+    let hop = |h: Hop| {
+        let verdict = match h.verdict {
+            Verdict::Note => proto::hop::Verdict::Note,
+            Verdict::Pass => proto::hop::Verdict::Pass,
+            Verdict::Stop => proto::hop::Verdict::Stop,
+        };
+        proto::Hop {
+            stage: h.stage.to_owned(),
+            r#where: h.place,
+            what: h.what,
+            verdict: verdict.into(),
+            hint: h.hint,
+        }
+    };
+    proto::ExplainResponse { hops: e.hops.into_iter().map(hop).collect(), reaches }
 }

@@ -1,0 +1,124 @@
+//! From what was asked for to an address: what the resolver inside a container answers, and why.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{End, Place, Step, Walk};
+use crate::endpoint::{Endpoint, Sandbox};
+use crate::network::options::{distance, nearest};
+
+impl Walk<'_> {
+    pub(super) fn name(&mut self, from: Place<'_>, to: &str) -> Step<IpAddr> {
+        if let Ok(ip) = to.trim_start_matches('[').trim_end_matches(']').parse() {
+            return Ok(ip);
+        }
+        if to == "host" {
+            return self.address_of_host(from);
+        }
+        match from {
+            Place::Host => self.name_on_host(to),
+            Place::Sandbox(sandbox) => self.name_inside(sandbox, to),
+        }
+    }
+
+    fn address_of_host(&mut self, from: Place<'_>) -> Step<IpAddr> {
+        let Place::Sandbox(sandbox) = from else { return Ok(Ipv4Addr::LOCALHOST.into()) };
+        let subnets = |e: &Endpoint| self.engine.networks.get(&e.network)?.subnets.first().map(|s| s.gateway);
+        let gateway = sandbox.gateway_endpoint().and_then(|e| e.gateway.or(e.gateway6));
+        match gateway.or_else(|| sandbox.endpoints.iter().find_map(subnets)) {
+            Some(ip) => {
+                self.note("name", &sandbox.name, format!("the host is {ip} to it"));
+                Ok(ip)
+            }
+            None => Err(self.stop("name", &sandbox.name, "it is on no network that the host is on", "")),
+        }
+    }
+
+    /// The host does not know the names: the address that published ports lead to is taken.
+    fn name_on_host(&mut self, to: &str) -> Step<IpAddr> {
+        let engine = self.engine;
+        let named = |s: &&Sandbox| s.name == to || s.endpoints.iter().any(|e| e.names.iter().any(|n| n == to));
+        let Some(sandbox) = engine.sandboxes.values().find(named) else { return Err(self.unknown("host", to)) };
+        let endpoint = sandbox.gateway_endpoint().or_else(|| sandbox.endpoints.iter().find(|e| e.is_wired()));
+        match endpoint.and_then(|e| Some((e, e.addresses().next()?.addr()))) {
+            Some((endpoint, ip)) => {
+                let network = self.network_of(endpoint)?;
+                let what = format!(
+                    "the host's resolver does not know '{to}'; its address {ip} on network {} is taken",
+                    network.name
+                );
+                self.note("name", "host", what);
+                Ok(ip)
+            }
+            None => {
+                let what = format!("'{to}' has no address of its own");
+                Err(self.stop("name", "host", what, ""))
+            }
+        }
+    }
+
+    fn name_inside(&mut self, sandbox: &Sandbox, to: &str) -> Step<IpAddr> {
+        let found = self.engine.names.lookup(&sandbox.id, to);
+        let address = found.iter().find_map(|(_, ip)| ip.is_ipv4().then_some(*ip));
+        let Some(ip) = address.or(found.first().map(|(_, ip)| *ip)) else {
+            return Err(self.not_found(sandbox, to));
+        };
+        let more = match found.iter().filter(|(_, other)| *other != ip).count() {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        let why = found.iter().find(|(_, other)| *other == ip).and_then(|(holder, _)| self.why(holder, ip, to));
+        self.pass("name", &sandbox.name, format!("'{to}' is {ip}{more}{}", why.unwrap_or_default()));
+        Ok(ip)
+    }
+
+    /// `: the name of a container on network n`.
+    fn why(&self, holder: &str, ip: IpAddr, to: &str) -> Option<String> {
+        let sandbox = self.engine.sandboxes.get(holder)?;
+        let endpoint = sandbox.endpoints.iter().find(|e| e.addresses().any(|a| a.addr() == ip))?;
+        let network = &self.engine.networks.get(&endpoint.network)?.name;
+        let how = if to.eq_ignore_ascii_case(&sandbox.name) {
+            "a container".to_owned()
+        } else if sandbox.id.starts_with(to) {
+            format!("the id of container {}", sandbox.name)
+        } else {
+            format!("another name of container {}", sandbox.name)
+        };
+        Some(format!(": {how} on network {network}"))
+    }
+
+    fn not_found(&mut self, sandbox: &Sandbox, to: &str) -> End {
+        let engine = self.engine;
+        let name = |e: &Endpoint| engine.networks.get(&e.network).map(|n| n.name.clone());
+        let own: Vec<String> = sandbox.endpoints.iter().filter_map(name).collect();
+        let answers = |e: &Endpoint| e.names.iter().any(|n| n.eq_ignore_ascii_case(to));
+        let named = |s: &&Sandbox| s.name == to || s.endpoints.iter().any(answers);
+        let Some(other) = engine.sandboxes.values().find(named) else {
+            return self.unknown(&sandbox.name, to);
+        };
+        let theirs: Vec<String> = other.endpoints.iter().filter_map(name).collect();
+        if let Some(common) = own.iter().find(|n| theirs.contains(n)) {
+            let what = format!("'{to}' is on network {common} too, which has no names");
+            return self.stop("name", &sandbox.name, what, "use its address, or a network with names");
+        }
+        let list = |names: &[String]| if names.is_empty() { "no network".into() } else { names.join(", ") };
+        let what =
+            format!("'{to}' is on {}, {} is on {}: they have none in common", list(&theirs), sandbox.name, list(&own));
+        let hint = match theirs.iter().find(|n| !matches!(n.as_str(), "host" | "none")) {
+            Some(network) => format!("'davit net connect {network} {}' brings them together", sandbox.name),
+            None => "give it a network: 'davit net connect NETWORK CONTAINER'".to_owned(),
+        };
+        self.stop("name", &sandbox.name, what, hint)
+    }
+
+    fn unknown(&mut self, place: &str, to: &str) -> End {
+        let known = self.engine.sandboxes.values().map(|s| s.name.as_str());
+        let near = nearest(to, known);
+        let close = !near.is_empty() && distance(to, near) <= to.len().max(3) / 2;
+        let hint = if close {
+            format!("did you mean '{near}'?")
+        } else {
+            "for a name of the world, give its address: servers outside are not asked here".to_owned()
+        };
+        self.stop("name", place, format!("no container here is called '{to}'"), hint)
+    }
+}
