@@ -90,8 +90,11 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// East Asian characters and pictures are twice as wide.
 fn width(c: char) -> usize {
-    if ('\u{1100}'..='\u{ffdc}').contains(&c) || c >= '\u{1f000}' { 2 } else { 1 }
+    let wide = matches!(u32::from(c), 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f000..);
+    if wide { 2 } else { 1 }
 }
 
 /// Cuts what is too long, in the middle: beginnings tell names apart, ends addresses.
