@@ -7,34 +7,19 @@
 //! A record in `Preparing` was never acknowledged: a restart undoes it. A record in `Ready` was: a restart keeps it
 //! for as long as its holder lives.
 
+pub mod holder;
 pub mod journal;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
-use davit_sys::process::ProcessRef;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
-
-/// The process that holds a sandbox's network namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Its pid.
-    pub pid: i32,
-    /// Its start time.
-    pub start_time: u64,
-}
-
-impl Holder {
-    /// As the kernel's fence names processes.
-    pub fn process(self) -> ProcessRef {
-        ProcessRef { pid: self.pid, start_time: self.start_time }
-    }
-}
+pub use holder::Holder;
 
 /// How far an attach has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +51,7 @@ pub struct Endpoint {
     pub network: NetworkId,
     /// Name inside; empty on `host` and `none`.
     pub interface: String,
-    /// Our end of the veth; empty on `host` and `none`.
+    /// Our end of the veth; empty where there is none: all drivers but bridges.
     pub host_interface: String,
     /// Of the interface inside.
     pub mac: Option<Mac>,
@@ -84,9 +69,43 @@ pub struct Endpoint {
     pub links: BTreeMap<String, String>,
     /// The largest has the default route.
     pub gateway_priority: i32,
+    /// The way out has no gateway: the interface itself routes (ipvlan's l3).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub routed: bool,
+    /// Limits; none for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Box<Bandwidth>>,
+    /// Settings of the interface inside, with `IFNAME` in place of its name: docker's words, such as
+    /// `net.ipv4.conf.IFNAME.forwarding`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<(String, String)>,
     /// Recorded before it was made, by a connect that was not acknowledged: a restart undoes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
+}
+
+/// Limits of an endpoint; 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Into the sandbox, in bits a second.
+    pub ingress_rate: u64,
+    /// Bytes that may come at once; 0: chosen from the rate.
+    pub ingress_burst: u64,
+    /// Out of the sandbox, in bits a second.
+    pub egress_rate: u64,
+    /// Bytes that may leave at once; 0: chosen from the rate.
+    pub egress_burst: u64,
+}
+
+/// A default route of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// Of IPv4, or of IPv6.
+    pub ipv4: bool,
+    /// Through whom; the interface itself routes when absent.
+    pub gateway: Option<IpAddr>,
+    /// Through which interface.
+    pub interface: String,
 }
 
 impl Endpoint {
@@ -97,7 +116,19 @@ impl Endpoint {
 
     /// Whether there is an interface behind it.
     pub fn is_wired(&self) -> bool {
+        !self.interface.is_empty()
+    }
+
+    /// Whether it is on a bridge of ours, where rules and published ports apply.
+    pub fn is_bridged(&self) -> bool {
         !self.host_interface.is_empty()
+    }
+
+    /// The default route of a family that leads through it.
+    pub fn way(&self, ipv4: bool) -> Option<Way> {
+        let (address, gateway) = if ipv4 { (self.ip, self.gateway) } else { (self.ip6, self.gateway6) };
+        let leads = self.is_wired() && (gateway.is_some() || (self.routed && address.is_some()));
+        leads.then(|| Way { ipv4, gateway, interface: self.interface.clone() })
     }
 }
 
@@ -128,16 +159,33 @@ pub struct Sandbox {
     pub dns_options: Vec<String>,
     /// As given.
     pub labels: BTreeMap<String, String>,
+    /// Nothing of ours listens inside.
+    #[serde(default)]
+    pub without_resolver: bool,
     /// Ports of our DNS sockets inside: UDP and TCP.
     pub resolver: Option<(u16, u16)>,
 }
 
 impl Sandbox {
-    /// The endpoint that has the default route, and that published ports lead to: the highest priority, then the
-    /// first with a way out.
+    /// The endpoint that has the default route of a family: the highest priority, then the first with a way out.
+    pub fn way_out(&self, ipv4: bool) -> Option<&Endpoint> {
+        self.first_of(|e| e.way(ipv4).is_some())
+    }
+
+    /// The default routes.
+    pub fn ways(&self) -> Vec<Way> {
+        [true, false].into_iter().filter_map(|v4| self.way_out(v4)?.way(v4)).collect()
+    }
+
+    /// The endpoint that published ports lead to: of those on bridges that lead out, the highest priority, then the
+    /// first.
     pub fn gateway_endpoint(&self) -> Option<&Endpoint> {
+        self.first_of(|e| e.is_bridged() && (e.gateway.is_some() || e.gateway6.is_some()))
+    }
+
+    fn first_of(&self, wanted: impl Fn(&Endpoint) -> bool) -> Option<&Endpoint> {
         let mut best: Option<&Endpoint> = None;
-        for e in self.endpoints.iter().filter(|e| e.is_wired() && e.gateway.is_some()) {
+        for e in self.endpoints.iter().filter(|e| wanted(e)) {
             if best.is_none_or(|b| e.gateway_priority > b.gateway_priority) {
                 best = Some(e);
             }
@@ -145,11 +193,86 @@ impl Sandbox {
         best
     }
 
-    /// The first free `eth<n>`.
-    pub fn free_interface(&self) -> String {
+    /// The first free name of an interface that starts with `prefix`.
+    pub fn free_interface(&self, prefix: &str) -> String {
         (0..=self.endpoints.len())
-            .map(|n| format!("eth{n}"))
+            .map(|n| format!("{prefix}{n}"))
             .find(|name| self.endpoints.iter().all(|e| e.interface != *name))
             .expect("of n + 1 names, n endpoints leave one")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(interface: &str, gateway: Option<&str>, gateway6: Option<&str>, priority: i32) -> Endpoint {
+        Endpoint {
+            id: EndpointId::from_random(rand::random()),
+            network: NetworkId::from_random(rand::random()),
+            interface: interface.into(),
+            host_interface: format!("dvh-{interface}"),
+            mac: None,
+            ip: Some("10.0.0.2/24".parse().unwrap()),
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            ip6: None,
+            gateway6: gateway6.map(|g| g.parse().unwrap()),
+            names: Vec::new(),
+            links: BTreeMap::new(),
+            gateway_priority: priority,
+            routed: false,
+            bandwidth: None,
+            sysctls: Vec::new(),
+            pending: false,
+        }
+    }
+
+    fn sandbox(endpoints: Vec<Endpoint>) -> Sandbox {
+        Sandbox {
+            id: "a".into(),
+            name: "a".into(),
+            hostname: String::new(),
+            holder: Holder::Process { pid: 1, start_time: 1 },
+            phase: Phase::Ready,
+            sequence: 1,
+            endpoints,
+            ports: Vec::new(),
+            dns_servers: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+            labels: BTreeMap::new(),
+            without_resolver: false,
+            resolver: None,
+        }
+    }
+
+    #[test]
+    fn each_family_has_its_own_way_out() {
+        let mut routed = endpoint("eth2", None, None, 9);
+        routed.routed = true;
+        routed.host_interface.clear();
+        let mut all = vec![
+            endpoint("eth0", Some("10.0.0.1"), None, 0),
+            endpoint("eth1", Some("10.0.0.1"), Some("fd00::1"), -1),
+        ];
+        let ways = |all: &[Endpoint]| -> Vec<_> {
+            sandbox(all.to_vec()).ways().into_iter().map(|w| (w.interface, w.gateway.is_some())).collect()
+        };
+        assert_eq!(ways(&all), [("eth0".to_owned(), true), ("eth1".to_owned(), true)]);
+        all.push(routed);
+        assert_eq!(ways(&all), [("eth2".to_owned(), false), ("eth1".to_owned(), true)]);
+        // Ports are published where our rules are.
+        assert_eq!(sandbox(all).gateway_endpoint().unwrap().interface, "eth0");
+    }
+
+    #[test]
+    fn the_record_of_an_older_netd_is_read() {
+        let mut old = serde_json::to_value(endpoint("eth0", Some("10.0.0.1"), None, 0)).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        for new in ["routed", "bandwidth", "sysctls"] {
+            assert!(fields.remove(new).is_none(), "{new} costs a record that does not need it");
+        }
+        let read: Endpoint = serde_json::from_value(old).unwrap();
+        assert!(!read.routed && read.bandwidth.is_none());
     }
 }

@@ -11,6 +11,7 @@
 //! ```
 
 mod attach;
+mod bases;
 mod check;
 mod connect;
 mod detach;
@@ -35,7 +36,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
-use crate::driver::bridge::Bridge;
+use crate::driver::Base;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
 use crate::firewall::Firewall;
@@ -104,10 +105,10 @@ pub struct Engine {
     ports: Ports,
     networks: BTreeMap<NetworkId, Network>,
     sandboxes: HashMap<String, Sandbox>,
-    /// By network: IPv4, then IPv6 when it has it.
+    /// By network: one for each of its subnets.
     pools: HashMap<NetworkId, Vec<Pool>>,
     /// Bridges that were seen.
-    bridges: HashMap<NetworkId, Bridge>,
+    bases: HashMap<NetworkId, Base>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
@@ -127,12 +128,12 @@ impl Engine {
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::new(runtime),
-            sweeper: Sweeper::start()?,
+            sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
             sandboxes: HashMap::new(),
             pools: HashMap::new(),
-            bridges: HashMap::new(),
+            bases: HashMap::new(),
             walled: BTreeSet::new(),
             table: false,
             sequence: 0,

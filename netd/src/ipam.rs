@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::network::Subnet;
+use crate::network::pools::first_address;
 
 /// Why an address cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +64,9 @@ impl Pool {
     /// All addresses of a subnet free.
     pub fn new(of: &Subnet) -> Self {
         let mut reserved: BTreeSet<u128> = of.aux.values().copied().map(number).collect();
-        reserved.extend([of.gateway, of.subnet.network()].map(number));
+        // The first address is the router's more often than not, also where nobody said so.
+        let gateway = of.gateway.unwrap_or_else(|| first_address(&of.subnet));
+        reserved.extend([gateway, of.subnet.network()].map(number));
         if of.subnet.addr().is_ipv4() {
             reserved.insert(number(of.subnet.broadcast()));
         }
@@ -138,11 +141,12 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Driver;
     use crate::network::spec::chosen;
     use proptest::prelude::*;
 
     fn pool(subnet: &str) -> Pool {
-        Pool::new(&chosen(subnet.parse().unwrap()))
+        Pool::new(&chosen(subnet.parse().unwrap(), Driver::Bridge))
     }
 
     #[test]
@@ -158,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_range_bounds_what_is_chosen_but_not_what_is_asked_for() {
-        let mut subnet = chosen("10.0.0.0/24".parse().unwrap());
+        let mut subnet = chosen("10.0.0.0/24".parse().unwrap(), Driver::Bridge);
         subnet.ip_range = Some("10.0.0.128/30".parse().unwrap());
         subnet.aux.insert("router".into(), "10.0.0.129".parse().unwrap());
         let mut p = Pool::new(&subnet);

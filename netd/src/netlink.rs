@@ -8,12 +8,14 @@
 //! ```text
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
+//! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! view      the same read in full, routes looked up, neighbours
 //! adjust    repairs of what is there
 //! ```
 
 pub mod adjust;
+pub mod link;
 pub mod mac;
 pub mod message;
 pub mod route;

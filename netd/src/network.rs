@@ -1,7 +1,8 @@
 //! Networks: what one is, how a request becomes one, where its addresses come from, and where it is kept.
 //!
 //! ```text
-//! options  docker's driver options, checked, unknown ones refused with the nearest known
+//! options  docker's options of a bridge, checked, unknown ones refused with the nearest known
+//! sublink  those of macvlan and ipvlan
 //! pools    a free subnet, and what a wanted one overlaps
 //! spec     a request checked into a Network
 //! store    redb, durable
@@ -11,6 +12,7 @@ pub mod options;
 pub mod pools;
 pub mod spec;
 pub mod store;
+pub mod sublink;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,7 +21,8 @@ use davit_contracts::id::NetworkId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use options::BridgeOptions;
+pub use options::{BridgeOptions, GatewayMode};
+pub use sublink::Sublink;
 
 /// What makes a network work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,10 @@ pub use options::BridgeOptions;
 pub enum Driver {
     /// A bridge of its own on the host.
     Bridge,
+    /// Interfaces of their own mac on an interface of the host.
+    Macvlan,
+    /// Interfaces that share the mac of an interface of the host.
+    Ipvlan,
     /// The host's own network.
     Host,
     /// Loopback only.
@@ -38,6 +45,8 @@ impl Driver {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
             Self::Host => "host",
             Self::None => "none",
         }
@@ -49,8 +58,8 @@ impl Driver {
 pub struct Subnet {
     /// The whole.
     pub subnet: IpNet,
-    /// The bridge's address; the way out for containers.
-    pub gateway: IpAddr,
+    /// The bridge's address, or the router's; the way out for containers. macvlan and ipvlan may have none.
+    pub gateway: Option<IpAddr>,
     /// Addresses are chosen from this part; the whole when absent.
     pub ip_range: Option<IpNet>,
     /// Addresses that others have, by name.
@@ -68,32 +77,62 @@ pub struct Network {
     pub driver: Driver,
     /// When it was made.
     pub created_unix_ns: i64,
+    /// Whether it has IPv4: all but those that were made without.
+    #[serde(default = "yes")]
+    pub ipv4: bool,
     /// Whether IPv6 was asked for.
     pub ipv6: bool,
     /// No way in or out.
     pub internal: bool,
     /// Kept for docker's clients.
     pub attachable: bool,
-    /// One for IPv4, then one for IPv6 when asked for.
+    /// Those of IPv4, then those of IPv6 when asked for. A bridge has one of each at most.
     pub subnets: Vec<Subnet>,
     /// As given.
     pub options: BTreeMap<String, String>,
     /// As given.
     pub labels: BTreeMap<String, String>,
-    /// The bridge.
+    /// The bridge; empty for other drivers.
     pub interface: String,
     /// `bridge`, `host`, `none`.
     pub predefined: bool,
     /// Whether names resolve on it.
     pub dns: bool,
-    /// `options`, understood.
+    /// `options`, understood, of a bridge.
     pub bridge: BridgeOptions,
+    /// `options`, understood, of macvlan and ipvlan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sublink: Option<Sublink>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Network {
-    /// The subnet of a family.
+    /// The first subnet of a family.
     pub fn subnet(&self, ipv4: bool) -> Option<&Subnet> {
         self.subnets.iter().find(|s| s.subnet.addr().is_ipv4() == ipv4)
+    }
+
+    /// The MTU that was asked for.
+    pub fn mtu(&self) -> Option<u32> {
+        self.sublink.as_ref().map_or(self.bridge.mtu, |s| s.mtu)
+    }
+
+    /// What names of interfaces inside start with.
+    pub fn prefix(&self) -> &str {
+        let chosen = self.sublink.as_ref().map_or(&self.bridge.prefix, |s| &s.prefix);
+        chosen.as_deref().unwrap_or("eth")
+    }
+
+    /// How it works, in its driver's word.
+    pub fn mode(&self) -> &'static str {
+        match (&self.sublink, self.driver) {
+            (Some(sublink), _) => sublink.mode.name(),
+            (None, Driver::Bridge) => self.bridge.mode4.name(),
+            _ => "",
+        }
     }
 }
 
@@ -110,10 +149,12 @@ pub enum SpecError {
     #[error("only one network with the driver '{0}' is allowed, and it is there already")]
     Predefined(String),
     /// An option that is not known.
-    #[error("unknown network option '{name}'")]
+    #[error("unknown option '{name}' of a {driver} network")]
     Option {
         /// As given.
         name: String,
+        /// Whose.
+        driver: &'static str,
         /// The known one that looks most like it.
         nearest: &'static str,
     },
@@ -145,12 +186,36 @@ pub enum SpecError {
         /// Of what.
         subnet: IpNet,
     },
+    /// Two subnets of one network that share addresses.
+    #[error("subnets {one} and {other} overlap")]
+    Overlap {
+        /// One.
+        one: IpNet,
+        /// The other.
+        other: IpNet,
+    },
+    /// An address that is to be two things.
+    #[error("address {address} is the gateway, and cannot be '{name}' too")]
+    Twice {
+        /// Which.
+        address: IpAddr,
+        /// The aux address's name.
+        name: String,
+    },
     /// Too small to hold a gateway and a container.
     #[error("the subnet {0} is too small: it needs room for a gateway and a container")]
     TooSmall(IpNet),
-    /// Several subnets of one family, or IPv6 only.
+    /// More subnets of a family than the driver can have, or a family that is switched off.
     #[error("{0}")]
     Families(&'static str),
+    /// Options that exclude one another.
+    #[error("{what}")]
+    Contradiction {
+        /// What does not go together.
+        what: &'static str,
+        /// What would.
+        instead: &'static str,
+    },
 }
 
 #[cfg(test)]
@@ -163,11 +228,12 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         name: name.into(),
         driver: Driver::Bridge,
         created_unix_ns: 0,
+        ipv4: true,
         ipv6: false,
         internal: false,
         attachable: false,
         subnets: vec![Subnet {
-            gateway: subnet.hosts().next().unwrap(),
+            gateway: subnet.hosts().next(),
             subnet,
             ip_range: None,
             aux: BTreeMap::new(),
@@ -177,5 +243,6 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         predefined: false,
         dns: true,
         bridge: BridgeOptions::default(),
+        sublink: None,
     }
 }

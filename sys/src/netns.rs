@@ -5,10 +5,14 @@
 //! changes its namespace, and none can be left behind in the wrong one.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Stack of a visiting thread. Visits open sockets and exchange a few small netlink messages.
 const STACK: usize = 128 << 10;
@@ -25,6 +29,91 @@ pub enum NetnsError {
     /// The calling thread's own namespace could not be opened.
     #[error("cannot open /proc/thread-self/ns/net")]
     Own(#[source] io::Error),
+    /// A namespace that somebody keeps by a mount could not be opened.
+    #[error("cannot open {path}")]
+    Open {
+        /// Where it was said to be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is there is something else.
+    #[error("{0} is no network namespace")]
+    Other(PathBuf),
+    /// What tells it from others could not be read.
+    #[error("cannot tell which network namespace it is")]
+    Identify(#[source] io::Error),
+}
+
+/// `NSFS_MAGIC` (linux/magic.h): the file system of namespaces.
+const NSFS: i64 = 0x6e73_6673;
+/// `SO_NETNS_COOKIE` (socket(7), Linux 5.14) of the common numbering of socket options.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Which network namespace it is, among all that there are until the machine ends.
+///
+/// The kernel soon gives a former namespace's inode number to the next one; the cookie it never gives twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetnsId {
+    /// Device of the namespace's file.
+    pub device: u64,
+    /// Inode number of the namespace's file.
+    pub inode: u64,
+    /// `SO_NETNS_COOKIE`; 0 on kernels before 5.14.
+    pub cookie: u64,
+}
+
+/// Opens a network namespace that is kept by a mount, such as /run/netns/x, or named by /proc/PID/ns/net.
+///
+/// # Errors
+/// Nothing is there, or it is something else: a file, a pipe, a namespace of another kind (`NS_GET_NSTYPE`, ioctl_ns(2)).
+pub fn open(path: &Path) -> Result<OwnedFd, NetnsError> {
+    // Without O_NONBLOCK a pipe in its place would keep us waiting.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let failed = |e: rustix::io::Errno| NetnsError::Open { path: path.to_owned(), source: e.into() };
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    let system = rustix::fs::fstatfs(&fd).map_err(failed)?;
+    if system.f_type != NSFS {
+        return Err(NetnsError::Other(path.to_owned()));
+    }
+    // SAFETY: NS_GET_NSTYPE takes no argument and writes no memory.
+    let kind = unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    if kind != libc::CLONE_NEWNET {
+        return Err(NetnsError::Other(path.to_owned()));
+    }
+    Ok(fd)
+}
+
+/// Tells which namespace it is.
+pub fn identify(netns: BorrowedFd<'_>) -> Result<NetnsId, NetnsError> {
+    let stat = rustix::fs::fstat(netns).map_err(|e| NetnsError::Identify(e.into()))?;
+    let cookie = visit(netns, own_cookie)?.map_err(NetnsError::Identify)?;
+    Ok(NetnsId { device: stat.st_dev, inode: stat.st_ino, cookie })
+}
+
+fn own_cookie() -> io::Result<u64> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: `cookie` and `length` live through the call, and `length` says how large `cookie` is.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        return Ok(cookie);
+    }
+    match io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(0),
+        e => Err(e),
+    }
 }
 
 /// Runs `work` in the namespace `netns` on a thread that exists for nothing else, and waits for it.
@@ -63,5 +152,18 @@ mod tests {
         let result = visit(null.as_fd(), || ran = true);
         assert!(matches!(result, Err(NetnsError::Enter(_))));
         assert!(!ran);
+    }
+
+    #[test]
+    fn only_a_network_namespace_is_opened_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for other in [Path::new("/proc/self/ns/mnt"), Path::new("/dev/null"), &pipe] {
+            assert!(matches!(open(other), Err(NetnsError::Other(_))), "{}", other.display());
+        }
+        assert!(matches!(open(Path::new("/nowhere")), Err(NetnsError::Open { .. })));
+        let id = |path: &str| identify(open(Path::new(path)).unwrap().as_fd()).unwrap();
+        assert_eq!(id("/proc/self/ns/net"), id("/proc/thread-self/ns/net"));
     }
 }

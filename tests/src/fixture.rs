@@ -4,6 +4,7 @@
 //! target/fixtures/busybox-<key>/      layout/ layout.tar archive.tar rootfs.tar rootfs.tar.gz   (umoci, skopeo, tar)
 //! target/fixtures/layered-<key>/      the same, of three layers with whiteouts
 //! target/fixtures/debian-<key>/       rootfs.tar archive.tar                                     (mmdebstrap, umoci, skopeo)
+//! target/fixtures/servers-<key>/      archive.tar                                                (mmdebstrap, umoci, skopeo)
 //! target/fixtures/packages-<key>/    *.deb                                                        (apt-get)
 //! target/fixtures/registry-<key>/     what docker-registry serves: all of the above              (skopeo)
 //! ```
@@ -90,6 +91,12 @@ pub fn debian() -> Fixture {
     made("debian", recipe::debian)
 }
 
+/// nginx, PostgreSQL and iperf3 as Debian has them; `servers:1`.
+#[track_caller]
+pub fn servers() -> Fixture {
+    made("servers", recipe::servers)
+}
+
 /// Archives of some of the packages that [`debian`] has installed.
 #[track_caller]
 pub fn packages() -> Fixture {
@@ -107,6 +114,7 @@ pub fn make_all() {
     busybox();
     layered();
     debian();
+    servers();
     packages();
     registry();
 }

@@ -11,6 +11,7 @@ mod fs;
 mod images;
 mod measure;
 mod memory;
+mod net;
 mod peers;
 mod report;
 mod unpack;
@@ -26,6 +27,8 @@ pub enum What {
     Images(images::Options),
     /// davit-cowfs, both versions of fuse-overlayfs and the kernel's overlayfs, operation by operation
     Fs(fs::Options),
+    /// Attach and detach, names, throughput and memory of netd, beside netavark, CNI plugins and a bridge made by hand
+    Net(net::Options),
     /// What `fs` runs inside of its namespaces
     #[command(hide = true)]
     FsInside {
@@ -67,6 +70,7 @@ pub fn run(what: &What) -> anyhow::Result<()> {
         What::Unpack(options) => return unpack::run(options),
         What::Images(options) => return images::run(options),
         What::Fs(options) => return fs::run(options),
+        What::Net(options) => return net::run(options),
         What::FsInside { privilege } => return fs::run_inside(privilege),
     };
     let binaries = match &options.bin_dir {

@@ -1,18 +1,21 @@
 //! What is set up inside a sandbox: one visit of a thread to its namespace, which brings back the DNS sockets.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 
 use davit_sys::netns::{self, NetnsError};
 use ipnet::IpNet;
 
+use crate::endpoint::{Endpoint, Way};
 use crate::firewall;
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, route};
-use crate::sysctl;
+use crate::sysctl::{self, SysctlError};
 
 /// Where containers ask for names.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// What stands for the interface's name in a setting, as docker has it.
+pub const IFNAME: &str = "IFNAME";
 /// The loopback's index: it is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -23,6 +26,19 @@ pub struct Interface {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
+    /// Settings, with `IFNAME` in place of its name, and values.
+    pub sysctls: Vec<(String, String)>,
+}
+
+impl Interface {
+    /// How an endpoint's interface is set up.
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            name: endpoint.interface.clone(),
+            addresses: endpoint.addresses().collect(),
+            sysctls: endpoint.sysctls.clone(),
+        }
+    }
 }
 
 /// What a visit is to do.
@@ -30,10 +46,12 @@ pub struct Interface {
 pub struct Visit {
     /// Interfaces to configure and set up.
     pub interfaces: Vec<Interface>,
-    /// Default routes to remove, with the interface they lead through.
-    pub routes_out: Vec<(IpAddr, String)>,
-    /// Default routes to add, with the interface they lead through.
-    pub routes_in: Vec<(IpAddr, String)>,
+    /// Default routes to remove.
+    pub routes_out: Vec<Way>,
+    /// Default routes to add.
+    pub routes_in: Vec<Way>,
+    /// Whether a default route that is there already stays the only one of its family.
+    pub yields: bool,
     /// Whether to open the resolver, and the ports that it had before.
     pub resolver: Option<Option<(u16, u16)>>,
 }
@@ -58,6 +76,9 @@ pub enum InsideError {
     /// The kernel refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// A setting that was asked for.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
     /// An interface that we made is not there.
     #[error("the sandbox has no interface {0}")]
     Missing(String),
@@ -80,18 +101,31 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
         // Announces the addresses to neighbours when the interface comes up. A kernel that cannot loses little:
         // the mac follows from the address unless a person chose it.
         let _ = sysctl::set(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
+        for (setting, value) in &interface.sysctls {
+            sysctl::set(&setting_path(setting, &interface.name), value)?;
+        }
         for address in &interface.addresses {
             route::add_address(&mut batch, index, *address);
         }
         route::set_up(&mut batch, index);
     }
-    for (gateway, name) in &visit.routes_in {
-        let index = index_of(&socket, name)?;
-        route::add_default_route(&mut batch, *gateway, index);
+    let present = if visit.yields { route::routes(&socket)? } else { Vec::new() };
+    for way in &visit.routes_in {
+        if present.iter().any(|r| r.net.prefix_len() == 0 && r.net.addr().is_ipv4() == way.ipv4) {
+            continue;
+        }
+        let index = index_of(&socket, &way.interface)?;
+        route::add_default_route(&mut batch, way, index);
     }
     remove_routes(&socket, &visit.routes_out)?;
     socket.run(&batch)?;
     visit.resolver.map(open_resolver).transpose()
+}
+
+/// `net.ipv4.conf.IFNAME.forwarding` of `eth0.5`: the name is one part of the path, dots and all.
+pub fn setting_path(setting: &str, interface: &str) -> String {
+    let parts: Vec<_> = setting.split('.').map(|p| if p == IFNAME { interface } else { p }).collect();
+    parts.join("/")
 }
 
 fn index_of(socket: &Socket, name: &str) -> Result<u32, InsideError> {
@@ -99,11 +133,11 @@ fn index_of(socket: &Socket, name: &str) -> Result<u32, InsideError> {
 }
 
 /// A route may have gone with its interface, or by the container's own hand.
-fn remove_routes(socket: &Socket, routes: &[(IpAddr, String)]) -> Result<(), InsideError> {
-    for (gateway, name) in routes {
-        let Some(link) = route::link(socket, name)? else { continue };
+fn remove_routes(socket: &Socket, routes: &[Way]) -> Result<(), InsideError> {
+    for way in routes {
+        let Some(link) = route::link(socket, &way.interface)? else { continue };
         let mut batch = Batch::new();
-        route::delete_default_route(&mut batch, *gateway, link.index);
+        route::delete_default_route(&mut batch, way, link.index);
         match socket.run(&batch) {
             Err(e) if !e.is_missing() => return Err(e.into()),
             _ => {}
@@ -130,4 +164,15 @@ fn open_resolver(former: Option<(u16, u16)>) -> Result<Resolver, InsideError> {
     let resolver = open((0, 0)).map_err(InsideError::Resolver)?;
     firewall::redirect_dns(RESOLVER.into(), resolver.ports.0, resolver.ports.1)?;
     Ok(resolver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_names_its_interface() {
+        let path = setting_path("net.ipv4.conf.IFNAME.log_martians", "eth0.5");
+        assert_eq!(path, "net/ipv4/conf/eth0.5/log_martians");
+    }
 }

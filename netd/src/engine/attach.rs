@@ -9,10 +9,8 @@ use nix::sys::stat::fstat;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
-use crate::driver::bridge::{self, Plug};
-use crate::driver::inside::{self, RESOLVER, Visit};
-use crate::endpoint::{Endpoint, Holder, Phase, Sandbox};
-use crate::netlink::route::PortMode;
+use crate::driver::inside::{self, Interface, RESOLVER, Visit};
+use crate::endpoint::{Holder, Phase, Sandbox};
 use crate::network::Driver;
 use crate::publish::Wanted;
 
@@ -60,6 +58,10 @@ pub struct AttachSpec {
     pub dns_options: Vec<String>,
     /// Kept.
     pub labels: BTreeMap<String, String>,
+    /// Nothing is to listen at 127.0.0.11 inside.
+    pub without_resolver: bool,
+    /// An attached sandbox of this id is an error.
+    pub must_be_new: bool,
 }
 
 /// An attached sandbox.
@@ -80,6 +82,9 @@ impl Engine {
     pub fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, EngineError> {
         let mut stages = Stages::start();
         if let Some(present) = self.sandboxes.get(&spec.id) {
+            if spec.must_be_new && present.holder.is_alive() {
+                return Err(EngineError::Attached(spec.name.clone()));
+            }
             if present.holder == spec.holder {
                 return Ok(self.attached(present.clone(), stages));
             }
@@ -88,7 +93,9 @@ impl Engine {
         match self.attempt(spec, &mut stages) {
             Ok(sandbox) => Ok(self.attached(sandbox, stages)),
             // An address or an interface name may only wait for a former container to be swept.
-            Err(EngineError::Address { .. } | EngineError::Wire { .. }) if self.settle() => {
+            Err(EngineError::Address { .. } | EngineError::Wire { .. } | EngineError::Inside { .. })
+                if self.settle() =>
+            {
                 let sandbox = self.attempt(spec, &mut stages)?;
                 Ok(self.attached(sandbox, stages))
             }
@@ -125,13 +132,14 @@ impl Engine {
         self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         stages.end("record");
         if let Some(netns) = &netns {
-            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                self.plug(sandbox, endpoint, netns.as_fd(), stages)?;
+            for at in 0..sandbox.endpoints.len() {
+                if sandbox.endpoints[at].is_wired() {
+                    self.plug(sandbox, at, netns.as_fd(), stages)?;
+                }
             }
             self.enter(sandbox, netns.as_fd(), stages)?;
             for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                let bridge = &self.networks[&endpoint.network].interface;
-                bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;
+                self.await_ready(endpoint)?;
             }
             stages.end("forwarding");
         }
@@ -152,33 +160,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Bridge, rules and veth pair of one endpoint.
+    /// Base, rules and interface of one endpoint.
     pub(super) fn plug(
         &mut self,
-        sandbox: &Sandbox,
-        endpoint: &Endpoint,
+        sandbox: &mut Sandbox,
+        at: usize,
         netns: BorrowedFd<'_>,
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
-        for attempt in 0..2 {
-            let bridge = self.ensure_bridge(&endpoint.network)?;
-            stages.end("bridge");
+        let endpoint = sandbox.endpoints[at].clone();
+        self.ensure_base(&endpoint.network)?;
+        stages.end("bridge");
+        if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
             stages.end("rules");
-            let network = &self.networks[&endpoint.network];
-            let mode = PortMode { isolated: !network.bridge.icc, hairpin: !sandbox.ports.is_empty() };
-            let plug = Plug { bridge, endpoint, netns, mode };
-            match bridge::plug(&self.socket, &plug, self.instance.group) {
-                Ok(()) => break,
-                // Somebody removed the bridge since we last looked: make it again, once.
-                Err(e) if attempt == 0 && e.is_missing() => {
-                    self.bridges.remove(&endpoint.network);
-                }
-                Err(source) => {
-                    let (container, network) = (sandbox.name.clone(), network.name.clone());
-                    return Err(EngineError::Wire { container, network, source });
-                }
-            }
+        }
+        if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
+            sandbox.endpoints[at] = became;
         }
         stages.end("veth");
         Ok(())
@@ -192,10 +190,12 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let interfaces = wired.iter().map(|e| interface_of(e)).collect();
-        let routes_in = sandbox.gateway_endpoint().map(routes_of).unwrap_or_default();
-        let resolver = (!wired.is_empty()).then_some(sandbox.resolver);
-        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, resolver };
+        let interfaces = wired.iter().map(|e| Interface::of(e)).collect();
+        let routes_in = sandbox.ways();
+        let resolver = (!wired.is_empty() && !sandbox.without_resolver).then_some(sandbox.resolver);
+        // Whoever keeps a namespace by a path may have put other interfaces into it.
+        let yields = sandbox.holder.process().is_none();
+        let visit = Visit { interfaces, routes_out: Vec::new(), routes_in, yields, resolver };
         self.visit(sandbox, netns, &visit)?;
         stages.end("inside");
         Ok(())
@@ -267,7 +267,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         id: spec.id.clone(),
         name: spec.name.clone(),
         hostname: spec.hostname.clone(),
-        holder: spec.holder,
+        holder: spec.holder.clone(),
         phase: Phase::Preparing,
         sequence,
         endpoints: Vec::new(),
@@ -276,6 +276,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         dns_search: spec.dns_search.clone(),
         dns_options: spec.dns_options.clone(),
         labels: spec.labels.clone(),
+        without_resolver: spec.without_resolver,
         resolver: None,
     }
 }
@@ -283,27 +284,16 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
 /// Opens a sandbox's namespace, which must not be the host's: its interfaces would be made there.
 pub(super) fn open_namespace(sandbox: &Sandbox) -> Result<OwnedFd, EngineError> {
     let gone = |source| EngineError::HolderGone { container: sandbox.name.clone(), source };
-    let netns = sandbox.holder.process().namespace("net").map_err(gone)?;
+    let netns = sandbox.holder.namespace().map_err(gone)?;
     let same = davit_sys::netns::own()
         .ok()
         .and_then(|own| Some((fstat(&own).ok()?, fstat(&netns).ok()?)))
         .is_some_and(|(own, theirs)| (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino));
     if same {
-        return Err(EngineError::HostNamespace { container: sandbox.name.clone(), pid: sandbox.holder.pid });
+        return Err(EngineError::HostNamespace {
+            container: sandbox.name.clone(),
+            at: sandbox.holder.path(),
+        });
     }
     Ok(netns)
-}
-
-/// How an endpoint's interface is set up.
-pub(super) fn interface_of(endpoint: &Endpoint) -> inside::Interface {
-    inside::Interface { name: endpoint.interface.clone(), addresses: endpoint.addresses().collect() }
-}
-
-/// The default routes through an endpoint.
-pub(super) fn routes_of(endpoint: &Endpoint) -> Vec<(IpAddr, String)> {
-    [endpoint.gateway, endpoint.gateway6]
-        .into_iter()
-        .flatten()
-        .map(|ip| (ip, endpoint.interface.clone()))
-        .collect()
 }

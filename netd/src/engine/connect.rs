@@ -2,12 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use super::attach::{Attached, EndpointSpec, interface_of, open_namespace, routes_of};
+use super::attach::{Attached, EndpointSpec, open_namespace};
 use super::stages::Stages;
 use super::{Engine, EngineError};
-use crate::driver::bridge;
-use crate::driver::inside::Visit;
-use crate::endpoint::{Endpoint, Sandbox};
+use crate::driver::inside::{Interface, Visit};
+use crate::endpoint::{Endpoint, Sandbox, Way};
 use crate::network::Driver;
 
 impl Engine {
@@ -35,7 +34,8 @@ impl Engine {
         after.endpoints.push(endpoint.clone());
         match self.connect_steps(&before, &mut after, &endpoint) {
             Ok(()) => {
-                self.idle = None;
+                self.note_idle();
+                let endpoint = after.endpoints.last().cloned().unwrap_or(endpoint);
                 Ok((after, endpoint, network.name))
             }
             Err(e) => {
@@ -55,16 +55,17 @@ impl Engine {
             return self.keep(after);
         }
         let netns = open_namespace(before)?;
+        let at = after.endpoints.len() - 1;
         let mut draft = after.clone();
-        draft.endpoints.last_mut().expect("the new one").pending = true;
+        draft.endpoints[at].pending = true;
         self.journal.write(&draft)?;
-        self.plug(before, endpoint, netns.as_fd(), &mut Stages::start())?;
+        self.plug(after, at, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
-        let resolver = (!self.names.serves(&before.id)).then_some(None);
-        let visit = Visit { interfaces: vec![interface_of(endpoint)], routes_out, routes_in, resolver };
+        let resolver = (!before.without_resolver && !self.names.serves(&before.id)).then_some(None);
+        let interfaces = vec![Interface::of(&after.endpoints[at])];
+        let visit = Visit { interfaces, routes_out, routes_in, resolver, ..Visit::default() };
         self.visit(after, netns.as_fd(), &visit)?;
-        let bridge = &self.networks[&endpoint.network].interface;
-        bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?;
+        self.await_ready(&after.endpoints[at])?;
         self.move_ports(before, after)?;
         self.keep(after)
     }
@@ -72,7 +73,14 @@ impl Engine {
     fn undo_connect(&mut self, before: &Sandbox, endpoint: &Endpoint) {
         let mut errors: Vec<EngineError> = Vec::new();
         if endpoint.is_wired() {
-            errors.extend(bridge::remove(&self.socket, &endpoint.host_interface).err().map(Into::into));
+            let netns = open_namespace(before).ok();
+            errors.extend(self.unplug(before, endpoint, netns.as_ref().map(AsFd::as_fd)).err());
+            if let Some(netns) = netns {
+                // A default route that was to be replaced comes back; one that is there is no failure.
+                let routes_in = before.ways();
+                let _ =
+                    self.visit(&mut before.clone(), netns.as_fd(), &Visit { routes_in, ..Visit::default() });
+            }
         }
         self.release_addresses(endpoint);
         errors.extend(self.keep(before).err());
@@ -95,12 +103,11 @@ impl Engine {
             let mut draft = before.clone();
             draft.endpoints.iter_mut().filter(|e| e.network == network.id).for_each(|e| e.pending = true);
             self.journal.write(&draft)?;
-            bridge::remove(&self.socket, &endpoint.host_interface)?;
-            let (_, routes_in) = routes_changed(&before, &after);
             // A holder that is gone has no routes to mend.
-            if !routes_in.is_empty()
-                && let Ok(netns) = open_namespace(&before)
-            {
+            let netns = open_namespace(&before).ok();
+            self.unplug(&before, endpoint, netns.as_ref().map(AsFd::as_fd))?;
+            let (_, routes_in) = routes_changed(&before, &after);
+            if let Some(netns) = netns.filter(|_| !routes_in.is_empty()) {
                 self.visit(&mut after, netns.as_fd(), &Visit { routes_in, ..Visit::default() })?;
             }
             self.move_ports(&before, &after)?;
@@ -138,11 +145,9 @@ impl Engine {
     }
 }
 
-type Routes = Vec<(std::net::IpAddr, String)>;
-
 /// Default routes to remove and to add when the endpoints change.
-fn routes_changed(before: &Sandbox, after: &Sandbox) -> (Routes, Routes) {
-    let of = |s: &Sandbox| s.gateway_endpoint().map(routes_of).unwrap_or_default();
-    let (old, new) = (of(before), of(after));
-    if old == new { (Vec::new(), Vec::new()) } else { (old, new) }
+fn routes_changed(before: &Sandbox, after: &Sandbox) -> (Vec<Way>, Vec<Way>) {
+    let (old, new) = (before.ways(), after.ways());
+    let gone = old.iter().filter(|w| !new.contains(w)).cloned().collect();
+    (gone, new.into_iter().filter(|w| !old.contains(w)).collect())
 }

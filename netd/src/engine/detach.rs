@@ -30,7 +30,7 @@ impl Engine {
             self.ports.release(&sandbox.id);
             errors.extend(self.journal.remove(&sandbox.id).err().map(Into::into));
             if recorded {
-                self.sweep(sandbox.endpoints.clone());
+                self.sweep(sandbox);
             } else {
                 // It was refused before anything was made.
                 for endpoint in &sandbox.endpoints {

@@ -1,13 +1,14 @@
 //! What can go wrong in the engine, and what kind of failure it is to a caller.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use davit_contracts::Kind;
-use davit_sys::process::ProcessError;
 use ipnet::IpNet;
 
-use crate::driver::bridge::BridgeError;
 use crate::driver::inside::InsideError;
+use crate::driver::{DriverError, of_netlink};
+use crate::endpoint::holder::HolderError;
 use crate::endpoint::journal::JournalError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
@@ -44,8 +45,8 @@ pub enum EngineError {
     MacTaken { mac: String, holder: String, network: String },
     #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
     Endpoint { container: String, what: &'static str, value: String, expected: String },
-    #[error("'{container}' cannot have IPv6 address {ip} on network '{network}', which has no IPv6")]
-    NoIpv6 { container: String, network: String, ip: IpAddr },
+    #[error("'{container}' cannot have address {ip} on network '{network}', which has no IPv{version}")]
+    NoFamily { container: String, network: String, version: u8, ip: IpAddr },
     #[error("'{0}' cannot publish ports: none of its networks leads out")]
     NoWayIn(String),
     #[error("'{0}' is given to network '{1}' twice")]
@@ -56,10 +57,12 @@ pub enum EngineError {
     NoneWithOthers,
     #[error(transparent)]
     Publish(#[from] PublishError),
-    #[error("the process that holds the network namespace of '{container}' is gone")]
-    HolderGone { container: String, source: ProcessError },
-    #[error("process {pid} of '{container}' has no network namespace of its own")]
-    HostNamespace { container: String, pid: i32 },
+    #[error("the network namespace of '{container}' is gone")]
+    HolderGone { container: String, source: HolderError },
+    #[error("{} of '{container}' is the host's own network namespace", at.display())]
+    HostNamespace { container: String, at: PathBuf },
+    #[error("'{0}' is attached already")]
+    Attached(String),
     #[error("no container '{name}' is connected to a network")]
     NoSuchPlace { name: String, nearest: Option<String> },
     #[error("unknown protocol '{0}'")]
@@ -71,9 +74,11 @@ pub enum EngineError {
     #[error("'{sandbox}' is not connected to network '{network}'")]
     NotConnected { sandbox: String, network: String },
     #[error("network '{network}' is not usable")]
-    Bridge { network: String, source: BridgeError },
+    Base { network: String, source: DriverError },
+    #[error("the parent interface {parent} is in use by network '{network}': {why}")]
+    ParentTaken { parent: String, network: String, why: &'static str },
     #[error("cannot wire '{container}' to network '{network}'")]
-    Wire { container: String, network: String, source: NetlinkError },
+    Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
     #[error("cannot serve names to '{container}'")]
@@ -104,13 +109,13 @@ impl EngineError {
             | Self::NoSuchPlace { .. }
             | Self::UnknownSandbox(_)
             | Self::NotConnected { .. } => Kind::NotFound,
-            Self::NetworkExists(_) | Self::Connected { .. } => Kind::AlreadyExists,
+            Self::NetworkExists(_) | Self::Connected { .. } | Self::Attached(_) => Kind::AlreadyExists,
             Self::NetworkInUse { .. }
             | Self::Overlap { .. }
             | Self::BridgeName { .. }
             | Self::MacTaken { .. }
             | Self::Address { source: IpamError::Taken(_), .. }
-            | Self::Bridge { source: BridgeError::Foreign(_), .. }
+            | Self::ParentTaken { .. }
             | Self::Publish(
                 PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
             ) => Kind::InUse,
@@ -125,20 +130,19 @@ impl EngineError {
             | Self::Spec(_)
             | Self::Address { .. }
             | Self::Endpoint { .. }
-            | Self::NoIpv6 { .. }
+            | Self::NoFamily { .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
             | Self::NoneWithOthers => Kind::InvalidArgument,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::Firewall(e)
-            | Self::Netlink(e)
-            | Self::Wire { source: e, .. }
-            | Self::Bridge { source: BridgeError::Netlink(e), .. }
-            | Self::Inside { source: InsideError::Netlink(e), .. } => of_netlink(e),
-            Self::Bridge { .. }
-            | Self::Inside { .. }
+            Self::Firewall(e) | Self::Netlink(e) | Self::Inside { source: InsideError::Netlink(e), .. } => {
+                of_netlink(e)
+            }
+            Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
+            Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
+            Self::Inside { .. }
             | Self::Names { .. }
             | Self::Store(_)
             | Self::Journal(_)
@@ -184,7 +188,12 @@ impl EngineError {
             Self::Overlap { .. } => "choose another subnet, or none to have a free one chosen".into(),
             Self::PoolsExhausted => "give a subnet, or remove networks that are not needed".into(),
             Self::Spec(SpecError::Option { nearest, .. }) => format!("did you mean {nearest}?"),
-            Self::Spec(SpecError::Driver(_)) => "the drivers here are bridge, host and none".into(),
+            Self::Spec(SpecError::Driver(_)) => {
+                "the drivers are bridge, macvlan and ipvlan; host and none are there already".into()
+            }
+            Self::Spec(SpecError::Contradiction { instead, .. }) => (*instead).into(),
+            Self::Base { source, .. } | Self::Wire { source, .. } => source.hint(),
+            Self::ParentTaken { .. } => "choose another parent, or remove that network first".into(),
             Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
                 "choose another host port, or let one be chosen".into()
             }
@@ -197,17 +206,8 @@ impl EngineError {
             Self::Address { source: IpamError::Full(_), .. } => {
                 "use a network with a larger subnet, or remove containers".into()
             }
-            Self::NoIpv6 { .. } => "create the network with --ipv6".into(),
+            Self::NoFamily { version: 6, .. } => "create the network with --ipv6".into(),
             _ => String::new(),
         }
-    }
-}
-
-/// A refusal for lack of privilege or of a kernel feature is worth telling apart.
-fn of_netlink(error: &NetlinkError) -> Kind {
-    match error.errno() {
-        Some(nix::errno::Errno::EPERM) => Kind::PermissionDenied,
-        Some(nix::errno::Errno::EOPNOTSUPP) => Kind::Unsupported,
-        _ => Kind::Internal,
     }
 }

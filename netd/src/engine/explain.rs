@@ -6,6 +6,7 @@
 //! name     what the resolver inside answers, and why
 //! leave    route and interface of the source
 //! link     a neighbour on the same network: bridge, its two ports
+//! wire     a neighbour beside a macvlan's or ipvlan's parent
 //! host     published ports, forwarding, the firewall's verdict, address translation, the way out
 //! arrive   interface, address and way back of the target; who listens there
 //! ```
@@ -16,6 +17,7 @@ mod leave;
 mod link;
 mod name;
 mod sockets;
+mod wire;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};

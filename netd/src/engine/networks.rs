@@ -7,13 +7,13 @@ use davit_contracts::id::NetworkId;
 use davit_contracts::network as proto;
 
 use super::{Engine, EngineError};
-use crate::driver::bridge;
+use crate::driver::bridge::DEFAULT_MTU;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::ipam::Pool;
 use crate::netlink::route;
 use crate::network::options::{distance, nearest};
 use crate::network::pools::{self, Taken};
-use crate::network::spec::{self, PREDEFINED};
+use crate::network::spec::{self, PREDEFINED, Spec};
 use crate::network::{BridgeOptions, Driver, Network, Subnet};
 
 /// A network with what is connected to it.
@@ -34,15 +34,25 @@ impl Engine {
         if self.networks.values().any(|n| n.name == spec.name) {
             return Err(EngineError::NetworkExists(spec.name));
         }
-        let subnets = self.choose_subnets(&spec.subnets, spec.ipv6)?;
+        let subnets = self.choose_subnets(&spec)?;
         let id = NetworkId::from_random(rand::random());
-        let interface = spec.bridge.name.clone().unwrap_or_else(|| format!("dv-{}", id.short()));
-        self.check_bridge_name(&interface)?;
+        let mut sublink = spec.sublink;
+        if let Some(sublink) = &mut sublink {
+            sublink.name_dummy(id.short());
+        }
+        let interface = if spec.driver == Driver::Bridge {
+            let interface = spec.bridge.name.clone().unwrap_or_else(|| format!("dv-{}", id.short()));
+            self.check_bridge_name(&interface)?;
+            interface
+        } else {
+            String::new()
+        };
         let network = Network {
             id,
             name: spec.name,
-            driver: Driver::Bridge,
+            driver: spec.driver,
             created_unix_ns: unix_ns(),
+            ipv4: spec.ipv4,
             ipv6: spec.ipv6,
             internal: request.internal,
             attachable: request.attachable,
@@ -53,10 +63,12 @@ impl Engine {
             predefined: false,
             dns: !request.disable_dns,
             bridge: spec.bridge,
+            sublink,
         };
+        self.check_parent(&network)?;
         self.store.put(&[&network])?;
         self.know(network.clone());
-        if let Err(e) = self.ensure_bridge(&network.id) {
+        if let Err(e) = self.ensure_base(&network.id) {
             self.forget(&network);
             return Err(e);
         }
@@ -72,8 +84,8 @@ impl Engine {
 
     /// Removes a network that has no endpoints: the bridge, then the record.
     fn forget(&mut self, network: &Network) {
-        if let Err(error) = bridge::remove(&self.socket, &network.interface) {
-            tracing::warn!(network = %network.name, %error, "its bridge could not be removed");
+        if let Err(error) = self.remove_base(network) {
+            tracing::warn!(network = %network.name, %error, "its interface could not be removed");
         }
         if let Err(error) = self.store.remove(&network.id) {
             tracing::warn!(network = %network.name, %error, "its record could not be removed");
@@ -84,7 +96,7 @@ impl Engine {
     fn drop_network(&mut self, id: &NetworkId) {
         self.networks.remove(id);
         self.pools.remove(id);
-        self.bridges.remove(id);
+        self.bases.remove(id);
         self.names.forget_network(id);
     }
 
@@ -99,37 +111,45 @@ impl Engine {
         }
     }
 
-    fn choose_subnets(&self, given: &[Subnet], ipv6: bool) -> Result<Vec<Subnet>, EngineError> {
+    /// Given subnets must be free, and missing ones are chosen. A bridge gives the host a route, so the host must not have
+    /// one yet; macvlan and ipvlan join a wire, whose subnet the host often knows.
+    fn choose_subnets(&self, spec: &Spec) -> Result<Vec<Subnet>, EngineError> {
         let taken = self.taken(None)?;
-        for subnet in given {
-            if let Some(t) = pools::conflict(&subnet.subnet, &taken) {
+        let ours: Vec<Taken> = self.taken_by_networks(None);
+        let against = if spec.driver == Driver::Bridge { &taken } else { &ours };
+        for subnet in &spec.subnets {
+            if let Some(t) = pools::conflict(&subnet.subnet, against) {
                 return Err(EngineError::Overlap { subnet: subnet.subnet, by: t.by.clone() });
             }
         }
-        let of = |v4: bool| given.iter().find(|s| s.subnet.addr().is_ipv4() == v4).cloned();
-        let chosen = |net: Option<ipnet::IpNet>| net.map(spec::chosen).ok_or(EngineError::PoolsExhausted);
-        let mut subnets = vec![match of(true) {
-            Some(subnet) => subnet,
-            None => chosen(pools::free_ipv4(&taken))?,
-        }];
-        if ipv6 {
-            subnets.push(match of(false) {
-                Some(subnet) => subnet,
-                None => chosen(pools::free_ipv6(&taken))?,
-            });
+        let mut subnets = spec.subnets.clone();
+        let has = |v4: bool| spec.subnets.iter().any(|s| s.subnet.addr().is_ipv4() == v4);
+        let chosen = |net: Option<ipnet::IpNet>| {
+            net.map(|net| spec::chosen(net, spec.driver)).ok_or(EngineError::PoolsExhausted)
+        };
+        if spec.ipv4 && !has(true) {
+            subnets.insert(0, chosen(pools::free_ipv4(&taken))?);
+        }
+        if spec.ipv6 && !has(false) {
+            subnets.push(chosen(pools::free_ipv6(&taken))?);
         }
         Ok(subnets)
     }
 
+    fn taken_by_networks(&self, except: Option<&NetworkId>) -> Vec<Taken> {
+        let others = self.networks.values().filter(|n| Some(&n.id) != except);
+        let of = |n: &Network| {
+            let by = format!("network '{}'", n.name);
+            n.subnets.iter().map(|s| Taken { net: s.subnet, by: by.clone() }).collect::<Vec<_>>()
+        };
+        others.flat_map(of).collect()
+    }
+
     /// Every network that is in use: ours (but for `except`), the host's addresses and routes.
     pub(super) fn taken(&self, except: Option<&NetworkId>) -> Result<Vec<Taken>, EngineError> {
-        let mut taken = Vec::new();
-        for network in self.networks.values().filter(|n| Some(&n.id) != except) {
-            let by = format!("network '{}'", network.name);
-            taken.extend(network.subnets.iter().map(|s| Taken { net: s.subnet, by: by.clone() }));
-        }
+        let mut taken = self.taken_by_networks(except);
         let links = route::links(&self.socket)?;
-        let ours = |name: &str| self.networks.values().any(|n| n.interface == name);
+        let ours = |name: &str| !name.is_empty() && self.networks.values().any(|n| n.interface == name);
         let mut reaches = route::addresses(&self.socket)?;
         reaches.extend(route::routes(&self.socket)?);
         for reach in reaches {
@@ -154,7 +174,7 @@ impl Engine {
             return Ok(());
         }
         let subnet = pools::free_ipv4(&taken).ok_or(EngineError::PoolsExhausted)?;
-        let network = Network { subnets: vec![spec::chosen(subnet)], ..network.clone() };
+        let network = Network { subnets: vec![spec::chosen(subnet, Driver::Bridge)], ..network.clone() };
         self.store.put(&[&network])?;
         self.know(network);
         Ok(())
@@ -175,6 +195,7 @@ impl Engine {
                 name: name.to_owned(),
                 driver,
                 created_unix_ns: unix_ns(),
+                ipv4: true,
                 ipv6: false,
                 internal: false,
                 attachable: false,
@@ -184,6 +205,7 @@ impl Engine {
                 predefined: true,
                 dns: bridge,
                 bridge: BridgeOptions::default(),
+                sublink: None,
             });
         }
         if made.is_empty() {
@@ -191,7 +213,8 @@ impl Engine {
         }
         if let Some(bridge) = made.iter_mut().find(|n| n.driver == Driver::Bridge) {
             // Without a free pool the daemon starts all the same; the first attach says so.
-            bridge.subnets = pools::free_ipv4(&self.taken(None)?).map(spec::chosen).into_iter().collect();
+            let free = pools::free_ipv4(&self.taken(None)?);
+            bridge.subnets = free.map(|net| spec::chosen(net, Driver::Bridge)).into_iter().collect();
         }
         self.store.put(&made.iter().collect::<Vec<_>>())?;
         for network in made {
@@ -233,8 +256,8 @@ impl Engine {
     }
 
     fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
-        let known = self.bridges.get(&network.id).map(|b| b.mtu);
-        let mtu = known.or(network.bridge.mtu).unwrap_or(bridge::DEFAULT_MTU);
+        let known = self.bases.get(&network.id).map(|b| b.mtu);
+        let mtu = known.or(network.mtu()).unwrap_or(DEFAULT_MTU);
         let mut endpoints = Vec::new();
         if with_endpoints {
             for (sandbox, endpoint) in self.endpoints_of(&network.id) {
@@ -269,7 +292,8 @@ impl Engine {
         for (sandbox, _) in connected {
             self.disconnect(&sandbox, &network.name)?;
         }
-        bridge::remove(&self.socket, &network.interface)?;
+        self.settle();
+        self.remove_base(&network)?;
         self.store.remove(&network.id)?;
         self.drop_network(&network.id);
         self.wall_in()?;

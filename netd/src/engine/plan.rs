@@ -8,11 +8,13 @@ use ipnet::IpNet;
 
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
+use crate::driver;
 use crate::driver::bridge::mac_of;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route::Mac;
 use crate::network::options::interface_name;
+use crate::network::sublink::Mode;
 use crate::network::{Driver, Network};
 use crate::publish::Wanted;
 
@@ -53,28 +55,35 @@ impl Engine {
             names: Vec::new(),
             links: links(sandbox, &wanted.links)?,
             gateway_priority: wanted.gateway_priority,
+            routed: network.sublink.as_ref().is_some_and(|s| s.mode.is_routed()) && !network.internal,
+            bandwidth: None,
+            sysctls: Vec::new(),
             pending: false,
             id,
         };
-        if network.driver != Driver::Bridge {
+        if driver::of(network.driver).is_none() {
             return Ok(endpoint);
         }
         endpoint.interface = match wanted.interface.as_str() {
-            "" => sandbox.free_interface(),
+            "" => sandbox.free_interface(network.prefix()),
             name => free_name(sandbox, name)?,
         };
-        endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
+        if network.driver == Driver::Bridge {
+            endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
+        }
         endpoint.names = names(sandbox, &wanted.aliases);
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
         check_family(sandbox, wanted, network)?;
         if network.predefined
             && self.endpoints_of(&network.id).next().is_none()
-            && !self.bridges.contains_key(&network.id)
+            && !self.bases.contains_key(&network.id)
         {
             self.choose_default_subnet(&network.id)?;
         }
         self.take_addresses(sandbox, wanted, &network.id, &mut endpoint)?;
-        endpoint.mac = asked_mac.or_else(|| endpoint.ip.map(|ip| mac_of(ip.addr())));
+        let own = network.driver != Driver::Ipvlan && sublink_mode(network) != Some(Mode::Passthru);
+        let chosen = endpoint.addresses().next().filter(|_| own).map(|a| mac_of(a.addr()));
+        endpoint.mac = asked_mac.or(chosen);
         Ok(endpoint)
     }
 
@@ -86,6 +95,10 @@ impl Engine {
     ) -> Result<Option<Mac>, EngineError> {
         if wanted.mac.is_empty() {
             return Ok(None);
+        }
+        if network.driver == Driver::Ipvlan || sublink_mode(network) == Some(Mode::Passthru) {
+            let expected = format!("network '{}' gives all endpoints its parent's", network.name);
+            return Err(invalid(sandbox, "mac", &wanted.mac, expected));
         }
         let mac: Mac =
             wanted.mac.parse().map_err(|expected| invalid(sandbox, "mac", &wanted.mac, expected))?;
@@ -110,24 +123,52 @@ impl Engine {
         if network.subnets.is_empty() {
             return Err(EngineError::PoolsExhausted);
         }
-        let result = (|| {
-            for (index, subnet) in network.subnets.iter().enumerate() {
-                let v4 = subnet.subnet.addr().is_ipv4();
-                let asked = if v4 { &wanted.ip } else { &wanted.ip6 };
-                let address = self.take_address(sandbox, &network, index, asked)?;
-                let gateway = (!network.internal).then_some(subnet.gateway);
-                if v4 {
-                    (endpoint.ip, endpoint.gateway) = (Some(address), gateway);
-                } else {
-                    (endpoint.ip6, endpoint.gateway6) = (Some(address), gateway);
-                }
-            }
-            Ok(())
-        })();
+        let result = [true, false]
+            .into_iter()
+            .filter(|v4| network.subnet(*v4).is_some())
+            .try_for_each(|v4| self.take_family(sandbox, wanted, &network, v4, endpoint));
         if result.is_err() {
             self.release_addresses(endpoint);
         }
         result
+    }
+
+    /// An address of one version: of the subnet that holds the one that was asked for, else of the first with a free one.
+    fn take_family(
+        &mut self,
+        sandbox: &Sandbox,
+        wanted: &EndpointSpec,
+        network: &Network,
+        v4: bool,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), EngineError> {
+        let asked = if v4 { &wanted.ip } else { &wanted.ip6 };
+        let family = |at: &usize| network.subnets[*at].subnet.addr().is_ipv4() == v4;
+        let mut candidates: Vec<_> = (0..network.subnets.len()).filter(family).collect();
+        if let Ok(ip) = asked.parse::<IpAddr>()
+            && let Some(at) = candidates.iter().find(|at| network.subnets[**at].subnet.contains(&ip))
+        {
+            candidates = vec![*at];
+        }
+        let mut taken = None;
+        for at in candidates {
+            match self.take_address(sandbox, network, at, asked) {
+                Err(e @ EngineError::Address { source: IpamError::Full(_), .. }) => taken = Some(Err(e)),
+                other => {
+                    taken = Some(other.map(|address| (at, address)));
+                    break;
+                }
+            }
+        }
+        let Some(taken) = taken else { return Ok(()) };
+        let (at, address) = taken?;
+        let gateway = network.subnets[at].gateway.filter(|_| !network.internal && !endpoint.routed);
+        if v4 {
+            (endpoint.ip, endpoint.gateway) = (Some(address), gateway);
+        } else {
+            (endpoint.ip6, endpoint.gateway6) = (Some(address), gateway);
+        }
+        Ok(())
     }
 
     fn take_address(
@@ -175,8 +216,8 @@ impl Engine {
     }
 
     fn plan_ports(&mut self, sandbox: &mut Sandbox, ports: &[Wanted]) -> Result<(), EngineError> {
-        let plain = !sandbox.endpoints.iter().any(Endpoint::is_wired);
-        // Without a network of its own a container's ports are the host's, or nobody's: docker ignores them too.
+        let plain = !sandbox.endpoints.iter().any(Endpoint::is_bridged);
+        // Without a bridge a container's ports are the host's, its own on some wire, or nobody's: docker ignores them too.
         if ports.is_empty() || plain {
             return Ok(());
         }
@@ -203,12 +244,22 @@ impl Engine {
 }
 
 fn check_family(sandbox: &Sandbox, wanted: &EndpointSpec, network: &Network) -> Result<(), EngineError> {
-    match wanted.ip6.parse() {
-        Ok(ip) if network.subnet(false).is_none() => {
-            Err(EngineError::NoIpv6 { container: sandbox.name.clone(), network: network.name.clone(), ip })
+    for (v4, asked) in [(true, &wanted.ip), (false, &wanted.ip6)] {
+        let Ok(ip) = asked.parse::<IpAddr>() else { continue };
+        if ip.is_ipv4() != v4 {
+            let expected = if v4 { "an IPv4 address is expected" } else { "an IPv6 address is expected" };
+            return Err(invalid(sandbox, "address", asked, expected.to_owned()));
         }
-        _ => Ok(()),
+        if network.subnet(v4).is_none() {
+            let (container, network) = (sandbox.name.clone(), network.name.clone());
+            return Err(EngineError::NoFamily { container, network, version: if v4 { 4 } else { 6 }, ip });
+        }
     }
+    Ok(())
+}
+
+fn sublink_mode(network: &Network) -> Option<Mode> {
+    network.sublink.as_ref().map(|s| s.mode)
 }
 
 fn invalid(sandbox: &Sandbox, what: &'static str, value: &str, expected: String) -> EngineError {

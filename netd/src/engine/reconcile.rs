@@ -3,17 +3,16 @@
 //! Sandboxes whose attach was acknowledged and whose holder lives are kept: addresses and ports taken again, DNS
 //! sockets opened again, rules written as one. Everything else that bears our mark is removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
-use super::attach::{interface_of, open_namespace, routes_of};
+use super::attach::open_namespace;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::bridge::{self, PREFIXES};
-use crate::driver::inside::Visit;
-use crate::endpoint::{Phase, Sandbox};
+use crate::driver::inside::{Interface, Visit};
+use crate::endpoint::{Endpoint, Phase, Sandbox, Way};
 use crate::netlink::route;
-use crate::network::Driver;
 
 impl Engine {
     /// Brings records and kernel in line.
@@ -23,12 +22,11 @@ impl Engine {
         }
         let (mut kept, dropped): (Vec<_>, Vec<_>) =
             self.journal.all()?.into_iter().partition(|s| self.lives(s));
-        let mut half_done = BTreeSet::new();
+        let mut half_done = BTreeMap::new();
         for sandbox in &mut kept {
-            let before = sandbox.endpoints.len();
-            sandbox.endpoints.retain(|e| !e.pending);
-            if sandbox.endpoints.len() < before {
-                half_done.insert(sandbox.id.clone());
+            let pending: Vec<_> = sandbox.endpoints.extract_if(.., |e| e.pending).collect();
+            if !pending.is_empty() {
+                half_done.insert(sandbox.id.clone(), pending);
             }
         }
         for sandbox in &kept {
@@ -37,43 +35,44 @@ impl Engine {
             self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         }
         self.predefine()?;
-        let present = self.remove_strangers()?;
-        self.raise_bridges();
+        self.remove_strangers()?;
+        self.raise_bases();
         for sandbox in dropped {
+            self.remove_inside(&sandbox, &sandbox.endpoints);
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;
         }
-        // Rules may be left that name what is gone; with nobody attached they go too, soon.
+        // Rules may be left that name what is gone: with nobody attached they go too.
         self.table = true;
         self.note_idle();
-        if kept.is_empty() {
+        if self.idle.is_some() {
             self.clear_idle();
-            return Ok(());
         }
         for sandbox in kept {
-            let whole = !half_done.contains(&sandbox.id);
-            if let Err(error) = self.revive(sandbox.clone(), &present, whole) {
+            let pending = half_done.get(&sandbox.id);
+            self.remove_inside(&sandbox, pending.map_or(&[], Vec::as_slice));
+            if let Err(error) = self.revive(sandbox.clone(), pending.is_none()) {
                 tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "a sandbox could not be restored");
             }
         }
         self.walled.clear();
-        let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_wired());
+        let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
         if self.walled.is_empty() { Ok(()) } else { self.apply_rules() }
     }
 
     fn lives(&self, sandbox: &Sandbox) -> bool {
         sandbox.phase == Phase::Ready
-            && sandbox.holder.process().is_alive()
+            && sandbox.holder.is_alive()
             && sandbox.endpoints.iter().all(|e| e.pending || self.networks.contains_key(&e.network))
     }
 
-    /// Makes the bridges of user networks that are not there: after a reboot, or when a kill came between a network's record
-    /// and its bridge.
-    fn raise_bridges(&mut self) {
-        let user = self.networks.values().filter(|n| n.driver == Driver::Bridge && !n.predefined);
+    /// Makes the bridges and parents of user networks that are not there: after a reboot, or when a kill came between a
+    /// network's record and its bridge.
+    fn raise_bases(&mut self) {
+        let user = self.networks.values().filter(|n| !n.predefined);
         for id in user.map(|n| n.id.clone()).collect::<Vec<_>>() {
-            if let Err(error) = self.ensure_bridge(&id) {
+            if let Err(error) = self.ensure_base(&id) {
                 tracing::warn!(network.id = %id, error = %chain(&error), "a network cannot be used for now");
             }
         }
@@ -87,54 +86,66 @@ impl Engine {
         }
     }
 
-    /// Removes interfaces with our mark that no record names; answers the names of all others.
-    fn remove_strangers(&mut self) -> Result<BTreeSet<String>, EngineError> {
+    /// Removes interfaces with our mark that no record names.
+    fn remove_strangers(&self) -> Result<(), EngineError> {
         let mut known: BTreeSet<&str> = self.networks.values().map(|n| n.interface.as_str()).collect();
+        known.extend(self.networks.values().filter_map(|n| n.sublink.as_ref()).map(|s| s.parent.as_str()));
         known.extend(self.sandboxes.values().flat_map(|s| &s.endpoints).map(|e| e.host_interface.as_str()));
-        let mut present = BTreeSet::new();
         for link in route::links(&self.socket)? {
-            let ours = link.group == self.instance.group && PREFIXES.iter().any(|p| link.name.starts_with(p));
+            // A parent that we made has the name that a person chose.
+            let named = link.kind == "vlan" || PREFIXES.iter().any(|p| link.name.starts_with(p));
+            let ours = link.group == self.instance.group && named;
             if ours && !known.contains(link.name.as_str()) {
                 tracing::info!(interface = %link.name, "removed an interface that no record names");
-                bridge::remove(&self.socket, &link.name)?;
-            } else {
-                present.insert(link.name);
+                bridge::remove_link(&self.socket, &link.name)?;
             }
         }
-        Ok(present)
+        Ok(())
+    }
+
+    /// Removes what an attach or connect that was never acknowledged left inside a sandbox that lives. What was made on the
+    /// host is gone already.
+    fn remove_inside(&self, sandbox: &Sandbox, endpoints: &[Endpoint]) {
+        let mut inside = endpoints.iter().filter(|e| e.is_wired() && !e.is_bridged()).peekable();
+        if inside.peek().is_none() {
+            return;
+        }
+        let Ok(netns) = open_namespace(sandbox) else { return };
+        for endpoint in inside {
+            if let Err(error) = self.unplug(sandbox, endpoint, Some(netns.as_fd())) {
+                tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "an interface is left inside");
+            }
+        }
     }
 
     /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names. One that is not `whole` was
     /// being changed: what is inside is set up again.
-    fn revive(
-        &mut self,
-        mut sandbox: Sandbox,
-        present: &BTreeSet<String>,
-        whole: bool,
-    ) -> Result<(), EngineError> {
+    fn revive(&mut self, mut sandbox: Sandbox, whole: bool) -> Result<(), EngineError> {
         for mapping in &sandbox.ports {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }
         }
-        let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).cloned().collect();
-        if !wired.is_empty() {
+        if sandbox.endpoints.iter().any(Endpoint::is_wired) {
             let netns = open_namespace(&sandbox)?;
-            let mut visit = Visit { resolver: Some(sandbox.resolver), ..Visit::default() };
-            for endpoint in &wired {
-                self.ensure_bridge(&endpoint.network)?;
-                if !present.contains(&endpoint.host_interface) {
-                    self.plug(&sandbox, endpoint, netns.as_fd(), &mut Stages::start())?;
+            let resolver = (!sandbox.without_resolver).then_some(sandbox.resolver);
+            let yields = sandbox.holder.process().is_none();
+            let mut visit = Visit { resolver, yields, ..Visit::default() };
+            for at in 0..sandbox.endpoints.len() {
+                let endpoint = sandbox.endpoints[at].clone();
+                if !endpoint.is_wired() {
+                    continue;
+                }
+                self.ensure_base(&endpoint.network)?;
+                if !self.is_plugged(&sandbox, &endpoint, netns.as_fd())? {
+                    self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
                 } else if whole {
                     continue;
                 }
-                visit.interfaces.push(interface_of(endpoint));
+                visit.interfaces.push(Interface::of(&sandbox.endpoints[at]));
             }
-            if let Some(gateway) = sandbox.gateway_endpoint()
-                && visit.interfaces.iter().any(|i| i.name == gateway.interface)
-            {
-                visit.routes_in = routes_of(gateway);
-            }
+            let again = |way: &Way| visit.interfaces.iter().any(|i| i.name == way.interface);
+            visit.routes_in = sandbox.ways().into_iter().filter(again).collect();
             self.visit(&mut sandbox, netns.as_fd(), &visit)?;
         }
         self.keep(&sandbox)

@@ -4,36 +4,61 @@
 //! A thread of its own removes them, one after another. Their addresses stay taken until they are gone. No record is
 //! needed meanwhile: after a kill the interfaces bear our mark and no record names them, so the next start removes them.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
 
+use super::attach::open_namespace;
 use super::{Engine, EngineError};
-use crate::driver::bridge;
-use crate::endpoint::Endpoint;
+use crate::driver::{self, Ground, Unplug};
+use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::{Protocol, Socket};
+use crate::network::Network;
+
+/// A sandbox that leaves.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    sandbox: Sandbox,
+    /// The networks of its wired endpoints.
+    networks: Vec<Network>,
+    /// Open only when something must be removed inside, and when it is still there.
+    netns: Option<OwnedFd>,
+}
+
+impl Leaving {
+    fn unplug(&self, ground: Ground<'_>) {
+        for endpoint in self.sandbox.endpoints.iter().filter(|e| e.is_wired()) {
+            let Some(network) = self.networks.iter().find(|n| n.id == endpoint.network) else { continue };
+            let Some(driver) = driver::of(network.driver) else { continue };
+            let netns = self.netns.as_ref().map(AsFd::as_fd);
+            let of = Unplug { network, sandbox: &self.sandbox, endpoint, netns };
+            if let Err(error) = driver.unplug(ground, &of) {
+                let interface = [&endpoint.host_interface, &endpoint.interface];
+                let interface = interface.into_iter().find(|i| !i.is_empty());
+                tracing::warn!(container.id = %self.sandbox.id, ?interface, %error, "left until the next start");
+            }
+        }
+    }
+}
 
 /// The thread, and what it has not reported yet.
 #[derive(Debug)]
 pub(super) struct Sweeper {
-    jobs: mpsc::Sender<Vec<Endpoint>>,
+    jobs: mpsc::Sender<Leaving>,
     done: mpsc::Receiver<Vec<Endpoint>>,
     pending: usize,
 }
 
 impl Sweeper {
     /// Starts the thread in the caller's network namespace.
-    pub(super) fn start() -> Result<Self, EngineError> {
+    pub(super) fn start(group: u32) -> Result<Self, EngineError> {
         let socket = Socket::open(Protocol::Route)?;
-        let (jobs, queue) = mpsc::channel::<Vec<Endpoint>>();
+        let (jobs, queue) = mpsc::channel::<Leaving>();
         let (report, done) = mpsc::channel();
         let work = move || {
-            for endpoints in queue {
-                for endpoint in endpoints.iter().filter(|e| e.is_wired()) {
-                    if let Err(error) = bridge::remove(&socket, &endpoint.host_interface) {
-                        tracing::warn!(interface = %endpoint.host_interface, %error, "left until the next start");
-                    }
-                }
-                let _ = report.send(endpoints);
+            for leaving in queue {
+                leaving.unplug(Ground { socket: &socket, group });
+                let _ = report.send(leaving.sandbox.endpoints);
             }
         };
         thread::Builder::new()
@@ -46,14 +71,19 @@ impl Sweeper {
 }
 
 impl Engine {
-    /// Hands endpoints over; their addresses are free once their interfaces are gone.
-    pub(super) fn sweep(&mut self, endpoints: Vec<Endpoint>) {
+    /// Hands a sandbox's endpoints over; their addresses are free once their interfaces are gone.
+    pub(super) fn sweep(&mut self, sandbox: &Sandbox) {
         self.collect_swept();
-        if endpoints.is_empty() {
+        if sandbox.endpoints.is_empty() {
             return;
         }
+        let wired = || sandbox.endpoints.iter().filter(|e| e.is_wired());
+        let networks = wired().filter_map(|e| self.networks.get(&e.network)).cloned().collect();
+        let inside = wired().any(|e| !e.is_bridged());
+        let netns = if inside { open_namespace(sandbox).ok() } else { None };
         self.sweeper.pending += 1;
-        self.sweeper.jobs.send(endpoints).expect("the thread lives as long as its queue");
+        let leaving = Leaving { sandbox: sandbox.clone(), networks, netns };
+        self.sweeper.jobs.send(leaving).expect("the thread lives as long as its queue");
     }
 
     fn collect_swept(&mut self) {

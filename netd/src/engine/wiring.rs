@@ -1,48 +1,15 @@
-//! Bridges and rules: present for as long as something needs them.
+//! Rules, published ports and settings: present for as long as something needs them.
 
 use std::collections::BTreeSet;
 
 use davit_contracts::id::NetworkId;
 
 use super::{Engine, EngineError};
-use crate::driver::bridge::{self, Bridge};
-use crate::endpoint::Sandbox;
+use crate::endpoint::{Endpoint, Sandbox};
 use crate::firewall::{Forward, Rules, Segment};
-use crate::network::{Driver, Network, pools};
+use crate::network::{Driver, Network};
 
 impl Engine {
-    /// The bridge of a network, made when it is not there.
-    pub(super) fn ensure_bridge(&mut self, id: &NetworkId) -> Result<Bridge, EngineError> {
-        if let Some(bridge) = self.bridges.get(id) {
-            return Ok(*bridge);
-        }
-        let network = self.networks[id].clone();
-        let group = self.instance.group;
-        let failed = |source| EngineError::Bridge { network: network.name.clone(), source };
-        let found = bridge::find(&self.socket, &network, group).map_err(failed)?;
-        let bridge = if let Some(bridge) = found {
-            // A killed netd may have made it without going on.
-            bridge::complete(&self.socket, &network, bridge).map_err(failed)?;
-            bridge
-        } else {
-            self.check_still_free(&network)?;
-            bridge::make(&self.socket, &network, group).map_err(failed)?
-        };
-        self.bridges.insert(id.clone(), bridge);
-        Ok(bridge)
-    }
-
-    /// The host may have come to use a network's subnet while it had no bridge.
-    fn check_still_free(&self, network: &Network) -> Result<(), EngineError> {
-        let taken = self.taken(Some(&network.id))?;
-        for subnet in &network.subnets {
-            if let Some(t) = pools::conflict(&subnet.subnet, &taken) {
-                return Err(EngineError::Overlap { subnet: subnet.subnet, by: t.by.clone() });
-            }
-        }
-        Ok(())
-    }
-
     /// What the firewall must know now.
     pub(super) fn rules(&self) -> Rules {
         let segment = |n: &Network| Segment {
@@ -61,7 +28,7 @@ impl Engine {
     pub(super) fn wall_in(&mut self) -> Result<(), EngineError> {
         let mut wanted = self.walled.clone();
         wanted.retain(|id| self.networks.contains_key(id));
-        for endpoint in self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_wired()) {
+        for endpoint in self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged()) {
             wanted.insert(endpoint.network.clone());
         }
         if wanted == self.walled && self.table {
@@ -151,8 +118,7 @@ impl Engine {
 
     /// Starts the time after which what nobody uses is removed, when the last endpoint is gone.
     pub(super) fn note_idle(&mut self) {
-        let wired =
-            self.sandboxes.values().any(|s| s.endpoints.iter().any(crate::endpoint::Endpoint::is_wired));
+        let wired = self.sandboxes.values().any(|s| s.endpoints.iter().any(Endpoint::is_bridged));
         self.idle = (!wired).then(std::time::Instant::now);
     }
 
@@ -165,11 +131,7 @@ impl Engine {
         let warn = |what: &str, error: &dyn std::fmt::Display| tracing::warn!(%error, "cannot remove {what}");
         let default = self.networks.values().find(|n| n.predefined && n.driver == Driver::Bridge).cloned();
         if let Some(network) = default {
-            self.bridges.remove(&network.id);
-            // Only what is ours: the name may be somebody else's by now.
-            if let Ok(Some(_)) = bridge::find(&self.socket, &network, self.instance.group)
-                && let Err(error) = bridge::remove(&self.socket, &network.interface)
-            {
+            if let Err(error) = self.remove_base(&network) {
                 warn("the default bridge", &error);
             }
         }

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 pub use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
 use super::socket::{NetlinkError, Socket};
+use crate::endpoint::Way;
 
-const NEWLINK: u16 = 16;
+pub(super) const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
@@ -18,16 +19,16 @@ const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(super) const IFLA_ADDRESS: u16 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_GROUP: u16 = 27;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_GROUP: u16 = 27;
+pub(super) const IFLA_NET_NS_FD: u16 = 28;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
@@ -43,14 +44,16 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 const OPER_UP: u8 = 6;
-const IFF_UP: u32 = 1;
+pub(super) const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
 const IFA_F_NODAD: u8 = 2;
-const AF_UNSPEC: u8 = 0;
+pub(super) const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const TABLE_MAIN: u8 = 254;
 const PROTO_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
+const SCOPE_LINK: u8 = 253;
 
 /// A veth pair: one end on a bridge here, the other in a sandbox with its final name.
 #[derive(Debug)]
@@ -71,7 +74,7 @@ pub struct Veth<'a> {
     pub netns: BorrowedFd<'a>,
 }
 
-fn link_head(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(super) fn link_head(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut head = [0; 16];
     head[0] = family;
     head[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -166,23 +169,28 @@ pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
     });
 }
 
-fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, gateway: IpAddr, index: u32) {
-    let family = if gateway.is_ipv4() { AF_INET } else { AF_INET6 };
-    let head = [family, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, 0, TYPE_UNICAST, 0, 0, 0, 0];
-    batch.push(format!("{what} default route via {gateway}"), kind, flags, &head, |a| {
-        a.ip(RTA_GATEWAY, gateway);
+fn default_route(batch: &mut Batch, what: &str, kind: u16, flags: Flags, way: &Way, index: u32) {
+    let family = if way.ipv4 { AF_INET } else { AF_INET6 };
+    // Without a gateway everything is a neighbour, as far as IPv4 knows (RT_SCOPE_LINK).
+    let scope = if way.gateway.is_none() && way.ipv4 { SCOPE_LINK } else { 0 };
+    let head = [family, 0, 0, 0, TABLE_MAIN, PROTO_STATIC, scope, TYPE_UNICAST, 0, 0, 0, 0];
+    let via = way.gateway.map_or_else(|| way.interface.clone(), |g| g.to_string());
+    batch.push(format!("{what} default route via {via}"), kind, flags, &head, |a| {
+        if let Some(gateway) = way.gateway {
+            a.ip(RTA_GATEWAY, gateway);
+        }
         a.number(RTA_OIF, index);
     });
 }
 
-/// Sets the default route, in place of another.
-pub fn add_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
-    default_route(batch, "set", NEWROUTE, Flags::REPLACE, gateway, index);
+/// Sets the default route through the interface with this index, in place of another.
+pub fn add_default_route(batch: &mut Batch, way: &Way, index: u32) {
+    default_route(batch, "set", NEWROUTE, Flags::REPLACE, way, index);
 }
 
 /// Removes a default route.
-pub fn delete_default_route(batch: &mut Batch, gateway: IpAddr, index: u32) {
-    default_route(batch, "remove", DELROUTE, Flags::ACK, gateway, index);
+pub fn delete_default_route(batch: &mut Batch, way: &Way, index: u32) {
+    default_route(batch, "remove", DELROUTE, Flags::ACK, way, index);
 }
 
 /// A link as the kernel describes it.
@@ -198,6 +206,10 @@ pub struct Link {
     pub group: u32,
     /// Whether it passes packets: `IF_OPER_UP` (RFC 2863).
     pub operational: bool,
+    /// Whether somebody set it up (`IFF_UP`).
+    pub is_up: bool,
+    /// Whether it is the loopback.
+    pub is_loopback: bool,
     /// `bridge`, `veth`, ...; empty for hardware.
     pub kind: String,
 }
@@ -213,8 +225,17 @@ fn text(value: &[u8]) -> String {
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
     let index = number(payload.get(4..8)?);
-    let mut link =
-        Link { index, name: String::new(), mtu: 0, group: 0, operational: false, kind: String::new() };
+    let flags = number(payload.get(8..12)?);
+    let mut link = Link {
+        index,
+        name: String::new(),
+        mtu: 0,
+        group: 0,
+        operational: false,
+        is_up: flags & IFF_UP != 0,
+        is_loopback: flags & IFF_LOOPBACK != 0,
+        kind: String::new(),
+    };
     for (kind, value) in attributes(payload.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),

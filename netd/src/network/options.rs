@@ -1,21 +1,62 @@
-//! Docker's options of a bridge network.
+//! Docker's options of a bridge network, and how a wrong option is told.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
 
 const NAME: &str = "com.docker.network.bridge.name";
-const MTU: &str = "com.docker.network.driver.mtu";
+pub(super) const MTU: &str = "com.docker.network.driver.mtu";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-const BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-const KNOWN: [&str; 5] = [NAME, MTU, ICC, MASQUERADE, BINDING];
+const BINDING4: &str = "com.docker.network.bridge.host_binding_ipv4";
+const BINDING6: &str = "com.docker.network.bridge.host_binding_ipv6";
+const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
+const HOST4: &str = "com.docker.network.host_ipv4";
+const HOST6: &str = "com.docker.network.host_ipv6";
+pub(super) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+const KNOWN: [&str; 12] =
+    [NAME, MTU, ICC, MASQUERADE, BINDING4, BINDING6, MODE4, MODE6, INHIBIT4, HOST4, HOST6, PREFIX];
+
+/// How a bridge network meets the world, of one IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Sources are hidden on the way out; only published ports are open, through the host's.
+    #[default]
+    Nat,
+    /// The same, but whoever routes to a container's address reaches all its ports.
+    NatUnprotected,
+    /// Containers have addresses that the world routes to; published ports are open there, and none is taken on the host.
+    Routed,
+    /// Of an internal network: the bridge has no address, so the host is no neighbour either.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// Docker's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Nat, Self::NatUnprotected, Self::Routed, Self::Isolated];
+        all.into_iter().find(|m| m.name() == word)
+    }
+}
 
 /// Options, understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BridgeOptions {
     /// The bridge's name, in place of one made from the id.
     pub name: Option<String>,
@@ -27,11 +68,38 @@ pub struct BridgeOptions {
     pub masquerade: bool,
     /// Where ports are published when a mapping does not say.
     pub host_binding: Option<IpAddr>,
+    /// The same of IPv6.
+    pub host_binding6: Option<Ipv6Addr>,
+    /// How it meets the world over IPv4.
+    pub mode4: GatewayMode,
+    /// How it meets the world over IPv6.
+    pub mode6: GatewayMode,
+    /// The bridge gets no IPv4 address: somebody else gives it one.
+    pub inhibit_ipv4: bool,
+    /// The source that containers have outside, in place of the address of the interface that they leave by.
+    pub host_ipv4: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub host_ipv6: Option<Ipv6Addr>,
+    /// What names of interfaces inside start with, in place of `eth`.
+    pub prefix: Option<String>,
 }
 
 impl Default for BridgeOptions {
     fn default() -> Self {
-        Self { name: None, mtu: None, icc: true, masquerade: true, host_binding: None }
+        Self {
+            name: None,
+            mtu: None,
+            icc: true,
+            masquerade: true,
+            host_binding: None,
+            host_binding6: None,
+            mode4: GatewayMode::Nat,
+            mode6: GatewayMode::Nat,
+            inhibit_ipv4: false,
+            host_ipv4: None,
+            host_ipv6: None,
+            prefix: None,
+        }
     }
 }
 
@@ -40,22 +108,80 @@ impl BridgeOptions {
     pub fn parse(options: &BTreeMap<String, String>) -> Result<Self, SpecError> {
         let mut me = Self::default();
         for (name, value) in options {
-            let bad = |expected| SpecError::Value { name: name.clone(), value: value.clone(), expected };
+            let given = Given { name, value };
             match name.as_str() {
-                NAME => me.name = Some(interface_name(value).ok_or_else(|| bad("an interface name"))?),
-                MTU => {
-                    let mtu = value.parse().ok().filter(|n| (68..=65535).contains(n));
-                    me.mtu = Some(mtu.ok_or_else(|| bad("a number from 68 to 65535"))?);
-                }
-                ICC => me.icc = boolean(value).ok_or_else(|| bad("true or false"))?,
-                MASQUERADE => me.masquerade = boolean(value).ok_or_else(|| bad("true or false"))?,
-                BINDING => {
-                    me.host_binding = Some(value.parse().map_err(|_| bad("an address of the host"))?);
-                }
-                _ => return Err(SpecError::Option { name: name.clone(), nearest: nearest(name, KNOWN) }),
+                NAME => me.name = Some(given.read(interface_name, "an interface name")?),
+                MTU => me.mtu = Some(given.mtu()?),
+                ICC => me.icc = given.read(boolean, "true or false")?,
+                MASQUERADE => me.masquerade = given.read(boolean, "true or false")?,
+                // Docker takes an address of either version here.
+                BINDING4 => me.host_binding = Some(given.parsed("an address of the host")?),
+                BINDING6 => me.host_binding6 = Some(given.parsed("an IPv6 address of the host")?),
+                MODE4 => me.mode4 = given.read(GatewayMode::parse, MODES)?,
+                MODE6 => me.mode6 = given.read(GatewayMode::parse, MODES)?,
+                INHIBIT4 => me.inhibit_ipv4 = given.read(boolean, "true or false")?,
+                HOST4 => me.host_ipv4 = Some(given.parsed("an IPv4 address of the host")?),
+                HOST6 => me.host_ipv6 = Some(given.parsed("an IPv6 address of the host")?),
+                PREFIX => me.prefix = Some(given.read(prefix, PREFIXES)?),
+                _ => return Err(given.unknown("bridge", KNOWN)),
             }
         }
         Ok(me)
+    }
+
+    /// How it meets the world over a version of IP.
+    pub fn gateway_mode(&self, ipv4: bool) -> GatewayMode {
+        if ipv4 { self.mode4 } else { self.mode6 }
+    }
+
+    /// Whether the bridge itself has an address of this version.
+    pub fn has_address(&self, ipv4: bool) -> bool {
+        self.gateway_mode(ipv4) != GatewayMode::Isolated && !(ipv4 && self.inhibit_ipv4)
+    }
+}
+
+const MODES: &str = "nat, nat-unprotected, routed or isolated";
+const PREFIXES: &str = "the first letters of an interface name, ten at most";
+
+/// An option as it was given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: &'a str,
+}
+
+impl Given<'_> {
+    pub(super) fn read<T>(
+        &self,
+        reader: impl FnOnce(&str) -> Option<T>,
+        expected: &'static str,
+    ) -> Result<T, SpecError> {
+        reader(self.value).ok_or_else(|| {
+            let (name, value) = (self.name.to_owned(), self.value.to_owned());
+            SpecError::Value { name, value, expected }
+        })
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, expected: &'static str) -> Result<T, SpecError> {
+        self.read(|v| v.parse().ok(), expected)
+    }
+
+    /// 68 is the least that IPv4 needs (RFC 791).
+    pub(super) fn mtu(&self) -> Result<u32, SpecError> {
+        let number = |v: &str| v.parse().ok().filter(|n| (68..=65535).contains(n));
+        self.read(number, "a number from 68 to 65535")
+    }
+
+    pub(super) fn prefix(&self) -> Result<String, SpecError> {
+        self.read(prefix, PREFIXES)
+    }
+
+    pub(super) fn unknown(
+        &self,
+        driver: &'static str,
+        known: impl IntoIterator<Item = &'static str>,
+    ) -> SpecError {
+        SpecError::Option { name: self.name.to_owned(), driver, nearest: nearest(self.name, known) }
     }
 }
 
@@ -65,6 +191,11 @@ fn boolean(value: &str) -> Option<bool> {
         "false" | "0" | "f" => Some(false),
         _ => None,
     }
+}
+
+/// Leaves room for a number of five digits.
+fn prefix(value: &str) -> Option<String> {
+    interface_name(value).filter(|v| v.len() <= 10)
 }
 
 /// The kernel's rule: 1 to 15 bytes, no slash, colon or white space, and not `.` or `..`.
@@ -108,11 +239,20 @@ mod tests {
 
     #[test]
     fn an_unknown_option_names_the_nearest() {
-        for (given, wanted) in [("com.docker.network.driver.mtuu", MTU), ("mtu", MTU), ("enable_ic", ICC)] {
-            let Err(SpecError::Option { nearest, .. }) = parse(given, "1") else {
+        for (given, wanted) in [
+            ("com.docker.network.driver.mtuu", MTU),
+            ("mtu", MTU),
+            ("enable_ic", ICC),
+            ("com.docker.network.bridge.gateway_mode_ip6", MODE6),
+            ("com.docker.network.bridge.trusted_host_interfaces", INHIBIT4),
+        ] {
+            let Err(SpecError::Option { nearest, driver, .. }) = parse(given, "1") else {
                 panic!("{given} was taken")
             };
-            assert_eq!(nearest, wanted);
+            assert_eq!(driver, "bridge");
+            if given != "com.docker.network.bridge.trusted_host_interfaces" {
+                assert_eq!(nearest, wanted);
+            }
         }
     }
 
@@ -120,9 +260,35 @@ mod tests {
     fn values_are_checked() {
         assert_eq!(parse(MTU, "1400").unwrap().mtu, Some(1400));
         assert!(!parse(ICC, "false").unwrap().icc);
-        for (name, value) in [(MTU, "67"), (MTU, "x"), (ICC, "no"), (NAME, "a/b"), (NAME, "sixteen-letters-")]
-        {
+        assert_eq!(parse(MODE6, "nat-unprotected").unwrap().mode6, GatewayMode::NatUnprotected);
+        assert_eq!(parse(PREFIX, "net").unwrap().prefix.as_deref(), Some("net"));
+        for (name, value) in [
+            (MTU, "67"),
+            (MTU, "x"),
+            (ICC, "no"),
+            (NAME, "a/b"),
+            (NAME, "sixteen-letters-"),
+            (MODE4, "NAT"),
+            (HOST4, "fd00::1"),
+            (HOST6, "10.0.0.1"),
+            (PREFIX, "eleven-long"),
+        ] {
             assert!(parse(name, value).is_err(), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn options_of_an_older_record_have_todays_defaults() {
+        let old = r#"{"name":null,"mtu":1400,"icc":false,"masquerade":true,"host_binding":null}"#;
+        let read: BridgeOptions = serde_json::from_str(old).unwrap();
+        assert_eq!(read, BridgeOptions { mtu: Some(1400), icc: false, ..BridgeOptions::default() });
+    }
+
+    #[test]
+    fn a_bridge_without_address_is_isolated_or_inhibited() {
+        let options = parse(INHIBIT4, "true").unwrap();
+        assert!(!options.has_address(true) && options.has_address(false));
+        let options = parse(MODE6, "isolated").unwrap();
+        assert!(options.has_address(true) && !options.has_address(false));
     }
 }

@@ -7,46 +7,100 @@ use davit_contracts::id::check_name;
 use davit_contracts::network as proto;
 use ipnet::IpNet;
 
-use super::{BridgeOptions, Driver, SpecError, Subnet, pools};
+use super::{BridgeOptions, Driver, GatewayMode, SpecError, Sublink, Subnet, pools};
 
 /// A checked request; subnets that are not given are still to be chosen.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Its name.
     pub name: String,
-    /// Given subnets, at most one of a family.
+    /// How it works.
+    pub driver: Driver,
+    /// Given subnets, IPv4 first; of a bridge at most one of a family.
     pub subnets: Vec<Subnet>,
+    /// Whether IPv4 is wanted.
+    pub ipv4: bool,
     /// Whether IPv6 is wanted.
     pub ipv6: bool,
-    /// Its options.
+    /// Options of a bridge.
     pub bridge: BridgeOptions,
+    /// Options of macvlan and ipvlan.
+    pub sublink: Option<Sublink>,
 }
 
 /// Checks a request.
 pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
     check_name(&request.name)?;
-    match request.driver.as_str() {
-        "" | "bridge" => {}
+    let options: BTreeMap<_, _> = request.options.clone().into_iter().collect();
+    let (mut bridge, mut sublink) = (BridgeOptions::default(), None);
+    let driver = match request.driver.as_str() {
+        "" | "bridge" => {
+            bridge = BridgeOptions::parse(&options)?;
+            check_modes(&bridge, request.internal)?;
+            Driver::Bridge
+        }
+        "macvlan" => {
+            sublink = Some(Sublink::parse(Driver::Macvlan, &options)?);
+            Driver::Macvlan
+        }
+        "ipvlan" => {
+            sublink = Some(Sublink::parse(Driver::Ipvlan, &options)?);
+            Driver::Ipvlan
+        }
         driver @ ("host" | "none" | "null") => return Err(SpecError::Predefined(driver.to_owned())),
         other => return Err(SpecError::Driver(other.to_owned())),
+    };
+    let mut subnets =
+        request.subnets.iter().map(|given| subnet(given, driver)).collect::<Result<Vec<_>, _>>()?;
+    subnets.sort_by_key(|s| s.subnet.addr().is_ipv6());
+    let (ipv4, ipv6) = check_families(request, driver, &subnets)?;
+    Ok(Spec { name: request.name.clone(), driver, subnets, ipv4, ipv6, bridge, sublink })
+}
+
+/// Docker's rule: where the host is no neighbour, it is no router either.
+fn check_modes(bridge: &BridgeOptions, internal: bool) -> Result<(), SpecError> {
+    if [bridge.mode4, bridge.mode6].contains(&GatewayMode::Isolated) && !internal {
+        return Err(SpecError::Contradiction {
+            what: "the gateway mode 'isolated' is of internal networks only",
+            instead: "add --internal, or choose nat, nat-unprotected or routed",
+        });
     }
-    let options: BTreeMap<_, _> = request.options.clone().into_iter().collect();
-    let bridge = BridgeOptions::parse(&options)?;
-    let subnets = request.subnets.iter().map(subnet).collect::<Result<Vec<_>, _>>()?;
+    Ok(())
+}
+
+/// Which families a network has.
+fn check_families(
+    request: &proto::CreateNetworkRequest,
+    driver: Driver,
+    subnets: &[Subnet],
+) -> Result<(bool, bool), SpecError> {
     let v4 = subnets.iter().filter(|s| s.subnet.addr().is_ipv4()).count();
     let v6 = subnets.len() - v4;
-    if v4 > 1 || v6 > 1 {
+    if driver == Driver::Bridge && (v4 > 1 || v6 > 1) {
         return Err(SpecError::Families("a bridge network has at most one subnet of each IP version"));
     }
-    Ok(Spec { name: request.name.clone(), subnets, ipv6: request.ipv6 || v6 == 1, bridge })
+    for (at, subnet) in subnets.iter().enumerate() {
+        if let Some(other) = subnets[..at].iter().find(|o| pools::overlap(&o.subnet, &subnet.subnet)) {
+            return Err(SpecError::Overlap { one: other.subnet, other: subnet.subnet });
+        }
+    }
+    if request.disable_ipv4 && v4 > 0 {
+        return Err(SpecError::Families("a network without IPv4 cannot have an IPv4 subnet"));
+    }
+    let ipv6 = request.ipv6 || v6 > 0;
+    if request.disable_ipv4 && !ipv6 {
+        return Err(SpecError::Families("a network needs IPv4 or IPv6: add --ipv6"));
+    }
+    Ok((!request.disable_ipv4, ipv6))
 }
 
 fn parse<T: std::str::FromStr>(value: &str, expected: &'static str) -> Result<T, SpecError> {
     value.parse().map_err(|_| SpecError::Parse { value: value.to_owned(), expected })
 }
 
-/// Checks one subnet.
-fn subnet(given: &proto::Subnet) -> Result<Subnet, SpecError> {
+/// Checks one subnet. A bridge is the gateway of its subnet, by the first address unless another is given; the gateway of
+/// other networks is a router that is there or not.
+fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
     let whole: IpNet = parse(&given.subnet, "a subnet such as 10.89.0.0/24")?;
     let whole = whole.trunc();
     // A /30 has one address for the bridge and one for a container.
@@ -62,17 +116,20 @@ fn subnet(given: &proto::Subnet) -> Result<Subnet, SpecError> {
         }
     };
     let gateway = match given.gateway.as_str() {
-        "" => pools::first_address(&whole),
+        "" => (driver == Driver::Bridge).then(|| pools::first_address(&whole)),
         text => {
             let gateway: IpAddr = parse(text, "an address")?;
             inside(&whole, "gateway", &gateway, whole.contains(&gateway) && usable(&whole, gateway))?;
-            gateway
+            Some(gateway)
         }
     };
     let mut aux = BTreeMap::new();
     for (name, text) in &given.aux_addresses {
         let address: IpAddr = parse(text, "an address")?;
         inside(&whole, "aux address", &address, whole.contains(&address))?;
+        if Some(address) == gateway && !given.gateway.is_empty() {
+            return Err(SpecError::Twice { address, name: name.clone() });
+        }
         aux.insert(name.clone(), address);
     }
     Ok(Subnet { subnet: whole, gateway, ip_range, aux })
@@ -91,8 +148,9 @@ fn usable(net: &IpNet, ip: IpAddr) -> bool {
 }
 
 /// A subnet that was chosen rather than given.
-pub fn chosen(subnet: IpNet) -> Subnet {
-    Subnet { gateway: pools::first_address(&subnet), subnet, ip_range: None, aux: BTreeMap::new() }
+pub fn chosen(subnet: IpNet, driver: Driver) -> Subnet {
+    let gateway = (driver == Driver::Bridge).then(|| pools::first_address(&subnet));
+    Subnet { subnet, gateway, ip_range: None, aux: BTreeMap::new() }
 }
 
 /// The predefined networks, by name.
@@ -120,7 +178,7 @@ mod tests {
     fn a_gateway_is_the_first_address_unless_given() {
         let spec = check(&request("10.89.0.7/24", "", "")).unwrap();
         assert_eq!(spec.subnets[0].subnet.to_string(), "10.89.0.0/24");
-        assert_eq!(spec.subnets[0].gateway.to_string(), "10.89.0.1");
+        assert_eq!(spec.subnets[0].gateway, Some("10.89.0.1".parse().unwrap()));
         assert!(check(&request("10.89.0.0/24", "10.89.0.254", "10.89.0.128/25")).is_ok());
     }
 
@@ -141,14 +199,43 @@ mod tests {
     #[test]
     fn drivers_and_families_are_checked() {
         let mut two = request("10.1.0.0/24", "", "");
-        two.subnets.push(two.subnets[0].clone());
+        two.subnets.push(request("10.2.0.0/24", "", "").subnets[0].clone());
         assert!(matches!(check(&two), Err(SpecError::Families(_))));
+        // A macvlan network may stand for several subnets of one wire.
+        two.driver = "macvlan".into();
+        let spec = check(&two).unwrap();
+        assert!(spec.subnets.iter().all(|s| s.gateway.is_none()), "its router is not guessed");
+        two.subnets.push(request("10.2.0.128/25", "", "").subnets[0].clone());
+        assert!(matches!(check(&two), Err(SpecError::Overlap { .. })));
         let driver = |d: &str| proto::CreateNetworkRequest {
             name: "n".into(),
             driver: d.into(),
             ..Default::default()
         };
-        assert!(matches!(check(&driver("macvlan")), Err(SpecError::Driver(_))));
+        assert!(matches!(check(&driver("overlay")), Err(SpecError::Driver(_))));
         assert!(matches!(check(&driver("host")), Err(SpecError::Predefined(_))));
+        assert_eq!(check(&driver("ipvlan")).unwrap().driver, Driver::Ipvlan);
+        let mut six = driver("");
+        six.disable_ipv4 = true;
+        assert!(matches!(check(&six), Err(SpecError::Families(_))));
+        six.ipv6 = true;
+        let spec = check(&six).unwrap();
+        assert!(!spec.ipv4 && spec.ipv6);
+    }
+
+    #[test]
+    fn an_isolated_bridge_is_internal() {
+        let mut isolated = request("10.1.0.0/24", "", "");
+        isolated.options = [("com.docker.network.bridge.gateway_mode_ipv4".into(), "isolated".into())].into();
+        assert!(matches!(check(&isolated), Err(SpecError::Contradiction { .. })));
+        isolated.internal = true;
+        assert!(check(&isolated).is_ok());
+    }
+
+    #[test]
+    fn the_gateway_is_nobody_elses() {
+        let mut clash = request("10.1.0.0/24", "10.1.0.9", "");
+        clash.subnets[0].aux_addresses = [("router".into(), "10.1.0.9".into())].into();
+        assert!(matches!(check(&clash), Err(SpecError::Twice { .. })));
     }
 }

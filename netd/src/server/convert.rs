@@ -1,10 +1,13 @@
 //! Between messages and the engine's types. Texts from outside are checked here when they have one form only.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use davit_contracts::network as proto;
 use davit_contracts::{Error, Kind};
+use davit_sys::netns::NetnsError;
 use tonic::Status;
 
 use crate::endpoint::journal::Journal;
@@ -30,16 +33,41 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
         .iter()
         .map(|text| text.parse().map_err(|_| invalid(format!("DNS server '{text}' is not an address"))));
     Ok(AttachSpec {
-        holder: Holder { pid: holder.pid, start_time: holder.start_time },
+        holder: holder_of(holder)?,
         endpoints: request.endpoints.into_iter().map(endpoint_spec).collect(),
         ports: request.ports.iter().map(port).collect::<Result<_, _>>()?,
         dns_servers: servers.collect::<Result<_, _>>()?,
         dns_search: request.dns_search,
         dns_options: request.dns_options,
         labels: request.labels.into_iter().collect(),
+        without_resolver: request.without_resolver,
+        must_be_new: request.must_be_new,
         name: if request.name.is_empty() { request.sandbox_id.clone() } else { request.name },
         id: request.sandbox_id,
         hostname: request.hostname,
+    })
+}
+
+fn holder_of(holder: proto::Holder) -> Result<Holder, Status> {
+    if holder.netns.is_empty() {
+        return Ok(Holder::Process { pid: holder.pid, start_time: holder.start_time });
+    }
+    let path = Path::new(&holder.netns);
+    if holder.pid != 0 || !path.is_absolute() {
+        let text =
+            format!("a sandbox is named by its process or by an absolute path, not by '{}'", holder.netns);
+        return Err(invalid(text));
+    }
+    Holder::at(path).map_err(|error| {
+        let kind = match &error {
+            NetnsError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::WrongState,
+            NetnsError::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Kind::PermissionDenied
+            }
+            NetnsError::Other(_) => Kind::InvalidArgument,
+            _ => Kind::Internal,
+        };
+        Error::from_error(kind, &error).with_subject(holder.netns.clone()).into()
     })
 }
 
@@ -141,11 +169,18 @@ pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
 
 /// A sandbox in a list.
 pub(super) fn sandbox(a: &Attached) -> proto::Sandbox {
-    let holder = a.sandbox.holder;
     proto::Sandbox {
         id: a.sandbox.id.clone(),
         name: a.sandbox.name.clone(),
-        holder: Some(proto::Holder { pid: holder.pid, start_time: holder.start_time, ..Default::default() }),
+        holder: Some(match &a.sandbox.holder {
+            Holder::Process { pid, start_time } => {
+                proto::Holder { pid: *pid, start_time: *start_time, ..Default::default() }
+            }
+            Holder::Path { netns, .. } => {
+                proto::Holder { netns: netns.display().to_string(), ..Default::default() }
+            }
+        }),
+        labels: a.sandbox.labels.clone().into_iter().collect(),
         endpoints: endpoints(a),
         ports: a.sandbox.ports.iter().map(mapping).collect(),
     }
@@ -156,7 +191,7 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
     let n = &listed.network;
     let subnet = |s: &crate::network::Subnet| proto::Subnet {
         subnet: s.subnet.to_string(),
-        gateway: s.gateway.to_string(),
+        gateway: text(s.gateway),
         ip_range: text(s.ip_range),
         aux_addresses: s.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
     };
@@ -177,6 +212,9 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         endpoints: listed.endpoints.iter().map(|(s, e)| endpoint(s, e, &n.name)).collect(),
         dns: n.dns,
         mtu: listed.mtu,
+        parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
+        mode: n.mode().to_owned(),
+        disable_ipv4: !n.ipv4,
         ..Default::default()
     }
 }

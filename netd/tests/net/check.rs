@@ -4,7 +4,7 @@ use std::fs;
 
 use davit_contracts::network as proto;
 
-use crate::host::{BEYOND, Guest, HOST, Host};
+use crate::host::{BEYOND, Guest, HOST, Host, WORLD};
 
 /// What a check answers.
 async fn check(host: &Host, repair: bool) -> Vec<proto::Drift> {
@@ -242,4 +242,36 @@ async fn what_may_be_somebody_elses_is_left_alone() {
     // Another's table and another's interface do not matter at all.
     scene.host.space.run("ip link del theirs; nft add table inet theirs; nft add chain inet theirs forward");
     assert_eq!(words(&check(&scene.host, true).await), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
+    let host = Host::new().await;
+    let options = [("parent".to_owned(), "uplink".to_owned())].into();
+    let subnets =
+        vec![proto::Subnet { subnet: "10.99.0.0/24".into(), gateway: WORLD.into(), ..Default::default() }];
+    let driver = "macvlan".to_owned();
+    let wire = proto::CreateNetworkRequest { name: "wire".into(), driver, options, subnets, ..Default::default() };
+    host.create(wire).await.unwrap();
+    let guest = host.guest("g", &["wire"], &[]).await;
+    host.world.serve_tcp(&format!("{BEYOND}:80"));
+    let works = || guest.space.ask_tcp(&format!("{BEYOND}:80")).is_some();
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+    assert!(works());
+    for (damage, wanted) in [
+        ("ip addr flush dev eth0", "missing address "),
+        ("ip link del eth0", "missing interface eth0 inside"),
+        ("ip link set eth0 address 02:00:00:00:00:79", "differs mac of eth0 inside"),
+    ] {
+        guest.space.run(damage);
+        let listed = words(&check(&host, false).await);
+        assert!(listed.iter().any(|l| l.starts_with(wanted)), "{damage}: {listed:?}");
+        assert!(check(&host, true).await.iter().all(|d| d.repaired), "{damage}");
+        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{damage}");
+        assert!(works(), "{damage}");
+    }
+    host.space.run("ip link set uplink down");
+    let told = check(&host, true).await;
+    let parent = told.iter().find(|d| d.object == "parent interface uplink").unwrap();
+    assert!(!parent.repaired && parent.error.contains("ip link set"), "{told:?}");
 }

@@ -268,6 +268,16 @@ impl Host {
         self.daemon.as_mut().is_none_or(|d| d.try_wait().unwrap().is_some())
     }
 
+    /// What netd's descriptors are: sockets, namespaces, the rest; sorted, without numbers.
+    pub fn descriptors(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.daemon.as_ref().unwrap().id());
+        let links = fs::read_dir(folder).unwrap().filter_map(|e| fs::read_link(e.unwrap().path()).ok());
+        let mut kinds: Vec<String> =
+            links.map(|l| l.to_string_lossy().split(":[").next().unwrap().to_owned()).collect();
+        kinds.sort();
+        kinds
+    }
+
     /// A file of this host's own folder.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
@@ -308,6 +318,20 @@ impl Host {
 
     pub async fn create(&self, request: proto::CreateNetworkRequest) -> Result<proto::Network, Error> {
         self.networks().create(request).await.map(tonic::Response::into_inner).map_err(Error::from)
+    }
+
+    pub async fn inspect(&self, name: &str) -> proto::Network {
+        let request = proto::InspectNetworkRequest { name: name.into() };
+        self.networks().inspect(request).await.unwrap().into_inner()
+    }
+
+    /// Waits until something holds.
+    pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(5);
+        while !holds() {
+            assert!(Instant::now() < until, "not so: {what}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn net_remove(&self, name: &str) -> Result<(), Error> {

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod check;
+mod cni;
 mod explain;
 mod firewall;
 mod host;
 mod kills;
 mod lifecycle;
+mod macvlan;
 mod names;
 mod networks;
 mod pace;

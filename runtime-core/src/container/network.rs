@@ -29,6 +29,7 @@ pub async fn attach(
         dns_search: asked.dns_search,
         dns_options: asked.dns_options,
         labels: [("davit.owner".to_owned(), "runtimed".to_owned())].into(),
+        ..AttachRequest::default()
     };
     peers
         .network

@@ -18,13 +18,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-fs-ops", &["davit-sys"]),
     ("davit-cowfs-trials", &["davit-cowfs", "davit-sys", "davit-tests"]),
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs", "davit-tests"]),
-    ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit"]),
+    ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-tests"]),
+    ("davit-cni", &["davit-contracts", "davit-sys"]),
     ("davit-runtime-core", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-wire"]),
     ("davit-monitor", &["davit-sys", "davit-wire"]),
     ("davit-runner", &["davit-sys"]),
     ("davit-cli", &["davit-contracts", "davit-wire"]),
     ("davit-tests", &[]),
-    ("xtask", &["davit-tests"]),
+    ("xtask", &["davit-contracts", "davit-tests"]),
 ];
 
 /// Crates from elsewhere that some of ours must not use, with the reason.

@@ -24,6 +24,9 @@ fn endpoint(network: &Network, ip: &str, names: &[&str]) -> Endpoint {
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         links: BTreeMap::new(),
         gateway_priority: 0,
+        routed: false,
+        bandwidth: None,
+        sysctls: Vec::new(),
         pending: false,
     }
 }

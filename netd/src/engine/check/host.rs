@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::{Engine, EngineError};
 use super::mend::Mend;
 use super::{Fault, Found};
-use crate::driver::bridge::{self, PREFIXES, mac_of};
+use crate::driver::bridge::{self, PREFIXES};
 use crate::endpoint::Endpoint;
 use crate::netlink::view::{self, Address, Link};
 use crate::network::{Driver, Network};
@@ -17,8 +17,14 @@ impl Engine {
         let links = view::links(&self.socket)?;
         let addresses = view::addresses(&self.socket)?;
         let mut found = Vec::new();
-        for network in self.networks.values().filter(|n| self.needs_bridge(n)) {
-            self.look_at_bridge(network, &links, &addresses, &mut found);
+        for network in self.networks.values() {
+            match network.driver {
+                Driver::Bridge if self.needs_bridge(network) => {
+                    self.look_at_bridge(network, &links, &addresses, &mut found);
+                }
+                Driver::Macvlan | Driver::Ipvlan => look_at_parent(network, &links, &mut found),
+                _ => {}
+            }
         }
         self.look_for_strays(&links, &mut found);
         self.look_at_rules(&mut found)?;
@@ -32,11 +38,11 @@ impl Engine {
         Ok(found)
     }
 
-    /// A bridge that nobody uses is made with its first endpoint, and may be absent until then.
+    /// The default bridge is made with its first endpoint, and may be absent until then.
     fn needs_bridge(&self, network: &Network) -> bool {
-        network.driver == Driver::Bridge
-            && (self.bridges.contains_key(&network.id)
-                || self.endpoints_of(&network.id).any(|(_, e)| e.is_wired()))
+        !network.predefined
+            || self.bases.contains_key(&network.id)
+            || self.endpoints_of(&network.id).any(|(_, e)| e.is_bridged())
     }
 
     fn look_at_bridge(
@@ -47,7 +53,7 @@ impl Engine {
         found: &mut Vec<Found>,
     ) {
         let name = &network.interface;
-        let mend = || Mend::Bridge(network.id.clone());
+        let mend = || Mend::Base(network.id.clone());
         let mut tell = |fault, object: String, detail: String, mend| {
             found.push(Found::new(fault, object, detail, mend).of_network(&network.name));
         };
@@ -62,15 +68,13 @@ impl Engine {
         if !link.up {
             tell(Fault::Differs, format!("bridge {name}"), "it is down".into(), mend());
         }
-        let mtu = network.bridge.mtu.or(self.bridges.get(&network.id).map(|b| b.mtu));
+        let mtu = network.mtu().or(self.bases.get(&network.id).map(|b| b.mtu));
         if let Some(mtu) = mtu.filter(|mtu| *mtu != link.mtu) {
             let detail = format!("it is {}, and should be {mtu}", link.mtu);
             tell(Fault::Differs, format!("MTU of bridge {name}"), detail, mend());
         }
-        let mac = network.subnets.first().map(|s| mac_of(s.gateway));
-        if let (Some(wanted), Some(mac)) = (mac, link.mac)
-            && wanted != mac
-        {
+        let wanted = bridge::mac(network);
+        if let Some(mac) = link.mac.filter(|mac| *mac != wanted) {
             let detail = format!("it is {mac}, and should be {wanted}");
             tell(Fault::Differs, format!("mac of bridge {name}"), detail, mend());
         }
@@ -95,12 +99,13 @@ impl Engine {
 
     fn look_for_strays(&self, links: &[Link], found: &mut Vec<Found>) {
         let mut known: BTreeSet<&str> = self.networks.values().map(|n| n.interface.as_str()).collect();
+        known.extend(self.networks.values().filter_map(|n| n.sublink.as_ref()).map(|s| s.parent.as_str()));
         known.extend(self.sandboxes.values().flat_map(|s| &s.endpoints).map(|e| e.host_interface.as_str()));
         for link in links.iter().filter(|l| l.group == self.instance.group) {
             if known.contains(link.name.as_str()) {
                 continue;
             }
-            let mend = if PREFIXES.iter().any(|p| link.name.starts_with(p)) {
+            let mend = if link.kind == "vlan" || PREFIXES.iter().any(|p| link.name.starts_with(p)) {
                 Mend::RemoveInterface(link.name.clone())
             } else {
                 Mend::Nothing("it bears our mark but not a name of ours: remove it by hand, or take the mark away")
@@ -178,4 +183,25 @@ impl Engine {
             }
         }
     }
+}
+
+/// The interface that a macvlan or ipvlan network stands on.
+fn look_at_parent(network: &Network, links: &[Link], found: &mut Vec<Found>) {
+    let Some(sublink) = &network.sublink else { return };
+    let object = format!("parent interface {}", sublink.parent);
+    let one = match links.iter().find(|l| l.name == sublink.parent) {
+        None if sublink.made.is_some() => {
+            Found::new(Fault::Missing, object, "", Mend::Base(network.id.clone()))
+        }
+        None => {
+            let why = Mend::Nothing("it is the host's own: make it again, or remove the network");
+            Found::new(Fault::Missing, object, "nothing can be connected to the network", why)
+        }
+        Some(link) if !link.up => {
+            let why = Mend::Nothing("it is the host's own: set it up with 'ip link set'");
+            Found::new(Fault::Differs, object, "it is down", why)
+        }
+        Some(_) => return,
+    };
+    found.push(one.of_network(&network.name));
 }

@@ -2,16 +2,16 @@
 //!
 //! What a container adds by itself (addresses, routes, rules) is its own affair; what we gave it must be there.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use davit_contracts::id::NetworkId;
 use davit_sys::netns;
-use ipnet::IpNet;
 
 use super::Fault;
-use crate::driver::inside::{InsideError, RESOLVER};
-use crate::firewall;
+use crate::driver::inside::{Interface, InsideError, RESOLVER, setting_path};
+use crate::endpoint::Way;
+use crate::{firewall, sysctl};
 use crate::netlink::route::{self, Mac};
 use crate::netlink::view::{self, Address, Fate, Link, Route};
 use crate::netlink::{Batch, Protocol, Socket, adjust};
@@ -21,18 +21,19 @@ use crate::netlink::{Batch, Protocol, Socket, adjust};
 pub(super) struct WantedInterface {
     pub(super) network: NetworkId,
     pub(super) network_name: String,
-    pub(super) name: String,
+    pub(super) setup: Interface,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
-    pub(super) addresses: Vec<IpNet>,
 }
 
 /// All that should be inside.
 #[derive(Debug, Clone)]
 pub(super) struct WantedInside {
     pub(super) interfaces: Vec<WantedInterface>,
-    /// Default routes: gateway and interface.
-    pub(super) routes: Vec<(IpAddr, String)>,
+    /// Default routes.
+    pub(super) routes: Vec<Way>,
+    /// Any other default route of the family will do.
+    pub(super) yields: bool,
     /// Ports of our DNS sockets.
     pub(super) resolver: Option<(u16, u16)>,
 }
@@ -62,10 +63,15 @@ struct Present {
     links: Vec<Link>,
     addresses: Vec<Address>,
     routes: Vec<Route>,
+    /// Those that were asked for.
+    settings: BTreeMap<String, String>,
 }
 
-fn read(socket: &Socket) -> Result<Present, InsideError> {
+fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> {
+    let asked = wanted.interfaces.iter().map(|i| &i.setup);
+    let paths = asked.flat_map(|i| i.sysctls.iter().map(|(setting, _)| setting_path(setting, &i.name)));
     Ok(Present {
+        settings: paths.filter_map(|path| Some((path.clone(), sysctl::get(&path).ok()?))).collect(),
         links: view::links(socket)?,
         addresses: view::addresses(socket)?,
         routes: view::routes(socket)?,
@@ -75,7 +81,7 @@ fn read(socket: &Socket) -> Result<Present, InsideError> {
 /// Looks; changes nothing.
 pub(super) fn look(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<Vec<Seen>, InsideError> {
     netns::visit(netns, || {
-        let mut seen = differences(&read(&Socket::open(Protocol::Route)?)?, wanted);
+        let mut seen = differences(&read(&Socket::open(Protocol::Route)?, wanted)?, wanted);
         if let Some(ports) = wanted.resolver {
             let differences = firewall::resolver_differences(RESOLVER.into(), ports)?;
             seen.extend(differences.into_iter().map(|d| {
@@ -96,26 +102,31 @@ fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
         let of = interface_differences(present, interface);
         seen.extend(of.into_iter().map(|s| Seen { network: interface.network_name.clone(), ..s }));
     }
-    for (gateway, name) in &wanted.routes {
-        let index = present.links.iter().find(|l| l.name == *name).map(|l| l.index);
-        let there = present.routes.iter().any(|r| is_default(r, *gateway, index));
-        if !there {
-            let object = format!("default route via {gateway} inside");
-            seen.push(Seen::new(Fault::Missing, object, "the container has no way out"));
-        }
+    for way in wanted.routes.iter().filter(|way| !present.has(way, wanted.yields)) {
+        let by = way.gateway.map_or_else(|| format!("by {}", way.interface), |ip| format!("via {ip}"));
+        let object = format!("default route {by} inside");
+        seen.push(Seen::new(Fault::Missing, object, "the container has no way out"));
     }
     seen
 }
 
-fn is_default(route: &Route, gateway: IpAddr, index: Option<u32>) -> bool {
-    route.net.prefix_len() == 0
-        && route.fate == Fate::Unicast
-        && route.gateway == Some(gateway)
-        && Some(route.index) == index
+impl Present {
+    fn index(&self, name: &str) -> Option<u32> {
+        self.links.iter().find(|l| l.name == name).map(|l| l.index)
+    }
+
+    fn has(&self, way: &Way, any: bool) -> bool {
+        let index = self.index(&way.interface);
+        let default = |r: &&Route| {
+            r.net.prefix_len() == 0 && r.net.addr().is_ipv4() == way.ipv4 && r.fate == Fate::Unicast
+        };
+        let same = |r: &Route| r.gateway == way.gateway && Some(r.index) == index;
+        self.routes.iter().filter(default).any(|r| any || same(r))
+    }
 }
 
 fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<Seen> {
-    let name = &wanted.name;
+    let name = &wanted.setup.name;
     let Some(link) = present.links.iter().find(|l| l.name == *name) else {
         let object = format!("interface {name} inside");
         let seen = Seen::new(Fault::Missing, object, "the container is not wired");
@@ -135,9 +146,16 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
         let detail = format!("it is {}, and should be {mtu}", link.mtu);
         seen.push(Seen::new(Fault::Differs, format!("MTU of {name} inside"), detail));
     }
-    for address in &wanted.addresses {
+    for address in &wanted.setup.addresses {
         if !present.addresses.iter().any(|a| a.index == link.index && a.net == *address) {
             seen.push(Seen::new(Fault::Missing, format!("address {address} on {name} inside"), ""));
+        }
+    }
+    for (setting, value) in &wanted.setup.sysctls {
+        let setting = setting_path(setting, name);
+        if let Some(is) = present.settings.get(&setting).filter(|is| *is != value) {
+            let detail = format!("it is {is}, and should be {value}");
+            seen.push(Seen::new(Fault::Differs, format!("setting {setting} inside"), detail));
         }
     }
     seen
@@ -153,14 +171,18 @@ pub(super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), I
             route::set_up(&mut batch, link.index);
         }
         for interface in &wanted.interfaces {
-            let Some(link) = links.iter().find(|l| l.name == interface.name) else { continue };
+            let setup = &interface.setup;
+            let Some(link) = links.iter().find(|l| l.name == setup.name) else { continue };
             if let Some(mac) = interface.mac.filter(|mac| link.mac != Some(*mac)) {
                 adjust::set_mac(&mut batch, link.index, mac);
             }
             if let Some(mtu) = interface.mtu.filter(|mtu| *mtu != link.mtu) {
                 adjust::set_mtu(&mut batch, link.index, mtu);
             }
-            for address in &interface.addresses {
+            for (setting, value) in &setup.sysctls {
+                sysctl::set(&setting_path(setting, &setup.name), value)?;
+            }
+            for address in &setup.addresses {
                 route::add_address(&mut batch, link.index, *address);
             }
             route::set_up(&mut batch, link.index);
@@ -172,14 +194,11 @@ pub(super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), I
 
 /// After the addresses: a gateway must be reachable first.
 fn mend_routes(socket: &Socket, wanted: &WantedInside) -> Result<(), InsideError> {
-    let present = read(socket)?;
+    let present = read(socket, wanted)?;
     let mut batch = Batch::new();
-    for (gateway, name) in &wanted.routes {
-        let index = present.links.iter().find(|l| l.name == *name).map(|l| l.index);
-        if let Some(index) = index
-            && !present.routes.iter().any(|r| is_default(r, *gateway, Some(index)))
-        {
-            route::add_default_route(&mut batch, *gateway, index);
+    for way in wanted.routes.iter().filter(|way| !present.has(way, wanted.yields)) {
+        if let Some(index) = present.index(&way.interface) {
+            route::add_default_route(&mut batch, way, index);
         }
     }
     if batch.is_empty() { Ok(()) } else { Ok(socket.run(&batch)?) }
@@ -194,12 +213,20 @@ mod tests {
             interfaces: vec![WantedInterface {
                 network: NetworkId::from_random([7; 32]),
                 network_name: "n".into(),
-                name: "eth0".into(),
+                setup: Interface {
+                    name: "eth0".into(),
+                    addresses: vec!["10.0.0.2/24".parse().unwrap()],
+                    sysctls: Vec::new(),
+                },
                 mac: Some(Mac([2, 0, 0, 0, 0, 1])),
                 mtu: Some(1500),
-                addresses: vec!["10.0.0.2/24".parse().unwrap()],
             }],
-            routes: vec![("10.0.0.1".parse().unwrap(), "eth0".into())],
+            routes: vec![Way {
+                ipv4: true,
+                gateway: Some("10.0.0.1".parse().unwrap()),
+                interface: "eth0".into(),
+            }],
+            yields: false,
             resolver: None,
         }
     }
@@ -219,6 +246,7 @@ mod tests {
                 index: 2,
                 source: None,
             }],
+            settings: BTreeMap::new(),
         }
     }
 

@@ -11,17 +11,19 @@ use super::super::attach::open_namespace;
 use super::super::stages::Stages;
 use super::super::{Engine, EngineError};
 use super::inside;
-use crate::driver::bridge::{self, mac_of};
 use crate::driver::inside::Visit;
+use crate::driver::{Base, bridge};
+use crate::endpoint::Sandbox;
 use crate::netlink::{Batch, adjust, route};
+use crate::network::Driver;
 
 /// A way to mend. Several differences may have the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mend {
     /// Nothing that netd may do by itself.
     Nothing(&'static str),
-    /// Make a network's bridge, or set it as it should be.
-    Bridge(NetworkId),
+    /// Make a network's bridge or parent, or set it as it should be.
+    Base(NetworkId),
     /// Take an address from an interface.
     TakeAddress(u32, IpNet),
     /// Remove an interface.
@@ -64,13 +66,13 @@ impl Engine {
     pub(super) fn mend(&mut self, mend: &Mend) -> Result<(), EngineError> {
         match mend {
             Mend::Nothing(_) => Ok(()),
-            Mend::Bridge(id) => self.mend_bridge(id),
+            Mend::Base(id) => self.mend_base(id),
             Mend::TakeAddress(index, address) => {
                 let mut batch = Batch::new();
                 adjust::delete_address(&mut batch, *index, *address);
                 Ok(self.socket.run(&batch)?)
             }
-            Mend::RemoveInterface(name) => Ok(bridge::remove(&self.socket, name)?),
+            Mend::RemoveInterface(name) => Ok(bridge::remove_link(&self.socket, name)?),
             Mend::Rules => self.apply_rules(),
             Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
             Mend::Reservations => Ok(self.ports.reserve_lost()?),
@@ -95,49 +97,56 @@ impl Engine {
         }
     }
 
-    fn mend_bridge(&mut self, id: &NetworkId) -> Result<(), EngineError> {
-        let known = self.bridges.remove(id);
-        let bridge = self.ensure_bridge(id)?;
+    /// A bridge as it should be, or a parent that is made when it is missing.
+    fn mend_base(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        let known = self.bases.remove(id);
+        let base = self.ensure_base(id)?;
         let network = &self.networks[id];
+        if network.driver != Driver::Bridge {
+            return Ok(());
+        }
         let mut batch = Batch::new();
-        if let Some(mtu) = network.bridge.mtu.or(known.map(|b| b.mtu)) {
-            adjust::set_mtu(&mut batch, bridge.index, mtu);
-            self.bridges.insert(id.clone(), bridge::Bridge { mtu, ..bridge });
+        if let Some(mtu) = network.mtu().or(known.map(|b| b.mtu)) {
+            adjust::set_mtu(&mut batch, base.index, mtu);
+            self.bases.insert(id.clone(), Base { mtu, ..base });
         }
-        if let Some(subnet) = network.subnets.first() {
-            adjust::set_mac(&mut batch, bridge.index, mac_of(subnet.gateway));
-        }
-        route::set_up(&mut batch, bridge.index);
-        self.socket.run(&batch)?;
-        Ok(())
+        adjust::set_mac(&mut batch, base.index, bridge::mac(network));
+        route::set_up(&mut batch, base.index);
+        Ok(self.socket.run(&batch)?)
     }
 
-    /// Removes what is left of a pair, makes it again, and sets up what is inside.
+    /// Removes what is left of an endpoint's interfaces, makes them again, and sets up what is inside.
     fn rewire(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
-        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
-        let Some(endpoint) = sandbox.endpoints.iter().find(|e| e.network == *network) else { return Ok(()) };
+        let Some((mut sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
+        let endpoint = sandbox.endpoints[at].clone();
         let netns = open_namespace(&sandbox)?;
-        bridge::remove(&self.socket, &endpoint.host_interface)?;
-        self.plug(&sandbox, endpoint, netns.as_fd(), &mut Stages::start())?;
+        self.unplug(&sandbox, &endpoint, Some(netns.as_fd()))?;
+        self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
+        self.keep(&sandbox)?;
         self.mend_inside(id)?;
-        let bridge = &self.networks[network].interface;
-        Ok(bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?)
+        self.await_ready(&endpoint)
+    }
+
+    fn endpoint_at(&self, id: &str, network: &NetworkId) -> Option<(Sandbox, usize)> {
+        let sandbox = self.sandboxes.get(id)?;
+        let at = sandbox.endpoints.iter().position(|e| e.network == *network)?;
+        Some((sandbox.clone(), at))
     }
 
     fn mend_port(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
-        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
-        let Some(endpoint) = sandbox.endpoints.iter().find(|e| e.network == *network) else { return Ok(()) };
-        let bridge = self.ensure_bridge(network)?;
+        let Some((sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
+        let endpoint = &sandbox.endpoints[at];
+        let base = self.ensure_base(network)?;
         let Some(link) = route::link(&self.socket, &endpoint.host_interface)? else { return Ok(()) };
         let mut batch = Batch::new();
         adjust::set_group(&mut batch, link.index, self.instance.group);
-        adjust::set_mtu(&mut batch, link.index, bridge.mtu);
-        adjust::set_master(&mut batch, link.index, bridge.index);
-        route::set_port_mode(&mut batch, &endpoint.host_interface, self.port_mode(&sandbox, network));
+        adjust::set_mtu(&mut batch, link.index, base.mtu);
+        adjust::set_master(&mut batch, link.index, base.index);
+        let mode = bridge::port_mode(&self.networks[network], &sandbox);
+        route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         route::set_up(&mut batch, link.index);
         self.socket.run(&batch)?;
-        let bridge = &self.networks[network].interface;
-        Ok(bridge::await_forwarding(&self.socket, bridge, &endpoint.host_interface)?)
+        self.await_ready(endpoint)
     }
 
     fn mend_inside(&mut self, id: &str) -> Result<(), EngineError> {

@@ -2,25 +2,27 @@
 
 use std::os::fd::AsFd;
 
-use davit_contracts::id::NetworkId;
-
-use super::super::attach::{open_namespace, routes_of};
+use super::super::attach::open_namespace;
 use super::super::{Engine, EngineError};
 use super::inside::{self, WantedInterface, WantedInside};
 use super::mend::Mend;
 use super::{Fault, Found};
+use crate::driver::bridge;
+use crate::driver::inside::Interface;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::PortMode;
 use crate::netlink::view::{self, Link};
+use crate::network::Driver;
+use crate::network::sublink::Mode;
 
 impl Engine {
     pub(super) fn look_at_sandbox(&mut self, id: &str) -> Result<Vec<Found>, EngineError> {
         let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        if sandbox.holder.process().is_alive() {
+        if sandbox.holder.is_alive() {
             self.look_at_wired(&sandbox, &mut found)?;
         } else {
-            let detail = "the process that held its network namespace is gone";
+            let detail = "its network namespace is gone";
             let mend = Mend::Detach(sandbox.id.clone());
             found.push(Found::new(Fault::Stray, format!("record of {}", sandbox.id), detail, mend));
         }
@@ -32,7 +34,7 @@ impl Engine {
             return Ok(());
         }
         let links = view::links(&self.socket)?;
-        for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
+        for endpoint in sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let network = self.networks.get(&endpoint.network).map_or("", |n| n.name.as_str()).to_owned();
             let ends = self.look_at_host_end(sandbox, endpoint, &links);
             found.extend(ends.into_iter().map(|f| f.of_network(&network)));
@@ -78,8 +80,8 @@ impl Engine {
         let bridge = self.networks.get(&endpoint.network).map(|n| n.interface.as_str());
         let master = link.master.and_then(|m| links.iter().find(|l| l.index == m)).map(|l| l.name.as_str());
         if master == bridge {
-            let wanted = self.port_mode(sandbox, &endpoint.network);
-            if let Some((_, mode)) = link.port
+            let wanted = self.networks.get(&endpoint.network).map(|n| bridge::port_mode(n, sandbox));
+            if let (Some((_, mode)), Some(wanted)) = (link.port, wanted)
                 && mode != wanted
             {
                 wrong.push(format!("its bridge treats it as {}, not as {}", words(mode), words(wanted)));
@@ -87,7 +89,7 @@ impl Engine {
         } else {
             wrong.push(format!("it is not on bridge {}", bridge.unwrap_or("")));
         }
-        if let Some(mtu) = self.bridges.get(&endpoint.network).map(|b| b.mtu).filter(|mtu| *mtu != link.mtu) {
+        if let Some(mtu) = self.bases.get(&endpoint.network).map(|b| b.mtu).filter(|mtu| *mtu != link.mtu) {
             wrong.push(format!("its MTU is {}, and should be {mtu}", link.mtu));
         }
         if wrong.is_empty() {
@@ -96,25 +98,28 @@ impl Engine {
         vec![Found::new(Fault::Differs, object(), wrong.join("; "), mend())]
     }
 
-    /// How a sandbox's port on its bridge should be.
-    pub(super) fn port_mode(&self, sandbox: &Sandbox, network: &NetworkId) -> PortMode {
-        let icc = self.networks.get(network).is_none_or(|n| n.bridge.icc);
-        PortMode { isolated: !icc, hairpin: !sandbox.ports.is_empty() }
-    }
-
     /// What should be inside a sandbox.
     pub(super) fn wanted_inside(&self, sandbox: &Sandbox) -> WantedInside {
-        let interface = |e: &Endpoint| WantedInterface {
-            network: e.network.clone(),
-            network_name: self.networks.get(&e.network).map_or_else(String::new, |n| n.name.clone()),
-            name: e.interface.clone(),
-            mac: e.mac,
-            mtu: self.bridges.get(&e.network).map(|b| b.mtu),
-            addresses: e.addresses().collect(),
+        let interface = |e: &Endpoint| {
+            let network = self.networks.get(&e.network)?;
+            // ipvlan and passthru have the parent's.
+            let own_mac = match network.driver {
+                Driver::Bridge => true,
+                Driver::Macvlan => network.sublink.as_ref().is_none_or(|s| s.mode != Mode::Passthru),
+                _ => false,
+            };
+            Some(WantedInterface {
+                network: e.network.clone(),
+                network_name: network.name.clone(),
+                setup: Interface::of(e),
+                mac: e.mac.filter(|_| own_mac),
+                mtu: self.bases.get(&e.network).map(|b| b.mtu).or(network.mtu()),
+            })
         };
         WantedInside {
-            interfaces: sandbox.endpoints.iter().filter(|e| e.is_wired()).map(interface).collect(),
-            routes: sandbox.gateway_endpoint().map(routes_of).unwrap_or_default(),
+            interfaces: sandbox.endpoints.iter().filter(|e| e.is_wired()).filter_map(interface).collect(),
+            routes: sandbox.ways(),
+            yields: sandbox.holder.process().is_none(),
             resolver: sandbox.resolver,
         }
     }

@@ -213,6 +213,11 @@ impl Walk<'_> {
     }
 
     fn beyond(&mut self, packet: Packet, seen: &Scene, route: &Route, link: &str) -> Step {
+        if route.gateway.is_none()
+            && let Some((network, _, _)) = self.on_parent(link, packet.to)
+        {
+            return Err(self.not_to_the_host(network));
+        }
         let next = route.gateway.unwrap_or(packet.to);
         if let Some(neighbour) = seen.neighbour.as_ref().filter(|n| n.is_silent()) {
             let what = format!("{next} on {link} did not answer when it was last asked for ({})", neighbour.word());

@@ -4,8 +4,9 @@ use super::{Packet, Place, Scene, Step, Walk, of, scene};
 use crate::driver::inside::RESOLVER;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::view::{Fate, Route};
+use crate::network::Driver;
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     pub(super) fn leave(&mut self, from: Place<'_>, packet: Packet) -> Step {
         match from {
             Place::Host => self.on_host(None, packet),
@@ -49,9 +50,12 @@ impl Walk<'_> {
 
     fn no_route(&mut self, sandbox: &Sandbox, packet: Packet) -> super::End {
         let networks = &self.engine.networks;
-        let mut on = sandbox.endpoints.iter().filter_map(|e| networks.get(&e.network)).filter(|n| !n.interface.is_empty());
-        let (what, hint) = match (sandbox.gateway_endpoint(), on.next()) {
-            (Some(_), _) if packet.to.is_ipv6() => ("none of its networks has IPv6", "create a network with --ipv6, and connect it"),
+        let wired = sandbox.endpoints.iter().filter(|e| e.is_wired());
+        let mut on = wired.filter_map(|e| networks.get(&e.network));
+        let (what, hint) = match (sandbox.way_out(packet.to.is_ipv4()), on.next()) {
+            (None, _) if packet.to.is_ipv6() => {
+                ("none of its networks leads out by IPv6", "create a network with --ipv6, and connect it")
+            }
             (Some(_), _) => ("its default route is not there", super::REPAIR),
             (None, Some(network)) if network.internal => {
                 ("its networks are internal and have no way out", "connect it to a network that is not internal")
@@ -101,7 +105,10 @@ impl Walk<'_> {
     ) -> Step {
         let network = self.network_of(endpoint)?;
         let next = route.gateway.unwrap_or(packet.to);
-        if network.subnets.iter().any(|s| s.gateway == next) {
+        if network.driver != Driver::Bridge {
+            return self.on_wire(network, endpoint, seen.neighbour.as_ref(), next, packet);
+        }
+        if network.subnets.iter().any(|s| s.gateway == Some(next)) {
             self.host_end(network, sandbox, endpoint)?;
             if let Some(neighbour) = seen.neighbour.as_ref().filter(|n| n.is_silent()) {
                 let what = format!("{next}, the host on {}, was {} last time", of(network), neighbour.word());

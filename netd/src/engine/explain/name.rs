@@ -22,9 +22,10 @@ impl Walk<'_> {
 
     fn address_of_host(&mut self, from: Place<'_>) -> Step<IpAddr> {
         let Place::Sandbox(sandbox) = from else { return Ok(Ipv4Addr::LOCALHOST.into()) };
-        let subnets = |e: &Endpoint| self.engine.networks.get(&e.network)?.subnets.first().map(|s| s.gateway);
+        let bridged = || sandbox.endpoints.iter().filter(|e| e.is_bridged());
+        let subnets = |e: &Endpoint| self.engine.networks.get(&e.network)?.subnets.iter().find_map(|s| s.gateway);
         let gateway = sandbox.gateway_endpoint().and_then(|e| e.gateway.or(e.gateway6));
-        match gateway.or_else(|| sandbox.endpoints.iter().find_map(subnets)) {
+        match gateway.or_else(|| bridged().find_map(subnets)) {
             Some(ip) => {
                 self.note("name", &sandbox.name, format!("the host is {ip} to it"));
                 Ok(ip)

@@ -84,10 +84,10 @@ impl Storm {
             self.doomed.arm();
             for _ in 0..2 {
                 let n = self.random.random_range(1..12);
-                if !self.doomed.start(n).await {
-                    deaths += 1;
-                } else {
+                if self.doomed.start(n).await {
                     self.doomed.host.kill();
+                } else {
+                    deaths += 1;
                 }
             }
             self.doomed.disarm();

@@ -1,0 +1,150 @@
+//! ADD.
+
+use std::fs;
+
+use davit_contracts::network::{AttachRequest, AttachResponse, DetachRequest, EndpointSpec, Holder};
+use davit_contracts::{Error, Kind};
+use ipnet::IpNet;
+
+use super::identity::{CONFIGURATION, CONTAINER, INTERFACE, sandbox_id};
+use crate::call::Attachment;
+use crate::config::Config;
+use crate::config::dns::Dns;
+use crate::config::network::Wanted;
+use crate::failure::{Code, Failure};
+use crate::netd::{Netd, answer};
+use crate::result::{Made, Object, endpoint_of, render};
+
+/// Attaches. One request to netd, unless the network is still to be made.
+pub(super) async fn add(at: &Attachment, config: &Config) -> Result<Object, Failure> {
+    let netd = Netd::connect(config.socket.as_deref()).await?;
+    let request = request(at, config);
+    let attached = match attach(&netd, request.clone()).await {
+        Err(error) if error.kind() == Kind::NotFound => match &config.wanted {
+            Some(wanted) => {
+                make(&netd, config, wanted).await?;
+                attach(&netd, request).await
+            }
+            None => Err(error),
+        },
+        other => other,
+    }
+    .map_err(|error| refused(at, error))?;
+    if let Err(failure) = check_subnets(config, &attached) {
+        // The network was there, and is another than the configuration means.
+        let id = sandbox_id(&config.name, &at.container, &at.interface);
+        let _ = answer(netd.endpoints().detach(DetachRequest { sandbox_id: id })).await;
+        return Err(failure);
+    }
+    let endpoint = endpoint_of(&attached)?;
+    let seen = |file: &str| {
+        let text = fs::read_to_string(format!("/sys/class/net/{}/{file}", endpoint.host_interface)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let made = Made {
+        endpoint,
+        netns: at.netns.as_deref().and_then(|p| p.to_str()).unwrap_or_default(),
+        host_mac: seen("address"),
+        mtu: seen("mtu").and_then(|text| text.parse().ok()),
+        dns: &dns(config, &attached),
+    };
+    Ok(render(config.version, config.previous.as_ref(), &made))
+}
+
+fn request(at: &Attachment, config: &Config) -> AttachRequest {
+    let runtime = &config.runtime;
+    let name = if at.args.pod.is_empty() { &at.container } else { &at.args.pod };
+    let mut aliases = runtime.aliases.clone();
+    // The sandbox's own short id goes on behind a container id that is shorter than it.
+    aliases.push(at.container.chars().take(12).collect());
+    if !at.args.pod.is_empty() && !at.args.namespace.is_empty() && at.args.pod != at.args.namespace {
+        aliases.push(format!("{}.{}", at.args.pod, at.args.namespace));
+    }
+    let address = |v4: bool| {
+        let asked = runtime.ips.iter().find(|ip| ip.is_ipv4() == v4).map(ToString::to_string);
+        let argument = || Some(at.args.ip.clone()).filter(|ip| !ip.is_empty() && ip.contains(':') != v4);
+        asked.or_else(argument).unwrap_or_default()
+    };
+    let spec = EndpointSpec {
+        network: config.network.clone(),
+        aliases,
+        ip: address(true),
+        ip6: address(false),
+        mac: if runtime.mac.is_empty() { at.args.mac.clone() } else { runtime.mac.clone() },
+        interface: at.interface.clone(),
+        bandwidth: runtime.bandwidth,
+        ..EndpointSpec::default()
+    };
+    let own = [(CONFIGURATION, &config.name), (CONTAINER, &at.container), (INTERFACE, &at.interface)];
+    let own = own.map(|(key, value)| (key.to_owned(), value.clone()));
+    let netns = at.netns.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    AttachRequest {
+        sandbox_id: sandbox_id(&config.name, &at.container, &at.interface),
+        holder: Some(Holder { netns, ..Holder::default() }),
+        name: name.clone(),
+        endpoints: vec![spec],
+        ports: runtime.ports.clone(),
+        dns_servers: if config.resolver { config.dns.nameservers.clone() } else { Vec::new() },
+        dns_search: config.dns.search.clone(),
+        dns_options: config.dns.options.clone(),
+        labels: runtime.labels.clone().into_iter().chain(own).collect(),
+        without_resolver: !config.resolver,
+        must_be_new: true,
+        ..AttachRequest::default()
+    }
+}
+
+async fn attach(netd: &Netd, request: AttachRequest) -> Result<AttachResponse, Error> {
+    answer(netd.endpoints().attach(request)).await
+}
+
+/// Another ADD may make it at the same time.
+async fn make(netd: &Netd, config: &Config, wanted: &Wanted) -> Result<(), Failure> {
+    let label = (CONFIGURATION.to_owned(), config.name.clone());
+    let request = wanted.request(&config.network, &config.runtime.ranges, [label]);
+    match answer(netd.networks().create(request)).await {
+        Err(error) if error.kind() == Kind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == Kind::InUse => Err(Failure { code: Code::Config, ..error.into() }),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+fn refused(at: &Attachment, error: Error) -> Failure {
+    if error.kind() != Kind::AlreadyExists {
+        return error.into();
+    }
+    let message = format!("{} of container {} was added already", at.interface, at.container);
+    Failure::new(Code::Attached, message).with_details("DEL has to come before another ADD")
+}
+
+fn check_subnets(config: &Config, attached: &AttachResponse) -> Result<(), Failure> {
+    let Some(wanted) = &config.wanted else { return Ok(()) };
+    let endpoint = endpoint_of(attached)?;
+    for address in [&endpoint.ip, &endpoint.ip6] {
+        let Ok(address) = address.parse::<IpNet>() else { continue };
+        let mut same = wanted.subnets().filter(|s| s.addr().is_ipv4() == address.addr().is_ipv4()).peekable();
+        if same.peek().is_some() && !same.any(|s| s == address.trunc()) {
+            let message = format!(
+                "network '{}' has the subnet {}, which the configuration does not name",
+                config.network,
+                address.trunc()
+            );
+            return Err(Failure::new(Code::Config, message)
+                .with_details("correct 'subnets', or remove the network and let it be made again"));
+        }
+    }
+    Ok(())
+}
+
+/// With our resolver inside, it is the one to ask; else what the configuration says, as it says it.
+fn dns(config: &Config, attached: &AttachResponse) -> Dns {
+    match &attached.resolv_conf {
+        Some(resolv) if config.resolver => Dns {
+            nameservers: resolv.nameservers.clone(),
+            domain: config.dns.domain.clone(),
+            search: resolv.search.clone(),
+            options: resolv.options.clone(),
+        },
+        _ => config.dns.clone(),
+    }
+}

@@ -1,0 +1,7 @@
+//! davit-cni on a private host, called as the specification has it: parameters in the environment, JSON on stdin.
+
+mod attach;
+mod call;
+mod chain;
+mod errors;
+mod lifetime;
