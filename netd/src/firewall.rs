@@ -131,7 +131,7 @@ impl Firewall {
 
     /// Whether the kernel has a table of ours.
     pub fn is_there(&self) -> Result<bool, NetlinkError> {
-        compare::exists(&self.socket, nftables::host::removal(&self.table))
+        compare::exists(&self.socket, &nftables::host::removal(&self.table))
     }
 
     fn commit(&self, transaction: nftables::Transaction) -> Result<(), NetlinkError> {

@@ -21,7 +21,8 @@ pub fn dot(graph: &Graph) -> String {
         let _ = writeln!(out, "    if{n} [label={}, shape=box];", label(&lines));
     }
     for (n, network) in graph.networks.iter().enumerate() {
-        let mut lines = vec![network.name.clone(), format!("{} {}", network.driver, network.mode).trim().to_owned()];
+        let mut lines =
+            vec![network.name.clone(), format!("{} {}", network.driver, network.mode).trim().to_owned()];
         lines.extend(network.subnets.iter().map(|(subnet, _)| subnet.clone()));
         let style = if network.leads_out { "filled" } else { "\"filled,dashed\"" };
         let shape = "shape=box, fillcolor=\"#eff6ff\", color=\"#2563eb\"";
@@ -35,7 +36,8 @@ pub fn dot(graph: &Graph) -> String {
         edges_out(&mut out, graph, uplink);
     }
     for link in &graph.links {
-        let _ = writeln!(out, "  net{} -- c{} [label={}];", link.network, link.container, label(&link.addresses));
+        let _ =
+            writeln!(out, "  net{} -- c{} [label={}];", link.network, link.container, label(&link.addresses));
     }
     out.push_str("}\n");
     out
@@ -138,7 +140,8 @@ mod tests {
     #[test]
     fn graphviz_draws_names_that_look_like_its_language() {
         let mut graph = example();
-        for (container, name) in graph.containers.iter_mut().zip([r#"a"]; x [label="y"#, r"\N\", "<b>&amp;"]) {
+        for (container, name) in graph.containers.iter_mut().zip([r#"a"]; x [label="y"#, r"\N\", "<b>&amp;"])
+        {
             name.clone_into(&mut container.name);
         }
         let svg = drawn(&dot(&graph));

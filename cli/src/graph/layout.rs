@@ -81,7 +81,7 @@ pub struct Picture {
 const MARGIN: i32 = 20;
 const PAD: i32 = 14;
 const GAP: i32 = 12;
-const CARD_W: i32 = 186;
+const CARD_W: i32 = 204;
 const SHELF_GAP: i32 = 34;
 const TRUNK: i32 = 44;
 const HOST_HEAD: i32 = 46;
@@ -92,7 +92,7 @@ const PORTS: usize = 4;
 
 /// Height of a panel's head: the name, a line for each subnet, the interface.
 pub fn head(subnets: usize) -> i32 {
-    46 + 16 * i32::try_from(subnets).unwrap_or(0)
+    56 + 16 * i32::try_from(subnets).unwrap_or(0)
 }
 
 fn chip_height(addresses: usize) -> i32 {
@@ -197,7 +197,7 @@ fn panel(graph: &Graph, network: usize) -> Panel {
         cards.append(&mut of_row);
     }
     if links.is_empty() {
-        y += 22 + GAP;
+        y += 20 + GAP;
     }
     let across = i32::try_from(columns).unwrap_or(1);
     let w = (2 * PAD + across * CARD_W + (across - 1) * GAP).max(290);
@@ -215,7 +215,7 @@ fn card(graph: &Graph, index: usize) -> Card {
         ports.push(format!("and {} more", all.len() - PORTS + 1));
     }
     let lines = link.addresses.len() + usize::from(!also.is_empty());
-    let h = 30 + 15 * i32::try_from(lines).unwrap_or(0) + 20 * i32::try_from(ports.len()).unwrap_or(0);
+    let h = 28 + 15 * i32::try_from(lines).unwrap_or(0) + 21 * i32::try_from(ports.len()).unwrap_or(0);
     Card { link: index, at: Rect { x: 0, y: 0, w: CARD_W, h: h + 4 }, ports, also }
 }
 
@@ -251,7 +251,10 @@ mod tests {
     }
 
     fn within(inner: &Rect, outer: &Rect) -> bool {
-        inner.x >= outer.x && inner.right() <= outer.right() && inner.y >= outer.y && inner.bottom() <= outer.bottom()
+        inner.x >= outer.x
+            && inner.right() <= outer.right()
+            && inner.y >= outer.y
+            && inner.bottom() <= outer.bottom()
     }
 
     fn check(graph: &Graph) -> Result<(), TestCaseError> {
@@ -282,7 +285,12 @@ mod tests {
     fn a_crowd_is_not_a_ribbon() {
         for containers in [3, 12, 60, 200] {
             let p = layout(&crowd(4, containers, true));
-            assert!(p.width < 4 * p.height && p.height < 3 * p.width, "{containers}: {} x {}", p.width, p.height);
+            assert!(
+                p.width < 4 * p.height && p.height < 3 * p.width,
+                "{containers}: {} x {}",
+                p.width,
+                p.height
+            );
         }
         let p = layout(&example());
         assert_eq!((p.panels.len(), p.panels[1].branch), (2, None));

@@ -96,7 +96,8 @@ impl Graph {
     ) -> Self {
         let used = |n: &proto::Network| {
             let by = |s: &proto::Sandbox| {
-                s.endpoints.iter().any(|e| e.network_id == n.id) || (s.endpoints.is_empty() && n.driver == "none")
+                s.endpoints.iter().any(|e| e.network_id == n.id)
+                    || (s.endpoints.is_empty() && n.driver == "none")
             };
             sandboxes.iter().any(by)
         };
@@ -128,7 +129,11 @@ impl Graph {
                 network,
                 interface: endpoint.interface.clone(),
                 mac: endpoint.mac.clone(),
-                addresses: [&endpoint.ip, &endpoint.ip6].into_iter().filter(|a| !a.is_empty()).map(bare).collect(),
+                addresses: [&endpoint.ip, &endpoint.ip6]
+                    .into_iter()
+                    .filter(|a| !a.is_empty())
+                    .map(bare)
+                    .collect(),
                 main: main == Some(n),
             });
         }
@@ -163,9 +168,10 @@ impl Graph {
             })
             .collect()
         };
-        let containers = self.containers.iter().enumerate().map(|(n, c)| {
-            json!({"Id": c.id, "Name": c.name, "Ports": c.ports, "Endpoints": endpoints(n)})
-        });
+        let containers =
+            self.containers.iter().enumerate().map(
+                |(n, c)| json!({"Id": c.id, "Name": c.name, "Ports": c.ports, "Endpoints": endpoints(n)}),
+            );
         let networks = self.networks.iter().map(|n| {
             let subnets: Vec<Value> =
                 n.subnets.iter().map(|(net, gateway)| json!({"Subnet": net, "Gateway": gateway})).collect();
@@ -174,9 +180,10 @@ impl Graph {
                 "Subnets": subnets,
             })
         });
-        let interfaces = self.interfaces.iter().map(|i| {
-            json!({"Name": i.name, "Addresses": i.addresses, "Up": i.up, "Uplink": i.uplink})
-        });
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(|i| json!({"Name": i.name, "Addresses": i.addresses, "Up": i.up, "Uplink": i.uplink}));
         json!({
             "Host": {
                 "Name": self.host,
@@ -192,7 +199,8 @@ impl Graph {
 
 /// Those that are no network's bridge and nobody's end of a pair.
 fn interfaces(host: &proto::HostResponse) -> Vec<Interface> {
-    let own = |i: &&proto::HostInterface| i.default_route || (i.network.is_empty() && !i.addresses.is_empty());
+    let own =
+        |i: &&proto::HostInterface| i.default_route || (i.network.is_empty() && !i.addresses.is_empty());
     let mut all: Vec<Interface> = host
         .interfaces
         .iter()
@@ -251,7 +259,10 @@ fn ports(mappings: &[proto::PortMapping]) -> Vec<String> {
         };
         by_key.insert((m.host_port, m.container_port, m.protocol.as_str(), at), ());
     }
-    by_key.into_keys().map(|(host, container, protocol, at)| format!("{at}{host} → {container}/{protocol}")).collect()
+    by_key
+        .into_keys()
+        .map(|(host, container, protocol, at)| format!("{at}{host} → {container}/{protocol}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -320,15 +331,19 @@ pub(super) mod tests {
                 },
             ],
         };
-        let networks =
-            [net("bridge", "172.17.0.0/24", false), net("front", "10.89.0.0/24", false), net("back", "10.89.1.0/24", true)];
-        let sandbox = |name: &str, endpoints: Vec<proto::Endpoint>, ports: Vec<proto::PortMapping>| proto::Sandbox {
-            id: format!("{name}-0123456789ab"),
-            name: name.into(),
-            endpoints,
-            ports,
-            ..Default::default()
-        };
+        let networks = [
+            net("bridge", "172.17.0.0/24", false),
+            net("front", "10.89.0.0/24", false),
+            net("back", "10.89.1.0/24", true),
+        ];
+        let sandbox =
+            |name: &str, endpoints: Vec<proto::Endpoint>, ports: Vec<proto::PortMapping>| proto::Sandbox {
+                id: format!("{name}-0123456789ab"),
+                name: name.into(),
+                endpoints,
+                ports,
+                ..Default::default()
+            };
         let sandboxes = [
             sandbox(
                 "web",
@@ -351,7 +366,8 @@ pub(super) mod tests {
         assert_eq!(graph.networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["front", "back"]);
         assert_eq!(graph.containers[0].ports, ["8080 → 80/tcp", "127.0.0.1:8443 → 443/tcp"]);
         assert_eq!(graph.interfaces.len(), 1);
-        let of_app: Vec<_> = graph.links.iter().filter(|l| l.container == 1).map(|l| (l.network, l.main)).collect();
+        let of_app: Vec<_> =
+            graph.links.iter().filter(|l| l.container == 1).map(|l| (l.network, l.main)).collect();
         assert_eq!(of_app, [(0, true), (1, false)]);
         assert!(graph.networks[0].leads_out && !graph.networks[1].leads_out);
         assert_eq!(graph.json()["Containers"][1]["Endpoints"][1]["Network"], "back");

@@ -41,7 +41,9 @@ pub fn hue(network: usize) -> String {
 pub fn sheet() -> String {
     let mut out = String::from(LIGHT);
     for (n, (stroke, fill, _, _)) in HUES.iter().enumerate() {
-        out.push_str(&format!(".n{n}{{fill:{fill};stroke:{stroke};stroke-width:1.5}}.t{n}{{fill:{stroke}}}\n"));
+        out.push_str(&format!(
+            ".n{n}{{fill:{fill};stroke:{stroke};stroke-width:1.5}}.t{n}{{fill:{stroke}}}\n"
+        ));
     }
     out.push_str("@media (prefers-color-scheme:dark){\n");
     out.push_str(DARK);

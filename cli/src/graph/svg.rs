@@ -7,7 +7,7 @@ use super::model::{Graph, Link};
 use super::style;
 
 /// What a card, a panel and a chip have room for, in characters.
-const CARD: usize = 22;
+const CARD: usize = 25;
 const PANEL: usize = 26;
 const CHIP: usize = 26;
 
@@ -28,6 +28,10 @@ pub fn svg(graph: &Graph) -> String {
     interfaces(&mut pen, graph, &picture);
     for panel in &picture.panels {
         network(&mut pen, graph, panel);
+        if panel.branch.is_some() {
+            let (x, y) = (panel.at.x + 24, panel.at.y);
+            pen.line(format_args!("<circle class=\"end\" cx=\"{x}\" cy=\"{y}\" r=\"4\"/>"));
+        }
     }
     ties(&mut pen, graph, &picture);
     for card in picture.panels.iter().flat_map(|p| &p.cards) {
@@ -147,7 +151,6 @@ fn wires(pen: &mut Pen, graph: &Graph, picture: &Picture) {
         let Some(y) = panel.branch else { continue };
         let at = panel.at.x + 24;
         path(pen, format!("M{x} {y}H{at}V{}", panel.at.y));
-        pen.line(format_args!("<circle class=\"end\" cx=\"{at}\" cy=\"{}\" r=\"4\"/>", panel.at.y));
     }
     let addresses = || graph.interfaces.first().map(|i| i.addresses.join(", ")).unwrap_or_default();
     pen.group(&format!("the world beyond {}", addresses()), |pen| {
@@ -191,6 +194,9 @@ fn network(pen: &mut Pen, graph: &Graph, panel: &Panel) {
             pen.text("mono", x + 14, at, &cut(&format!("{subnet}{gateway}"), 38));
             at += 16;
         }
+        if !net.interface.is_empty() {
+            pen.text("mono dim", x + 14, at, &cut(&net.interface, 38));
+        }
         if panel.cards.is_empty() {
             pen.text("also", x + 14, y + head(net.subnets.len()) + 14, "no containers");
         }
@@ -222,7 +228,9 @@ fn ties(pen: &mut Pen, graph: &Graph, picture: &Picture) {
 
 fn curve(a: &Rect, b: &Rect) -> String {
     let ((ax, ay), (bx, by)) = (a.middle(), b.middle());
-    if a.right() < b.x || b.right() < a.x {
+    let across = (b.x - a.right()).max(a.x - b.right());
+    let down = (b.y - a.bottom()).max(a.y - b.bottom());
+    if across > down.max(0) {
         let (x1, x2) = if a.right() < b.x { (a.right(), b.x) } else { (a.x, b.right()) };
         let mid = x1.midpoint(x2);
         return format!("M{x1} {ay}C{mid} {ay} {mid} {by} {x2} {by}");
@@ -249,9 +257,9 @@ fn container(pen: &mut Pen, graph: &Graph, card: &Card) {
             at += 15;
         }
         for port in &card.ports {
-            pen.rect("port", &Rect { x, y: at - 11, w: card.at.w - 20, h: 17 }, 8);
-            pen.text("mono port-text", x + 8, at + 2, &cut(port, CARD - 1));
-            at += 20;
+            pen.rect("port", &Rect { x, y: at - 9, w: card.at.w - 20, h: 18 }, 9);
+            pen.text("mono port-text", x + 8, at + 4, &cut(port, CARD - 1));
+            at += 21;
         }
     });
 }

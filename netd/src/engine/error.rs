@@ -177,8 +177,8 @@ impl EngineError {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
-            Self::UnknownNetwork { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
-            Self::NoSuchPlace { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::UnknownNetwork { nearest: Some(nearest), .. }
+            | Self::NoSuchPlace { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
             Self::NoSuchPlace { .. } => "'davit ps' lists the containers that run; 'host' is the host".into(),
             Self::UnknownProtocol(_) => "the protocols here are tcp and udp".into(),
             Self::UnknownNetwork { .. } => "'davit net ls' lists the networks".into(),

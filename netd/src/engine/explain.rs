@@ -112,7 +112,7 @@ enum Place<'a> {
 }
 
 impl Place<'_> {
-    fn name(&self) -> String {
+    fn name(self) -> String {
         match self {
             Self::Host => "host".to_owned(),
             Self::Sandbox(sandbox) => sandbox.name.clone(),
@@ -202,7 +202,10 @@ impl Engine {
         let Some(sandbox) = found else {
             let nearest = nearest(name, all().map(|s| s.name.as_str())).to_owned();
             let close = !nearest.is_empty() && distance(name, &nearest) <= name.len().max(3) / 2;
-            return Err(EngineError::NoSuchPlace { name: name.to_owned(), nearest: close.then_some(nearest) });
+            return Err(EngineError::NoSuchPlace {
+                name: name.to_owned(),
+                nearest: close.then_some(nearest),
+            });
         };
         let of_host = |e: &Endpoint| self.networks.get(&e.network).is_some_and(|n| n.driver == Driver::Host);
         if sandbox.endpoints.iter().any(of_host) { Ok(Place::Host) } else { Ok(Place::Sandbox(sandbox)) }
@@ -210,7 +213,13 @@ impl Engine {
 }
 
 impl<'a> Walk<'a> {
-    fn hop(&mut self, verdict: Verdict, stage: &'static str, place: impl Into<String>, what: impl Into<String>) {
+    fn hop(
+        &mut self,
+        verdict: Verdict,
+        stage: &'static str,
+        place: impl Into<String>,
+        what: impl Into<String>,
+    ) {
         let (place, what) = (place.into(), what.into());
         self.hops.push(Hop { stage, place, what, verdict, hint: String::new() });
     }
@@ -237,23 +246,20 @@ impl<'a> Walk<'a> {
         End::Told
     }
 
-    /// Runs `work` where the sandbox is.
-    fn visit<T: Send>(
-        &self,
-        sandbox: &Sandbox,
-        work: impl FnOnce(&Socket) -> Result<T, InsideError> + Send,
-    ) -> Step<T> {
-        let netns: OwnedFd = open_namespace(sandbox)?;
-        let inside = netns::visit(netns.as_fd(), || work(&Socket::open(Protocol::Route)?));
-        inside.map_err(InsideError::from).and_then(|r| r).map_err(|source| {
-            End::Failed(EngineError::Inside { container: sandbox.name.clone(), source })
-        })
-    }
-
     fn network_of(&self, endpoint: &Endpoint) -> Step<&'a Network> {
         let unknown = || EngineError::UnknownNetwork { name: endpoint.network.to_string(), nearest: None };
         Ok(self.engine.networks.get(&endpoint.network).ok_or_else(unknown)?)
     }
+}
+
+/// Runs `work` where the sandbox is.
+fn visit<T: Send>(sandbox: &Sandbox, work: impl FnOnce(&Socket) -> Result<T, InsideError> + Send) -> Step<T> {
+    let netns: OwnedFd = open_namespace(sandbox)?;
+    let inside = netns::visit(netns.as_fd(), || work(&Socket::open(Protocol::Route)?));
+    inside
+        .map_err(InsideError::from)
+        .and_then(|r| r)
+        .map_err(|source| End::Failed(EngineError::Inside { container: sandbox.name.clone(), source }))
 }
 
 /// `network my-bridge`.

@@ -39,9 +39,8 @@ impl Engine {
         let links = view::links(&self.socket)?;
         let addresses = view::addresses(&self.socket)?;
         let routes = view::routes(&self.socket)?;
-        let ends = |name: &str| {
-            self.sandboxes.values().flat_map(|s| &s.endpoints).any(|e| e.host_interface == name)
-        };
+        let ends =
+            |name: &str| self.sandboxes.values().flat_map(|s| &s.endpoints).any(|e| e.host_interface == name);
         let network_of = |name: &str| {
             let found = self.networks.values().find(|n| !name.is_empty() && n.interface == name);
             found.map_or_else(String::new, |n| n.id.to_string())

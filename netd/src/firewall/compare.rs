@@ -108,12 +108,18 @@ fn read(socket: &Socket, family: u8, table: &str) -> Result<Contents, NetlinkErr
     let mut found = Contents::default();
     let ask = |what: &str, kind: u16, answer: u16, name_of: Option<&str>| {
         let mut batch = Batch::new();
-        batch.push(format!("read {what} of firewall table {table}"), kind, Flags::DUMP, &[family, 0, 0, 0], |a| {
-            a.text(1, table);
-            if let Some(name) = name_of {
-                a.text(2, name);
-            }
-        });
+        batch.push(
+            format!("read {what} of firewall table {table}"),
+            kind,
+            Flags::DUMP,
+            &[family, 0, 0, 0],
+            |a| {
+                a.text(1, table);
+                if let Some(name) = name_of {
+                    a.text(2, name);
+                }
+            },
+        );
         match socket.dump(&batch, answer) {
             Err(e) if e.is_missing() => Ok(Vec::new()),
             other => other,
@@ -121,7 +127,8 @@ fn read(socket: &Socket, family: u8, table: &str) -> Result<Contents, NetlinkErr
     };
     // A dump of tables or chains tells those of others too, by name only.
     let ours = |payload: &Vec<u8>| {
-        payload.first() == Some(&family) && find(payload.get(HEAD..).unwrap_or_default(), 1).map(text).as_deref() == Some(table)
+        payload.first() == Some(&family)
+            && find(payload.get(HEAD..).unwrap_or_default(), 1).map(text).as_deref() == Some(table)
     };
     for (what, kind, answer) in [
         ("the name", nftables::GETTABLE, nftables::NEWTABLE),
@@ -143,7 +150,7 @@ fn read(socket: &Socket, family: u8, table: &str) -> Result<Contents, NetlinkErr
 }
 
 /// Whether there is a table of this name.
-pub fn exists(socket: &Socket, transaction: Transaction) -> Result<bool, NetlinkError> {
+pub fn exists(socket: &Socket, transaction: &Transaction) -> Result<bool, NetlinkError> {
     let (family, table) = transaction.names();
     Ok(read(socket, family, &table)?.table)
 }
@@ -185,7 +192,11 @@ pub fn foreign_chains(socket: &Socket, hook: u32) -> Result<Vec<ForeignChain>, N
 fn compare(table: &str, wanted: &Contents, found: &Contents) -> Vec<Difference> {
     if wanted.table && !found.table {
         let object = format!("firewall table {table}");
-        return vec![Difference { fault: Fault::Missing, object, detail: "all of its rules are gone".into() }];
+        return vec![Difference {
+            fault: Fault::Missing,
+            object,
+            detail: "all of its rules are gone".into(),
+        }];
     }
     let mut all = Vec::new();
     chains(wanted, found, &mut all);
@@ -296,7 +307,7 @@ fn key_text(key: &[u8]) -> String {
                 Err(_) => format!("{port}/{word}"),
             }
         }
-        _ => key.iter().map(|b| format!("{b:02x}")).collect(),
+        _ => key.iter().fold(String::new(), |text, b| text + &format!("{b:02x}")),
     }
 }
 
@@ -379,7 +390,10 @@ mod tests {
             ]
         );
         let other = told(&wanted, &contents(&rules("dv-2", 8080)));
-        assert!(other.contains(&(Fault::Missing, "firewall element dv-1 of bridges".to_owned())), "{other:?}");
+        assert!(
+            other.contains(&(Fault::Missing, "firewall element dv-1 of bridges".to_owned())),
+            "{other:?}"
+        );
         assert!(other.contains(&(Fault::Differs, "firewall rule 'out' in chain postrouting".to_owned())));
     }
 

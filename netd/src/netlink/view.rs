@@ -114,7 +114,13 @@ fn parse_info(link: &mut Link, info: &[u8]) {
     }
 }
 
-fn dump(socket: &Socket, what: &str, ask: u16, head: &[u8], answer: u16) -> Result<Vec<Vec<u8>>, NetlinkError> {
+fn dump(
+    socket: &Socket,
+    what: &str,
+    ask: u16,
+    head: &[u8],
+    answer: u16,
+) -> Result<Vec<Vec<u8>>, NetlinkError> {
     let mut batch = Batch::new();
     batch.push(what, ask, Flags::DUMP, head, |_| {});
     socket.dump(&batch, answer)

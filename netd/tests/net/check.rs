@@ -143,7 +143,10 @@ async fn bridges_and_the_hosts_ends_are_mended() {
         host("ip link set BRIDGE mtu 1300", &["differs MTU of bridge BRIDGE"]),
         host("ip link set BRIDGE address 02:00:00:00:00:77", &["differs mac of bridge BRIDGE"]),
         host("ip addr add 10.1.2.3/24 dev BRIDGE", &["stray address 10.1.2.3/24 on BRIDGE"]),
-        host("sysctl -qw net.ipv4.conf.BRIDGE.route_localnet=0", &["setting net/ipv4/conf/BRIDGE/route_localnet"]),
+        host(
+            "sysctl -qw net.ipv4.conf.BRIDGE.route_localnet=0",
+            &["setting net/ipv4/conf/BRIDGE/route_localnet"],
+        ),
         host("sysctl -qw net.ipv4.ip_forward=0", &["differs setting net/ipv4/ip_forward"]),
         host("ip link del END", &["missing interface END", "missing interface eth0 inside"]),
         host("ip link set END nomaster", &["differs interface END"]),
@@ -177,9 +180,18 @@ async fn what_is_inside_is_mended() {
 #[tokio::test]
 async fn what_somebody_adds_to_our_table_is_mended() {
     trials(&[
-        host("nft insert rule inet TABLE forward drop", &["stray firewall rule 'without a comment' in chain forward"]),
-        host("nft add element inet TABLE internal { BRIDGE }", &["stray firewall element BRIDGE of internal"]),
-        host("nft add element inet TABLE ports4 { tcp . 99 : 10.0.0.1 . 9 }", &["stray firewall element 99/tcp of ports4"]),
+        host(
+            "nft insert rule inet TABLE forward drop",
+            &["stray firewall rule 'without a comment' in chain forward"],
+        ),
+        host(
+            "nft add element inet TABLE internal { BRIDGE }",
+            &["stray firewall element BRIDGE of internal"],
+        ),
+        host(
+            "nft add element inet TABLE ports4 { tcp . 99 : 10.0.0.1 . 9 }",
+            &["stray firewall element 99/tcp of ports4"],
+        ),
         host("nft add chain inet TABLE more", &["stray firewall chain more"]),
         host("nft add set inet TABLE more '{ type ipv4_addr; }'", &["stray firewall set more"]),
         host("nft add chain inet TABLE forward '{ policy drop; }'", &["differs firewall chain forward"]),
@@ -251,7 +263,8 @@ async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
     let subnets =
         vec![proto::Subnet { subnet: "10.99.0.0/24".into(), gateway: WORLD.into(), ..Default::default() }];
     let driver = "macvlan".to_owned();
-    let wire = proto::CreateNetworkRequest { name: "wire".into(), driver, options, subnets, ..Default::default() };
+    let wire =
+        proto::CreateNetworkRequest { name: "wire".into(), driver, options, subnets, ..Default::default() };
     host.create(wire).await.unwrap();
     let guest = host.guest("g", &["wire"], &[]).await;
     host.world.serve_tcp(&format!("{BEYOND}:80"));

@@ -99,7 +99,8 @@ async fn explanations_agree_with_traffic_for_every_pair() {
     let mut from: Vec<(&str, &Space)> = all.iter().map(|p| (p.guest.name.as_str(), &p.guest.space)).collect();
     from.push(("host", &host.space));
     let targets = targets(&all);
-    let pairs: Vec<_> = from.iter().flat_map(|(name, space)| targets.iter().map(move |t| (*name, *space, t))).collect();
+    let pairs: Vec<_> =
+        from.iter().flat_map(|(name, space)| targets.iter().map(move |t| (*name, *space, t))).collect();
     let mut said = Vec::new();
     for (name, _, (to, port)) in &pairs {
         said.push(explain(&host, name, to, u32::from(*port)).await.unwrap());

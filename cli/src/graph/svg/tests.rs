@@ -90,6 +90,37 @@ fn the_example_is_drawn_as_it_was() {
     assert!(drawn == golden, "the picture changed: look at it, and write it anew");
 }
 
+/// For people to look at: DAVIT_WRITE_CROWD=FILE.
+#[test]
+fn a_crowd_is_drawn() {
+    let mut graph = example();
+    for n in 0..60 {
+        let network = n % 5;
+        if network >= graph.networks.len() {
+            let mut more = graph.networks[0].clone();
+            more.name = format!("team-{network}");
+            graph.networks.push(more);
+        }
+        let mut container = graph.containers[n % 3].clone();
+        container.name = format!("{}-{n}", ["worker", "cache", "api-gateway-with-a-long-name"][n % 3]);
+        let at = graph.containers.len();
+        graph.containers.push(container);
+        let mut link = graph.links[0].clone();
+        (link.container, link.network) = (at, network);
+        link.addresses =
+            vec![format!("10.89.{network}.{}", n + 10), format!("fd42:1b2c:3d4e:{network}::{n:x}")];
+        graph.links.push(link.clone());
+        if n % 15 == 0 {
+            graph.links.push(Link { network: (network + 1) % 3, main: false, ..link });
+        }
+    }
+    let drawn = svg(&graph);
+    assert!(texts(&drawn).unwrap().iter().any(|t| t == "worker-57"));
+    if let Some(path) = std::env::var_os("DAVIT_WRITE_CROWD") {
+        std::fs::write(path, drawn).unwrap();
+    }
+}
+
 #[test]
 fn nothing_in_it_refers_to_anything_outside() {
     let drawn = svg(&example());

@@ -108,7 +108,9 @@ impl Engine {
             let mend = if link.kind == "vlan" || PREFIXES.iter().any(|p| link.name.starts_with(p)) {
                 Mend::RemoveInterface(link.name.clone())
             } else {
-                Mend::Nothing("it bears our mark but not a name of ours: remove it by hand, or take the mark away")
+                Mend::Nothing(
+                    "it bears our mark but not a name of ours: remove it by hand, or take the mark away",
+                )
             };
             let detail = "it bears our mark, and no record names it";
             found.push(Found::new(Fault::Stray, format!("interface {}", link.name), detail, mend));
@@ -171,8 +173,11 @@ impl Engine {
     /// Addresses that are taken, and that no endpoint has.
     fn look_at_addresses(&self, found: &mut Vec<Found>) {
         for network in self.networks.values() {
-            let held: BTreeSet<IpAddr> =
-                self.endpoints_of(&network.id).flat_map(|(_, e)| Endpoint::addresses(e)).map(|a| a.addr()).collect();
+            let held: BTreeSet<IpAddr> = self
+                .endpoints_of(&network.id)
+                .flat_map(|(_, e)| Endpoint::addresses(e))
+                .map(|a| a.addr())
+                .collect();
             for ip in self.pools.get(&network.id).into_iter().flatten().flat_map(crate::ipam::Pool::taken) {
                 if !held.contains(&ip) {
                     let mend = Mend::Release(network.id.clone(), ip);

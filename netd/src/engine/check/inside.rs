@@ -9,12 +9,12 @@ use davit_contracts::id::NetworkId;
 use davit_sys::netns;
 
 use super::Fault;
-use crate::driver::inside::{Interface, InsideError, RESOLVER, setting_path};
+use crate::driver::inside::{InsideError, Interface, RESOLVER, setting_path};
 use crate::endpoint::Way;
-use crate::{firewall, sysctl};
 use crate::netlink::route::{self, Mac};
 use crate::netlink::view::{self, Address, Fate, Link, Route};
 use crate::netlink::{Batch, Protocol, Socket, adjust};
+use crate::{firewall, sysctl};
 
 /// An interface as it should be.
 #[derive(Debug, Clone)]

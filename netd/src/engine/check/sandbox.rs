@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use super::super::attach::open_namespace;
 use super::super::{Engine, EngineError};
-use super::inside::{self, WantedInterface, WantedInside};
+use super::inside::{self, WantedInside, WantedInterface};
 use super::mend::Mend;
 use super::{Fault, Found};
 use crate::driver::bridge;

@@ -1,7 +1,7 @@
 //! At the target: its interface, its way back, and who listens there.
 
 use super::sockets::{self, Bound};
-use super::{Packet, Place, REPAIR, Scene, Step, Walk, scene};
+use super::{Packet, Place, REPAIR, Scene, Step, Walk, scene, visit};
 use crate::driver::inside::InsideError;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::firewall::{self, ForeignChain};
@@ -14,12 +14,14 @@ impl Walk<'_> {
     /// Into a sandbox by one of its interfaces.
     pub(super) fn arrive(&mut self, sandbox: &Sandbox, endpoint: &Endpoint, packet: Packet) -> Step {
         let back = packet.source.unwrap_or(packet.to);
-        let seen = self.visit(sandbox, |socket| scene(socket, back))?;
+        let seen = visit(sandbox, |socket| scene(socket, back))?;
         let name = &endpoint.interface;
         let wrong = match seen.links.iter().find(|l| l.name == *name) {
             None => Some(format!("its interface {name} is gone")),
             Some(link) if !link.up => Some(format!("its interface {name} is down")),
-            Some(link) if !seen.addresses.iter().any(|a| a.index == link.index && a.net.addr() == packet.to) => {
+            Some(link)
+                if !seen.addresses.iter().any(|a| a.index == link.index && a.net.addr() == packet.to) =>
+            {
                 Some(format!("its interface {name} has lost the address {}", packet.to))
             }
             Some(_) => None,
@@ -56,7 +58,7 @@ impl Walk<'_> {
         }
         let (bound, chains) = match place {
             Place::Host => (sockets::bound(packet.transport), firewall::foreign_chains(1)),
-            Place::Sandbox(sandbox) => self.visit(sandbox, |_| -> Result<_, InsideError> {
+            Place::Sandbox(sandbox) => visit(sandbox, |_| -> Result<_, InsideError> {
                 Ok((sockets::bound(packet.transport), firewall::foreign_chains(1)))
             })?,
         };
@@ -80,10 +82,12 @@ fn own_rules(chain: &ForeignChain) -> String {
 fn nobody(bound: &[Bound], packet: Packet) -> (String, String) {
     let (port, transport) = (packet.port, packet.transport);
     if let Some(elsewhere) = bound.iter().find(|b| b.at.port() == port) {
-        let what = format!("its program listens on {} only, not on {}", elsewhere.shown(transport), packet.to);
+        let what =
+            format!("its program listens on {} only, not on {}", elsewhere.shown(transport), packet.to);
         return (what, "let the program listen on 0.0.0.0 or [::]".to_owned());
     }
-    let mut ports: Vec<u16> = bound.iter().filter(|b| !b.at.ip().is_loopback()).map(|b| b.at.port()).collect();
+    let mut ports: Vec<u16> =
+        bound.iter().filter(|b| !b.at.ip().is_loopback()).map(|b| b.at.port()).collect();
     ports.sort_unstable();
     ports.dedup();
     let hint = match ports.len() {

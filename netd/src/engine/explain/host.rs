@@ -97,7 +97,9 @@ impl Walk<'_> {
         let engine = self.engine;
         let into = engine.networks.values().find(|n| !n.interface.is_empty() && n.interface == link.name);
         let way = match (into, route.gateway) {
-            (Some(network), _) => format!("{} is on bridge {} of network {}", packet.to, link.name, network.name),
+            (Some(network), _) => {
+                format!("{} is on bridge {} of network {}", packet.to, link.name, network.name)
+            }
             (None, Some(gateway)) => format!("{} by {} via {gateway}", packet.to, link.name),
             (None, None) => format!("{} is on the link of {}", packet.to, link.name),
         };
@@ -121,7 +123,8 @@ impl Walk<'_> {
     }
 
     fn forwarding(&mut self, packet: Packet) -> Step {
-        let setting = if packet.to.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
+        let setting =
+            if packet.to.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
         if sysctl::get(setting).is_ok_and(|value| value == "0") {
             let what = format!("the host does not forward: {setting} is 0");
             return Err(self.stop("route", "host", what, REPAIR));
@@ -170,7 +173,10 @@ impl Walk<'_> {
     fn table(&mut self, stage: &'static str) -> Step {
         let differences = self.engine.firewall.differences(&self.engine.rules());
         let differences = differences.map_err(super::EngineError::Firewall)?;
-        if differences.iter().any(|d| d.fault == compare::Fault::Missing && d.object.starts_with("firewall table")) {
+        if differences
+            .iter()
+            .any(|d| d.fault == compare::Fault::Missing && d.object.starts_with("firewall table"))
+        {
             return Err(self.stop(stage, "host", "the firewall table of davit is not there", REPAIR));
         }
         if let Some(first) = differences.first() {
@@ -197,7 +203,9 @@ impl Walk<'_> {
         mut packet: Packet,
         route: &Route,
     ) -> Packet {
-        let own = |source: Option<IpAddr>| source.is_some_and(|ip| from.subnets.iter().any(|s| s.subnet.contains(&ip)));
+        let own = |source: Option<IpAddr>| {
+            source.is_some_and(|ip| from.subnets.iter().any(|s| s.subnet.contains(&ip)))
+        };
         let hairpin = packet.translated && into.is_some_and(|n| n.id == from.id);
         let out = into.is_none_or(|n| n.id != from.id) && from.bridge.masquerade && own(packet.source);
         if hairpin || out {
@@ -220,7 +228,8 @@ impl Walk<'_> {
         }
         let next = route.gateway.unwrap_or(packet.to);
         if let Some(neighbour) = seen.neighbour.as_ref().filter(|n| n.is_silent()) {
-            let what = format!("{next} on {link} did not answer when it was last asked for ({})", neighbour.word());
+            let what =
+                format!("{next} on {link} did not answer when it was last asked for ({})", neighbour.word());
             return Err(self.stop("neighbour", "host", what, "look at the network beyond the host"));
         }
         let what = format!("it leaves the host by {link} to {next}: what lies beyond is not looked at");

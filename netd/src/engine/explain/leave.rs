@@ -1,12 +1,12 @@
 //! Out of the source: its route, its interface, and where that leads.
 
-use super::{Packet, Place, Scene, Step, Walk, of, scene};
+use super::{Packet, Place, Scene, Step, Walk, of, scene, visit};
 use crate::driver::inside::RESOLVER;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::view::{Fate, Route};
 use crate::network::Driver;
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     pub(super) fn leave(&mut self, from: Place<'_>, packet: Packet) -> Step {
         match from {
             Place::Host => self.on_host(None, packet),
@@ -15,11 +15,8 @@ impl<'a> Walk<'a> {
     }
 
     fn leave_sandbox(&mut self, sandbox: &Sandbox, mut packet: Packet) -> Step {
-        let seen = self.visit(sandbox, |socket| scene(socket, packet.to))?;
-        let route = match &seen.route {
-            Ok(route) => route,
-            Err(_) => return Err(self.no_route(sandbox, packet)),
-        };
+        let seen = visit(sandbox, |socket| scene(socket, packet.to))?;
+        let Ok(route) = &seen.route else { return Err(self.no_route(sandbox, packet)) };
         packet.source = route.source;
         match route.fate {
             Fate::Local => {
@@ -38,7 +35,8 @@ impl<'a> Walk<'a> {
                 }
             }
             Fate::Group => {
-                let what = format!("{} is for many at once: only single destinations are explained", packet.to);
+                let what =
+                    format!("{} is for many at once: only single destinations are explained", packet.to);
                 Err(self.stop("route", &sandbox.name, what, ""))
             }
             Fate::Refused => {
@@ -57,9 +55,10 @@ impl<'a> Walk<'a> {
                 ("none of its networks leads out by IPv6", "create a network with --ipv6, and connect it")
             }
             (Some(_), _) => ("its default route is not there", super::REPAIR),
-            (None, Some(network)) if network.internal => {
-                ("its networks are internal and have no way out", "connect it to a network that is not internal")
-            }
+            (None, Some(network)) if network.internal => (
+                "its networks are internal and have no way out",
+                "connect it to a network that is not internal",
+            ),
             (None, Some(_)) => ("none of its networks has a way out", "connect it to another network"),
             (None, None) => ("it is on no network", "'davit net connect NETWORK CONTAINER' connects it"),
         };
@@ -75,7 +74,12 @@ impl<'a> Walk<'a> {
         packet: Packet,
     ) -> Step<Option<&'s Endpoint>> {
         let Some(link) = seen.link(route.index) else {
-            return Err(self.stop("route", &sandbox.name, "the interface of its route is gone", super::REPAIR));
+            return Err(self.stop(
+                "route",
+                &sandbox.name,
+                "the interface of its route is gone",
+                super::REPAIR,
+            ));
         };
         let way = match route.gateway {
             Some(gateway) => format!("{} by {} via {gateway}", packet.to, link.name),

@@ -54,9 +54,11 @@ impl<'a> Walk<'a> {
             return self.stranger(network, "host", neighbour, packet.to);
         };
         let port = self.host_end(network, sandbox, endpoint)?;
-        if back && port.port.is_some_and(|(_, mode)| mode.isolated) && bridged_packets_are_filtered(packet.to) {
+        if back && port.port.is_some_and(|(_, mode)| mode.isolated) && bridged_packets_are_filtered(packet.to)
+        {
             // It never leaves the bridge: its destination changes while it is bridged.
-            let what = "the published port is one of the same network, whose containers do not reach one another";
+            let what =
+                "the published port is one of the same network, whose containers do not reach one another";
             return Err(self.stop("bridge", of(network), what, "connect both to another network"));
         }
         self.pass("bridge", of(network), format!("bridge {} carries it to {}", network.interface, port.name));
@@ -64,7 +66,12 @@ impl<'a> Walk<'a> {
     }
 
     /// The host's end of an endpoint, once it and its bridge are known to work.
-    pub(super) fn host_end(&mut self, network: &Network, sandbox: &Sandbox, endpoint: &Endpoint) -> Step<Link> {
+    pub(super) fn host_end(
+        &mut self,
+        network: &Network,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+    ) -> Step<Link> {
         let links = view::links(&self.engine.socket)?;
         let Some(bridge) = links.iter().find(|l| l.name == network.interface) else {
             let what = format!("its bridge {} is not there", network.interface);

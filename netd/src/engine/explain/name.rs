@@ -23,7 +23,8 @@ impl Walk<'_> {
     fn address_of_host(&mut self, from: Place<'_>) -> Step<IpAddr> {
         let Place::Sandbox(sandbox) = from else { return Ok(Ipv4Addr::LOCALHOST.into()) };
         let bridged = || sandbox.endpoints.iter().filter(|e| e.is_bridged());
-        let subnets = |e: &Endpoint| self.engine.networks.get(&e.network)?.subnets.iter().find_map(|s| s.gateway);
+        let subnets =
+            |e: &Endpoint| self.engine.networks.get(&e.network)?.subnets.iter().find_map(|s| s.gateway);
         let gateway = sandbox.gateway_endpoint().and_then(|e| e.gateway.or(e.gateway6));
         match gateway.or_else(|| bridged().find_map(subnets)) {
             Some(ip) => {
@@ -37,24 +38,21 @@ impl Walk<'_> {
     /// The host does not know the names: the address that published ports lead to is taken.
     fn name_on_host(&mut self, to: &str) -> Step<IpAddr> {
         let engine = self.engine;
-        let named = |s: &&Sandbox| s.name == to || s.endpoints.iter().any(|e| e.names.iter().any(|n| n == to));
-        let Some(sandbox) = engine.sandboxes.values().find(named) else { return Err(self.unknown("host", to)) };
+        let named =
+            |s: &&Sandbox| s.name == to || s.endpoints.iter().any(|e| e.names.iter().any(|n| n == to));
+        let Some(sandbox) = engine.sandboxes.values().find(named) else {
+            return Err(self.unknown("host", to));
+        };
         let endpoint = sandbox.gateway_endpoint().or_else(|| sandbox.endpoints.iter().find(|e| e.is_wired()));
-        match endpoint.and_then(|e| Some((e, e.addresses().next()?.addr()))) {
-            Some((endpoint, ip)) => {
-                let network = self.network_of(endpoint)?;
-                let what = format!(
-                    "the host's resolver does not know '{to}'; its address {ip} on network {} is taken",
-                    network.name
-                );
-                self.note("name", "host", what);
-                Ok(ip)
-            }
-            None => {
-                let what = format!("'{to}' has no address of its own");
-                Err(self.stop("name", "host", what, ""))
-            }
-        }
+        let address = endpoint.and_then(|e| Some((e, e.addresses().next()?.addr())));
+        let Some((endpoint, ip)) = address else {
+            return Err(self.stop("name", "host", format!("'{to}' has no address of its own"), ""));
+        };
+        let network = &self.network_of(endpoint)?.name;
+        let what =
+            format!("the host does not resolve '{to}': its address {ip} on network {network} is taken");
+        self.note("name", "host", what);
+        Ok(ip)
     }
 
     fn name_inside(&mut self, sandbox: &Sandbox, to: &str) -> Step<IpAddr> {
@@ -67,7 +65,8 @@ impl Walk<'_> {
             0 => String::new(),
             n => format!(", and {n} more"),
         };
-        let why = found.iter().find(|(_, other)| *other == ip).and_then(|(holder, _)| self.why(holder, ip, to));
+        let why =
+            found.iter().find(|(_, other)| *other == ip).and_then(|(holder, _)| self.why(holder, ip, to));
         self.pass("name", &sandbox.name, format!("'{to}' is {ip}{more}{}", why.unwrap_or_default()));
         Ok(ip)
     }
@@ -102,8 +101,12 @@ impl Walk<'_> {
             return self.stop("name", &sandbox.name, what, "use its address, or a network with names");
         }
         let list = |names: &[String]| if names.is_empty() { "no network".into() } else { names.join(", ") };
-        let what =
-            format!("'{to}' is on {}, {} is on {}: they have none in common", list(&theirs), sandbox.name, list(&own));
+        let what = format!(
+            "'{to}' is on {}, {} is on {}: they have none in common",
+            list(&theirs),
+            sandbox.name,
+            list(&own)
+        );
         let hint = match theirs.iter().find(|n| !matches!(n.as_str(), "host" | "none")) {
             Some(network) => format!("'davit net connect {network} {}' brings them together", sandbox.name),
             None => "give it a network: 'davit net connect NETWORK CONTAINER'".to_owned(),

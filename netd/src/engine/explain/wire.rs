@@ -24,7 +24,12 @@ impl<'a> Walk<'a> {
         let link = links.iter().find(|l| l.name == parent);
         if !link.is_some_and(|l| l.carrier) {
             let what = format!("its parent {parent} is not there, or down");
-            return Err(self.stop("bridge", of(network), what, format!("'ip link' shows it; {REPAIR} if it can")));
+            return Err(self.stop(
+                "bridge",
+                of(network),
+                what,
+                format!("'ip link' shows it; {REPAIR} if it can"),
+            ));
         }
         let addresses = view::addresses(&self.engine.socket)?;
         if addresses.iter().any(|a| Some(a.index) == link.map(|l| l.index) && a.net.addr() == next) {
@@ -40,7 +45,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Who has an address on the networks of this parent.
-    pub(super) fn on_parent(&self, parent: &str, ip: IpAddr) -> Option<(&'a Network, &'a Sandbox, &'a Endpoint)> {
+    pub(super) fn on_parent(
+        &self,
+        parent: &str,
+        ip: IpAddr,
+    ) -> Option<(&'a Network, &'a Sandbox, &'a Endpoint)> {
         let engine = self.engine;
         let on = |n: &&Network| n.sublink.as_ref().is_some_and(|s| s.parent == parent);
         engine.networks.values().filter(on).find_map(|network| {
