@@ -1,15 +1,15 @@
 //! From `run`'s flags to the contract's container.
 
+mod network;
+
 use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
 
 use davit_contracts::id::check_name;
-use davit_contracts::network::{EndpointSpec, PortMapping};
 use davit_contracts::runtime::{
-    ContainerSpec, LogConfig, MountSpec, Namespaces, NetworkSpec, Resources, RestartPolicy, Security,
-    StringList,
+    ContainerSpec, LogConfig, MountSpec, Namespaces, Resources, RestartPolicy, Security, StringList,
 };
 use davit_contracts::storage::Platform;
 
@@ -48,7 +48,7 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         annotations: args.annotation.iter().cloned().collect(),
         mounts: mounts(args)?,
         volumes_from: args.volumes_from.iter().map(|v| volumes_from(v)).collect::<Result<_, _>>()?,
-        network: Some(network(args)?),
+        network: Some(network::network(args)?),
         resources: Some(resources(args)?),
         security: Some(security(args)),
         namespaces: Some(namespaces(args)),
@@ -124,58 +124,6 @@ fn volumes_from(text: &str) -> Result<String, String> {
         ));
     }
     Ok(if mode.split(',').any(|m| m == "ro") { format!("{name}:ro") } else { name.to_owned() })
-}
-
-fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
-    let mut ports: Vec<PortMapping> = Vec::new();
-    for text in &args.publish {
-        ports.extend(parse::port::publish(text)?);
-    }
-    for text in &args.expose {
-        parse::port::exposed(text)?;
-    }
-    let mode = args.network.first().cloned().unwrap_or_default();
-    let mode = if mode == "default" { String::new() } else { mode };
-    let shared = mode == "host" || mode == "none" || mode.starts_with("container:");
-    if shared && args.network.len() > 1 {
-        return Err(format!("the network '{mode}' excludes others"));
-    }
-    let has_address = args.ip.is_some() || args.ip6.is_some() || args.mac_address.is_some();
-    if shared && (!args.network_alias.is_empty() || has_address) {
-        return Err(format!("the network '{mode}' has neither aliases nor addresses of the container's own"));
-    }
-    if mode.starts_with("container:") && !ports.is_empty() {
-        return Err("ports are published by the container whose network is shared".into());
-    }
-    let text = |ip: Option<String>| ip.unwrap_or_default();
-    let mut endpoints: Vec<EndpointSpec> = Vec::new();
-    if !shared && (!args.network_alias.is_empty() || has_address || args.network.len() > 1) {
-        endpoints.push(EndpointSpec {
-            network: if mode.is_empty() { "bridge".into() } else { mode.clone() },
-            aliases: args.network_alias.clone(),
-            ip: text(args.ip.map(|ip| ip.to_string())),
-            ip6: text(args.ip6.map(|ip| ip.to_string())),
-            mac: args.mac_address.clone().unwrap_or_default(),
-            ..EndpointSpec::default()
-        });
-    }
-    for name in args.network.iter().skip(1) {
-        endpoints.push(EndpointSpec {
-            network: name.clone(),
-            aliases: args.network_alias.clone(),
-            ..EndpointSpec::default()
-        });
-    }
-    Ok(NetworkSpec {
-        mode,
-        endpoints,
-        ports,
-        publish_all: args.publish_all,
-        dns: args.dns.iter().map(ToString::to_string).collect(),
-        dns_search: args.dns_search.clone(),
-        dns_options: args.dns_option.clone(),
-        mac: args.mac_address.clone().unwrap_or_default(),
-    })
 }
 
 fn resources(args: &CreateArgs) -> Result<Resources, String> {

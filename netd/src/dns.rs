@@ -1,119 +1,134 @@
-//! Names: a resolver inside every container, at 127.0.0.11:53.
+//! Names: a resolver inside every container, at 127.0.0.11:53. What names mean is in docs/semantics/names.md.
 //!
 //! ```text
-//! zone        names of one network, names as one sandbox sees them: an immutable snapshot    (pure)
-//! answer      a query and a snapshot in, a reply or "ask upstream" out                       (pure)
-//! serve       the sockets that netd opened inside a sandbox
+//! wire        messages as bytes                                                              (pure)
+//! services    what _http._tcp means                                                          (pure)
+//! zone        names of one network, names as one sandbox sees them                           (pure)
+//! answer      a query and the tables in, a reply or "ask upstream" out                       (pure)
+//! cache       upstreams' answers                                                             (pure)
 //! forward     upstream servers, asked from the daemon's own namespace
-//! resolvconf  the host's resolver configuration                                              (pure, but for reading)
+//! client      one TCP client
+//! serve       the thread that owns all of these and the sockets that netd opened in sandboxes
+//! poll        epoll
+//! resolvconf  resolver configurations                                                        (pure, but for reading)
 //! ```
-//! The engine owns the truth and publishes a new [`zone::Snapshot`] with each change, before it acknowledges the
-//! change; readers take the latest and never wait for one another.
+//! The engine owns the truth and sends each change before it acknowledges it.
 
 pub mod answer;
+pub mod cache;
+pub mod client;
 pub mod forward;
+pub mod poll;
 pub mod resolvconf;
 pub mod serve;
+pub mod services;
+pub mod wire;
 pub mod zone;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use davit_contracts::id::NetworkId;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use crate::driver::inside::Resolver;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::network::Network;
-use zone::{Snapshot, View, Zone};
+use resolvconf::HostConf;
+use serve::{Change, Service};
+use services::Service as Offer;
+use zone::{Presence, Publication};
 
-/// Publishes names and keeps the servers of all sandboxes.
+/// Publishes names and has all sandboxes served.
 #[derive(Debug)]
 pub struct Names {
-    runtime: Handle,
-    current: watch::Sender<Arc<Snapshot>>,
-    upstream: Arc<forward::Upstream>,
-    servers: HashMap<String, serve::Server>,
+    service: Service,
+    served: HashSet<String>,
+    host: Arc<HostConf>,
 }
 
 impl Names {
-    /// Nothing is known and nothing served yet. Servers run on `runtime`.
-    pub fn new(runtime: Handle) -> Self {
-        let (current, _) = watch::channel(Arc::default());
-        Self { runtime, current, upstream: Arc::default(), servers: HashMap::new() }
+    /// Nothing is known and nothing served yet. `apart`: the host's loopback is another than ours.
+    pub fn start(apart: bool) -> std::io::Result<Self> {
+        let host = Arc::new(HostConf::new(apart));
+        Ok(Self { service: Service::start(host.clone())?, served: HashSet::new(), host })
     }
 
-    /// Serves a sandbox on sockets that were opened in it.
-    pub fn serve(&mut self, sandbox: &str, resolver: Resolver) -> std::io::Result<()> {
-        let server =
-            serve::start(&self.runtime, resolver, sandbox, self.current.subscribe(), self.upstream.clone())?;
-        self.servers.insert(sandbox.to_owned(), server);
-        Ok(())
+    /// Begins to answer: what was known before this daemon started is published.
+    pub fn open(&self) {
+        self.service.send(Change::Open);
+    }
+
+    /// Serves a sandbox on sockets that were opened in it, once it is published.
+    pub fn serve(&mut self, sandbox: &str, resolver: Resolver) {
+        self.served.insert(sandbox.to_owned());
+        self.service.send(Change::Serve(sandbox.to_owned(), resolver));
     }
 
     /// Whether a sandbox is served.
     pub fn serves(&self, sandbox: &str) -> bool {
-        self.servers.contains_key(sandbox)
+        self.served.contains(sandbox)
     }
 
     /// Makes a sandbox's endpoints resolvable as its record says now, in place of what was known of it.
-    pub fn publish(&mut self, sandbox: &Sandbox, networks: &BTreeMap<NetworkId, Network>) {
-        self.change(|next| {
-            next.forget(&sandbox.id);
-            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                let Some(network) = networks.get(&endpoint.network) else { continue };
-                if network.dns {
-                    zone_of(next, network).add(&sandbox.id, endpoint);
-                }
-            }
-            let view = View::of(sandbox, |e: &Endpoint| networks.get(&e.network));
-            next.views.insert(Arc::from(sandbox.id.as_str()), Arc::new(view));
-        });
-    }
-
-    /// What a name means to a sandbox: whose addresses, by sandbox id.
-    pub fn lookup(&self, sandbox: &str, name: &str) -> Vec<(String, IpAddr)> {
-        let snapshot = self.current.borrow();
-        let Some(view) = snapshot.views.get(sandbox) else { return Vec::new() };
-        let members = snapshot.resolve(view, &name.trim_end_matches('.').to_ascii_lowercase());
-        let addresses = |m: &zone::Member| {
-            [m.ipv4.map(IpAddr::from), m.ipv6.map(IpAddr::from)]
-                .into_iter()
-                .flatten()
-                .map(|ip| (m.sandbox.to_string(), ip))
-                .collect::<Vec<_>>()
-        };
-        members.iter().flat_map(addresses).collect()
+    pub fn publish(&self, sandbox: &Sandbox, networks: &BTreeMap<NetworkId, Network>) {
+        self.service.send(Change::Publish(Box::new(publication(sandbox, networks))));
     }
 
     /// Forgets a sandbox and stops serving it.
     pub fn withdraw(&mut self, sandbox: &str) {
-        self.servers.remove(sandbox);
-        if self.current.borrow().views.contains_key(sandbox) {
-            self.change(|next| next.forget(sandbox));
-        }
+        self.served.remove(sandbox);
+        self.service.send(Change::Withdraw(sandbox.to_owned()));
     }
 
-    /// Forgets a network.
-    pub fn forget_network(&mut self, network: &NetworkId) {
-        self.change(|next| drop(next.zones.remove(network)));
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Snapshot)) {
-        let mut next = Snapshot::clone(&self.current.borrow());
-        change(&mut next);
-        self.current.send_replace(Arc::new(next));
+    /// What a name of ours means to a sandbox: nothing when it is not ours.
+    pub fn look(&self, sandbox: &str, name: &str) -> Vec<IpAddr> {
+        let (answer, answered) = mpsc::channel();
+        self.service.send(Change::Look(sandbox.to_owned(), name.to_owned(), answer));
+        answered.recv().unwrap_or_default()
     }
 
     /// The host's resolver configuration.
-    pub fn host(&self) -> Arc<resolvconf::ResolvConf> {
-        self.upstream.host()
+    pub fn host(&self) -> &HostConf {
+        &self.host
     }
 }
 
-fn zone_of<'a>(snapshot: &'a mut Snapshot, network: &Network) -> &'a mut Zone {
-    let zone = snapshot.zones.entry(network.id.clone()).or_insert_with(|| Arc::new(Zone::of(network)));
-    Arc::make_mut(zone)
+fn publication(sandbox: &Sandbox, networks: &BTreeMap<NetworkId, Network>) -> Publication {
+    let wired: Vec<(&Endpoint, &Network)> = sandbox
+        .endpoints
+        .iter()
+        .filter(|e| e.is_wired())
+        .filter_map(|e| networks.get(&e.network).map(|n| (e, n)))
+        .collect();
+    let presence = |(endpoint, network): &(&Endpoint, &Network)| Presence {
+        network: network.id.to_string(),
+        network_name: network.name.clone(),
+        subnets: network.subnets.iter().map(|s| s.subnet).collect(),
+        names: endpoint.names.clone(),
+        ipv4: endpoint.addresses().find_map(|a| match a.addr() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        }),
+        ipv6: endpoint.addresses().find_map(|a| match a.addr() {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        }),
+    };
+    let links = wired.iter().flat_map(|(e, _)| e.links.iter().map(|(a, n)| (a.clone(), n.clone())));
+    let mut services: Vec<Offer> = Vec::new();
+    for mapping in &sandbox.ports {
+        let offer = Offer { protocol: mapping.transport.number(), port: mapping.container_port };
+        if !services.contains(&offer) {
+            services.push(offer);
+        }
+    }
+    Publication {
+        sandbox: sandbox.id.clone(),
+        endpoints: wired.iter().filter(|(_, n)| n.dns).map(presence).collect(),
+        links: links.collect(),
+        servers: sandbox.dns_servers.clone(),
+        outside: wired.iter().any(|(_, n)| !n.internal),
+        services,
+    }
 }

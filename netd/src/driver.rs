@@ -225,6 +225,7 @@ pub fn of_netlink(error: &NetlinkError) -> Kind {
     match error.errno() {
         Some(nix::errno::Errno::EPERM) => Kind::PermissionDenied,
         Some(nix::errno::Errno::EOPNOTSUPP) => Kind::Unsupported,
+        Some(nix::errno::Errno::EADDRINUSE) => Kind::InUse,
         _ => Kind::Internal,
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod holder;
 pub mod journal;
+pub mod options;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
+use crate::netlink::tc::Limit;
 pub use holder::Holder;
 
 /// How far an attach has come.
@@ -95,6 +97,18 @@ pub struct Bandwidth {
     pub egress_rate: u64,
     /// Bytes that may leave at once; 0: chosen from the rate.
     pub egress_burst: u64,
+}
+
+impl Bandwidth {
+    /// Of what enters the sandbox.
+    pub fn ingress(&self) -> Option<Limit> {
+        (self.ingress_rate > 0).then_some(Limit { rate: self.ingress_rate, burst: self.ingress_burst })
+    }
+
+    /// Of what leaves it.
+    pub fn egress(&self) -> Option<Limit> {
+        (self.egress_rate > 0).then_some(Limit { rate: self.egress_rate, burst: self.egress_burst })
+    }
 }
 
 /// A default route of a sandbox.

@@ -13,6 +13,7 @@
 mod attach;
 mod bases;
 mod check;
+mod collisions;
 mod connect;
 mod detach;
 pub mod error;
@@ -32,7 +33,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use davit_contracts::id::NetworkId;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
@@ -42,8 +42,10 @@ use crate::endpoint::journal::Journal;
 use crate::firewall::Firewall;
 use crate::firewall::watch::Watch;
 use crate::ipam::Pool;
+use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
 use crate::network::Network;
+use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
 use crate::sysctl::Sysctls;
@@ -59,6 +61,9 @@ pub use networks::Listed;
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long changes of the host's routes are gathered.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Where this instance keeps its state, and the mark of its kernel objects.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -70,18 +75,22 @@ pub struct Instance {
     pub table: String,
     /// The interface group of our interfaces.
     pub group: u32,
+    /// Where subnets are chosen from.
+    pub pools: Pools,
+    /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
+    pub apart: bool,
 }
 
 impl Instance {
     /// The instance with this state. Two instances in one network namespace leave each other alone: their marks follow
     /// from where their state is.
-    pub fn new(state: PathBuf, run: PathBuf) -> Self {
+    pub fn new(state: PathBuf, run: PathBuf, apart: bool) -> Self {
         let hash = fnv(state.as_os_str().as_encoded_bytes());
         let table = match state.to_str() {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash }
+        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default(), apart }
     }
 }
 
@@ -109,6 +118,8 @@ pub struct Engine {
     pools: HashMap<NetworkId, Vec<Pool>>,
     /// Bridges that were seen.
     bases: HashMap<NetworkId, Base>,
+    /// What is wrong with networks.
+    problems: BTreeMap<NetworkId, Vec<String>>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
@@ -120,20 +131,21 @@ pub struct Engine {
 
 impl Engine {
     /// Opens state and kernel, and brings both in line with one another.
-    pub fn open(instance: Instance, runtime: Handle) -> Result<Self, EngineError> {
+    pub fn open(instance: Instance) -> Result<Self, EngineError> {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
             socket: Socket::open(Protocol::Route)?,
             firewall: Firewall::open(instance.table.clone())?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
-            names: Names::new(runtime),
+            names: Names::start(instance.apart).map_err(EngineError::Thread)?,
             sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),
             networks: BTreeMap::new(),
             sandboxes: HashMap::new(),
             pools: HashMap::new(),
             bases: HashMap::new(),
+            problems: BTreeMap::new(),
             walled: BTreeSet::new(),
             table: false,
             sequence: 0,
@@ -141,6 +153,8 @@ impl Engine {
             instance,
         };
         me.reconcile()?;
+        me.names.open();
+        me.note_problems();
         Ok(me)
     }
 }
@@ -161,6 +175,12 @@ impl Client {
             Ok(watch) => guard_rules(watch, jobs.clone())?,
             Err(error) => {
                 tracing::warn!(%error, "flushed firewall rules come back only with the next change");
+            }
+        }
+        match RouteWatch::open() {
+            Ok(watch) => guard_subnets(watch, jobs.clone())?,
+            Err(error) => {
+                tracing::warn!(%error, "a route of the host that comes to overlap a network is noticed at the next start");
             }
         }
         thread::Builder::new()
@@ -201,6 +221,21 @@ fn guard_rules(mut watch: Watch, jobs: mpsc::Sender<Job>) -> std::io::Result<()>
     thread::Builder::new().name("netd-rules".into()).stack_size(128 << 10).spawn(guard).map(drop)
 }
 
+/// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
+fn guard_subnets(watch: RouteWatch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let guard = move || {
+        while watch.next_change().is_ok() {
+            if jobs.send(Box::new(Engine::note_problems)).is_err() {
+                return;
+            }
+            // Routing daemons change many at a time; one look at them all is enough.
+            thread::sleep(SETTLE);
+        }
+        tracing::warn!("changes of the host's routes are not heard of any more");
+    };
+    thread::Builder::new().name("netd-routes".into()).stack_size(128 << 10).spawn(guard).map(drop)
+}
+
 fn run(mut engine: Engine, queue: &mpsc::Receiver<Job>) {
     loop {
         let job = match engine.idle {
@@ -221,7 +256,7 @@ mod tests {
 
     #[test]
     fn instances_differ_by_where_their_state_is() {
-        let of = |p: &str| Instance::new(p.into(), "/run".into());
+        let of = |p: &str| Instance::new(p.into(), "/run".into(), false);
         assert_eq!(of("/var/lib/davit/network").table, "davit");
         assert_ne!(of("/tmp/a").table, of("/tmp/b").table);
         assert_ne!(of("/tmp/a").group, of("/tmp/b").group);

@@ -1,9 +1,9 @@
 //! Addresses of one subnet: who has which, and which comes next.
 //!
-//! Owned by the engine, one a network and family, rebuilt from the sandboxes' records at start. Invariants: an address
-//! is given to one endpoint at a time; network, broadcast, gateway and aux addresses are never given; the next address
-//! is the one after the last that was chosen, so that an address rests as long as the subnet allows before it is given
-//! to another container.
+//! Owned by the engine, one a subnet, rebuilt from the sandboxes' records at start. Invariants: an address is given to one
+//! endpoint at a time; network, broadcast, gateway and aux addresses are never given; the next address is the one after
+//! the last that was chosen, so that an address rests as long as the subnet allows before it is given to another
+//! container. Memory and time follow from the number of addresses in use, never from the size of the subnet.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,6 +35,9 @@ pub enum IpamError {
         /// Of what.
         subnet: IpNet,
     },
+    /// The host has it on the same wire.
+    #[error("address {0} is the host's own")]
+    Host(IpAddr),
     /// An endpoint has it.
     #[error("address {0} is in use")]
     Taken(IpAddr),
@@ -47,8 +50,12 @@ pub struct Pool {
     /// Chosen addresses lie in `first..=last`.
     first: u128,
     last: u128,
+    /// Never given.
     reserved: BTreeSet<u128>,
-    used: BTreeSet<u128>,
+    /// Given, and the reserved ones: whatever is not free.
+    blocked: BTreeSet<u128>,
+    /// Never chosen, given when asked for: the first address of a subnet whose router nobody named.
+    spared: Option<u128>,
     /// The last address that was chosen.
     cursor: u128,
 }
@@ -64,16 +71,17 @@ impl Pool {
     /// All addresses of a subnet free.
     pub fn new(of: &Subnet) -> Self {
         let mut reserved: BTreeSet<u128> = of.aux.values().copied().map(number).collect();
-        // The first address is the router's more often than not, also where nobody said so.
-        let gateway = of.gateway.unwrap_or_else(|| first_address(&of.subnet));
-        reserved.extend([gateway, of.subnet.network()].map(number));
+        reserved.extend(of.gateway.into_iter().chain([of.subnet.network()]).map(number));
         if of.subnet.addr().is_ipv4() {
             reserved.insert(number(of.subnet.broadcast()));
         }
+        // The first address is the router's more often than not.
+        let spared = of.gateway.is_none().then(|| number(first_address(&of.subnet)));
         let range = of.ip_range.unwrap_or(of.subnet);
         let first = number(range.network());
         let last = number(range.broadcast());
-        Self { subnet: of.subnet, first, last, reserved, used: BTreeSet::new(), cursor: last }
+        let blocked = reserved.clone();
+        Self { subnet: of.subnet, first, last, reserved, blocked, spared, cursor: last }
     }
 
     fn address(&self, n: u128) -> IpAddr {
@@ -83,22 +91,41 @@ impl Pool {
         }
     }
 
-    fn free(&self, n: u128) -> bool {
-        !self.used.contains(&n) && !self.reserved.contains(&n)
+    /// The first free number of `from..=to`, beyond what `avoid` holds.
+    fn gap(&self, from: u128, to: u128, avoid: &[IpAddr]) -> Option<u128> {
+        if from > to {
+            return None;
+        }
+        let mut next = from;
+        loop {
+            for taken in self.blocked.range(next..=to) {
+                if *taken > next {
+                    break;
+                }
+                next = taken.checked_add(1)?;
+            }
+            if next > to {
+                return None;
+            }
+            if self.spared != Some(next) && !avoid.contains(&self.address(next)) {
+                return Some(next);
+            }
+            next = next.checked_add(1)?;
+        }
     }
 
-    /// Chooses the next free address.
-    pub fn take_next(&mut self) -> Result<IpNet, IpamError> {
-        let after = (self.cursor..=self.last).skip(1).find(|n| self.free(*n));
-        let chosen = after.or_else(|| (self.first..=self.cursor).find(|n| self.free(*n)));
+    /// Chooses the next free address, and none of those to avoid.
+    pub fn take_next(&mut self, avoid: &[IpAddr]) -> Result<IpNet, IpamError> {
+        let after = self.cursor.checked_add(1).and_then(|from| self.gap(from, self.last, avoid));
+        let chosen = after.or_else(|| self.gap(self.first, self.cursor, avoid));
         let n = chosen.ok_or(IpamError::Full(self.subnet))?;
-        self.used.insert(n);
+        self.blocked.insert(n);
         self.cursor = n;
         Ok(self.net(n))
     }
 
     /// Takes this very address, which may lie outside of the range that addresses are chosen from.
-    pub fn take(&mut self, ip: IpAddr) -> Result<IpNet, IpamError> {
+    pub fn take(&mut self, ip: IpAddr, avoid: &[IpAddr]) -> Result<IpNet, IpamError> {
         if !self.subnet.contains(&ip) {
             return Err(IpamError::Outside { ip, subnet: self.subnet });
         }
@@ -106,7 +133,10 @@ impl Pool {
         if self.reserved.contains(&n) {
             return Err(IpamError::Reserved { ip, subnet: self.subnet });
         }
-        if self.used.insert(n) { Ok(self.net(n)) } else { Err(IpamError::Taken(ip)) }
+        if avoid.contains(&ip) {
+            return Err(IpamError::Host(ip));
+        }
+        if self.blocked.insert(n) { Ok(self.net(n)) } else { Err(IpamError::Taken(ip)) }
     }
 
     /// Takes an address that a record says was given out, and goes on after it.
@@ -115,7 +145,7 @@ impl Pool {
             return;
         }
         let n = number(ip);
-        self.used.insert(n);
+        self.blocked.insert(n);
         if (self.first..=self.last).contains(&n) {
             self.cursor = n;
         }
@@ -123,14 +153,15 @@ impl Pool {
 
     /// Gives an address back; nothing when it is not of this subnet.
     pub fn release(&mut self, ip: IpAddr) {
-        if self.subnet.contains(&ip) {
-            self.used.remove(&number(ip));
+        let n = number(ip);
+        if self.subnet.contains(&ip) && !self.reserved.contains(&n) {
+            self.blocked.remove(&n);
         }
     }
 
     /// The addresses that were given out.
     pub fn taken(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.used.iter().map(|n| self.address(*n))
+        self.blocked.difference(&self.reserved).map(|n| self.address(*n))
     }
 
     fn net(&self, n: u128) -> IpNet {
@@ -139,70 +170,4 @@ impl Pool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::Driver;
-    use crate::network::spec::chosen;
-    use proptest::prelude::*;
-
-    fn pool(subnet: &str) -> Pool {
-        Pool::new(&chosen(subnet.parse().unwrap(), Driver::Bridge))
-    }
-
-    #[test]
-    fn addresses_ascend_and_a_released_one_rests() {
-        let mut p = pool("10.0.0.0/29");
-        let mut next = || p.take_next().unwrap().addr().to_string();
-        assert_eq!([next(), next(), next()], ["10.0.0.2", "10.0.0.3", "10.0.0.4"]);
-        p.release("10.0.0.3".parse().unwrap());
-        let mut next = || p.take_next().unwrap().addr().to_string();
-        assert_eq!([next(), next(), next()], ["10.0.0.5", "10.0.0.6", "10.0.0.3"]);
-        assert_eq!(p.take_next(), Err(IpamError::Full("10.0.0.0/29".parse().unwrap())));
-    }
-
-    #[test]
-    fn a_range_bounds_what_is_chosen_but_not_what_is_asked_for() {
-        let mut subnet = chosen("10.0.0.0/24".parse().unwrap(), Driver::Bridge);
-        subnet.ip_range = Some("10.0.0.128/30".parse().unwrap());
-        subnet.aux.insert("router".into(), "10.0.0.129".parse().unwrap());
-        let mut p = Pool::new(&subnet);
-        let chosen: Vec<_> =
-            std::iter::from_fn(|| p.take_next().ok()).map(|n| n.addr().to_string()).collect();
-        assert_eq!(chosen, ["10.0.0.128", "10.0.0.130", "10.0.0.131"]);
-        assert!(p.take("10.0.0.9".parse().unwrap()).is_ok());
-        assert!(matches!(p.take("10.0.0.9".parse().unwrap()), Err(IpamError::Taken(_))));
-        assert!(matches!(p.take("10.0.0.129".parse().unwrap()), Err(IpamError::Reserved { .. })));
-        assert!(matches!(p.take("10.0.1.9".parse().unwrap()), Err(IpamError::Outside { .. })));
-    }
-
-    proptest! {
-        /// Compared with a plain set: never two holders, never a reserved address, full only when really full.
-        #[test]
-        fn no_address_is_given_twice(steps in prop::collection::vec((0u8..3, 0u8..16), 1..200)) {
-            let mut p = pool("10.0.0.0/28");
-            let mut held: Vec<IpAddr> = Vec::new();
-            for (what, which) in steps {
-                match what {
-                    0 => {
-                        if let Ok(net) = p.take_next() {
-                            prop_assert!(!held.contains(&net.addr()));
-                            held.push(net.addr());
-                        } else {
-                            prop_assert_eq!(held.len(), 13);
-                        }
-                    }
-                    1 => {
-                        let ip: IpAddr = Ipv4Addr::new(10, 0, 0, which).into();
-                        let reserved = matches!(which, 0 | 1 | 15);
-                        prop_assert_eq!(p.take(ip).is_ok(), !reserved && !held.contains(&ip));
-                        if !reserved && !held.contains(&ip) {
-                            held.push(ip);
-                        }
-                    }
-                    _ if !held.is_empty() => p.release(held.remove(usize::from(which) % held.len())),
-                    _ => {}
-                }
-            }
-        }
-    }
-}
+mod tests;

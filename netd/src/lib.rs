@@ -7,7 +7,8 @@
 //! ipam       addresses of a subnet
 //! failpoint  where tests kill it
 //! endpoint   sandboxes and endpoints, their records
-//! driver     bridges and veth pairs here, interfaces and sockets inside a sandbox
+//! driver     bridges, macvlan, ipvlan; what is set up inside a sandbox
+//! settings   netd.toml
 //! publish    reservations of host ports
 //! firewall   rules as data, nf_tables by netlink
 //! dns        the resolver inside every container
@@ -26,4 +27,5 @@ pub mod netlink;
 pub mod network;
 pub mod publish;
 pub mod server;
+pub mod settings;
 pub mod sysctl;

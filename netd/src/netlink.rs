@@ -12,6 +12,8 @@
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! view      the same read in full, routes looked up, neighbours
 //! adjust    repairs of what is there
+//! tc        limits of interfaces                                              tc-tbf(8)
+//! watch     hears of addresses and routes that come and go
 //! ```
 
 pub mod adjust;
@@ -20,7 +22,9 @@ pub mod mac;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod tc;
 pub mod view;
+pub mod watch;
 
 pub use message::{Attrs, Batch, Flags};
 pub use socket::{NetlinkError, Protocol, Socket};

@@ -130,7 +130,7 @@ impl Network {
     pub fn mode(&self) -> &'static str {
         match (&self.sublink, self.driver) {
             (Some(sublink), _) => sublink.mode.name(),
-            (None, Driver::Bridge) => self.bridge.mode4.name(),
+            (None, Driver::Bridge) => self.bridge.gateway_mode(self.ipv4).name(),
             _ => "",
         }
     }

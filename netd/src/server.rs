@@ -2,6 +2,7 @@
 
 mod convert;
 mod endpoints;
+mod filters;
 mod networks;
 mod view;
 

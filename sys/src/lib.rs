@@ -10,6 +10,7 @@ pub mod beneath;
 pub mod caps;
 pub mod cgroup;
 pub mod chmod;
+pub mod datagrams;
 pub mod failpoint;
 pub mod file_handle;
 pub mod fork;

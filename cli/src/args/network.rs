@@ -50,8 +50,11 @@ pub struct CreateArgs {
     /// Addresses that are not given to containers (NAME=ADDRESS)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = parse::env::pair)]
     pub aux_address: Vec<(String, String)>,
+    /// With IPv4, unless =false
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    pub ipv4: bool,
     /// With IPv6
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub ipv6: bool,
     /// Without a way out
     #[arg(long)]
@@ -62,7 +65,7 @@ pub struct CreateArgs {
     /// Without name resolution
     #[arg(long)]
     pub disable_dns: bool,
-    /// Option of the driver
+    /// Option of the driver, such as parent=eth0 or com.docker.network.driver.mtu=1400
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub opt: Vec<(String, String)>,
     /// Set a label
@@ -82,7 +85,7 @@ pub struct ListArgs {
     /// Ids in full
     #[arg(long)]
     pub no_trunc: bool,
-    /// Only those that match (name=, id=, driver=, label=)
+    /// Only those that match (name=, id=, driver=, label=, scope=, type=custom|builtin, dangling=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// table, json, or a template such as '{{.Name}}'
@@ -124,6 +127,27 @@ pub struct ConnectArgs {
     /// IPv6 address on it
     #[arg(long, value_name = "ADDRESS")]
     pub ip6: Option<std::net::Ipv6Addr>,
+    /// Hardware address on it
+    #[arg(long, value_name = "MAC", value_parser = parse::network::mac)]
+    pub mac_address: Option<String>,
+    /// Call another container by a name of one's own (CONTAINER[:NAME])
+    #[arg(long, value_name = "CONTAINER")]
+    pub link: Vec<String>,
+    /// The network with the highest has the default route
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0)]
+    pub gw_priority: i32,
+    /// Name of the interface inside
+    #[arg(long, value_name = "NAME")]
+    pub interface_name: Option<String>,
+    /// Option of the endpoint
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub driver_opt: Vec<(String, String)>,
+    /// Limit of what enters it, such as 10mbit
+    #[arg(long, value_name = "RATE", value_parser = parse::rate::bits)]
+    pub ingress_rate: Option<u64>,
+    /// Limit of what leaves it
+    #[arg(long, value_name = "RATE", value_parser = parse::rate::bits)]
+    pub egress_rate: Option<u64>,
     /// The network
     #[arg(value_name = "NETWORK")]
     pub network: String,

@@ -74,7 +74,8 @@ pub struct CreateArgs {
     /// Give it a device of the host (/dev/a[:/dev/b[:rwm]])
     #[arg(long, value_name = "DEVICE", help_heading = "Files")]
     pub device: Vec<String>,
-    /// Network: a name, bridge, host, none or container:NAME
+    /// Network: a name, bridge, host, none or container:NAME; or
+    /// name=NET[,alias=,ip=,ip6=,mac-address=,gw-priority=,interface-name=,link=,driver-opt=K=V,ingress-rate=,egress-rate=]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", help_heading = "Network")]
     pub network: Vec<String>,
     /// One more name on the network
@@ -87,8 +88,11 @@ pub struct CreateArgs {
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub ip6: Option<std::net::Ipv6Addr>,
     /// Hardware address on the network
-    #[arg(long, value_name = "MAC", help_heading = "Network")]
+    #[arg(long, value_name = "MAC", value_parser = parse::network::mac, help_heading = "Network")]
     pub mac_address: Option<String>,
+    /// Call another container by a name of one's own (CONTAINER[:NAME])
+    #[arg(long, value_name = "CONTAINER", help_heading = "Network")]
+    pub link: Vec<String>,
     /// Publish a port on the host ([[IP:]HOST_PORT:]PORT[/udp])
     #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
     pub publish: Vec<String>,

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use davit_contracts::network::{
-    CreateNetworkRequest, EndpointSpec, ListNetworksRequest, PruneNetworksRequest, RemoveNetworkRequest,
-    Subnet,
+    Bandwidth, CreateNetworkRequest, EndpointSpec, ListNetworksRequest, PruneNetworksRequest,
+    RemoveNetworkRequest, Subnet,
 };
 use davit_contracts::runtime::{ConnectNetworkRequest, DisconnectNetworkRequest};
 use davit_contracts::{Kind, id};
@@ -51,6 +51,7 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
         labels: args.label.iter().cloned().collect(),
         disable_dns: args.disable_dns,
         cni_config: String::new(),
+        disable_ipv4: !args.ipv4,
     };
     let network = app.network(app.networks().await?.create(request)).await?;
     output::line(network.id);
@@ -121,10 +122,24 @@ async fn connect(app: &App, args: &ConnectArgs) -> Outcome {
         aliases: args.alias.clone(),
         ip: args.ip.map(|ip| ip.to_string()).unwrap_or_default(),
         ip6: args.ip6.map(|ip| ip.to_string()).unwrap_or_default(),
-        ..EndpointSpec::default()
+        mac: args.mac_address.clone().unwrap_or_default(),
+        interface: args.interface_name.clone().unwrap_or_default(),
+        gateway_priority: args.gw_priority,
+        links: args.link.clone(),
+        bandwidth: limits(args),
+        options: args.driver_opt.iter().cloned().collect(),
     };
     let request = ConnectNetworkRequest { container: args.container.clone(), endpoint: Some(endpoint) };
     app.runtime(app.containers().await?.connect_network(request)).await.map(drop)
+}
+
+fn limits(args: &ConnectArgs) -> Option<Bandwidth> {
+    let limits = Bandwidth {
+        ingress_rate: args.ingress_rate.unwrap_or(0),
+        egress_rate: args.egress_rate.unwrap_or(0),
+        ..Bandwidth::default()
+    };
+    (limits != Bandwidth::default()).then_some(limits)
 }
 
 async fn disconnect(app: &App, args: &DisconnectArgs) -> Outcome {

@@ -18,7 +18,7 @@ pub fn mount(text: &str) -> Result<MountSpec, String> {
 }
 
 /// The fields as a line of CSV: `"volume-opt=o=size=1m,uid=0"` is one.
-fn fields(text: &str) -> Vec<String> {
+pub(super) fn fields(text: &str) -> Vec<String> {
     let mut out = vec![String::new()];
     let mut quoted = false;
     let mut chars = text.chars().peekable();

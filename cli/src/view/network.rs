@@ -21,6 +21,7 @@ pub fn row(n: &Network, no_trunc: bool) -> Value {
         "Name": n.name,
         "Driver": n.driver,
         "Scope": scope(n),
+        "IPv4": (!n.disable_ipv4).to_string(),
         "IPv6": n.ipv6.to_string(),
         "Internal": n.internal.to_string(),
         "Labels": labels(&n.labels),
@@ -34,7 +35,10 @@ pub fn inspect(n: &Network) -> Value {
         .subnets
         .iter()
         .map(|s| {
-            let mut out = json!({"Subnet": s.subnet, "Gateway": s.gateway});
+            let mut out = json!({"Subnet": s.subnet});
+            if !s.gateway.is_empty() {
+                out["Gateway"] = json!(s.gateway);
+            }
             if !s.ip_range.is_empty() {
                 out["IPRange"] = json!(s.ip_range);
             }
@@ -58,22 +62,67 @@ pub fn inspect(n: &Network) -> Value {
             (e.sandbox_id.clone(), about)
         })
         .collect();
-    json!({
+    let mut out = json!({
         "Name": n.name,
         "Id": n.id,
         "Created": words::rfc3339(n.created_unix_ns),
         "Scope": scope(n),
         "Driver": n.driver,
+        "EnableIPv4": !n.disable_ipv4,
         "EnableIPv6": n.ipv6,
         "IPAM": {"Driver": "default", "Options": {}, "Config": subnets},
         "Internal": n.internal,
         "Attachable": n.attachable,
         "Ingress": false,
-        "Interface": n.interface,
-        "DNS": n.dns,
-        "MTU": n.mtu,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": false,
         "Containers": containers,
         "Options": n.options,
         "Labels": n.labels,
-    })
+        "Interface": n.interface,
+        "DNS": n.dns,
+        "MTU": n.mtu,
+        "Mode": n.mode,
+        "Problems": n.problems,
+    });
+    if !n.parent.is_empty() {
+        out["Parent"] = json!(n.parent);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fields of `docker network inspect` of docker 28, and of `docker network ls --format json`.
+    #[test]
+    fn dockers_fields_are_there() {
+        let value = inspect(&Network { name: "n".into(), ..Network::default() });
+        for field in [
+            "Name",
+            "Id",
+            "Created",
+            "Scope",
+            "Driver",
+            "EnableIPv4",
+            "EnableIPv6",
+            "IPAM",
+            "Internal",
+            "Attachable",
+            "Ingress",
+            "ConfigFrom",
+            "ConfigOnly",
+            "Containers",
+            "Options",
+            "Labels",
+        ] {
+            assert!(value.get(field).is_some(), "{field}");
+        }
+        assert_eq!((&value["EnableIPv4"], &value["ConfigOnly"]), (&json!(true), &json!(false)));
+        let row = row(&Network::default(), false);
+        for field in ["CreatedAt", "Driver", "ID", "IPv4", "IPv6", "Internal", "Labels", "Name", "Scope"] {
+            assert!(row[field].is_string(), "{field}");
+        }
+    }
 }

@@ -4,14 +4,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use davit_contracts::version::NETWORK;
+use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
 use davit_netd::engine::{Client, Engine, Instance};
 use davit_netd::server;
+use davit_netd::settings::Settings;
 
 /// Of what is in state/network.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 fn main() -> ExitCode {
     init_tracing("netd");
@@ -37,14 +39,20 @@ fn start() -> anyhow::Result<()> {
 
 async fn run() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
-    let state = StateDir::open(&layout.network_state(), FORMAT)?;
-    let instance = Instance::new(layout.network_state(), layout.network_run());
+    let settings: Settings = config::load(&layout.config_file("netd"))?;
+    let pools = settings.pools()?;
+    let mut state = StateDir::open(&layout.network_state(), FORMAT)?;
+    bring_forward(&mut state)?;
+    let instance = Instance::new(layout.network_state(), layout.network_run(), layout.rootless);
+    let instance = Instance { pools, ..instance };
     let table = instance.table.clone();
-    let engine = Engine::open(instance, tokio::runtime::Handle::current())?;
+    let engine = Engine::open(instance)?;
     let client = Client::start(engine)?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])
         .with_capability("driver:bridge")
+        .with_capability("driver:macvlan")
+        .with_capability("driver:ipvlan")
         .with_capability("driver:host")
         .with_capability("driver:none")
         .with_capability("firewall:nftables")
@@ -60,4 +68,17 @@ async fn run() -> anyhow::Result<()> {
     };
     client.call(settle).await?;
     Ok(())
+}
+
+/// Brings a directory of an older version to today's format. Format 2 has networks of other drivers than bridge, and subnets
+/// without a gateway; what format 1 has means the same in it.
+fn bring_forward(state: &mut StateDir) -> anyhow::Result<()> {
+    match state.found_format() {
+        FORMAT => Ok(()),
+        1 => Ok(state.migrated(FORMAT)?),
+        found => anyhow::bail!(
+            "{} has format {found}, which no version of davit wrote: it is damaged or not davit's; nothing was changed",
+            state.path().display()
+        ),
+    }
 }

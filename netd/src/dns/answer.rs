@@ -2,32 +2,25 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-
-use super::zone::{Member, Snapshot, View};
+use super::services;
+use super::wire::{Code, Query, Read, Reply, arpa, class, kind, refuse};
+use super::zone::{Member, Tables, View};
 
 /// Seconds that an answer may be kept. Containers come and go; a client that caches must not outlive them by much.
-const TTL: u32 = 5;
-/// The largest UDP reply to a client that does not say more (RFC 1035), and what we say ourselves (RFC 6891, flag day).
-const PLAIN: u16 = 512;
-const EDNS: u16 = 1232;
+/// "No" has no time at all (no SOA goes with it), so that nobody keeps it (RFC 2308, 5).
+pub const TTL: u32 = 5;
 
 /// What to do with a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Send this.
-    Reply(Vec<u8>),
-    /// Ask upstream; on failure send the reply that is here.
-    Forward {
-        /// Servers to ask; empty: the host's.
-        servers: Vec<IpAddr>,
-        /// Says "failed" or, where no server is known, "no such name".
-        failure: Vec<u8>,
-        /// Says "no such name": for when there is nobody to ask and the name has one label.
-        nobody: Vec<u8>,
-    },
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one query; a box would allocate for each"
+)]
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// Send what was written.
+    Reply,
+    /// Ask upstream.
+    Forward(Query<'a>),
     /// Not a question.
     Ignore,
 }
@@ -41,121 +34,145 @@ pub enum Way {
     Tcp,
 }
 
-/// Answers a query of a sandbox.
-pub fn answer(query: &[u8], snapshot: &Snapshot, sandbox: &str, way: Way) -> Outcome {
-    let Ok(message) = Message::from_vec(query) else { return garbage(query) };
-    if message.metadata.message_type == MessageType::Response {
-        return Outcome::Ignore;
-    }
-    let fail = |code| finish(&message, code, Vec::new(), way);
-    if message.metadata.op_code != OpCode::Query {
-        return Outcome::Reply(fail(ResponseCode::NotImp));
-    }
-    let [question] = message.queries.as_slice() else {
-        return Outcome::Reply(fail(ResponseCode::FormErr));
-    };
-    let Some(view) = snapshot.views.get(sandbox) else { return Outcome::Reply(fail(ResponseCode::ServFail)) };
-    if question.query_class() == DNSClass::IN
-        && let Some((code, records)) = own(snapshot, view, question.name(), question.query_type())
-    {
-        return Outcome::Reply(finish(&message, code, records, way));
-    }
-    if !view.outside {
-        return Outcome::Reply(fail(ResponseCode::NXDomain));
-    }
-    let single = question.name().num_labels() <= 1;
-    Outcome::Forward {
-        servers: view.servers.clone(),
-        failure: fail(ResponseCode::ServFail),
-        nobody: fail(if single { ResponseCode::NXDomain } else { ResponseCode::ServFail }),
+impl Way {
+    /// The longest reply to a query that came this way.
+    pub fn limit(self, query: &Query<'_>) -> usize {
+        match self {
+            Self::Udp => query.limit(),
+            Self::Tcp => usize::from(u16::MAX),
+        }
     }
 }
 
-/// What we know ourselves of a name; `None` when it is not ours.
-fn own(
-    snapshot: &Snapshot,
+/// Answers a query of a sandbox into `out`. `turn` differs from call to call: of several addresses another is the first each
+/// time, since clients take the first.
+pub fn answer<'q>(
+    message: &'q [u8],
+    tables: &Tables,
     view: &View,
-    name: &Name,
-    kind: RecordType,
-) -> Option<(ResponseCode, Vec<Record>)> {
-    if kind == RecordType::PTR
-        && let Ok(net) = name.parse_arpa_name()
-        && net.prefix_len() == net.max_prefix_len()
-    {
-        return reverse(snapshot, view, name, net.addr());
+    way: Way,
+    turn: usize,
+    out: &mut Vec<u8>,
+) -> Outcome<'q> {
+    let query = match Query::read(message) {
+        Read::Query(query) => query,
+        Read::Refuse(code) => {
+            refuse(message, code, out);
+            return Outcome::Reply;
+        }
+        Read::Ignore => return Outcome::Ignore,
+    };
+    if let Some(code) = refusal(&query) {
+        fail(&query, code, out);
+        return Outcome::Reply;
     }
-    let mut text = name.to_lowercase().to_ascii();
-    if text.ends_with('.') {
-        text.pop();
+    if !own(&query, tables, view, way, turn, out) {
+        if view.outside {
+            return Outcome::Forward(query);
+        }
+        fail(&query, Code::NxDomain, out);
     }
-    let members = snapshot.resolve(view, &text);
+    Outcome::Reply
+}
+
+/// Writes a reply without records.
+pub fn fail(query: &Query<'_>, code: Code, out: &mut Vec<u8>) {
+    Reply::to(query, code, out).finish(usize::from(u16::MAX));
+}
+
+fn refusal(query: &Query<'_>) -> Option<Code> {
+    if query.edns.is_some_and(|e| e.version != 0) {
+        return Some(Code::BadVers);
+    }
+    let transfer = matches!(query.kind, kind::AXFR | kind::IXFR);
+    let foreign = !matches!(query.class, class::IN | class::ANY);
+    (transfer || foreign || query.kind == kind::OPT).then_some(Code::Refused)
+}
+
+/// Answers what we know ourselves; false when the name is not ours.
+fn own(query: &Query<'_>, tables: &Tables, view: &View, way: Way, turn: usize, out: &mut Vec<u8>) -> bool {
+    let limit = way.limit(query);
+    let members = tables.resolve(view, &query.name);
+    if !members.is_empty() {
+        let mut reply = Reply::to(query, Code::NoError, out);
+        for member in turned(members, turn) {
+            // A known name without a record of the wanted type gives none: "no data", not "no such name".
+            for ip in member.addresses().filter(|ip| wants(query.kind, *ip)) {
+                reply.address(ip, TTL);
+            }
+        }
+        reply.finish(limit);
+        return true;
+    }
+    if let Some(ip) = arpa(&query.name) {
+        return reverse(query, ip, tables, view, limit, out);
+    }
+    service(query, tables, view, turn, limit, out)
+}
+
+fn wants(kind: u16, ip: IpAddr) -> bool {
+    match kind {
+        kind::ANY => true,
+        kind::A => ip.is_ipv4(),
+        kind::AAAA => ip.is_ipv6(),
+        _ => false,
+    }
+}
+
+fn turned(members: &[Member], turn: usize) -> impl Iterator<Item = &Member> {
+    let first = if members.len() > 1 { turn % members.len() } else { 0 };
+    members[first..].iter().chain(&members[..first])
+}
+
+fn reverse(
+    query: &Query<'_>,
+    ip: IpAddr,
+    tables: &Tables,
+    view: &View,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    let Some(zone) = tables.zones_of(view).find(|z| z.contains(ip)) else { return false };
+    let name = zone.name_of(ip);
+    let code = if name.is_some() { Code::NoError } else { Code::NxDomain };
+    let mut reply = Reply::to(query, code, out);
+    if let Some(name) = name.filter(|_| matches!(query.kind, kind::PTR | kind::ANY)) {
+        reply.pointer(name, TTL);
+    }
+    reply.finish(limit);
+    true
+}
+
+/// `_http._tcp.web`: who of those called `web` publishes that port. There is no such name when nobody does.
+fn service(
+    query: &Query<'_>,
+    tables: &Tables,
+    view: &View,
+    turn: usize,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    let Some(asked) = services::asked(&query.name) else { return false };
+    let members = tables.resolve(view, asked.host);
     if members.is_empty() {
-        return None;
+        return false;
     }
-    Some((ResponseCode::NoError, records(name, kind, &members)))
-}
-
-fn reverse(snapshot: &Snapshot, view: &View, name: &Name, ip: IpAddr) -> Option<(ResponseCode, Vec<Record>)> {
-    let zone = snapshot.zones_of(view).find(|z| z.subnets.iter().any(|s| s.contains(&ip)))?;
-    let target = zone.name_of(ip).and_then(|text| Name::from_ascii(format!("{text}.")).ok());
-    Some(match target {
-        Some(target) => {
-            let record = Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target)));
-            (ResponseCode::NoError, vec![record])
+    let offers = |m: &&Member| asked.service.is_some_and(|s| m.identity.services.contains(&s));
+    let offering: Vec<&Member> = turned(members, turn).filter(offers).collect();
+    let code = if offering.is_empty() { Code::NxDomain } else { Code::NoError };
+    let mut reply = Reply::to(query, code, out);
+    if let Some(service) = asked.service.filter(|_| matches!(query.kind, kind::SRV | kind::ANY)) {
+        for member in &offering {
+            reply.service(service.port, &member.identity.name, TTL);
         }
-        None => (ResponseCode::NXDomain, Vec::new()),
-    })
-}
-
-/// A known name without a record of the wanted type gives none: "no data", not "no such name".
-fn records(name: &Name, kind: RecordType, members: &[Member]) -> Vec<Record> {
-    let mut found = Vec::new();
-    for member in members {
-        if matches!(kind, RecordType::A | RecordType::ANY) {
-            found.extend(member.ipv4.map(|ip| RData::A(A(ip))));
-        }
-        if matches!(kind, RecordType::AAAA | RecordType::ANY) {
-            found.extend(member.ipv6.map(|ip| RData::AAAA(AAAA(ip))));
+        for member in &offering {
+            for ip in member.addresses() {
+                reply.extra_address(&member.identity.name, ip, TTL);
+            }
         }
     }
-    // Clients take the first: turning the list spreads them.
-    if found.len() > 1 {
-        let first = usize::from(rand::random::<u16>()) % found.len();
-        found.rotate_left(first);
-    }
-    found.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data)).collect()
-}
-
-fn finish(query: &Message, code: ResponseCode, records: Vec<Record>, way: Way) -> Vec<u8> {
-    let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
-    reply.metadata.recursion_desired = query.metadata.recursion_desired;
-    reply.metadata.recursion_available = true;
-    reply.metadata.response_code = code;
-    reply.add_queries(query.queries.iter().cloned());
-    reply.add_answers(records);
-    if query.edns.is_some() {
-        let mut edns = Edns::new();
-        edns.set_max_payload(EDNS);
-        reply.set_edns(edns);
-    }
-    let bytes = reply.to_vec().unwrap_or_default();
-    let limit = query.edns.as_ref().map_or(PLAIN, |e| e.max_payload().max(PLAIN));
-    if way == Way::Udp && bytes.len() > usize::from(limit) {
-        return reply.truncate().to_vec().unwrap_or_default();
-    }
-    bytes
-}
-
-/// What cannot be read but has an id is told so (RFC 1035, 4.1.1: format error).
-fn garbage(query: &[u8]) -> Outcome {
-    match query {
-        [a, b, flags, ..] if query.len() >= 12 && flags & 0x80 == 0 => {
-            let id = u16::from_be_bytes([*a, *b]);
-            let reply = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
-            reply.to_vec().map_or(Outcome::Ignore, Outcome::Reply)
-        }
-        _ => Outcome::Ignore,
-    }
+    reply.finish(limit);
+    true
 }
 
 #[cfg(test)]

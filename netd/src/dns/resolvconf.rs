@@ -1,11 +1,19 @@
-//! The host's /etc/resolv.conf (resolv.conf(5)).
+//! resolv.conf(5): the host's, as upstreams for names that are not ours, and what a container's says.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-/// What it says.
+/// The C library's files, and the one in which systemd-resolved lists the servers behind its own at 127.0.0.53.
+const HOST: &str = "/etc/resolv.conf";
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+/// How long the host's configuration is believed without looking whether the file changed.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What a resolver configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResolvConf {
-    /// Servers, in order. An embedded resolver's own address is left out: asking it would ask ourselves.
+    /// Servers, in order.
     pub servers: Vec<IpAddr>,
     /// Search domains.
     pub search: Vec<String>,
@@ -24,9 +32,11 @@ impl ResolvConf {
                 Some("nameserver") => {
                     // A zone index (fe80::1%eth0) needs the interface's number; such servers are rare and left out.
                     let server: Option<IpAddr> = words.next().and_then(|w| w.parse().ok());
-                    me.servers.extend(server.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11))));
+                    me.servers.extend(server.filter(|ip| !is_embedded(*ip)));
                 }
-                Some("search" | "domain") => me.search = words.map(str::to_owned).collect(),
+                Some("search" | "domain") => {
+                    me.search = words.filter(|w| *w != ".").map(str::to_owned).collect();
+                }
                 Some("options") => me.options.extend(words.map(str::to_owned)),
                 _ => {}
             }
@@ -34,24 +44,168 @@ impl ResolvConf {
         me
     }
 
-    /// Reads the host's.
-    pub fn host() -> Self {
-        std::fs::read_to_string("/etc/resolv.conf").map(|text| Self::parse(&text)).unwrap_or_default()
+    /// A number of an option such as `timeout:3`.
+    pub fn number(&self, option: &str) -> Option<u32> {
+        let values = self.options.iter().filter_map(|o| o.strip_prefix(option)?.strip_prefix(':'));
+        values.filter_map(|v| v.parse().ok()).next_back()
     }
+
+    /// Whether an option without a value is there.
+    pub fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|o| o == option)
+    }
+
+    /// Without servers on loopback, which in another network namespace nobody serves; the servers of `behind`, the file in
+    /// which a stub resolver lists them, when none is left.
+    #[must_use]
+    pub fn off_loopback(mut self, behind: impl FnOnce() -> Option<Self>) -> Self {
+        let any = !self.servers.is_empty();
+        self.servers.retain(|ip| !ip.is_loopback());
+        if self.servers.is_empty()
+            && any
+            && let Some(behind) = behind()
+        {
+            self.servers = behind.servers;
+            self.servers.retain(|ip| !ip.is_loopback());
+        }
+        self
+    }
+
+    /// What the resolv.conf of a container says: as this one, but for what the container has of its own. `.` as its only
+    /// search domain means none.
+    #[must_use]
+    pub fn with(&self, servers: &[IpAddr], search: &[String], options: &[String]) -> Self {
+        let or = |own: &[String], host: &[String]| if own.is_empty() { host.to_vec() } else { own.to_vec() };
+        let mut search = or(search, &self.search);
+        search.retain(|domain| domain != ".");
+        let servers = if servers.is_empty() { &self.servers } else { servers };
+        Self { servers: servers.to_vec(), search, options: or(options, &self.options) }
+    }
+
+    /// Names of containers have no dots and must be tried as they are first, unless a person wants another order.
+    #[must_use]
+    pub fn for_container_names(mut self) -> Self {
+        if !self.options.iter().any(|o| o.starts_with("ndots:")) {
+            self.options.push("ndots:0".to_owned());
+        }
+        self
+    }
+}
+
+/// An embedded resolver's own address: asking it would ask ourselves.
+fn is_embedded(ip: IpAddr) -> bool {
+    ip == IpAddr::from([127, 0, 0, 11])
+}
+
+/// The host's configuration, read again when the file changes.
+#[derive(Debug, Default)]
+pub struct HostConf {
+    /// Whether the host's loopback is another than ours: then servers there are out of reach.
+    apart: bool,
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    looked: Instant,
+    modified: Option<SystemTime>,
+    conf: Arc<ResolvConf>,
+}
+
+impl HostConf {
+    /// Of a host whose loopback is ours, or is not.
+    pub fn new(apart: bool) -> Self {
+        Self { apart, known: Mutex::default() }
+    }
+
+    /// The configuration by which we ask.
+    pub fn get(&self) -> Arc<ResolvConf> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(k) = &*known
+            && k.looked.elapsed() < FRESH
+        {
+            return k.conf.clone();
+        }
+        let modified = std::fs::metadata(HOST).and_then(|m| m.modified()).ok();
+        let conf = match &*known {
+            Some(k) if k.modified == modified => k.conf.clone(),
+            _ => Arc::new(self.read()),
+        };
+        *known = Some(Known { looked: Instant::now(), modified, conf: conf.clone() });
+        conf
+    }
+
+    fn read(&self) -> ResolvConf {
+        let conf = of_file(HOST).unwrap_or_default();
+        if self.apart { conf.off_loopback(|| of_file(BEHIND_STUB)) } else { conf }
+    }
+
+    /// The configuration for a container with a network namespace of its own that we do not serve.
+    pub fn for_others(&self) -> ResolvConf {
+        ResolvConf::clone(&self.get()).off_loopback(|| of_file(BEHIND_STUB))
+    }
+}
+
+fn of_file(path: &str) -> Option<ResolvConf> {
+    std::fs::read_to_string(path).ok().map(|text| ResolvConf::parse(&text))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
 
     #[test]
     fn servers_search_and_options_are_read_and_nonsense_is_passed_over() {
         let conf = ResolvConf::parse(
             "# made by hand\nnameserver 127.0.0.11\nnameserver 10.0.0.53 # near\nnameserver x\n\
-             nameserver fd00::53\nsearch a.example b.example\noptions ndots:2\noptions rotate\nnonsense\n",
+             nameserver fd00::53\nsearch a.example b.example\noptions ndots:2 timeout:1\noptions rotate timeout:x\nnonsense\n",
         );
-        assert_eq!(conf.servers, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fd00::53".parse().unwrap()]);
+        assert_eq!(conf.servers, ips(&["10.0.0.53", "fd00::53"]));
         assert_eq!(conf.search, ["a.example", "b.example"]);
-        assert_eq!(conf.options, ["ndots:2", "rotate"]);
+        assert_eq!(conf.options, ["ndots:2", "timeout:1", "rotate", "timeout:x"]);
+        assert_eq!((conf.number("timeout"), conf.number("attempts")), (Some(1), None));
+        assert!(conf.has("rotate") && !conf.has("ndots"));
+        assert_eq!(ResolvConf::parse("search .\n").search, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_container_gets_the_hosts_words_where_it_has_none_of_its_own() {
+        let host = ResolvConf::parse("nameserver 10.0.0.53\nsearch lan\noptions timeout:1\n");
+        let same = host.with(&[], &[], &[]);
+        assert_eq!(same, host);
+        let own = host.with(&ips(&["10.1.1.1"]), &["a".to_owned()], &["rotate".to_owned()]);
+        assert_eq!(own, ResolvConf::parse("nameserver 10.1.1.1\nsearch a\noptions rotate\n"));
+        assert!(host.with(&[], &[".".to_owned()], &[]).search.is_empty(), "a dot clears");
+        assert_eq!(same.for_container_names().options, ["timeout:1", "ndots:0"]);
+        assert_eq!(host.with(&[], &[], &["ndots:3".to_owned()]).for_container_names().options, ["ndots:3"]);
+    }
+
+    #[test]
+    fn servers_on_loopback_are_replaced_by_those_behind_them() {
+        let stub = ResolvConf::parse("nameserver 127.0.0.53\noptions edns0\n");
+        let behind = || Some(ResolvConf::parse("nameserver 10.0.0.53\nnameserver ::1\nsearch x\n"));
+        let conf = stub.clone().off_loopback(behind);
+        assert_eq!((conf.servers, conf.options), (ips(&["10.0.0.53"]), vec!["edns0".to_owned()]));
+        assert!(stub.off_loopback(|| None).servers.is_empty());
+        let mixed = ResolvConf::parse("nameserver ::1\nnameserver 10.9.9.9\n").off_loopback(behind);
+        assert_eq!(mixed.servers, ips(&["10.9.9.9"]), "one that can be reached is enough");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "\\PC*", lines in prop::collection::vec("(nameserver|search|domain|options) [ a-z0-9:.%]*", 0..8)) {
+            for text in [text, lines.join("\n")] {
+                let conf = ResolvConf::parse(&text);
+                let again = conf.with(&[], &[], &[]).for_container_names();
+                prop_assert!(again.options.iter().any(|o| o.starts_with("ndots:")));
+                prop_assert!(!conf.servers.iter().any(|ip| is_embedded(*ip)));
+            }
+        }
     }
 }

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::{self, Mac, PortMode, Veth};
+use crate::netlink::tc::{self, Limit};
 use crate::netlink::{Batch, NetlinkError, Socket, adjust};
 use crate::network::{Network, Subnet};
 use crate::sysctl;
@@ -111,7 +113,11 @@ impl Plumbing for BridgeDriver {
         if mode != PortMode::default() {
             route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         }
-        Ok(ground.socket.run(&batch).map(|()| None)?)
+        ground.socket.run(&batch)?;
+        if let Some(limit) = endpoint.bandwidth.as_ref().and_then(|b| b.ingress()) {
+            limit_host_end(ground.socket, &endpoint.host_interface, limit)?;
+        }
+        Ok(None)
     }
 
     fn await_ready(
@@ -130,6 +136,20 @@ impl Plumbing for BridgeDriver {
     fn unplug(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<(), DriverError> {
         Ok(remove_link(ground.socket, &of.endpoint.host_interface)?)
     }
+}
+
+/// What leaves our end enters the sandbox.
+fn limit_host_end(socket: &Socket, name: &str, limit: Limit) -> Result<(), DriverError> {
+    let link = route::link(socket, name)?.ok_or_else(|| DriverError::Vanished(name.to_owned()))?;
+    let mut batch = Batch::new();
+    tc::limit(&mut batch, name, link.index, limit);
+    socket.run(&batch).map_err(|e| match e.errno() {
+        // What the kernel answers for a filter that it does not know.
+        Some(Errno::ENOENT | Errno::EOPNOTSUPP) => {
+            DriverError::Unsupported { kind: "token bucket filter, which limits need", module: "sch_tbf" }
+        }
+        _ => e.into(),
+    })
 }
 
 /// Finds the bridge of a network if it is there and ours.

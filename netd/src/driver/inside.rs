@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::endpoint::{Endpoint, Way};
 use crate::firewall;
+use crate::netlink::tc::{self, Limit};
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, route};
 use crate::sysctl::{self, SysctlError};
 
@@ -28,6 +29,8 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// Settings, with `IFNAME` in place of its name, and values.
     pub sysctls: Vec<(String, String)>,
+    /// Of what leaves by it.
+    pub limit: Option<Limit>,
 }
 
 impl Interface {
@@ -37,6 +40,7 @@ impl Interface {
             name: endpoint.interface.clone(),
             addresses: endpoint.addresses().collect(),
             sysctls: endpoint.sysctls.clone(),
+            limit: endpoint.bandwidth.as_ref().and_then(|b| b.egress()),
         }
     }
 }
@@ -108,6 +112,9 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
             route::add_address(&mut batch, index, *address);
         }
         route::set_up(&mut batch, index);
+        if let Some(limit) = interface.limit {
+            tc::limit(&mut batch, &interface.name, index, limit);
+        }
     }
     let present = if visit.yields { route::routes(&socket)? } else { Vec::new() };
     for way in &visit.routes_in {

@@ -1,18 +1,23 @@
 //! Attach: a sandbox wired to its networks, all or nothing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::resolvconf::ResolvConf;
-use crate::driver::inside::{self, Interface, RESOLVER, Visit};
-use crate::endpoint::{Holder, Phase, Sandbox};
+use crate::driver::inside::{self, InsideError, Interface, RESOLVER, Visit};
+use crate::endpoint::{Bandwidth, Endpoint, Holder, Phase, Sandbox};
 use crate::network::Driver;
 use crate::publish::Wanted;
+
+/// How long the mac of a container that ended may stay in use; normally some milliseconds.
+const MAC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection as it was asked for; empty texts mean "choose".
 #[derive(Debug, Clone, Default)]
@@ -33,6 +38,10 @@ pub struct EndpointSpec {
     pub gateway_priority: i32,
     /// `container:alias`.
     pub links: Vec<String>,
+    /// Limits.
+    pub bandwidth: Bandwidth,
+    /// Docker's endpoint options.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A sandbox as it was asked for.
@@ -73,6 +82,8 @@ pub struct Attached {
     pub networks: Vec<String>,
     /// What its resolv.conf is to say.
     pub resolv: ResolvConf,
+    /// By which addresses it reaches the host.
+    pub host_gateway: Vec<IpAddr>,
     /// Microseconds a stage.
     pub stages: BTreeMap<&'static str, u32>,
 }
@@ -208,14 +219,24 @@ impl Engine {
         netns: BorrowedFd<'_>,
         visit: &Visit,
     ) -> Result<(), EngineError> {
-        let container = || sandbox.name.clone();
-        let resolver = inside::visit(netns, visit)
-            .map_err(|source| EngineError::Inside { container: container(), source })?;
+        let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
+        let since = Instant::now();
+        let resolver = loop {
+            match inside::visit(netns, visit) {
+                // The kernel clears the namespace of a container that ended some time later, and until then the
+                // parent of a macvlan network knows its mac.
+                Err(InsideError::Netlink(e))
+                    if e.errno() == Some(Errno::EADDRINUSE) && since.elapsed() < MAC_PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => break other,
+            }
+        }
+        .map_err(failed)?;
         if let Some(resolver) = resolver {
             let ports = resolver.ports;
-            self.names
-                .serve(&sandbox.id, resolver)
-                .map_err(|source| EngineError::Names { container: container(), source })?;
+            self.names.serve(&sandbox.id, resolver);
             sandbox.resolver = Some(ports);
         }
         Ok(())
@@ -229,6 +250,7 @@ impl Engine {
         Attached {
             networks: networks.collect(),
             resolv: self.resolv_conf(&sandbox),
+            host_gateway: self.host_gateway(&sandbox),
             stages: stages.finish(),
             sandbox,
         }
@@ -236,22 +258,32 @@ impl Engine {
 
     /// Names come from us on a network of one's own, from the host's servers otherwise.
     fn resolv_conf(&self, sandbox: &Sandbox) -> ResolvConf {
-        let host = self.names.host();
-        let or = |own: &[String], host: &[String]| if own.is_empty() { host.to_vec() } else { own.to_vec() };
-        let ours = sandbox.resolver.is_some();
-        let servers = if ours {
-            vec![RESOLVER.into()]
-        } else if sandbox.dns_servers.is_empty() {
-            host.servers.clone()
-        } else {
-            sandbox.dns_servers.clone()
-        };
-        let mut options = or(&sandbox.dns_options, if ours { &[] } else { &host.options });
-        if ours && !options.iter().any(|o| o.starts_with("ndots:")) {
-            // Names of containers have no dots and must be tried as they are first.
-            options.push("ndots:0".to_owned());
+        let (search, options) = (&sandbox.dns_search, &sandbox.dns_options);
+        if sandbox.resolver.is_some() {
+            let host = self.names.host().get();
+            return host.with(&[RESOLVER.into()], search, options).for_container_names();
         }
-        ResolvConf { servers, search: or(&sandbox.dns_search, &host.search), options }
+        let mut networks = sandbox.endpoints.iter().filter_map(|e| self.networks.get(&e.network));
+        let host = if networks.any(|n| n.driver == Driver::Host) {
+            ResolvConf::clone(&self.names.host().get())
+        } else {
+            self.names.host().for_others()
+        };
+        host.with(&sandbox.dns_servers, search, options)
+    }
+
+    /// The addresses by which a sandbox reaches the host: its way out on a bridge, which is the host's own address there.
+    fn host_gateway(&self, sandbox: &Sandbox) -> Vec<IpAddr> {
+        let driver = |e: &Endpoint| self.networks.get(&e.network).map(|n| n.driver);
+        if sandbox.endpoints.iter().any(|e| driver(e) == Some(Driver::Host)) {
+            return vec![Ipv4Addr::LOCALHOST.into()];
+        }
+        let bridged = sandbox.endpoints.iter().filter(|e| driver(e) == Some(Driver::Bridge));
+        let best = sandbox.gateway_endpoint().filter(|e| driver(e) == Some(Driver::Bridge));
+        let Some(endpoint) = best.or_else(|| bridged.into_iter().find(|e| e.gateway.is_some())) else {
+            return Vec::new();
+        };
+        [endpoint.gateway, endpoint.gateway6].into_iter().flatten().collect()
     }
 
     /// The whole answer for a sandbox that is there.

@@ -86,6 +86,13 @@ impl Engine {
         Ok(())
     }
 
+    /// The MTU of a parent, as it is now.
+    pub(super) fn parent_mtu(&self, network: &Network) -> Option<u32> {
+        network.sublink.as_ref()?;
+        let found = driver::of(network.driver)?.find(self.ground(), network);
+        found.ok().flatten().map(|base| base.mtu)
+    }
+
     /// Plugs an endpoint in; what it became when its driver chose something of it.
     pub(super) fn plug_in(
         &mut self,

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use davit_contracts::Kind;
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use crate::driver::inside::InsideError;
 use crate::driver::{DriverError, of_netlink};
 use crate::endpoint::holder::HolderError;
 use crate::endpoint::journal::JournalError;
+use crate::endpoint::options::OptionError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 use crate::network::SpecError;
@@ -47,6 +49,10 @@ pub enum EngineError {
     Endpoint { container: String, what: &'static str, value: String, expected: String },
     #[error("'{container}' cannot have address {ip} on network '{network}', which has no IPv{version}")]
     NoFamily { container: String, network: String, version: u8, ip: IpAddr },
+    #[error("what enters '{container}' on network '{network}' cannot be limited: it comes from the wire")]
+    NoIngressLimit { container: String, network: String },
+    #[error(transparent)]
+    Option(#[from] OptionError),
     #[error("'{0}' cannot publish ports: none of its networks leads out")]
     NoWayIn(String),
     #[error("'{0}' is given to network '{1}' twice")]
@@ -81,8 +87,6 @@ pub enum EngineError {
     Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
-    #[error("cannot serve names to '{container}'")]
-    Names { container: String, source: std::io::Error },
     #[error("cannot change the firewall")]
     Firewall(#[source] NetlinkError),
     #[error(transparent)]
@@ -114,7 +118,7 @@ impl EngineError {
             | Self::Overlap { .. }
             | Self::BridgeName { .. }
             | Self::MacTaken { .. }
-            | Self::Address { source: IpamError::Taken(_), .. }
+            | Self::Address { source: IpamError::Taken(_) | IpamError::Host(_), .. }
             | Self::ParentTaken { .. }
             | Self::Publish(
                 PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
@@ -131,10 +135,12 @@ impl EngineError {
             | Self::Address { .. }
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
+            | Self::Option(_)
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
             | Self::NoneWithOthers => Kind::InvalidArgument,
+            Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
             Self::Firewall(e) | Self::Netlink(e) | Self::Inside { source: InsideError::Netlink(e), .. } => {
@@ -143,7 +149,6 @@ impl EngineError {
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Inside { .. }
-            | Self::Names { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
@@ -193,6 +198,12 @@ impl EngineError {
             }
             Self::Spec(SpecError::Contradiction { instead, .. }) => (*instead).into(),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.hint(),
+            Self::Inside { source: InsideError::Netlink(e), .. } if e.errno() == Some(Errno::EADDRINUSE) => {
+                "another interface of the same parent has its mac".into()
+            }
+            Self::Inside { source: InsideError::Sysctl(_), .. } => {
+                "this kernel, or a container's namespace, has no such setting or not with this value".into()
+            }
             Self::ParentTaken { .. } => "choose another parent, or remove that network first".into(),
             Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
                 "choose another host port, or let one be chosen".into()
@@ -203,6 +214,8 @@ impl EngineError {
                 "the host has no such address".into()
             }
             Self::Address { holder: Some(holder), .. } => format!("'{holder}' has it"),
+            Self::NoIngressLimit { .. } => "limit what leaves, or use a bridge network".into(),
+            Self::Option(e) => e.hint(),
             Self::Address { source: IpamError::Full(_), .. } => {
                 "use a network with a larger subnet, or remove containers".into()
             }

@@ -65,7 +65,7 @@ impl Engine {
             hostname,
             interfaces: shown.map(interface).collect(),
             firewall: "nftables",
-            nameservers: self.names.host().servers.iter().map(ToString::to_string).collect(),
+            nameservers: self.names.host().get().servers.iter().map(ToString::to_string).collect(),
         })
     }
 }

@@ -25,6 +25,10 @@ pub struct Listed {
     pub mtu: u32,
     /// Its endpoints and whose they are.
     pub endpoints: Vec<(Sandbox, Endpoint)>,
+    /// Whether it has any, also where they are not listed.
+    pub used: bool,
+    /// What is wrong with it now, for a person.
+    pub problems: Vec<String>,
 }
 
 impl Engine {
@@ -72,6 +76,7 @@ impl Engine {
             self.forget(&network);
             return Err(e);
         }
+        self.note_problems();
         Ok(self.listed(&network, false))
     }
 
@@ -97,7 +102,7 @@ impl Engine {
         self.networks.remove(id);
         self.pools.remove(id);
         self.bases.remove(id);
-        self.names.forget_network(id);
+        self.problems.remove(id);
     }
 
     fn check_bridge_name(&self, interface: &str) -> Result<(), EngineError> {
@@ -128,10 +133,10 @@ impl Engine {
             net.map(|net| spec::chosen(net, spec.driver)).ok_or(EngineError::PoolsExhausted)
         };
         if spec.ipv4 && !has(true) {
-            subnets.insert(0, chosen(pools::free_ipv4(&taken))?);
+            subnets.insert(0, chosen(self.instance.pools.free(true, &taken))?);
         }
         if spec.ipv6 && !has(false) {
-            subnets.push(chosen(pools::free_ipv6(&taken))?);
+            subnets.push(chosen(self.instance.pools.free(false, &taken))?);
         }
         Ok(subnets)
     }
@@ -148,6 +153,13 @@ impl Engine {
     /// Every network that is in use: ours (but for `except`), the host's addresses and routes.
     pub(super) fn taken(&self, except: Option<&NetworkId>) -> Result<Vec<Taken>, EngineError> {
         let mut taken = self.taken_by_networks(except);
+        taken.extend(self.taken_by_host()?);
+        Ok(taken)
+    }
+
+    /// The host's addresses and routes, but for those of our bridges.
+    pub(super) fn taken_by_host(&self) -> Result<Vec<Taken>, EngineError> {
+        let mut taken = Vec::new();
         let links = route::links(&self.socket)?;
         let ours = |name: &str| !name.is_empty() && self.networks.values().any(|n| n.interface == name);
         let mut reaches = route::addresses(&self.socket)?;
@@ -173,7 +185,7 @@ impl Engine {
         {
             return Ok(());
         }
-        let subnet = pools::free_ipv4(&taken).ok_or(EngineError::PoolsExhausted)?;
+        let subnet = self.instance.pools.free(true, &taken).ok_or(EngineError::PoolsExhausted)?;
         let network = Network { subnets: vec![spec::chosen(subnet, Driver::Bridge)], ..network.clone() };
         self.store.put(&[&network])?;
         self.know(network);
@@ -213,7 +225,7 @@ impl Engine {
         }
         if let Some(bridge) = made.iter_mut().find(|n| n.driver == Driver::Bridge) {
             // Without a free pool the daemon starts all the same; the first attach says so.
-            let free = pools::free_ipv4(&self.taken(None)?);
+            let free = self.instance.pools.free(true, &self.taken(None)?);
             bridge.subnets = free.map(|net| spec::chosen(net, Driver::Bridge)).into_iter().collect();
         }
         self.store.put(&made.iter().collect::<Vec<_>>())?;
@@ -256,8 +268,9 @@ impl Engine {
     }
 
     fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
-        let known = self.bases.get(&network.id).map(|b| b.mtu);
-        let mtu = known.or(network.mtu()).unwrap_or(DEFAULT_MTU);
+        let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
+        let parent = || self.parent_mtu(network);
+        let mtu = known.or_else(parent).unwrap_or(DEFAULT_MTU);
         let mut endpoints = Vec::new();
         if with_endpoints {
             for (sandbox, endpoint) in self.endpoints_of(&network.id) {
@@ -265,7 +278,9 @@ impl Engine {
             }
             endpoints.sort_by_key(|(s, _)| s.sequence);
         }
-        Listed { network: network.clone(), mtu, endpoints }
+        let used = self.endpoints_of(&network.id).next().is_some();
+        let problems = self.problems.get(&network.id).cloned().unwrap_or_default();
+        Listed { network: network.clone(), mtu, endpoints, used, problems }
     }
 
     pub(super) fn endpoints_of<'a>(
@@ -301,17 +316,14 @@ impl Engine {
     }
 
     /// Removes user networks without endpoints that `wanted` chooses.
-    pub fn prune_networks(&mut self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>, EngineError> {
-        let unused: Vec<_> = self
-            .networks
-            .values()
-            .filter(|n| !n.predefined && self.endpoints_of(&n.id).next().is_none() && wanted(n))
-            .map(|n| n.name.clone())
-            .collect();
-        for name in &unused {
-            self.remove_network(name, false)?;
+    pub fn prune_networks(&mut self, wanted: impl Fn(&Listed) -> bool) -> Result<Vec<String>, EngineError> {
+        let mut unused = self.list_networks();
+        unused.retain(|l| !l.network.predefined && !l.used && wanted(l));
+        let mut removed = Vec::new();
+        for listed in unused {
+            removed.push(self.remove_network(&listed.network.name, false)?.name);
         }
-        Ok(unused)
+        Ok(removed)
     }
 }
 

@@ -10,9 +10,11 @@ use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver;
 use crate::driver::bridge::mac_of;
-use crate::endpoint::{Endpoint, Sandbox};
+use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
+use crate::endpoint::{Bandwidth, Endpoint, Sandbox};
 use crate::ipam::IpamError;
-use crate::netlink::route::Mac;
+use crate::netlink::route::{self, Mac};
+use crate::netlink::tc;
 use crate::network::options::interface_name;
 use crate::network::sublink::Mode;
 use crate::network::{Driver, Network};
@@ -42,6 +44,7 @@ impl Engine {
         if sandbox.endpoints.iter().any(|e| e.network == network.id) {
             return Err(EngineError::Twice(sandbox.name.clone(), network.name.clone()));
         }
+        let asked = EndpointOptions::parse(&wanted.options)?;
         let id = EndpointId::from_random(rand::random());
         let mut endpoint = Endpoint {
             network: network.id.clone(),
@@ -64,14 +67,21 @@ impl Engine {
         if driver::of(network.driver).is_none() {
             return Ok(endpoint);
         }
-        endpoint.interface = match wanted.interface.as_str() {
-            "" => sandbox.free_interface(network.prefix()),
-            name => free_name(sandbox, name)?,
+        endpoint.interface = match [wanted.interface.as_str(), asked.ifname.as_deref().unwrap_or("")] {
+            ["", ""] => sandbox.free_interface(network.prefix()),
+            ["", name] | [name, ""] => free_name(sandbox, name)?,
+            [name, other] if name == other => free_name(sandbox, name)?,
+            [name, other] => {
+                let expected = format!("the option {IFNAME_OPTION} says {other}");
+                return Err(invalid(sandbox, "interface name", name, expected));
+            }
         };
         if network.driver == Driver::Bridge {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
         endpoint.names = names(sandbox, &wanted.aliases);
+        endpoint.sysctls = asked.sysctls;
+        endpoint.bandwidth = limits(sandbox, wanted, network)?;
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
         check_family(sandbox, wanted, network)?;
         if network.predefined
@@ -150,9 +160,11 @@ impl Engine {
         {
             candidates = vec![*at];
         }
+        // On a wire of the host's the host has addresses itself.
+        let avoid = if network.sublink.is_some() { route::own_addresses(&self.socket)? } else { Vec::new() };
         let mut taken = None;
         for at in candidates {
-            match self.take_address(sandbox, network, at, asked) {
+            match self.take_address(sandbox, network, at, asked, &avoid) {
                 Err(e @ EngineError::Address { source: IpamError::Full(_), .. }) => taken = Some(Err(e)),
                 other => {
                     taken = Some(other.map(|address| (at, address)));
@@ -177,6 +189,7 @@ impl Engine {
         network: &Network,
         index: usize,
         asked: &str,
+        avoid: &[IpAddr],
     ) -> Result<IpNet, EngineError> {
         let pool = self
             .pools
@@ -184,12 +197,12 @@ impl Engine {
             .and_then(|pools| pools.get_mut(index))
             .expect("every network has a pool for each of its subnets");
         let taken = if asked.is_empty() {
-            pool.take_next()
+            pool.take_next(avoid)
         } else {
             let ip = asked
                 .parse()
                 .map_err(|_| invalid(sandbox, "address", asked, "an IP address is expected".into()))?;
-            pool.take(ip)
+            pool.take(ip, avoid)
         };
         taken.map_err(|source| {
             let holder = match source {
@@ -264,6 +277,38 @@ fn sublink_mode(network: &Network) -> Option<Mode> {
 
 fn invalid(sandbox: &Sandbox, what: &'static str, value: &str, expected: String) -> EngineError {
     EngineError::Endpoint { container: sandbox.name.clone(), what, value: value.to_owned(), expected }
+}
+
+/// The limits of an endpoint, none when nothing is limited. What enters a macvlan or ipvlan interface comes from the wire: there
+/// is no other end that could hold it back.
+fn limits(
+    sandbox: &Sandbox,
+    wanted: &EndpointSpec,
+    network: &Network,
+) -> Result<Option<Box<Bandwidth>>, EngineError> {
+    let asked = wanted.bandwidth;
+    for (what, rate, burst) in [
+        ("ingress rate", asked.ingress_rate, asked.ingress_burst),
+        ("egress rate", asked.egress_rate, asked.egress_burst),
+    ] {
+        if rate == 0 && burst > 0 {
+            let expected = "a burst needs a rate".to_owned();
+            return Err(invalid(sandbox, what, "0", expected));
+        }
+        if (1..tc::LEAST_RATE).contains(&rate) {
+            let expected = format!("at least {} bits a second are expected", tc::LEAST_RATE);
+            return Err(invalid(sandbox, what, &rate.to_string(), expected));
+        }
+        if u32::try_from(burst).is_err() {
+            let expected = "less than 4 GiB are expected at once".to_owned();
+            return Err(invalid(sandbox, "burst", &burst.to_string(), expected));
+        }
+    }
+    if asked.ingress_rate > 0 && network.driver != Driver::Bridge {
+        let (container, network) = (sandbox.name.clone(), network.name.clone());
+        return Err(EngineError::NoIngressLimit { container, network });
+    }
+    Ok((asked != Bandwidth::default()).then(|| Box::new(asked)))
 }
 
 fn free_name(sandbox: &Sandbox, name: &str) -> Result<String, EngineError> {

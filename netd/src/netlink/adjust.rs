@@ -7,6 +7,7 @@ use super::message::{Batch, Flags};
 
 const NEWLINK: u16 = 16;
 const DELADDR: u16 = 21;
+const DELQDISC: u16 = 37;
 
 fn link(batch: &mut Batch, label: String, index: u32, body: impl FnOnce(&mut super::Attrs<'_>)) {
     let mut head = [0; 16];
@@ -32,6 +33,15 @@ pub fn set_master(batch: &mut Batch, index: u32, bridge: u32) {
 /// Sets the group.
 pub fn set_group(batch: &mut Batch, index: u32, group: u32) {
     link(batch, format!("mark interface {index} as ours"), index, |a| a.number(27, group));
+}
+
+/// Takes a limit away: the default queue comes in its place.
+pub fn remove_limit(batch: &mut Batch, index: u32) {
+    let mut head = [0; 20];
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    // TC_H_ROOT
+    head[12..16].copy_from_slice(&u32::MAX.to_ne_bytes());
+    batch.push(format!("remove the limit of interface {index}"), DELQDISC, Flags::ACK, &head, |_| {});
 }
 
 /// Takes an address away.

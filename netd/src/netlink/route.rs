@@ -13,10 +13,11 @@ use crate::endpoint::Way;
 pub(super) const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
-const NEWADDR: u16 = 20;
+pub(super) const NEWADDR: u16 = 20;
+pub(super) const DELADDR: u16 = 21;
 const GETADDR: u16 = 22;
-const NEWROUTE: u16 = 24;
-const DELROUTE: u16 = 25;
+pub(super) const NEWROUTE: u16 = 24;
+pub(super) const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 
 pub(super) const IFLA_ADDRESS: u16 = 1;
@@ -307,16 +308,33 @@ pub struct Reach {
     pub index: u32,
 }
 
-/// The networks of all addresses.
-pub fn addresses(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
+fn address_of(payload: &[u8], wanted: u16) -> Option<(IpAddr, u8, u32)> {
+    let (prefix, index) = (*payload.get(1)?, number(payload.get(4..8)?));
+    let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == wanted)?;
+    Some((parse_ip(value)?, prefix, index))
+}
+
+pub(super) fn parse_address(payload: &[u8]) -> Option<Reach> {
+    let (ip, prefix, index) = address_of(payload, IFA_ADDRESS)?;
+    Some(Reach { net: IpNet::new(ip, prefix).ok()?.trunc(), index })
+}
+
+fn dump_addresses(socket: &Socket) -> Result<Vec<Vec<u8>>, NetlinkError> {
     let mut batch = Batch::new();
     batch.push("list addresses", GETADDR, Flags::DUMP, &[0; 8], |_| {});
-    let parse = |payload: &Vec<u8>| {
-        let (prefix, index) = (*payload.get(1)?, number(payload.get(4..8)?));
-        let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == IFA_ADDRESS)?;
-        Some(Reach { net: IpNet::new(parse_ip(value)?, prefix).ok()?.trunc(), index })
-    };
-    Ok(socket.dump(&batch, NEWADDR)?.iter().filter_map(parse).collect())
+    socket.dump(&batch, NEWADDR)
+}
+
+/// The networks of all addresses.
+pub fn addresses(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
+    Ok(dump_addresses(socket)?.iter().filter_map(|p| parse_address(p)).collect())
+}
+
+/// All addresses themselves. `IFA_ADDRESS` is the peer's where there is one (rtnetlink(7)).
+pub fn own_addresses(socket: &Socket) -> Result<Vec<IpAddr>, NetlinkError> {
+    let own =
+        |p: &Vec<u8>| address_of(p, IFA_LOCAL).or_else(|| address_of(p, IFA_ADDRESS)).map(|(ip, ..)| ip);
+    Ok(dump_addresses(socket)?.iter().filter_map(own).collect())
 }
 
 /// The unicast routes of the main table.
@@ -326,7 +344,7 @@ pub fn routes(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
     Ok(socket.dump(&batch, NEWROUTE)?.iter().filter_map(|p| parse_route(p)).collect())
 }
 
-fn parse_route(payload: &[u8]) -> Option<Reach> {
+pub(super) fn parse_route(payload: &[u8]) -> Option<Reach> {
     let head = payload.get(..12)?;
     if head[4] != TABLE_MAIN || head[7] != TYPE_UNICAST {
         return None;

@@ -1,7 +1,7 @@
 //! Docker's options of a bridge network, and how a wrong option is told.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +13,16 @@ const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BINDING4: &str = "com.docker.network.bridge.host_binding_ipv4";
 const BINDING6: &str = "com.docker.network.bridge.host_binding_ipv6";
-const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
-const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
-const HOST4: &str = "com.docker.network.host_ipv4";
-const HOST6: &str = "com.docker.network.host_ipv6";
+/// By family: IPv4, IPv6.
+const GATEWAY: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+const HOST_IP: [&str; 2] = ["com.docker.network.host_ipv4", "com.docker.network.host_ipv6"];
 pub(super) const PREFIX: &str = "com.docker.network.container_iface_prefix";
-const KNOWN: [&str; 12] =
-    [NAME, MTU, ICC, MASQUERADE, BINDING4, BINDING6, MODE4, MODE6, INHIBIT4, HOST4, HOST6, PREFIX];
+const KNOWN: [&str; 12] = [
+    NAME, MTU, ICC, MASQUERADE, BINDING4, BINDING6, INHIBIT4, GATEWAY[0], GATEWAY[1], HOST_IP[0], HOST_IP[1],
+    PREFIX,
+];
 
 /// How a bridge network meets the world, of one IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,16 +72,12 @@ pub struct BridgeOptions {
     pub host_binding: Option<IpAddr>,
     /// The same of IPv6.
     pub host_binding6: Option<Ipv6Addr>,
-    /// How it meets the world over IPv4.
-    pub mode4: GatewayMode,
-    /// How it meets the world over IPv6.
-    pub mode6: GatewayMode,
+    /// How it leads out: IPv4, IPv6.
+    pub gateway_mode: [GatewayMode; 2],
     /// The bridge gets no IPv4 address: somebody else gives it one.
     pub inhibit_ipv4: bool,
-    /// The source that containers have outside, in place of the address of the interface that they leave by.
-    pub host_ipv4: Option<Ipv4Addr>,
-    /// The same of IPv6.
-    pub host_ipv6: Option<Ipv6Addr>,
+    /// The host's address that sources are hidden behind, in place of the way out's: IPv4, IPv6.
+    pub host_ip: [Option<IpAddr>; 2],
     /// What names of interfaces inside start with, in place of `eth`.
     pub prefix: Option<String>,
 }
@@ -93,11 +91,9 @@ impl Default for BridgeOptions {
             masquerade: true,
             host_binding: None,
             host_binding6: None,
-            mode4: GatewayMode::Nat,
-            mode6: GatewayMode::Nat,
+            gateway_mode: Default::default(),
             inhibit_ipv4: false,
-            host_ipv4: None,
-            host_ipv6: None,
+            host_ip: [None; 2],
             prefix: None,
         }
     }
@@ -117,12 +113,18 @@ impl BridgeOptions {
                 // Docker takes an address of either version here.
                 BINDING4 => me.host_binding = Some(given.parsed("an address of the host")?),
                 BINDING6 => me.host_binding6 = Some(given.parsed("an IPv6 address of the host")?),
-                MODE4 => me.mode4 = given.read(GatewayMode::parse, MODES)?,
-                MODE6 => me.mode6 = given.read(GatewayMode::parse, MODES)?,
                 INHIBIT4 => me.inhibit_ipv4 = given.read(boolean, "true or false")?,
-                HOST4 => me.host_ipv4 = Some(given.parsed("an IPv4 address of the host")?),
-                HOST6 => me.host_ipv6 = Some(given.parsed("an IPv6 address of the host")?),
                 PREFIX => me.prefix = Some(given.read(prefix, PREFIXES)?),
+                _ if GATEWAY.contains(&name.as_str()) => {
+                    let version = usize::from(*name == GATEWAY[1]);
+                    me.gateway_mode[version] = given.read(GatewayMode::parse, MODES)?;
+                }
+                _ if HOST_IP.contains(&name.as_str()) => {
+                    let version = usize::from(*name == HOST_IP[1]);
+                    let fits = |v: &str| v.parse().ok().filter(|ip: &IpAddr| ip.is_ipv6() == (version == 1));
+                    me.host_ip[version] =
+                        Some(given.read(fits, "an address of the host, of this IP version")?);
+                }
                 _ => return Err(given.unknown("bridge", KNOWN)),
             }
         }
@@ -131,7 +133,7 @@ impl BridgeOptions {
 
     /// How it meets the world over a version of IP.
     pub fn gateway_mode(&self, ipv4: bool) -> GatewayMode {
-        if ipv4 { self.mode4 } else { self.mode6 }
+        self.gateway_mode[usize::from(!ipv4)]
     }
 
     /// Whether the bridge itself has an address of this version.
@@ -243,7 +245,7 @@ mod tests {
             ("com.docker.network.driver.mtuu", MTU),
             ("mtu", MTU),
             ("enable_ic", ICC),
-            ("com.docker.network.bridge.gateway_mode_ip6", MODE6),
+            ("com.docker.network.bridge.gateway_mode_ip6", GATEWAY[1]),
             ("com.docker.network.bridge.trusted_host_interfaces", INHIBIT4),
         ] {
             let Err(SpecError::Option { nearest, driver, .. }) = parse(given, "1") else {
@@ -260,7 +262,10 @@ mod tests {
     fn values_are_checked() {
         assert_eq!(parse(MTU, "1400").unwrap().mtu, Some(1400));
         assert!(!parse(ICC, "false").unwrap().icc);
-        assert_eq!(parse(MODE6, "nat-unprotected").unwrap().mode6, GatewayMode::NatUnprotected);
+        assert_eq!(
+            parse(GATEWAY[1], "nat-unprotected").unwrap().gateway_mode[1],
+            GatewayMode::NatUnprotected
+        );
         assert_eq!(parse(PREFIX, "net").unwrap().prefix.as_deref(), Some("net"));
         for (name, value) in [
             (MTU, "67"),
@@ -268,9 +273,9 @@ mod tests {
             (ICC, "no"),
             (NAME, "a/b"),
             (NAME, "sixteen-letters-"),
-            (MODE4, "NAT"),
-            (HOST4, "fd00::1"),
-            (HOST6, "10.0.0.1"),
+            (GATEWAY[0], "NAT"),
+            (HOST_IP[0], "fd00::1"),
+            (HOST_IP[1], "10.0.0.1"),
             (PREFIX, "eleven-long"),
         ] {
             assert!(parse(name, value).is_err(), "{name}={value}");
@@ -288,7 +293,7 @@ mod tests {
     fn a_bridge_without_address_is_isolated_or_inhibited() {
         let options = parse(INHIBIT4, "true").unwrap();
         assert!(!options.has_address(true) && options.has_address(false));
-        let options = parse(MODE6, "isolated").unwrap();
+        let options = parse(GATEWAY[1], "isolated").unwrap();
         assert!(options.has_address(true) && !options.has_address(false));
     }
 }

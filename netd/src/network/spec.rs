@@ -59,7 +59,7 @@ pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
 
 /// Docker's rule: where the host is no neighbour, it is no router either.
 fn check_modes(bridge: &BridgeOptions, internal: bool) -> Result<(), SpecError> {
-    if [bridge.mode4, bridge.mode6].contains(&GatewayMode::Isolated) && !internal {
+    if bridge.gateway_mode.contains(&GatewayMode::Isolated) && !internal {
         return Err(SpecError::Contradiction {
             what: "the gateway mode 'isolated' is of internal networks only",
             instead: "add --internal, or choose nat, nat-unprotected or routed",

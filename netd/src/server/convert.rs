@@ -1,6 +1,5 @@
 //! Between messages and the engine's types. Texts from outside are checked here when they have one form only.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -11,11 +10,9 @@ use davit_sys::netns::NetnsError;
 use tonic::Status;
 
 use crate::endpoint::journal::Journal;
-use crate::endpoint::{Endpoint, Holder, Mapping, Sandbox};
+use crate::endpoint::{Bandwidth, Endpoint, Holder, Mapping, Sandbox};
 use crate::engine::{AttachSpec, Attached, EndpointSpec, Listed};
 use crate::firewall::Transport;
-use crate::network::Network;
-use crate::network::options::nearest;
 use crate::publish::Wanted;
 
 fn invalid(message: String) -> Status {
@@ -82,6 +79,26 @@ pub(super) fn endpoint_spec(spec: proto::EndpointSpec) -> EndpointSpec {
         interface: spec.interface,
         gateway_priority: spec.gateway_priority,
         links: spec.links,
+        bandwidth: spec.bandwidth.map(limits).unwrap_or_default(),
+        options: spec.options.into_iter().collect(),
+    }
+}
+
+fn limits(b: proto::Bandwidth) -> Bandwidth {
+    Bandwidth {
+        ingress_rate: b.ingress_rate,
+        ingress_burst: b.ingress_burst,
+        egress_rate: b.egress_rate,
+        egress_burst: b.egress_burst,
+    }
+}
+
+fn bandwidth(b: &Bandwidth) -> proto::Bandwidth {
+    proto::Bandwidth {
+        ingress_rate: b.ingress_rate,
+        ingress_burst: b.ingress_burst,
+        egress_rate: b.egress_rate,
+        egress_burst: b.egress_burst,
     }
 }
 
@@ -141,7 +158,7 @@ pub(super) fn endpoint(sandbox: &Sandbox, e: &Endpoint, network: &str) -> proto:
         ip6: text(e.ip6),
         gateway6: text(e.gateway6),
         names: e.names.clone(),
-        bandwidth: None,
+        bandwidth: e.bandwidth.as_deref().map(bandwidth),
         gateway_priority: e.gateway_priority,
     }
 }
@@ -163,7 +180,7 @@ pub(super) fn attached(a: &Attached) -> proto::AttachResponse {
             options: a.resolv.options.clone(),
         }),
         stage_us: a.stages.iter().map(|(stage, us)| ((*stage).to_owned(), *us)).collect(),
-        host_gateway: Vec::new(),
+        host_gateway: a.host_gateway.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -215,37 +232,7 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
         mode: n.mode().to_owned(),
         disable_ipv4: !n.ipv4,
+        problems: listed.problems.clone(),
         ..Default::default()
-    }
-}
-
-const FILTERS: [&str; 4] = ["name", "id", "driver", "label"];
-
-/// Filters of a list, as docker's: part of a name, beginning of an id, `key` or `key=value` of a label.
-#[derive(Debug, Clone)]
-pub(super) struct Filters(HashMap<String, String>);
-
-impl Filters {
-    pub(super) fn parse(filters: &HashMap<String, String>) -> Result<Self, Status> {
-        for key in filters.keys() {
-            if !FILTERS.contains(&key.as_str()) {
-                let nearest = nearest(key, FILTERS);
-                let error = Error::new(Kind::InvalidArgument, format!("unknown filter '{key}'"));
-                return Err(error.with_hint(format!("did you mean '{nearest}'?")).into());
-            }
-        }
-        Ok(Self(filters.clone()))
-    }
-
-    pub(super) fn match_network(&self, network: &Network) -> bool {
-        self.0.iter().all(|(key, value)| match key.as_str() {
-            "name" => network.name.contains(value.as_str()),
-            "id" => network.id.as_str().starts_with(value.as_str()),
-            "driver" => network.driver.name() == value,
-            _ => match value.split_once('=') {
-                Some((label, wanted)) => network.labels.get(label).is_some_and(|v| v == wanted),
-                None => network.labels.contains_key(value),
-            },
-        })
     }
 }

@@ -4,7 +4,8 @@ use davit_contracts::network as proto;
 use davit_contracts::network::networks_server::Networks;
 use tonic::{Request, Response, Status};
 
-use super::convert::{self, Filters};
+use super::convert;
+use super::filters::Filters;
 use super::{Service, status, view};
 
 #[tonic::async_trait]
@@ -25,7 +26,7 @@ impl Networks for Service {
     ) -> Result<Response<proto::ListNetworksResponse>, Status> {
         let filters = Filters::parse(&request.into_inner().filters)?;
         let mut all = self.engine.call(|e| Ok(e.list_networks())).await.map_err(|e| status(&e))?;
-        all.retain(|l| filters.match_network(&l.network));
+        all.retain(|l| filters.match_network(l));
         let networks = all.iter().map(convert::network).collect();
         Ok(Response::new(proto::ListNetworksResponse { networks }))
     }
@@ -54,7 +55,7 @@ impl Networks for Service {
         request: Request<proto::PruneNetworksRequest>,
     ) -> Result<Response<proto::PruneNetworksResponse>, Status> {
         let filters = Filters::parse(&request.into_inner().filters)?;
-        let prune = move |e: &mut crate::engine::Engine| e.prune_networks(|n| filters.match_network(n));
+        let prune = move |e: &mut crate::engine::Engine| e.prune_networks(|l| filters.match_network(l));
         let removed = self.engine.call(prune).await.map_err(|e| status(&e))?;
         Ok(Response::new(proto::PruneNetworksResponse { removed }))
     }

@@ -288,3 +288,55 @@ async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
     let parent = told.iter().find(|d| d.object == "parent interface uplink").unwrap();
     assert!(!parent.repaired && parent.error.contains("ip link set"), "{told:?}");
 }
+
+#[tokio::test]
+async fn limits_are_mended_and_collisions_told() {
+    let host = Host::new().await;
+    let made = host.net_create("n").await;
+    let guest = Guest::new("g");
+    let bandwidth = proto::Bandwidth { ingress_rate: 80_000_000, egress_rate: 40_000_000, ..Default::default() };
+    let spec = proto::EndpointSpec { network: "n".into(), bandwidth: Some(bandwidth), ..Default::default() };
+    let at = host.attach_request(Host::request(&guest, vec![spec], &[])).await.unwrap();
+    let end = at.endpoints[0].host_interface.as_str();
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+    let rates = || {
+        let of = |space: &crate::host::Space, name: &str| {
+            let text = space.run(&format!("tc qdisc show dev {name}"));
+            text.split(" rate ").nth(1).map(|rest| rest.split(' ').next().unwrap().to_owned())
+        };
+        (of(&host.space, end), of(&guest.space, "eth0"))
+    };
+    let whole = rates();
+    assert_eq!(whole, (Some("80Mbit".to_owned()), Some("40Mbit".to_owned())));
+    for (inside, command) in [
+        (false, format!("tc qdisc del dev {end} root")),
+        (false, format!("tc qdisc replace dev {end} root tbf rate 1mbit burst 16k latency 50ms")),
+        (true, "tc qdisc del dev eth0 root".to_owned()),
+        (true, "tc qdisc replace dev eth0 root tbf rate 1mbit burst 16k latency 50ms".to_owned()),
+    ] {
+        if inside { guest.space.run(&command) } else { host.space.run(&command) };
+        let listed = check(&host, false).await;
+        assert!(listed.len() == 1 && listed[0].detail.contains("limit"), "{command}: {listed:?}");
+        assert!(check(&host, true).await[0].repaired, "{command}");
+        assert_eq!(rates(), whole, "{command}");
+    }
+    // One that nobody asked for.
+    let free = host.guest("free", &["n"], &[]).await;
+    let listed = host.endpoints().list(proto::ListSandboxesRequest {}).await.unwrap().into_inner().sandboxes;
+    let other = &listed.iter().find(|s| s.name == "free").unwrap().endpoints[0].host_interface;
+    host.space.run(&format!("tc qdisc add dev {other} root tbf rate 1mbit burst 16k latency 50ms"));
+    assert!(check(&host, true).await[0].repaired);
+    assert!(!host.space.run(&format!("tc qdisc show dev {other}")).contains("tbf"));
+    assert!(free.space.ask_tcp(&format!("{HOST}:1")).is_none());
+
+    host.space.run(&format!("ip route add {} via {WORLD} metric 9", made.subnets[0].subnet));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let told = loop {
+        let told = check(&host, true).await;
+        if !told.is_empty() || std::time::Instant::now() > until {
+            break told;
+        }
+    };
+    assert_eq!(words(&told), ["differs subnets of network n"]);
+    assert!(!told[0].repaired && told[0].error.contains("must go"), "{told:?}");
+}

@@ -214,8 +214,13 @@ impl Host {
 
     /// A host in a user namespace, without a world beyond.
     pub async fn rootless() -> Self {
+        Self::rootless_with("").await
+    }
+
+    /// Runs `script` on it before netd starts.
+    pub async fn rootless_with(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (space, world) = (Space::rootless(""), Space::bare());
+        let (space, world) = (Space::rootless(script), Space::bare());
         let mut host = Self { space, world, daemon: None, dir, guests: std::cell::Cell::new(0), user: true };
         host.start().await;
         host

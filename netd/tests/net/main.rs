@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bandwidth;
 mod check;
 mod cni;
 mod explain;
@@ -17,3 +18,4 @@ mod pace;
 mod ports;
 mod reach;
 mod rootless;
+mod upstream;

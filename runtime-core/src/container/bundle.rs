@@ -135,13 +135,12 @@ impl Task {
         attached: Option<&AttachResponse>,
         run: &RunDir,
     ) -> Result<(), RuntimeError> {
-        let hostname = &self.record.container.hostname;
-        let endpoints = attached.map(|a| a.endpoints.as_slice()).unwrap_or_default();
+        let own = files::Own { hostname: &self.record.container.hostname, domainname: &spec.domainname };
         let mut hosts = files::hosts(&files::Hosts {
-            hostname,
-            domainname: &spec.domainname,
-            endpoints,
+            own,
+            endpoints: attached.map(|a| a.endpoints.as_slice()).unwrap_or_default(),
             extra: &spec.extra_hosts,
+            host_gateway: attached.map(|a| a.host_gateway.as_slice()).unwrap_or_default(),
         });
         if plan.network == Network::Host {
             hosts = files::of_host("/etc/hosts");
@@ -151,20 +150,14 @@ impl Task {
             Some(conf) => files::resolv_conf(&conf),
             None => own_resolv_conf(spec),
         };
-        files::write(run.path(), hostname, &hosts, &resolv)
+        files::write(run.path(), own.hostname, &hosts, &resolv)
     }
 }
 
 fn own_resolv_conf(spec: &ContainerSpec) -> String {
     let asked = spec.network.clone().unwrap_or_default();
-    if asked.dns.is_empty() && asked.dns_search.is_empty() && asked.dns_options.is_empty() {
-        return files::of_host("/etc/resolv.conf");
-    }
-    files::resolv_conf(&ResolvConf {
-        nameservers: asked.dns,
-        search: asked.dns_search,
-        options: asked.dns_options,
-    })
+    let own = ResolvConf { nameservers: asked.dns, search: asked.dns_search, options: asked.dns_options };
+    files::resolv_conf_like(&files::of_host("/etc/resolv.conf"), &own)
 }
 
 /// Makes the working directory inside the root where it is missing, as docker does. A failure shows when the program is started.

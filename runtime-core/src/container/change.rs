@@ -2,8 +2,11 @@
 //!
 //! Part of the container's task, which owns the record. netd is asked first; what it refused is not recorded.
 
+use std::path::Path;
+
 use davit_contracts::network::EndpointSpec;
 
+use super::files::{self, Own};
 use super::network;
 use super::state::{Ask, judge};
 use super::task::Task;
@@ -64,6 +67,7 @@ impl Task {
         }
         if self.status().is_alive() {
             let made = network::connect(&self.engine.peers, self.record.id(), &endpoint).await?;
+            self.edit_hosts(|dir, own| files::add_own(dir, own, &made));
             self.record.container.endpoints.push(made);
         }
         list.push(EndpointSpec { network, ..endpoint });
@@ -90,10 +94,23 @@ impl Task {
         }
         if self.status().is_alive() {
             network::disconnect(&self.engine.peers, self.record.id(), &id, force).await?;
+            for gone in self.record.container.endpoints.iter().filter(|e| e.network_id == id) {
+                self.edit_hosts(|dir, own| files::remove_own(dir, own, gone));
+            }
         }
         self.record.container.endpoints.retain(|e| e.network_id != id);
         self.set_endpoints(list);
         Ok(())
+    }
+
+    /// Changes what a living container's /etc/hosts says of itself. The connection stands whether or not that succeeds.
+    fn edit_hosts(&self, edit: impl FnOnce(&Path, Own<'_>) -> Result<(), RuntimeError>) {
+        let container = &self.record.container;
+        let domainname = container.spec.as_ref().map_or("", |s| s.domainname.as_str());
+        let own = Own { hostname: &container.hostname, domainname };
+        if let Err(error) = edit(self.engine.dirs.run_dir(self.record.id()).path(), own) {
+            tracing::warn!(container.id = %self.record.id(), %error, "/etc/hosts does not follow the container's networks");
+        }
     }
 
     fn set_endpoints(&mut self, list: Vec<EndpointSpec>) {

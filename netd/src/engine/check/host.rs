@@ -30,6 +30,15 @@ impl Engine {
         self.look_at_rules(&mut found)?;
         self.look_at_records(&mut found)?;
         self.look_at_addresses(&mut found);
+        for (id, problems) in &self.problems {
+            let Some(network) = self.networks.get(id) else { continue };
+            for problem in problems {
+                let why = Mend::Nothing("the host's address or route must go, or the network be made anew");
+                let object = format!("subnets of network {}", network.name);
+                found
+                    .push(Found::new(Fault::Differs, object, problem.clone(), why).of_network(&network.name));
+            }
+        }
         for (host, transport) in self.ports.lost() {
             let object = format!("reservation of port {host}/{}", transport.name());
             let detail = "a program of the host may have the port; it is redirected all the same";

@@ -9,11 +9,12 @@ use davit_contracts::id::NetworkId;
 use davit_sys::netns;
 
 use super::Fault;
+use super::sandbox::limit_words;
 use crate::driver::inside::{InsideError, Interface, RESOLVER, setting_path};
 use crate::endpoint::Way;
 use crate::netlink::route::{self, Mac};
 use crate::netlink::view::{self, Address, Fate, Link, Route};
-use crate::netlink::{Batch, Protocol, Socket, adjust};
+use crate::netlink::{Batch, Protocol, Socket, adjust, tc};
 use crate::{firewall, sysctl};
 
 /// An interface as it should be.
@@ -63,6 +64,7 @@ struct Present {
     links: Vec<Link>,
     addresses: Vec<Address>,
     routes: Vec<Route>,
+    limits: Vec<(u32, u64)>,
     /// Those that were asked for.
     settings: BTreeMap<String, String>,
 }
@@ -75,6 +77,7 @@ fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> 
         links: view::links(socket)?,
         addresses: view::addresses(socket)?,
         routes: view::routes(socket)?,
+        limits: view::limits(socket)?,
     })
 }
 
@@ -146,6 +149,13 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
         let detail = format!("it is {}, and should be {mtu}", link.mtu);
         seen.push(Seen::new(Fault::Differs, format!("MTU of {name} inside"), detail));
     }
+    // What a container limits by itself is its own affair.
+    if let Some(limit) = wanted.setup.limit {
+        let is = present.limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
+        if let Some(detail) = limit_words(Some(limit), is) {
+            seen.push(Seen::new(Fault::Differs, format!("limit of {name} inside"), detail));
+        }
+    }
     for address in &wanted.setup.addresses {
         if !present.addresses.iter().any(|a| a.index == link.index && a.net == *address) {
             seen.push(Seen::new(Fault::Missing, format!("address {address} on {name} inside"), ""));
@@ -182,6 +192,9 @@ pub(super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), I
             for (setting, value) in &setup.sysctls {
                 sysctl::set(&setting_path(setting, &setup.name), value)?;
             }
+            if let Some(limit) = setup.limit {
+                tc::limit(&mut batch, &setup.name, link.index, limit);
+            }
             for address in &setup.addresses {
                 route::add_address(&mut batch, link.index, *address);
             }
@@ -217,6 +230,7 @@ mod tests {
                     name: "eth0".into(),
                     addresses: vec!["10.0.0.2/24".parse().unwrap()],
                     sysctls: Vec::new(),
+                    limit: None,
                 },
                 mac: Some(Mac([2, 0, 0, 0, 0, 1])),
                 mtu: Some(1500),
@@ -247,6 +261,7 @@ mod tests {
                 source: None,
             }],
             settings: BTreeMap::new(),
+            limits: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::inside;
 use crate::driver::inside::Visit;
 use crate::driver::{Base, bridge};
 use crate::endpoint::Sandbox;
-use crate::netlink::{Batch, adjust, route};
+use crate::netlink::{Batch, adjust, route, tc, view};
 use crate::network::Driver;
 
 /// A way to mend. Several differences may have the same one.
@@ -142,6 +142,13 @@ impl Engine {
         adjust::set_group(&mut batch, link.index, self.instance.group);
         adjust::set_mtu(&mut batch, link.index, base.mtu);
         adjust::set_master(&mut batch, link.index, base.index);
+        match endpoint.bandwidth.as_ref().and_then(|b| b.ingress()) {
+            Some(limit) => tc::limit(&mut batch, &endpoint.host_interface, link.index, limit),
+            None if view::limits(&self.socket)?.iter().any(|(index, _)| *index == link.index) => {
+                adjust::remove_limit(&mut batch, link.index);
+            }
+            None => {}
+        }
         let mode = bridge::port_mode(&self.networks[network], &sandbox);
         route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         route::set_up(&mut batch, link.index);

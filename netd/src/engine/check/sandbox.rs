@@ -11,6 +11,7 @@ use crate::driver::bridge;
 use crate::driver::inside::Interface;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::PortMode;
+use crate::netlink::tc::Limit;
 use crate::netlink::view::{self, Link};
 use crate::network::Driver;
 use crate::network::sublink::Mode;
@@ -34,9 +35,10 @@ impl Engine {
             return Ok(());
         }
         let links = view::links(&self.socket)?;
+        let limits = view::limits(&self.socket)?;
         for endpoint in sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let network = self.networks.get(&endpoint.network).map_or("", |n| n.name.as_str()).to_owned();
-            let ends = self.look_at_host_end(sandbox, endpoint, &links);
+            let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits);
             found.extend(ends.into_iter().map(|f| f.of_network(&network)));
         }
         let netns = open_namespace(sandbox)?;
@@ -58,7 +60,13 @@ impl Engine {
         Ok(())
     }
 
-    fn look_at_host_end(&self, sandbox: &Sandbox, endpoint: &Endpoint, links: &[Link]) -> Vec<Found> {
+    fn look_at_host_end(
+        &self,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        links: &[Link],
+        limits: &[(u32, u64)],
+    ) -> Vec<Found> {
         let name = &endpoint.host_interface;
         let object = || format!("interface {name}");
         let rewire = || Mend::Rewire(sandbox.id.clone(), endpoint.network.clone());
@@ -92,6 +100,9 @@ impl Engine {
         if let Some(mtu) = self.bases.get(&endpoint.network).map(|b| b.mtu).filter(|mtu| *mtu != link.mtu) {
             wrong.push(format!("its MTU is {}, and should be {mtu}", link.mtu));
         }
+        let limit = endpoint.bandwidth.as_ref().and_then(|b| b.ingress());
+        let present = limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
+        wrong.extend(limit_words(limit, present));
         if wrong.is_empty() {
             return Vec::new();
         }
@@ -131,5 +142,17 @@ fn words(mode: PortMode) -> &'static str {
         (true, false) => "an isolated port",
         (false, true) => "a hairpin port",
         (true, true) => "an isolated hairpin port",
+    }
+}
+
+/// What is wrong with a limit, if anything is. Rates are in bytes a second.
+pub(super) fn limit_words(wanted: Option<Limit>, present: Option<u64>) -> Option<String> {
+    match (wanted.map(Limit::bytes), present) {
+        (Some(rate), None) => Some(format!("it lacks its limit of {} bit/s", rate * 8)),
+        (Some(rate), Some(is)) if is != rate => {
+            Some(format!("it is limited to {} bit/s, and should be to {} bit/s", is * 8, rate * 8))
+        }
+        (None, Some(is)) => Some(format!("it is limited to {} bit/s", is * 8)),
+        _ => None,
     }
 }

@@ -56,32 +56,32 @@ impl Walk<'_> {
     }
 
     fn name_inside(&mut self, sandbox: &Sandbox, to: &str) -> Step<IpAddr> {
-        let found = self.engine.names.lookup(&sandbox.id, to);
-        let address = found.iter().find_map(|(_, ip)| ip.is_ipv4().then_some(*ip));
-        let Some(ip) = address.or(found.first().map(|(_, ip)| *ip)) else {
+        let found = self.engine.names.look(&sandbox.id, to);
+        let Some(ip) = found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied() else {
             return Err(self.not_found(sandbox, to));
         };
-        let more = match found.iter().filter(|(_, other)| *other != ip).count() {
+        let more = match found.iter().filter(|other| **other != ip).count() {
             0 => String::new(),
             n => format!(", and {n} more"),
         };
-        let why =
-            found.iter().find(|(_, other)| *other == ip).and_then(|(holder, _)| self.why(holder, ip, to));
-        self.pass("name", &sandbox.name, format!("'{to}' is {ip}{more}{}", why.unwrap_or_default()));
+        let why = self.why(sandbox, ip, to).unwrap_or_default();
+        self.pass("name", &sandbox.name, format!("'{to}' is {ip}{more}{why}"));
         Ok(ip)
     }
 
-    /// `: the name of a container on network n`.
-    fn why(&self, holder: &str, ip: IpAddr, to: &str) -> Option<String> {
-        let sandbox = self.engine.sandboxes.get(holder)?;
-        let endpoint = sandbox.endpoints.iter().find(|e| e.addresses().any(|a| a.addr() == ip))?;
+    /// `: a container on network n`.
+    fn why(&self, from: &Sandbox, ip: IpAddr, to: &str) -> Option<String> {
+        let shared = |e: &&Endpoint| from.endpoints.iter().any(|own| own.network == e.network);
+        let has = |e: &&Endpoint| shared(e) && e.addresses().any(|a| a.addr() == ip);
+        let mut all = self.engine.sandboxes.values();
+        let (holder, endpoint) = all.find_map(|s| Some((s, s.endpoints.iter().find(has)?)))?;
         let network = &self.engine.networks.get(&endpoint.network)?.name;
-        let how = if to.eq_ignore_ascii_case(&sandbox.name) {
+        let how = if to.eq_ignore_ascii_case(&holder.name) {
             "a container".to_owned()
-        } else if sandbox.id.starts_with(to) {
-            format!("the id of container {}", sandbox.name)
+        } else if holder.id.starts_with(to) {
+            format!("the id of container {}", holder.name)
         } else {
-            format!("another name of container {}", sandbox.name)
+            format!("another name of container {}", holder.name)
         };
         Some(format!(": {how} on network {network}"))
     }

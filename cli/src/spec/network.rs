@@ -1,0 +1,159 @@
+//! The network flags of `run`.
+
+use davit_contracts::network::{EndpointSpec, PortMapping};
+use davit_contracts::runtime::NetworkSpec;
+
+use crate::args::run::CreateArgs;
+use crate::parse;
+
+/// What the flags say of networks, names and ports.
+pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
+    let mut ports: Vec<PortMapping> = Vec::new();
+    for text in &args.publish {
+        ports.extend(parse::port::publish(text)?);
+    }
+    for text in &args.expose {
+        parse::port::exposed(text)?;
+    }
+    let wanted = args.network.iter().map(|text| parse::network::network(text));
+    let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+    let mode = wanted.first().map(|e| e.network.clone()).unwrap_or_default();
+    let mode = if mode == "default" { String::new() } else { mode };
+    check_shared(args, &mode, &wanted, &ports)?;
+    Ok(NetworkSpec {
+        endpoints: if is_shared(&mode) { Vec::new() } else { endpoints(args, wanted)? },
+        mode,
+        ports,
+        publish_all: args.publish_all,
+        dns: args.dns.iter().map(ToString::to_string).collect(),
+        dns_search: args.dns_search.clone(),
+        dns_options: args.dns_option.clone(),
+        mac: args.mac_address.clone().unwrap_or_default(),
+    })
+}
+
+fn is_shared(mode: &str) -> bool {
+    mode == "host" || mode == "none" || mode.starts_with("container:")
+}
+
+/// Whether any of the flags that are about one endpoint is there.
+fn has_own(args: &CreateArgs) -> bool {
+    let address = args.ip.is_some() || args.ip6.is_some() || args.mac_address.is_some();
+    address || !args.network_alias.is_empty() || !args.link.is_empty()
+}
+
+fn check_shared(
+    args: &CreateArgs,
+    mode: &str,
+    wanted: &[EndpointSpec],
+    ports: &[PortMapping],
+) -> Result<(), String> {
+    if let Some(other) = wanted.iter().skip(1).find(|e| is_shared(&e.network)) {
+        return Err(format!("the network '{}' excludes others", other.network));
+    }
+    if !is_shared(mode) {
+        return Ok(());
+    }
+    if wanted.len() > 1 {
+        return Err(format!("the network '{mode}' excludes others"));
+    }
+    let plain = EndpointSpec { network: mode.to_owned(), ..EndpointSpec::default() };
+    if has_own(args) || wanted.first().is_some_and(|e| *e != plain) {
+        return Err(format!("the network '{mode}' has neither aliases nor addresses of the container's own"));
+    }
+    if mode.starts_with("container:") && !ports.is_empty() {
+        return Err("ports are published by the container whose network is shared".into());
+    }
+    Ok(())
+}
+
+/// The endpoints: addresses, mac and links of the flags are the first network's, aliases everyone's.
+fn endpoints(args: &CreateArgs, mut wanted: Vec<EndpointSpec>) -> Result<Vec<EndpointSpec>, String> {
+    if wanted.is_empty() {
+        wanted.push(EndpointSpec { network: "bridge".into(), ..EndpointSpec::default() });
+    }
+    for endpoint in &mut wanted {
+        if endpoint.network == "default" {
+            endpoint.network = "bridge".into();
+        }
+        endpoint.aliases.extend(args.network_alias.iter().cloned());
+    }
+    let first = &mut wanted[0];
+    first.links.extend(args.link.iter().cloned());
+    let text = |ip: Option<String>| ip.unwrap_or_default();
+    for (flag, given, place) in [
+        ("ip", text(args.ip.map(|ip| ip.to_string())), &mut first.ip),
+        ("ip6", text(args.ip6.map(|ip| ip.to_string())), &mut first.ip6),
+        ("mac-address", text(args.mac_address.clone()), &mut first.mac),
+    ] {
+        if !given.is_empty() && !place.is_empty() {
+            return Err(format!("--{flag} and {flag}= of --network are both given: one of them is enough"));
+        }
+        if !given.is_empty() {
+            *place = given;
+        }
+    }
+    // A name says it all: nothing to keep of it beside the mode.
+    let plain =
+        |e: &EndpointSpec| *e == EndpointSpec { network: e.network.clone(), ..EndpointSpec::default() };
+    if wanted.len() == 1 && plain(&wanted[0]) {
+        wanted.clear();
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CreateArgs,
+    }
+
+    fn of(line: &str) -> Result<NetworkSpec, String> {
+        let words = ["run"].into_iter().chain(line.split_whitespace()).chain(["image"]);
+        network(&Line::try_parse_from(words).map_err(|e| e.to_string())?.args)
+    }
+
+    #[test]
+    fn one_network_by_name_needs_no_endpoint() {
+        assert!(of("").unwrap().endpoints.is_empty());
+        let got = of("--network front").unwrap();
+        assert_eq!((got.mode.as_str(), got.endpoints.len()), ("front", 0));
+        assert_eq!(of("--network name=host").unwrap().mode, "host");
+    }
+
+    #[test]
+    fn flags_are_the_first_networks_and_aliases_everyones() {
+        let got = of(
+            "--network front --network name=back,gw-priority=1 --ip 10.0.0.9 --link db:data --network-alias a",
+        );
+        let got = got.unwrap();
+        assert_eq!(got.mode, "front");
+        let [front, back] = got.endpoints.as_slice() else { panic!("{:?}", got.endpoints) };
+        assert_eq!((front.ip.as_str(), front.links.as_slice()), ("10.0.0.9", &["db:data".to_owned()][..]));
+        assert_eq!((back.ip.as_str(), back.gateway_priority), ("", 1));
+        assert!([front, back].iter().all(|e| e.aliases == ["a"]));
+        let got = of("--link db").unwrap();
+        assert_eq!(got.endpoints[0].network, "bridge");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (line, why) in [
+            ("--network name=front,ip=10.0.0.9 --ip 10.0.0.8", "both given"),
+            ("--network host --network front", "excludes"),
+            ("--network front --network none", "excludes"),
+            ("--network name=host,alias=a", "neither aliases"),
+            ("--network none --link db", "neither aliases"),
+            ("--network container:web -p 80:80", "whose network is shared"),
+            ("--mac-address nonsense", "hardware address"),
+        ] {
+            let e = of(line).unwrap_err();
+            assert!(e.contains(why), "{line}: {e}");
+        }
+    }
+}

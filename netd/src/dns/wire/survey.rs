@@ -1,0 +1,106 @@
+//! An upstream's reply, walked: what a cache must know of it. Data of records is not looked at, but for a SOA's.
+
+use super::{HEADER, kind, word};
+
+/// A record's fixed fields and where it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    pub kind: u16,
+    pub class: u16,
+    pub ttl: u32,
+    /// Where its time to live is.
+    pub ttl_at: usize,
+    pub end: usize,
+}
+
+/// What a reply is like.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// Where the question ends.
+    pub question_end: usize,
+    /// Places of the times to live.
+    pub ttls: Vec<u16>,
+    /// The shortest of them.
+    pub shortest: Option<u32>,
+    /// How long "no" may be kept, when the reply says so: the least of the SOA's own time and its last field (RFC 2308, 5).
+    pub negative: Option<u32>,
+    /// How many records answer.
+    pub answers: u16,
+    /// Where the OPT record begins and ends.
+    pub opt: Option<(usize, usize)>,
+    /// The whole code: the header's, and what OPT adds to it.
+    pub code: u16,
+    /// TC: there is more.
+    pub truncated: bool,
+}
+
+/// Walks a reply with one question; `None` when it is no such thing.
+pub fn survey(reply: &[u8]) -> Option<Survey> {
+    if reply.len() < HEADER || reply[2] & 0x80 == 0 || word(reply, 4)? != 1 {
+        return None;
+    }
+    let question_end = name_end(reply, HEADER)? + 4;
+    let mut found = Survey {
+        question_end,
+        answers: word(reply, 6)?,
+        code: (reply[3] & 0x0f).into(),
+        truncated: reply[2] & 0x02 != 0,
+        ..Survey::default()
+    };
+    let mut at = question_end;
+    let counts = [word(reply, 6)?, word(reply, 8)?, word(reply, 10)?];
+    for _ in 0..counts.iter().map(|c| u32::from(*c)).sum() {
+        // What was cut may end in the middle of a record.
+        let record = match record(reply, at) {
+            Some(record) => record,
+            None if found.truncated => break,
+            None => return None,
+        };
+        if record.kind == kind::OPT {
+            found.opt = Some((at, record.end));
+            found.code |= (record.ttl >> 20) as u16 & 0x0ff0;
+        } else {
+            found.ttls.push(u16::try_from(record.ttl_at).ok()?);
+            // The sign bit is read as zero (RFC 2181, 8).
+            let ttl = if record.ttl >> 31 == 0 { record.ttl } else { 0 };
+            found.shortest = Some(found.shortest.map_or(ttl, |t| t.min(ttl)));
+            if record.kind == kind::SOA {
+                let last = reply.get(record.end - 4..record.end).map_or(0, number);
+                found.negative = Some(ttl.min(last));
+            }
+        }
+        at = record.end;
+    }
+    (question_end <= reply.len()).then_some(found)
+}
+
+/// Reads the record at a place.
+pub(super) fn record(message: &[u8], at: usize) -> Option<Record> {
+    let fixed = name_end(message, at)?;
+    let fields = message.get(fixed..fixed + 10)?;
+    let len = usize::from(u16::from_be_bytes([fields[8], fields[9]]));
+    let end = fixed + 10 + len;
+    (end <= message.len()).then(|| Record {
+        kind: u16::from_be_bytes([fields[0], fields[1]]),
+        class: u16::from_be_bytes([fields[2], fields[3]]),
+        ttl: number(&fields[4..8]),
+        ttl_at: fixed + 4,
+        end,
+    })
+}
+
+/// Where a name ends in which pointers may be.
+fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match usize::from(*message.get(at)?) {
+            0 => return Some(at + 1),
+            n if n < 64 => at += n + 1,
+            n if n >= 0xc0 => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
+}

@@ -1,0 +1,44 @@
+//! Subnets that the host came to use after a network was made: a VPN that was started, an address that was added.
+//!
+//! Nothing can be done about it without taking addresses from containers that run, so it is told: in the network's
+//! problems, and once in the log. [`Engine::check_still_free`] refuses a bridge that is not there yet.
+
+use super::Engine;
+use crate::network::{Driver, Network, pools};
+
+impl Engine {
+    /// Compares the subnets of bridges with the host's addresses and routes.
+    pub(super) fn note_problems(&mut self) {
+        let taken = match self.taken_by_host() {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::warn!(%error, "cannot compare the networks' subnets with the host's routes");
+                return;
+            }
+        };
+        // The default network has no bridge while nobody uses it, and takes another subnet then.
+        let stays =
+            |n: &&Network| n.driver == Driver::Bridge && (!n.predefined || self.bases.contains_key(&n.id));
+        let mut problems = std::collections::BTreeMap::new();
+        for network in self.networks.values().filter(stays) {
+            let mut found: Vec<String> = Vec::new();
+            for subnet in &network.subnets {
+                for t in taken.iter().filter(|t| pools::overlap(&subnet.subnet, &t.net)) {
+                    found.push(format!("subnet {} overlaps {}", subnet.subnet, t.by));
+                }
+            }
+            found.dedup();
+            let known = self.problems.get(&network.id).map_or(&[][..], Vec::as_slice);
+            for problem in found.iter().filter(|p| !known.contains(p)) {
+                tracing::warn!(network = %network.name, problem, "containers and the host may not reach what they mean");
+            }
+            if !found.is_empty() {
+                problems.insert(network.id.clone(), found);
+            }
+        }
+        for (id, _) in self.problems.iter().filter(|(id, _)| !problems.contains_key(*id)) {
+            tracing::info!(network.id = %id, "the network's subnet is its own again");
+        }
+        self.problems = problems;
+    }
+}

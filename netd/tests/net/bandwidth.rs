@@ -1,0 +1,91 @@
+//! Limits of endpoints, measured with iperf3.
+//!
+//! What is asserted is a ratio of what passed to what may pass, over as long as iperf3 counts: the bucket lets one burst more
+//! through (2% of a second's worth here), and TCP needs a part of the time to find the rate. A limit that does not hold is off by
+//! a factor of a hundred: unlimited, these links pass gigabits.
+
+use davit_contracts::Kind;
+use davit_contracts::network as proto;
+
+use crate::host::{Guest, Host, Space, WORLD, ip};
+
+const RATE: u64 = 20_000_000;
+
+/// Serves one client, and is there when this returns.
+const SERVE: &str = "iperf3 --server --daemon --one-off --pidfile /dev/null
+    for n in $(seq 500); do ss -Hltn sport = :5201 | grep -q . && exit 0; sleep 0.01; done; exit 1";
+
+/// Bits a second that reached the receiver.
+fn measure(server: &Space, client: &Space, at: &str, reverse: bool) -> f64 {
+    server.run(SERVE);
+    let reverse = if reverse { "--reverse" } else { "" };
+    let report = client.run(&format!("iperf3 --client {at} --time 3 --json {reverse}"));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap()
+}
+
+fn assert_limited(measured: f64, what: &str) {
+    let ratio = measured / RATE as f64;
+    assert!((0.6..=1.3).contains(&ratio), "{what}: {measured} bits a second of {RATE}");
+}
+
+fn limited(network: &str, ingress_rate: u64, egress_rate: u64) -> proto::EndpointSpec {
+    let bandwidth = Some(proto::Bandwidth { ingress_rate, egress_rate, ..Default::default() });
+    proto::EndpointSpec { network: network.into(), bandwidth, ..Default::default() }
+}
+
+#[tokio::test]
+async fn both_directions_are_held_back_also_after_a_restart_and_can_be_changed() {
+    let mut host = Host::new().await;
+    host.net_create("n").await;
+    let (slow, fast) = (Guest::new("slow"), Guest::new("fast"));
+    let request = Host::request(&slow, vec![limited("n", RATE, RATE)], &[]);
+    let at = host.attach_request(request).await.unwrap();
+    assert_eq!(at.endpoints[0].bandwidth.unwrap().ingress_rate, RATE);
+    host.attach(&fast, &["n"], &[]).await.unwrap();
+    let at = ip(&at, 0);
+    assert_limited(measure(&slow.space, &fast.space, &at, false), "into the container");
+    host.kill();
+    host.start().await;
+    assert_limited(measure(&slow.space, &fast.space, &at, true), "out of the container");
+    // Connected again, without limits.
+    let leave = proto::DisconnectRequest { sandbox_id: slow.id.clone(), network: "n".into(), force: false };
+    host.endpoints().disconnect(leave).await.unwrap();
+    let endpoint = proto::EndpointSpec { ip: at.clone(), ..limited("n", 0, 0) };
+    let connect = proto::ConnectRequest { sandbox_id: slow.id.clone(), endpoint: Some(endpoint) };
+    let endpoint = host.endpoints().connect(connect).await.unwrap().into_inner();
+    assert_eq!(endpoint.bandwidth, None);
+    assert!(measure(&slow.space, &fast.space, &at, false) > 5.0 * RATE as f64);
+}
+
+#[tokio::test]
+async fn what_leaves_for_a_wire_is_held_back_and_what_enters_cannot_be() {
+    let host = Host::new().await;
+    let request = proto::CreateNetworkRequest {
+        name: "wire".into(),
+        driver: "macvlan".into(),
+        subnets: vec![proto::Subnet { subnet: "10.99.0.0/24".into(), ..Default::default() }],
+        options: [("parent".to_owned(), "uplink".to_owned())].into(),
+        ..Default::default()
+    };
+    host.create(request).await.unwrap();
+    let guest = Guest::new("g");
+    let e =
+        host.attach_request(Host::request(&guest, vec![limited("wire", RATE, 0)], &[])).await.unwrap_err();
+    assert!(e.kind() == Kind::Unsupported && e.hint().contains("bridge"), "{e}");
+    host.attach_request(Host::request(&guest, vec![limited("wire", 0, RATE)], &[])).await.unwrap();
+    assert_limited(measure(&host.world, &guest.space, WORLD, false), "out of the container");
+}
+
+#[tokio::test]
+async fn senseless_limits_are_refused() {
+    let host = Host::new().await;
+    let guest = Guest::new("g");
+    let mut bare = limited("bridge", 0, 0);
+    bare.bandwidth.as_mut().unwrap().egress_burst = 1000;
+    for (spec, text) in [(limited("bridge", 100, 0), "8000"), (bare, "needs a rate")] {
+        let e = host.attach_request(Host::request(&guest, vec![spec], &[])).await.unwrap_err();
+        assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains(text), "{e}");
+    }
+    assert_eq!(host.traces(), Vec::<String>::new());
+}
