@@ -6,12 +6,14 @@
 //! bridge      bridge                   veth pair                     our end removed         bridge removed
 //! sublink     parent, when missing     macvlan, ipvlan inside        removed inside          parent, when made by us
 //! host, none  (nothing)                (nothing)                     (nothing)               (nothing)
+//! cni         (nothing)                plugins: ADD                  plugins: DEL            (nothing)
 //! ```
 //! A driver is a value without state that implements [`Plumbing`]; [`of`] knows which kind has which. What it makes on
 //! the host bears the instance's interface group, and is named by a record before it is made, so that a start after a
 //! kill finds it. What it makes inside a sandbox goes with the sandbox's namespace at the latest.
 
 pub mod bridge;
+pub mod cni;
 pub mod inside;
 pub mod sublink;
 
@@ -111,7 +113,8 @@ pub fn of(kind: network::Driver) -> Option<&'static dyn Plumbing> {
     match kind {
         network::Driver::Bridge => Some(&bridge::BridgeDriver),
         network::Driver::Macvlan | network::Driver::Ipvlan => Some(&sublink::SublinkDriver),
-        network::Driver::Host | network::Driver::None => None,
+        // What plugins make, they plug.
+        network::Driver::Cni | network::Driver::Host | network::Driver::None => None,
     }
 }
 

@@ -18,9 +18,11 @@ use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::cni::Foreign;
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
 use crate::netlink::tc::Limit;
+
 pub use holder::Holder;
 
 /// How far an attach has come.
@@ -81,6 +83,9 @@ pub struct Endpoint {
     /// `net.ipv4.conf.IFNAME.forwarding`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<(String, String)>,
+    /// The plugins' part, on a cni network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Box<Foreign>>,
     /// Recorded before it was made, by a connect that was not acknowledged: a restart undoes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
@@ -133,6 +138,11 @@ impl Endpoint {
         !self.interface.is_empty()
     }
 
+    /// Whether plugins have not made it yet.
+    pub fn is_unfinished(&self) -> bool {
+        self.foreign.as_ref().is_some_and(|f| f.result.is_none())
+    }
+
     /// Whether it is on a bridge of ours, where rules and published ports apply.
     pub fn is_bridged(&self) -> bool {
         !self.host_interface.is_empty()
@@ -141,7 +151,10 @@ impl Endpoint {
     /// The default route of a family that leads through it.
     pub fn way(&self, ipv4: bool) -> Option<Way> {
         let (address, gateway) = if ipv4 { (self.ip, self.gateway) } else { (self.ip6, self.gateway6) };
-        let leads = self.is_wired() && (gateway.is_some() || (self.routed && address.is_some()));
+        // What plugins make has its routes from them.
+        let leads = self.is_wired()
+            && self.foreign.is_none()
+            && (gateway.is_some() || (self.routed && address.is_some()));
         leads.then(|| Way { ipv4, gateway, interface: self.interface.clone() })
     }
 }
@@ -181,6 +194,16 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// Whether plugins have not made all of it yet.
+    pub fn is_unfinished(&self) -> bool {
+        self.endpoints.iter().any(Endpoint::is_unfinished)
+    }
+
+    /// Whether plugins have a part in it.
+    pub fn has_foreign(&self) -> bool {
+        self.endpoints.iter().any(|e| e.foreign.is_some())
+    }
+
     /// The endpoint that has the default route of a family: the highest priority, then the first with a way out.
     pub fn way_out(&self, ipv4: bool) -> Option<&Endpoint> {
         self.first_of(|e| e.way(ipv4).is_some())
@@ -237,6 +260,7 @@ mod tests {
             routed: false,
             bandwidth: None,
             sysctls: Vec::new(),
+            foreign: None,
             pending: false,
         }
     }

@@ -18,10 +18,14 @@ mod connect;
 mod detach;
 pub mod error;
 mod explain;
+mod foreign;
+mod guard;
 mod host;
 mod networks;
 mod plan;
+mod policy;
 mod reconcile;
+mod rules;
 mod stages;
 mod sweep;
 mod wiring;
@@ -32,15 +36,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use davit_contracts::id::NetworkId;
+use davit_contracts::id::{EndpointId, NetworkId};
 use tokio::sync::oneshot;
 
 use crate::dns::Names;
 use crate::driver::Base;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
-use crate::firewall::Firewall;
-use crate::firewall::watch::Watch;
+use crate::firewall::{Choice, Firewall, Mark, Member};
 use crate::ipam::Pool;
 use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
@@ -75,22 +78,29 @@ pub struct Instance {
     pub table: String,
     /// The interface group of our interfaces.
     pub group: u32,
-    /// Where subnets are chosen from.
-    pub pools: Pools,
     /// Whether the loopback of the network namespace that netd runs in is not the host's: so with a plain user's instance.
     pub apart: bool,
+    /// Where subnets are chosen from.
+    pub pools: Pools,
 }
 
 impl Instance {
     /// The instance with this state. Two instances in one network namespace leave each other alone: their marks follow
     /// from where their state is.
-    pub fn new(state: PathBuf, run: PathBuf, apart: bool) -> Self {
+    pub fn new(state: PathBuf, run: PathBuf) -> Self {
         let hash = fnv(state.as_os_str().as_encoded_bytes());
         let table = match state.to_str() {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, pools: Pools::default(), apart }
+        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
+    }
+}
+
+impl Instance {
+    /// What marks its firewall rules.
+    pub fn mark(&self) -> Mark {
+        Mark { table: self.table.clone(), group: self.group }
     }
 }
 
@@ -106,6 +116,8 @@ pub struct Engine {
     instance: Instance,
     store: Store,
     journal: Journal,
+    /// Attachments of plugins whose records are gone, until DEL was run for them.
+    leftovers: Journal,
     socket: Socket,
     firewall: Firewall,
     sysctls: Sysctls,
@@ -124,6 +136,10 @@ pub struct Engine {
     walled: BTreeSet<NetworkId>,
     /// Whether there is a table, or may be one.
     table: bool,
+    /// Endpoints that the policies' tables know, with their networks.
+    members: BTreeMap<EndpointId, (NetworkId, Member)>,
+    /// Whether there are tables of policies, or may be.
+    policies: bool,
     sequence: u64,
     /// Since when nothing is attached though something is still there for it.
     idle: Option<Instant>,
@@ -131,12 +147,14 @@ pub struct Engine {
 
 impl Engine {
     /// Opens state and kernel, and brings both in line with one another.
-    pub fn open(instance: Instance) -> Result<Self, EngineError> {
+    pub fn open(instance: Instance, choice: Choice) -> Result<Self, EngineError> {
         let mut me = Self {
             store: Store::open(&instance.state.join("networks.redb"))?,
             journal: Journal::open(instance.run.join("sandboxes"))?,
+            leftovers: Journal::open(instance.run.join("leftovers"))?,
             socket: Socket::open(Protocol::Route)?,
-            firewall: Firewall::open(instance.table.clone())?,
+            firewall: Firewall::open(instance.mark(), choice, &instance.run.join("firewall"))
+                .map_err(EngineError::Firewall)?,
             sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::start(instance.apart).map_err(EngineError::Thread)?,
             sweeper: Sweeper::start(instance.group)?,
@@ -148,6 +166,8 @@ impl Engine {
             problems: BTreeMap::new(),
             walled: BTreeSet::new(),
             table: false,
+            members: BTreeMap::new(),
+            policies: true,
             sequence: 0,
             idle: None,
             instance,
@@ -171,12 +191,7 @@ impl Client {
     /// Starts the thread.
     pub fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        match engine.firewall.watch() {
-            Ok(watch) => guard_rules(watch, jobs.clone())?,
-            Err(error) => {
-                tracing::warn!(%error, "flushed firewall rules come back only with the next change");
-            }
-        }
+        guard::start(&engine.firewall, &jobs)?;
         match RouteWatch::open() {
             Ok(watch) => guard_subnets(watch, jobs.clone())?,
             Err(error) => {
@@ -205,20 +220,11 @@ impl Client {
     }
 }
 
-/// A thread that has the engine mend its rules when somebody else took some away.
-fn guard_rules(mut watch: Watch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
-    let guard = move || {
-        loop {
-            if let Err(error) = watch.next_loss() {
-                tracing::warn!(%error, "flushed firewall rules come back only with the next change");
-                return;
-            }
-            if jobs.send(Box::new(Engine::mend_rules)).is_err() {
-                return;
-            }
-        }
-    };
-    thread::Builder::new().name("netd-rules".into()).stack_size(128 << 10).spawn(guard).map(drop)
+impl Engine {
+    /// The firewall's backend: its name, and what it writes to.
+    pub fn firewall(&self) -> (&'static str, String) {
+        (self.firewall.name(), self.firewall.describe())
+    }
 }
 
 /// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
@@ -256,7 +262,7 @@ mod tests {
 
     #[test]
     fn instances_differ_by_where_their_state_is() {
-        let of = |p: &str| Instance::new(p.into(), "/run".into(), false);
+        let of = |p: &str| Instance::new(p.into(), "/run".into());
         assert_eq!(of("/var/lib/davit/network").table, "davit");
         assert_ne!(of("/tmp/a").table, of("/tmp/b").table);
         assert_ne!(of("/tmp/a").group, of("/tmp/b").group);

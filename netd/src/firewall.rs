@@ -1,168 +1,314 @@
-//! The host's packet rules: what must be true, as data; [`nftables`] makes the kernel agree.
+//! The host's packet rules: what must be true, as data ([`rules`]); a backend makes the kernel agree.
 //!
-//! Owned by the engine. Written, and read back only to be checked ([`compare`]): the whole table can be made again from these values in one
-//! transaction, and a port is added or removed as elements of maps, so that neither costs more when there are many.
+//! ```text
+//! rules      networks and published ports, as data
+//! nftables   tables of our own by netlink; accepts in others' chains that would drop
+//! compare    what the kernel has beside what it should have, for checks
+//! iptables   chains of our own by iptables-restore, for hosts that need it
+//! policy     who reaches whom within a network, always by nf_tables
+//! watch      hears when somebody else takes something away
+//! ```
+//! Owned by the engine. Written, and read back only to be checked: all of it can be made again from these values in one transaction, and
+//! with nftables a port is added or removed as elements of maps, so that neither costs more when there are many.
 
 pub mod compare;
+pub mod iptables;
 pub mod nftables;
+pub mod policy;
+pub mod rules;
 pub mod watch;
 
+use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-pub use compare::ForeignChain;
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
+pub use compare::ForeignChain;
+use compare::{Difference, Fault};
+use iptables::{Iptables, script};
+pub use nftables::foreign::Mark;
+pub use policy::{Member, Policed};
+pub use rules::{Forward, Rules, Segment, Source, Transport};
 
-/// What rules need to know of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Its bridge.
-    pub bridge: String,
-    /// Its subnets.
-    pub subnets: Vec<IpNet>,
-    /// No way in or out.
-    pub internal: bool,
-    /// Sources are hidden behind the host's address on the way out.
-    pub masquerade: bool,
-}
-
-/// A transport protocol that ports can be published for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Which backend to use: netd.toml's `firewall`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
+pub enum Choice {
+    /// nftables where the kernel has it, else iptables.
+    #[default]
+    Auto,
+    /// nf_tables by netlink.
+    Nftables,
+    /// The commands iptables and ip6tables.
+    Iptables,
 }
 
-impl Transport {
-    /// The one with this name; TCP when it is empty.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "" | "tcp" => Some(Self::Tcp),
-            "udp" => Some(Self::Udp),
+/// Why rules could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A command is not there.
+    #[error("cannot run {command}: {reason}")]
+    NoCommand {
+        /// Which.
+        command: String,
+        /// Why.
+        reason: String,
+    },
+    /// A command failed.
+    #[error("{command}: {reason}")]
+    Command {
+        /// Which.
+        command: String,
+        /// Its first line.
+        reason: String,
+    },
+}
+
+impl FirewallError {
+    /// Whether something that was to be changed is not there: somebody took it away. Commands do not tell; all that fails
+    /// is taken for it, and shows when everything is written again.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Netlink(e) => e.is_missing(),
+            Self::Command { .. } => true,
+            Self::NoCommand { .. } => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Backend {
+    Nftables,
+    Iptables(Box<Iptables>),
+}
+
+/// The rules of this instance in the namespace that netd runs in.
+#[derive(Debug)]
+pub struct Firewall {
+    socket: Socket,
+    mark: Mark,
+    backend: Backend,
+}
+
+impl Firewall {
+    /// Chooses and opens the backend; takes away what another backend left when `note`, a file, tells of one.
+    pub fn open(mark: Mark, choice: Choice, note: &Path) -> Result<Self, FirewallError> {
+        let socket = Socket::open(Netlink::Netfilter)?;
+        let backend = match choice {
+            Choice::Nftables => Backend::Nftables,
+            Choice::Auto if nftables::works(&socket) => Backend::Nftables,
+            _ => Backend::Iptables(Box::new(Iptables::open(mark.clone())?)),
+        };
+        let me = Self { socket, mark, backend };
+        let former = fs::read_to_string(note).unwrap_or_default();
+        if !former.is_empty() && former != me.name() {
+            tracing::info!(former, now = me.name(), "another firewall backend: the former one's rules go");
+            me.remove_former();
+        }
+        if let Err(error) = fs::write(note, me.name()) {
+            tracing::warn!(%error, "cannot note which firewall backend is in use");
+        }
+        Ok(me)
+    }
+
+    fn remove_former(&self) {
+        let outcome = match &self.backend {
+            Backend::Iptables(_) => self.commit(nftables::host::removal(&self.mark.table)),
+            Backend::Nftables => Iptables::open(self.mark.clone()).and_then(|i| i.remove()),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the former firewall backend's rules are left");
+        }
+    }
+
+    /// `nftables` or `iptables`.
+    pub fn name(&self) -> &'static str {
+        match &self.backend {
+            Backend::Nftables => "nftables",
+            Backend::Iptables(_) => "iptables",
+        }
+    }
+
+    /// The backend with what it writes to, for a person.
+    pub fn describe(&self) -> String {
+        match &self.backend {
+            Backend::Nftables => format!("nftables, table inet {}", self.mark.table),
+            Backend::Iptables(i) => {
+                format!("iptables ({}), chains {}-*", i.variant(), script::prefix(&self.mark))
+            }
+        }
+    }
+
+    /// Hears of others who take something out of our rules, or come to stop our packets.
+    pub fn watch(&self) -> io::Result<watch::Watch> {
+        watch::Watch::open(
+            self.mark.clone(),
+            self.socket.port()?,
+            matches!(self.backend, Backend::Iptables(_)),
+        )
+    }
+
+    /// Where a glance at the rules is needed, every now and then, to see that somebody took them away: whether we changed
+    /// them since the last.
+    pub fn glances(&self) -> Option<Arc<AtomicBool>> {
+        match &self.backend {
+            Backend::Iptables(i) if i.variant() == "legacy" => Some(i.touched()),
             _ => None,
         }
     }
 
-    /// Its number in an IP header.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
+    /// Replaces all rules, in one transaction, and has others' chains let our networks' packets pass.
+    pub fn apply(&self, rules: &Rules) -> Result<(), FirewallError> {
+        match &self.backend {
+            Backend::Nftables => {
+                self.commit(nftables::host::whole(&self.mark.table, rules))?;
+            }
+            Backend::Iptables(i) => i.apply(rules)?,
+        }
+        self.pass_others()
+    }
+
+    /// Has others' chains that drop let our networks' packets pass.
+    pub fn pass_others(&self) -> Result<(), FirewallError> {
+        if self.glances().is_none() {
+            iptables::legacy::ensure(&self.mark)?;
+        }
+        match nftables::foreign::ensure(&self.socket, &self.mark, self.own_forward()) {
+            // Without nf_tables there are no such chains.
+            Err(_) if self.name() == "iptables" && !nftables::works(&self.socket) => Ok(()),
+            other => Ok(other?),
         }
     }
 
-    /// `tcp` or `udp`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
+    /// Whether the chain FORWARD of iptables is one that we decide in ourselves.
+    fn own_forward(&self) -> bool {
+        matches!(&self.backend, Backend::Iptables(i) if i.variant() == "nf_tables")
+    }
+
+    /// Whether our rules are seen to be there. With nftables what [`Firewall::watch`] tells is certain, and nobody looks.
+    pub fn is_whole(&self) -> bool {
+        match &self.backend {
+            Backend::Nftables => false,
+            Backend::Iptables(i) => i.is_whole(),
         }
-    }
-}
-
-/// One published port: what arrives for `host` goes to `to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forward {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// The host's address; unspecified for all of its addresses.
-    pub host: SocketAddr,
-    /// Where to.
-    pub to: SocketAddr,
-}
-
-/// Everything that the table must say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Networks that have endpoints.
-    pub segments: Vec<Segment>,
-    /// Published ports.
-    pub forwards: Vec<Forward>,
-}
-
-/// The table of this instance in the namespace that netd runs in.
-#[derive(Debug)]
-pub struct Firewall {
-    socket: Socket,
-    table: String,
-}
-
-impl Firewall {
-    /// Opens the socket; changes nothing.
-    pub fn open(table: String) -> Result<Self, NetlinkError> {
-        Ok(Self { socket: Socket::open(Netlink::Netfilter)?, table })
-    }
-
-    /// Hears of others who take something out of the table.
-    pub fn watch(&self) -> io::Result<watch::Watch> {
-        watch::Watch::open(&self.table, self.socket.port()?)
-    }
-
-    /// Replaces whatever the table says, in one transaction.
-    pub fn apply(&self, rules: &Rules) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::whole(&self.table, rules))
     }
 
     /// Adds published ports.
-    pub fn publish(&self, forwards: &[Forward]) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::publish(&self.table, forwards))
+    pub fn publish(&self, forwards: &[Forward]) -> Result<(), FirewallError> {
+        match &self.backend {
+            Backend::Nftables => self.commit(nftables::host::publish(&self.mark.table, forwards)),
+            Backend::Iptables(i) => i.publish(forwards),
+        }
     }
 
     /// Removes published ports.
-    pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::withdraw(&self.table, forwards))
+    pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), FirewallError> {
+        match &self.backend {
+            Backend::Nftables => self.commit(nftables::host::withdraw(&self.mark.table, forwards)),
+            Backend::Iptables(i) => i.withdraw(forwards),
+        }
     }
 
-    /// Removes the table, also when there is none.
-    pub fn remove(&self) -> Result<(), NetlinkError> {
-        self.commit(nftables::host::removal(&self.table))
+    /// Removes all rules, also when there are none.
+    pub fn remove(&self) -> Result<(), FirewallError> {
+        match &self.backend {
+            Backend::Nftables => {
+                self.commit(nftables::host::removal(&self.mark.table))?;
+            }
+            Backend::Iptables(i) => i.remove()?,
+        }
+        iptables::legacy::remove(&self.mark)?;
+        match nftables::foreign::remove(&self.socket, &self.mark) {
+            Err(_) if self.name() == "iptables" && !nftables::works(&self.socket) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
-    /// What differs between these rules and the table in the kernel.
-    pub fn differences(&self, rules: &Rules) -> Result<Vec<compare::Difference>, NetlinkError> {
-        compare::differences(&self.socket, nftables::host::whole(&self.table, rules))
+    /// Writes the policies' tables; without networks, removes them.
+    pub fn police(&self, networks: &[Policed<'_>]) -> Result<(), FirewallError> {
+        if networks.is_empty() {
+            return policy::remove(&self.socket, &self.mark);
+        }
+        policy::apply(&self.socket, &self.mark, networks)
+    }
+
+    /// Adds or removes the only member of `network`.
+    pub fn police_one(&self, network: &Policed<'_>, add: bool) -> Result<(), FirewallError> {
+        policy::change(&self.socket, &self.mark, network, add)
+    }
+
+    /// What differs between these rules and what the kernel has, and which chains of others stop our networks' packets.
+    pub fn differences(&self, rules: &Rules) -> Result<Vec<Difference>, FirewallError> {
+        let mut all = match &self.backend {
+            Backend::Nftables => {
+                compare::differences(&self.socket, nftables::host::whole(&self.mark.table, rules))?
+            }
+            Backend::Iptables(i) => i.differences(rules)?,
+        };
+        let stopping = nftables::foreign::stopping(&self.socket, &self.mark, self.own_forward());
+        all.extend(stopping.unwrap_or_default().into_iter().map(|object| Difference {
+            fault: Fault::Missing,
+            object: format!("rules of ours in {object}"),
+            detail: "it drops packets of our networks".to_owned(),
+        }));
+        Ok(all)
+    }
+
+    /// What differs between policies and what the kernel has.
+    pub fn policy_differences(&self, networks: &[Policed<'_>]) -> Result<Vec<Difference>, FirewallError> {
+        policy::differences(&self.socket, &self.mark, networks)
     }
 
     /// Whether the kernel has a table of ours.
-    pub fn is_there(&self) -> Result<bool, NetlinkError> {
-        compare::exists(&self.socket, &nftables::host::removal(&self.table))
+    pub fn is_there(&self) -> Result<bool, FirewallError> {
+        match &self.backend {
+            Backend::Nftables => {
+                Ok(compare::exists(&self.socket, nftables::host::removal(&self.mark.table))?)
+            }
+            Backend::Iptables(_) => Ok(false),
+        }
     }
 
-    fn commit(&self, transaction: nftables::Transaction) -> Result<(), NetlinkError> {
-        let batch = transaction.finish();
-        self.socket.run_transaction(&batch, 1)
+    fn commit(&self, transaction: nftables::Transaction) -> Result<(), FirewallError> {
+        Ok(self.socket.run_transaction(&transaction.finish(), 1)?)
     }
 }
 
 /// Redirects 127.0.0.11:53 of the calling thread's namespace to the ports that our sockets there have.
 ///
 /// # Errors
-/// The kernel lacks nf_tables NAT, or refused.
-pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), NetlinkError> {
+/// The kernel has neither nf_tables nor iptables NAT, or refused.
+pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), FirewallError> {
     let socket = Socket::open(Netlink::Netfilter)?;
     let write = |replace| {
         let batch = nftables::sandbox::redirect(resolver, udp, tcp, replace).finish();
         socket.run_transaction(&batch, 1)
     };
     // Replacing costs a grace period of the kernel (ten milliseconds), so it is done only where something is.
-    match write(false) {
+    let written = match write(false) {
         Err(e) if e.errno() == Some(nix::errno::Errno::EEXIST) => write(true),
         other => other,
+    };
+    match written {
+        Err(_) if !nftables::works(&socket) => iptables::sandbox::redirect(resolver, udp, tcp),
+        other => Ok(other?),
     }
 }
 
-/// What differs between that redirection and the calling thread's namespace.
-pub fn resolver_differences(
-    resolver: IpAddr,
-    ports: (u16, u16),
-) -> Result<Vec<compare::Difference>, NetlinkError> {
+/// What differs between that redirection and the calling thread's namespace. Without nf_tables nobody looks.
+pub fn resolver_differences(resolver: IpAddr, ports: (u16, u16)) -> Result<Vec<Difference>, NetlinkError> {
     let socket = Socket::open(Netlink::Netfilter)?;
+    if !nftables::works(&socket) {
+        return Ok(Vec::new());
+    }
     compare::differences(&socket, nftables::sandbox::redirect(resolver, ports.0, ports.1, false))
 }
 

@@ -93,25 +93,20 @@ impl Pool {
 
     /// The first free number of `from..=to`, beyond what `avoid` holds.
     fn gap(&self, from: u128, to: u128, avoid: &[IpAddr]) -> Option<u128> {
-        if from > to {
-            return None;
-        }
         let mut next = from;
-        loop {
+        while next <= to {
             for taken in self.blocked.range(next..=to) {
                 if *taken > next {
                     break;
                 }
                 next = taken.checked_add(1)?;
             }
-            if next > to {
-                return None;
-            }
-            if self.spared != Some(next) && !avoid.contains(&self.address(next)) {
+            if next <= to && self.spared != Some(next) && !avoid.contains(&self.address(next)) {
                 return Some(next);
             }
             next = next.checked_add(1)?;
         }
+        None
     }
 
     /// Chooses the next free address, and none of those to avoid.

@@ -10,9 +10,11 @@
 //! driver     bridges, macvlan, ipvlan; what is set up inside a sandbox
 //! settings   netd.toml
 //! publish    reservations of host ports
-//! firewall   rules as data, nf_tables by netlink
+//! firewall   rules as data; nf_tables by netlink, or iptables
 //! dns        the resolver inside every container
+//! foreign    sandboxes with networks that CNI plugins make: records and runs in order
 //! netlink    messages and sockets
+//! settings   netd.toml
 //! sysctl     kernel settings, and how they were before
 //! ```
 
@@ -22,6 +24,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod failpoint;
 pub mod firewall;
+pub mod foreign;
 pub mod ipam;
 pub mod netlink;
 pub mod network;

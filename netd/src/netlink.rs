@@ -9,6 +9,7 @@
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
+//! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! view      the same read in full, routes looked up, neighbours
 //! adjust    repairs of what is there
@@ -17,6 +18,7 @@
 //! ```
 
 pub mod adjust;
+pub mod conntrack;
 pub mod link;
 pub mod mac;
 pub mod message;

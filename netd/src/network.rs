@@ -9,6 +9,7 @@
 //! ```
 
 pub mod options;
+pub mod policy;
 pub mod pools;
 pub mod spec;
 pub mod store;
@@ -21,7 +22,11 @@ use davit_contracts::id::NetworkId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::cni::CniNetwork;
+use crate::driver::cni::list::ListError;
+
 pub use options::{BridgeOptions, GatewayMode};
+pub use policy::Policy;
 pub use sublink::Sublink;
 
 /// What makes a network work.
@@ -34,6 +39,8 @@ pub enum Driver {
     Macvlan,
     /// Interfaces that share the mac of an interface of the host.
     Ipvlan,
+    /// Whatever a chain of CNI plugins makes.
+    Cni,
     /// The host's own network.
     Host,
     /// Loopback only.
@@ -47,6 +54,7 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Cni => "cni",
             Self::Host => "host",
             Self::None => "none",
         }
@@ -103,6 +111,12 @@ pub struct Network {
     /// `options`, understood, of macvlan and ipvlan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sublink: Option<Sublink>,
+    /// The plugins and where they are, of the driver `cni`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<CniNetwork>,
+    /// Who may reach whom on it; of a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 fn yes() -> bool {
@@ -139,6 +153,22 @@ impl Network {
 /// Why a network cannot be as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
+    /// A list of CNI plugins that cannot be used.
+    #[error(transparent)]
+    Cni(#[from] ListError),
+    /// Something that is the plugins' to say.
+    #[error("{0} of a cni network: its plugins see to that")]
+    Plugins(&'static str),
+    /// A policy's rule that makes no sense.
+    #[error("a policy's {what} cannot be '{value}': {expected} is expected")]
+    Policy {
+        /// Which part.
+        what: String,
+        /// As given.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// Not a name.
     #[error(transparent)]
     Name(#[from] davit_contracts::id::InvalidId),
@@ -244,5 +274,7 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         dns: true,
         bridge: BridgeOptions::default(),
         sublink: None,
+        cni: None,
+        policy: None,
     }
 }

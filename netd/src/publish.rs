@@ -1,8 +1,10 @@
 //! Published ports: which host ports are ours, and that nobody else takes them.
 //!
-//! A published port is held by a socket bound to it for as long as it is published: a TCP socket that never listens,
-//! a UDP socket that is never read (packets are redirected before they would reach it). So a conflict shows before
-//! anything is changed, in both directions, and the kernel's choice of a random port is as good as a reservation.
+//! A published port is held by a socket bound to it for as long as it is published: a TCP or SCTP socket that never
+//! listens, a UDP socket that is never read (packets are redirected before they would reach it). So a conflict shows
+//! before anything is changed, in both directions, and the kernel's choice of a random port is as good as a reservation.
+//! A kernel without SCTP sockets can still forward SCTP: nobody on the host can have such a port then, and only our own
+//! containers are asked.
 
 pub mod occupant;
 
@@ -13,12 +15,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
+    sockopt,
 };
 
 use crate::endpoint::Mapping;
 use crate::failpoint::pass;
 use crate::firewall::Transport;
+
+/// Ports for dynamic use (RFC 6335, section 6).
+const DYNAMIC: std::ops::RangeInclusive<u16> = 49152..=65535;
 
 /// A port as it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +93,7 @@ pub enum PublishError {
 struct Reservation {
     sandbox: String,
     name: String,
-    /// Absent when another program took the port while no netd was running.
+    /// Absent when another program took the port while no netd was running, and where the kernel has no such sockets.
     socket: Option<OwnedFd>,
 }
 
@@ -107,7 +113,7 @@ impl Ports {
             match self.bind_free(transport, host) {
                 Ok((host, fd)) => {
                     pass("port.bound");
-                    self.hold(sandbox, name, transport, host, Some(fd));
+                    self.hold(sandbox, name, transport, host, fd);
                     return Ok(Mapping { transport, host, container_port });
                 }
                 Err(e @ PublishError::Bind { .. }) => return Err(e),
@@ -125,7 +131,7 @@ impl Ports {
     pub fn restore(&mut self, sandbox: &str, name: &str, mapping: &Mapping) -> Result<(), PublishError> {
         let bound = bind_port(mapping.transport, mapping.host);
         let (fd, outcome) = match bound {
-            Ok((_, fd)) => (Some(fd), Ok(())),
+            Ok((_, fd)) => (fd, Ok(())),
             Err(source) => {
                 let Mapping { transport, host, .. } = *mapping;
                 (None, Err(PublishError::Bind { host, transport, source }))
@@ -144,7 +150,7 @@ impl Ports {
 
     /// Ports that nothing holds.
     pub fn lost(&self) -> Vec<(SocketAddr, Transport)> {
-        let lost = self.held.iter().filter(|(_, r)| r.socket.is_none());
+        let lost = self.held.iter().filter(|((transport, ..), r)| r.socket.is_none() && transport.holds());
         lost.map(|((transport, port, ip), _)| (SocketAddr::new(*ip, *port), *transport)).collect()
     }
 
@@ -154,10 +160,12 @@ impl Ports {
     /// The first that is refused; all were tried.
     pub fn reserve_lost(&mut self) -> Result<(), PublishError> {
         let mut outcome = Ok(());
-        for ((transport, port, ip), held) in self.held.iter_mut().filter(|(_, r)| r.socket.is_none()) {
+        let lost =
+            self.held.iter_mut().filter(|((transport, ..), r)| r.socket.is_none() && transport.holds());
+        for ((transport, port, ip), held) in lost {
             let (transport, host) = (*transport, SocketAddr::new(*ip, *port));
             match bind_port(transport, host) {
-                Ok((_, fd)) => held.socket = Some(fd),
+                Ok((_, fd)) => held.socket = fd,
                 Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
                     let by = occupant::describe(transport, host);
                     outcome = outcome.and(Err(PublishError::Host { host, transport, by }));
@@ -189,16 +197,32 @@ impl Ports {
         &self,
         transport: Transport,
         host: SocketAddr,
-    ) -> Result<(SocketAddr, OwnedFd), PublishError> {
+    ) -> Result<(SocketAddr, Option<OwnedFd>), PublishError> {
         if let Some(by) = self.holder(transport, host) {
             return Err(PublishError::Ours { host, transport, by: by.to_owned() });
         }
-        bind_port(transport, host).map_err(|source| match source.raw_os_error() {
+        let bound = match bind_port(transport, host) {
+            Ok((bound, None)) if bound.port() == 0 => Ok((self.unheld(transport, host), None)),
+            other => other,
+        };
+        bound.map_err(|source| match source.raw_os_error() {
             Some(libc::EADDRINUSE) => {
                 PublishError::Host { host, transport, by: occupant::describe(transport, host) }
             }
             _ => PublishError::Bind { host, transport, source },
         })
+    }
+
+    /// A random port that no container has, where no socket can tell.
+    fn unheld(&self, transport: Transport, mut host: SocketAddr) -> SocketAddr {
+        let first: u16 = rand::random();
+        for n in 0..DYNAMIC.len() as u16 {
+            host.set_port(DYNAMIC.start() + (first.wrapping_add(n)) % DYNAMIC.len() as u16);
+            if self.holder(transport, host).is_none() {
+                break;
+            }
+        }
+        host
     }
 
     /// Which container has the port on an address that meets this one.
@@ -218,24 +242,29 @@ impl Ports {
     }
 }
 
-/// Binds without listening and answers the port that it became.
-fn bind_port(transport: Transport, host: SocketAddr) -> io::Result<(SocketAddr, OwnedFd)> {
+/// Binds without listening and answers the port that it became; without a socket where the kernel has none for SCTP.
+fn bind_port(transport: Transport, host: SocketAddr) -> io::Result<(SocketAddr, Option<OwnedFd>)> {
     match attempt(transport, host, false) {
+        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if transport == Transport::Sctp => {
+            return Ok((host, None));
+        }
         // Connections in TIME-WAIT also say "in use", but let a socket with SO_REUSEADDR in; one that is listened
         // on, or bound by somebody who does not share, refuses again.
         Err(Errno::EADDRINUSE) if transport == Transport::Tcp => attempt(transport, host, true),
         other => other,
     }
+    .map(|(host, fd)| (host, Some(fd)))
     .map_err(Into::into)
 }
 
 fn attempt(transport: Transport, host: SocketAddr, reuse: bool) -> Result<(SocketAddr, OwnedFd), Errno> {
     let family = if host.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let kind = match transport {
-        Transport::Tcp => SockType::Stream,
-        Transport::Udp => SockType::Datagram,
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (SockType::Stream, None),
+        Transport::Udp => (SockType::Datagram, None),
+        Transport::Sctp => (SockType::Stream, Some(SockProtocol::Sctp)),
     };
-    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
     if host.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
@@ -289,9 +318,18 @@ mod tests {
             match transport {
                 // std sets SO_REUSEADDR, as servers do.
                 Transport::Tcp => assert!(TcpListener::bind(host).is_err()),
-                Transport::Udp => assert!(UdpSocket::bind(host).is_err()),
+                _ => assert!(UdpSocket::bind(host).is_err()),
             }
         }
+    }
+
+    #[test]
+    fn sctp_ports_are_kept_apart_with_or_without_sockets() {
+        let mut ports = Ports::default();
+        let host = ports.reserve("a", "web", wanted(Transport::Sctp, 0)).unwrap().host;
+        assert_ne!(host.port(), 0);
+        let e = ports.reserve("b", "other", wanted(Transport::Sctp, host.port())).unwrap_err();
+        assert!(matches!(&e, PublishError::Ours { by, .. } if by == "web"), "{e}");
     }
 
     #[test]

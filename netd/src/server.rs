@@ -13,16 +13,18 @@ use tonic::Status;
 use tonic::service::Routes;
 
 use crate::engine::{Client, EngineError};
+use crate::foreign::Sandboxes;
 
 /// Both services, over one engine.
 #[derive(Debug, Clone)]
 pub struct Service {
     engine: Client,
+    sandboxes: Sandboxes,
 }
 
 /// The routes for a gRPC server.
-pub fn routes(engine: Client) -> Routes {
-    let service = Service { engine };
+pub fn routes(engine: Client, sandboxes: Sandboxes) -> Routes {
+    let service = Service { engine, sandboxes };
     let networks = NetworksServer::new(service.clone());
     Routes::new(networks).add_service(EndpointsServer::new(service))
 }

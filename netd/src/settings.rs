@@ -1,6 +1,8 @@
 //! The configuration file, netd.toml. Every key has a default; unknown keys are refused.
 //!
 //! ```toml
+//! firewall = "auto"   # or "nftables", "iptables"
+//!
 //! [[default-address-pools]]
 //! base = "10.200.0.0/16"
 //! size = 24
@@ -9,12 +11,15 @@
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::firewall::Choice;
 use crate::network::pools::{PoolError, Pools};
 
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
+    /// What rules are written with. "auto": nftables where the kernel has it, else iptables.
+    pub firewall: Choice,
     /// Where subnets are chosen from, in place of docker's pools.
     pub default_address_pools: Vec<AddressPool>,
 }

@@ -31,3 +31,4 @@ pub mod service;
 pub mod socket;
 pub mod userns;
 pub mod xattr;
+pub mod xtables;

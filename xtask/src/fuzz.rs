@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: every fuzz target of storaged for a bounded time.
+//! `cargo xtask fuzz`: every fuzz target of storaged and netd for a bounded time.
 //!
 //! libFuzzer on a stable compiler: the coverage counters that it needs are LLVM passes which rustc can be told to run.
 
@@ -15,8 +15,20 @@ use crate::cargo;
 const INSTRUMENT: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
-const TARGETS: &[&str] =
-    &["tar", "unpack", "manifest", "index", "config", "reference", "ledger", "docker_manifest"];
+/// Targets, and the folder of the crate that has them.
+const TARGETS: &[(&str, &str)] = &[
+    ("tar", "storage/fuzz"),
+    ("unpack", "storage/fuzz"),
+    ("manifest", "storage/fuzz"),
+    ("index", "storage/fuzz"),
+    ("config", "storage/fuzz"),
+    ("reference", "storage/fuzz"),
+    ("ledger", "storage/fuzz"),
+    ("docker_manifest", "storage/fuzz"),
+    ("dns_query", "netd/fuzz"),
+    ("dns_reply", "netd/fuzz"),
+    ("resolv_conf", "netd/fuzz"),
+];
 
 /// `cargo xtask fuzz`
 #[derive(Debug, Args)]
@@ -25,7 +37,7 @@ pub struct Options {
     #[arg(long, env = "DAVIT_FUZZ_SECONDS", default_value_t = 8)]
     seconds: u32,
     /// Only these targets [default: all]
-    #[arg(value_name = "TARGET", value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    #[arg(value_name = "TARGET", value_parser = clap::builder::PossibleValuesParser::new(TARGETS.iter().map(|(name, _)| *name)))]
     targets: Vec<String>,
 }
 
@@ -38,36 +50,37 @@ impl Default for Options {
 
 /// Builds and runs; what is found is kept, and fails the command.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let program = build()?;
-    let work = folder().join("target/fuzz");
-    let wanted =
-        TARGETS.iter().filter(|t| options.targets.is_empty() || options.targets.iter().any(|o| o == *t));
+    let wanted = |name: &str| options.targets.is_empty() || options.targets.iter().any(|o| o == name);
     let mut failed = Vec::new();
-    for target in wanted {
-        if let Err(e) = one(&program, &work, target, options.seconds) {
-            println!("{target}: {e:#}");
-            failed.push(*target);
+    for folder in ["storage/fuzz", "netd/fuzz"].map(|f| cargo::root().join(f)) {
+        let mine = TARGETS.iter().filter(|(name, at)| wanted(name) && folder.ends_with(at));
+        let names: Vec<&str> = mine.map(|(name, _)| *name).collect();
+        if names.is_empty() {
+            continue;
+        }
+        let (program, work) = (build(&folder)?, folder.join("target/fuzz"));
+        for target in names {
+            if let Err(e) = one(&program, &work, target, options.seconds) {
+                println!("{target}: {e:#}");
+                failed.push(work.join(target).join("found").display().to_string());
+            }
         }
     }
     if failed.is_empty() {
         return Ok(());
     }
-    bail!("fuzzing found something in: {} (inputs are in {}/*/found)", failed.join(", "), work.display())
+    bail!("fuzzing found something; the inputs are in {}", failed.join(", "))
 }
 
-fn folder() -> PathBuf {
-    cargo::root().join("storage/fuzz")
-}
-
-fn build() -> anyhow::Result<PathBuf> {
+fn build(folder: &Path) -> anyhow::Result<PathBuf> {
     let version = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8_lossy(&version.stdout).into_owned();
     let host = text.lines().find_map(|l| l.strip_prefix("host: ")).context("rustc names no host")?;
     // With --target the flags are for the program, not for build scripts and macros.
     let mut command = cargo::cargo(&["build", "--release", "--locked", "--target", host]);
-    command.current_dir(folder()).env("RUSTFLAGS", INSTRUMENT).env_remove("CARGO_TARGET_DIR");
+    command.current_dir(folder).env("RUSTFLAGS", INSTRUMENT).env_remove("CARGO_TARGET_DIR");
     cargo::run(&mut command)?;
-    Ok(folder().join("target").join(host).join("release/fuzz"))
+    Ok(folder.join("target").join(host).join("release/fuzz"))
 }
 
 fn one(program: &Path, work: &Path, target: &str, seconds: u32) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
 use davit_netd::engine::{Client, Engine, Instance};
+use davit_netd::foreign::Sandboxes;
 use davit_netd::server;
 use davit_netd::settings::Settings;
 
@@ -43,11 +44,16 @@ async fn run() -> anyhow::Result<()> {
     let pools = settings.pools()?;
     let mut state = StateDir::open(&layout.network_state(), FORMAT)?;
     bring_forward(&mut state)?;
-    let instance = Instance::new(layout.network_state(), layout.network_run(), layout.rootless);
-    let instance = Instance { pools, ..instance };
-    let table = instance.table.clone();
-    let engine = Engine::open(instance)?;
+    let instance = Instance {
+        pools,
+        apart: layout.rootless,
+        ..Instance::new(layout.network_state(), layout.network_run())
+    };
+    let engine = Engine::open(instance, settings.firewall)?;
+    let (firewall, described) = engine.firewall();
     let client = Client::start(engine)?;
+    let sandboxes = Sandboxes::new(client.clone());
+    sandboxes.clean_up().await?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])
         .with_capability("driver:bridge")
@@ -55,12 +61,13 @@ async fn run() -> anyhow::Result<()> {
         .with_capability("driver:ipvlan")
         .with_capability("driver:host")
         .with_capability("driver:none")
-        .with_capability("firewall:nftables")
+        .with_capability("driver:cni")
+        .with_capability(format!("firewall:{firewall}"))
         .with_capability("dns")
-        .with_detail("firewall", format!("nftables, table inet {table}"))
+        .with_detail("firewall", described)
         .with_detail("format", FORMAT.to_string())
         .with_state_dir(state.path());
-    daemon.serve(listener, server::routes(client.clone()), Arc::new(())).await?;
+    daemon.serve(listener, server::routes(client.clone(), sandboxes), Arc::new(())).await?;
     // What nobody uses goes; what containers use stays.
     let settle = |engine: &mut Engine| {
         engine.clear_idle();

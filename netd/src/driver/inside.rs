@@ -86,6 +86,9 @@ pub enum InsideError {
     /// An interface that we made is not there.
     #[error("the sandbox has no interface {0}")]
     Missing(String),
+    /// The resolver's port could not be redirected.
+    #[error(transparent)]
+    Redirect(#[from] firewall::FirewallError),
     /// A resolver's socket.
     #[error("cannot open the resolver's socket in the sandbox")]
     Resolver(#[source] io::Error),

@@ -156,7 +156,9 @@ impl Engine {
         }
         self.open_ports(sandbox)?;
         stages.end("ports");
-        sandbox.phase = Phase::Ready;
+        if !sandbox.is_unfinished() {
+            sandbox.phase = Phase::Ready;
+        }
         self.keep(sandbox)?;
         self.note_idle();
         stages.end("record");
@@ -184,6 +186,7 @@ impl Engine {
         stages.end("bridge");
         if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
+            self.police(sandbox, &endpoint)?;
             stages.end("rules");
         }
         if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
@@ -201,7 +204,7 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let interfaces = wired.iter().map(|e| Interface::of(e)).collect();
+        let interfaces = wired.iter().filter(|e| e.foreign.is_none()).map(|e| Interface::of(e)).collect();
         let routes_in = sandbox.ways();
         let resolver = (!wired.is_empty() && !sandbox.without_resolver).then_some(sandbox.resolver);
         // Whoever keeps a namespace by a path may have put other interfaces into it.
@@ -219,7 +222,6 @@ impl Engine {
         netns: BorrowedFd<'_>,
         visit: &Visit,
     ) -> Result<(), EngineError> {
-        let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
         let since = Instant::now();
         let resolver = loop {
             match inside::visit(netns, visit) {
@@ -233,7 +235,7 @@ impl Engine {
                 other => break other,
             }
         }
-        .map_err(failed)?;
+        .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
         if let Some(resolver) = resolver {
             let ports = resolver.ports;
             self.names.serve(&sandbox.id, resolver);

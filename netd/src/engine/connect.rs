@@ -62,11 +62,13 @@ impl Engine {
         self.plug(after, at, netns.as_fd(), &mut Stages::start())?;
         let (routes_out, routes_in) = routes_changed(before, after);
         let resolver = (!before.without_resolver && !self.names.serves(&before.id)).then_some(None);
-        let interfaces = vec![Interface::of(&after.endpoints[at])];
+        let unfinished = after.endpoints[at].is_unfinished();
+        let interfaces = if unfinished { Vec::new() } else { vec![Interface::of(&after.endpoints[at])] };
         let visit = Visit { interfaces, routes_out, routes_in, resolver, ..Visit::default() };
         self.visit(after, netns.as_fd(), &visit)?;
         self.await_ready(&after.endpoints[at])?;
         self.move_ports(before, after)?;
+        after.endpoints[at].pending = unfinished;
         self.keep(after)
     }
 
@@ -89,8 +91,19 @@ impl Engine {
         }
     }
 
-    /// Takes a network away. The default route and published ports move to another network that leads out.
+    /// Takes a network away. Refused while plugins have it: they come first.
     pub fn disconnect(&mut self, id: &str, network: &str) -> Result<(), EngineError> {
+        let sandbox = self.sandbox(id)?;
+        let network = self.find_network(network)?;
+        if sandbox.endpoints.iter().any(|e| e.network == network.id && e.foreign.is_some()) {
+            return Err(EngineError::PluginsFirst(sandbox.name));
+        }
+        let name = network.name.clone();
+        self.disconnect_own(id, &name)
+    }
+
+    /// Takes a network away. The default route and published ports move to another network that leads out.
+    pub fn disconnect_own(&mut self, id: &str, network: &str) -> Result<(), EngineError> {
         let before = self.sandbox(id)?;
         let network = self.find_network(network)?.clone();
         let mut after = before.clone();
@@ -137,7 +150,7 @@ impl Engine {
     }
 
     fn move_ports(&mut self, before: &Sandbox, after: &Sandbox) -> Result<(), EngineError> {
-        if super::wiring::forwards(before) == super::wiring::forwards(after) {
+        if self.forwards(before) == self.forwards(after) {
             return Ok(());
         }
         self.close_ports(before)?;

@@ -4,8 +4,16 @@ use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
 
 impl Engine {
-    /// Removes a sandbox; fine when it is unknown. On errors the record stays, so that a repetition tries again.
+    /// Removes a sandbox; fine when it is unknown. Refused while plugins have a part in it: they come first.
     pub fn detach(&mut self, id: &str) -> Result<(), EngineError> {
+        match self.sandboxes.get(id) {
+            Some(sandbox) if sandbox.has_foreign() => Err(EngineError::PluginsFirst(sandbox.name.clone())),
+            _ => self.detach_own(id),
+        }
+    }
+
+    /// Removes what is ours of a sandbox, and its record. On errors the record stays, so that a repetition tries again.
+    pub fn detach_own(&mut self, id: &str) -> Result<(), EngineError> {
         let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
         let errors = self.tear_down(&sandbox);
         self.note_idle();

@@ -7,11 +7,15 @@ use davit_contracts::Kind;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
+use crate::driver::cni::chain::ChainError;
+use crate::driver::cni::list::ListError;
+use crate::driver::cni::run::RunError;
 use crate::driver::inside::InsideError;
 use crate::driver::{DriverError, of_netlink};
 use crate::endpoint::holder::HolderError;
 use crate::endpoint::journal::JournalError;
 use crate::endpoint::options::OptionError;
+use crate::firewall::FirewallError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 use crate::network::SpecError;
@@ -73,6 +77,14 @@ pub enum EngineError {
     NoSuchPlace { name: String, nearest: Option<String> },
     #[error("unknown protocol '{0}'")]
     UnknownProtocol(String),
+    #[error("plugins have a part in '{0}'")]
+    PluginsFirst(String),
+    #[error("cannot {verb} '{container}': network '{network}'")]
+    Plugins { verb: &'static str, container: String, network: String, source: ChainError },
+    #[error("the plugins of network '{network}' are not ready")]
+    NotReady { network: String, source: ChainError },
+    #[error("'{container}' cannot have {what} on network '{network}': none of its plugins takes them")]
+    Capability { container: String, network: String, what: &'static str, capability: &'static str },
     #[error("no sandbox '{0}' is attached")]
     UnknownSandbox(String),
     #[error("'{sandbox}' is connected to network '{network}' already")]
@@ -87,8 +99,12 @@ pub enum EngineError {
     Wire { container: String, network: String, source: DriverError },
     #[error("cannot set up the network inside '{container}'")]
     Inside { container: String, source: InsideError },
+    #[error("network '{0}' cannot have a policy: its driver is {1}, and policies are for bridges")]
+    NoPolicy(String, &'static str),
+    #[error("network '{0}' cannot have a policy: this kernel does not filter packets on bridges")]
+    NoBridgeFilter(String),
     #[error("cannot change the firewall")]
-    Firewall(#[source] NetlinkError),
+    Firewall(#[source] FirewallError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
@@ -139,16 +155,23 @@ impl EngineError {
             | Self::NoWayIn(_)
             | Self::Twice(..)
             | Self::HostWithOthers
-            | Self::NoneWithOthers => Kind::InvalidArgument,
+            | Self::NoneWithOthers
+            | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::NoIngressLimit { .. } => Kind::Unsupported,
+            Self::PluginsFirst(_) => Kind::Internal,
+            Self::Capability { .. } => Kind::InvalidArgument,
+            Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::Firewall(e) | Self::Netlink(e) | Self::Inside { source: InsideError::Netlink(e), .. } => {
-                of_netlink(e)
-            }
+            Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
+            Self::Firewall(FirewallError::Netlink(e))
+            | Self::Netlink(e)
+            | Self::Inside { source: InsideError::Netlink(e), .. }
+            | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
-            Self::Inside { .. }
+            Self::Firewall(FirewallError::Command { .. })
+            | Self::Inside { .. }
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
@@ -185,7 +208,7 @@ impl EngineError {
             Self::UnknownNetwork { nearest: Some(nearest), .. }
             | Self::NoSuchPlace { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
             Self::NoSuchPlace { .. } => "'davit ps' lists the containers that run; 'host' is the host".into(),
-            Self::UnknownProtocol(_) => "the protocols here are tcp and udp".into(),
+            Self::UnknownProtocol(_) => "the protocols here are tcp, udp and sctp".into(),
             Self::UnknownNetwork { .. } => "'davit net ls' lists the networks".into(),
             Self::AmbiguousNetwork(_) => "give more of the id, or the name".into(),
             Self::NetworkExists(_) => "choose another name, or remove that network first".into(),
@@ -220,7 +243,36 @@ impl EngineError {
                 "use a network with a larger subnet, or remove containers".into()
             }
             Self::NoFamily { version: 6, .. } => "create the network with --ipv6".into(),
+            Self::Capability { capability, .. } => {
+                format!(
+                    "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
+                )
+            }
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. }))
+            | Self::Plugins { source: ChainError::List(ListError::Plugin { .. }), .. } => {
+                "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
+            }
+            Self::Spec(SpecError::Cni(ListError::Empty)) => {
+                "give a configuration list with -o conflist=FILE".into()
+            }
+            Self::Spec(SpecError::Cni(ListError::Version(_))) => {
+                "versions 0.3.1, 0.4.0, 1.0.0 and 1.1.0 are spoken here".into()
+            }
             _ => String::new(),
         }
+    }
+}
+
+/// Plugins say what kind of failure it is by a number (specification, section 5, "Error").
+fn of_plugins(error: &ChainError) -> Kind {
+    match error {
+        ChainError::Run(RunError::Timeout { .. }) => Kind::Timeout,
+        ChainError::Run(e) => match e.code() {
+            Some(1 | 2 | 4 | 6 | 7) => Kind::InvalidArgument,
+            Some(3) => Kind::WrongState,
+            Some(11 | 50 | 51) => Kind::Unavailable,
+            _ => Kind::Internal,
+        },
+        ChainError::List(_) | ChainError::Silent(_) => Kind::Internal,
     }
 }

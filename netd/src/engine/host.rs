@@ -64,7 +64,7 @@ impl Engine {
         Ok(HostView {
             hostname,
             interfaces: shown.map(interface).collect(),
-            firewall: "nftables",
+            firewall: self.firewall.name(),
             nameservers: self.names.host().get().servers.iter().map(ToString::to_string).collect(),
         })
     }

@@ -56,7 +56,7 @@ impl Engine {
             name: spec.name,
             driver: spec.driver,
             created_unix_ns: unix_ns(),
-            ipv4: spec.ipv4,
+            ipv4: spec.ipv4 || spec.driver == Driver::Cni,
             ipv6: spec.ipv6,
             internal: request.internal,
             attachable: request.attachable,
@@ -68,6 +68,8 @@ impl Engine {
             dns: !request.disable_dns,
             bridge: spec.bridge,
             sublink,
+            cni: spec.cni,
+            policy: None,
         };
         self.check_parent(&network)?;
         self.store.put(&[&network])?;
@@ -218,6 +220,8 @@ impl Engine {
                 dns: bridge,
                 bridge: BridgeOptions::default(),
                 sublink: None,
+                cni: None,
+                policy: None,
             });
         }
         if made.is_empty() {
@@ -267,7 +271,7 @@ impl Engine {
         all.into_iter().map(|n| self.listed(n, false)).collect()
     }
 
-    fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
+    pub(super) fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
         let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
         let parent = || self.parent_mtu(network);
         let mtu = known.or_else(parent).unwrap_or(DEFAULT_MTU);

@@ -1,7 +1,7 @@
 //! From a request to a sandbox's record: every check that needs no change of the kernel, addresses and ports taken.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
@@ -11,13 +11,13 @@ use super::{Engine, EngineError};
 use crate::driver;
 use crate::driver::bridge::mac_of;
 use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
-use crate::endpoint::{Bandwidth, Endpoint, Sandbox};
+use crate::endpoint::{Bandwidth, Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route::{self, Mac};
 use crate::netlink::tc;
 use crate::network::options::interface_name;
 use crate::network::sublink::Mode;
-use crate::network::{Driver, Network};
+use crate::network::{Driver, GatewayMode, Network};
 use crate::publish::Wanted;
 
 impl Engine {
@@ -61,10 +61,11 @@ impl Engine {
             routed: network.sublink.as_ref().is_some_and(|s| s.mode.is_routed()) && !network.internal,
             bandwidth: None,
             sysctls: Vec::new(),
+            foreign: None,
             pending: false,
             id,
         };
-        if driver::of(network.driver).is_none() {
+        if driver::of(network.driver).is_none() && network.driver != Driver::Cni {
             return Ok(endpoint);
         }
         endpoint.interface = match [wanted.interface.as_str(), asked.ifname.as_deref().unwrap_or("")] {
@@ -80,6 +81,10 @@ impl Engine {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
         endpoint.names = names(sandbox, &wanted.aliases);
+        if network.driver == Driver::Cni {
+            endpoint.foreign = Some(Self::plan_foreign(sandbox, wanted, network, &endpoint)?);
+            return Ok(endpoint);
+        }
         endpoint.sysctls = asked.sysctls;
         endpoint.bandwidth = limits(sandbox, wanted, network)?;
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
@@ -174,7 +179,9 @@ impl Engine {
         }
         let Some(taken) = taken else { return Ok(()) };
         let (at, address) = taken?;
-        let gateway = network.subnets[at].gateway.filter(|_| !network.internal && !endpoint.routed);
+        let isolated = network.bridge.gateway_mode(v4) == GatewayMode::Isolated;
+        let gateway =
+            network.subnets[at].gateway.filter(|_| !network.internal && !endpoint.routed && !isolated);
         if v4 {
             (endpoint.ip, endpoint.gateway) = (Some(address), gateway);
         } else {
@@ -221,6 +228,7 @@ impl Engine {
 
     /// Gives back an endpoint's addresses.
     pub(super) fn release_addresses(&mut self, endpoint: &Endpoint) {
+        self.unpolice(endpoint);
         for address in endpoint.addresses() {
             for pool in self.pools.get_mut(&endpoint.network).into_iter().flatten() {
                 pool.release(address.addr());
@@ -231,28 +239,53 @@ impl Engine {
     fn plan_ports(&mut self, sandbox: &mut Sandbox, ports: &[Wanted]) -> Result<(), EngineError> {
         let plain = !sandbox.endpoints.iter().any(Endpoint::is_bridged);
         // Without a bridge a container's ports are the host's, its own on some wire, or nobody's: docker ignores them too.
-        if ports.is_empty() || plain {
+        if ports.is_empty() {
             return Ok(());
+        }
+        if plain {
+            return self.plan_foreign_ports(sandbox, ports);
         }
         let Some(endpoint) = sandbox.gateway_endpoint() else {
             return Err(EngineError::NoWayIn(sandbox.name.clone()));
         };
-        let binding = self.networks.get(&endpoint.network).and_then(|n| n.bridge.host_binding);
+        let Some(network) = self.networks.get(&endpoint.network) else { return Ok(()) };
+        let (binding, binding6) = (network.bridge.host_binding, network.bridge.host_binding6);
+        let modes = network.bridge.gateway_modes();
         let ipv6 = endpoint.ip6.is_some();
         for wanted in ports {
             let any = wanted.host_ip.is_unspecified() && wanted.host_ip.is_ipv4();
             let ip = binding.filter(|_| any).unwrap_or(wanted.host_ip);
-            let mapping =
-                self.ports.reserve(&sandbox.id, &sandbox.name, Wanted { host_ip: ip, ..*wanted })?;
-            sandbox.ports.push(mapping);
-            if ipv6 && ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
-                let port = mapping.host.port();
-                let same =
-                    Wanted { host_ip: Ipv6Addr::UNSPECIFIED.into(), first: port, last: port, ..*wanted };
-                sandbox.ports.push(self.ports.reserve(&sandbox.id, &sandbox.name, same)?);
+            let mapping = self.plan_port(sandbox, Wanted { host_ip: ip, ..*wanted }, modes)?;
+            if ipv6 && any && (ip.is_unspecified() || binding6.is_some()) {
+                // The same port, when the first is the host's at all.
+                let (first, last) = match mapping.host.port() {
+                    0 => (wanted.first, wanted.last),
+                    port => (port, port),
+                };
+                let host_ip = binding6.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+                let same = Wanted { host_ip, first, last, ..*wanted };
+                self.plan_port(sandbox, same, modes)?;
             }
         }
         Ok(())
+    }
+
+    /// Reserves the host's port, unless the container's own is opened on a routed network: then the answer's host port
+    /// is 0, and others may have the one that was asked for.
+    fn plan_port(
+        &mut self,
+        sandbox: &mut Sandbox,
+        wanted: Wanted,
+        modes: [GatewayMode; 2],
+    ) -> Result<Mapping, EngineError> {
+        let Wanted { transport, host_ip, container_port, .. } = wanted;
+        let mapping = if modes[usize::from(host_ip.is_ipv6())] == GatewayMode::Routed {
+            Mapping { transport, host: SocketAddr::new(host_ip, 0), container_port }
+        } else {
+            self.ports.reserve(&sandbox.id, &sandbox.name, wanted)?
+        };
+        sandbox.ports.push(mapping);
+        Ok(mapping)
     }
 }
 

@@ -39,6 +39,7 @@ impl Engine {
         self.raise_bases();
         for sandbox in dropped {
             self.remove_inside(&sandbox, &sandbox.endpoints);
+            self.leave_behind(&sandbox, &sandbox.endpoints)?;
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;
         }
@@ -51,6 +52,7 @@ impl Engine {
         for sandbox in kept {
             let pending = half_done.get(&sandbox.id);
             self.remove_inside(&sandbox, pending.map_or(&[], Vec::as_slice));
+            self.leave_behind(&sandbox, pending.map_or(&[], Vec::as_slice))?;
             if let Err(error) = self.revive(sandbox.clone(), pending.is_none()) {
                 tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "a sandbox could not be restored");
             }
@@ -58,6 +60,7 @@ impl Engine {
         self.walled.clear();
         let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
+        self.restore_policies()?;
         if self.walled.is_empty() { Ok(()) } else { self.apply_rules() }
     }
 
@@ -121,7 +124,7 @@ impl Engine {
     /// Makes a kept sandbox work again: reservations, missing interfaces, resolver, names. One that is not `whole` was
     /// being changed: what is inside is set up again.
     fn revive(&mut self, mut sandbox: Sandbox, whole: bool) -> Result<(), EngineError> {
-        for mapping in &sandbox.ports {
+        for mapping in sandbox.ports.iter().filter(|m| m.host.port() != 0) {
             if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }
@@ -139,7 +142,7 @@ impl Engine {
                 self.ensure_base(&endpoint.network)?;
                 if !self.is_plugged(&sandbox, &endpoint, netns.as_fd())? {
                     self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
-                } else if whole {
+                } else if whole || endpoint.foreign.is_some() {
                     continue;
                 }
                 visit.interfaces.push(Interface::of(&sandbox.endpoints[at]));

@@ -1,121 +1,10 @@
-//! Rules, published ports and settings: present for as long as something needs them.
+//! What is present for as long as something needs it, and goes when nobody is attached any more.
 
-use std::collections::BTreeSet;
-
-use davit_contracts::id::NetworkId;
-
-use super::{Engine, EngineError};
-use crate::endpoint::{Endpoint, Sandbox};
-use crate::firewall::{Forward, Rules, Segment};
-use crate::network::{Driver, Network};
+use super::Engine;
+use crate::endpoint::Endpoint;
+use crate::network::Driver;
 
 impl Engine {
-    /// What the firewall must know now.
-    pub(super) fn rules(&self) -> Rules {
-        let segment = |n: &Network| Segment {
-            bridge: n.interface.clone(),
-            subnets: n.subnets.iter().map(|s| s.subnet).collect(),
-            internal: n.internal,
-            masquerade: n.bridge.masquerade,
-        };
-        Rules {
-            segments: self.walled.iter().filter_map(|id| self.networks.get(id)).map(segment).collect(),
-            forwards: self.sandboxes.values().flat_map(forwards).collect(),
-        }
-    }
-
-    /// Brings the firewall's table in line with which networks have endpoints; nothing when it is.
-    pub(super) fn wall_in(&mut self) -> Result<(), EngineError> {
-        let mut wanted = self.walled.clone();
-        wanted.retain(|id| self.networks.contains_key(id));
-        for endpoint in self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged()) {
-            wanted.insert(endpoint.network.clone());
-        }
-        if wanted == self.walled && self.table {
-            return Ok(());
-        }
-        self.walled = wanted;
-        if !self.walled.is_empty() || self.table {
-            self.apply_rules()?;
-        }
-        Ok(())
-    }
-
-    /// Makes sure that the table knows this network, before the first sandbox on it is wired.
-    pub(super) fn wall(&mut self, id: &NetworkId) -> Result<(), EngineError> {
-        if self.table && self.walled.contains(id) {
-            return Ok(());
-        }
-        self.walled.insert(id.clone());
-        self.apply_rules()
-    }
-
-    /// Settings of the host that the networks need which the table knows.
-    pub(super) fn wanted_settings(&self) -> Vec<(&'static str, &'static str)> {
-        let walled = self.walled.iter().filter_map(|id| self.networks.get(id)).filter(|n| !n.internal);
-        let mut settings = BTreeSet::new();
-        for network in walled {
-            settings.insert(("net/ipv4/ip_forward", "1"));
-            if network.subnets.iter().any(|s| s.subnet.addr().is_ipv6()) {
-                settings.insert(("net/ipv6/conf/all/forwarding", "1"));
-            }
-        }
-        settings.into_iter().collect()
-    }
-
-    /// Writes the whole table.
-    pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
-        for (setting, value) in self.wanted_settings() {
-            self.sysctls.ensure(setting, value)?;
-        }
-        let rules = self.rules();
-        self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
-        self.table = true;
-        Ok(())
-    }
-
-    /// Writes the rules again after somebody else took some away; nothing when none are needed.
-    pub(super) fn mend_rules(&mut self) {
-        if self.walled.is_empty() {
-            return;
-        }
-        match self.apply_rules() {
-            Ok(()) => tracing::warn!("somebody removed firewall rules of ours; they are back"),
-            Err(error) => {
-                tracing::error!(%error, "somebody removed firewall rules of ours; they are missing");
-            }
-        }
-    }
-
-    /// Publishes a sandbox's ports. Elements only; when they cannot be added, since somebody flushed the rules, all
-    /// rules are written again.
-    pub(super) fn open_ports(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {
-        let wanted = forwards(sandbox);
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        match self.firewall.publish(&wanted) {
-            Err(e) if e.is_missing() => {
-                self.apply_rules()?;
-                self.firewall.publish(&wanted).map_err(EngineError::Firewall)
-            }
-            other => other.map_err(EngineError::Firewall),
-        }
-    }
-
-    /// Withdraws ports; fine when somebody flushed the rules.
-    pub(super) fn close_ports(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {
-        let published = forwards(sandbox);
-        if published.is_empty() || !self.table {
-            return Ok(());
-        }
-        match self.firewall.withdraw(&published) {
-            Err(e) if !e.is_missing() => Err(EngineError::Firewall(e)),
-            Err(_) => self.apply_rules(),
-            Ok(()) => Ok(()),
-        }
-    }
-
     /// Starts the time after which what nobody uses is removed, when the last endpoint is gone.
     pub(super) fn note_idle(&mut self) {
         let wired = self.sandboxes.values().any(|s| s.endpoints.iter().any(Endpoint::is_bridged));
@@ -140,19 +29,12 @@ impl Engine {
             Ok(()) => self.table = false,
             Err(error) => warn("the firewall table", &error),
         }
+        self.members.clear();
+        if let Err(error) = self.apply_policies() {
+            warn("policies of networks", &error);
+        }
         if let Err(error) = self.sysctls.restore() {
             warn("changed kernel settings", &error);
         }
     }
-}
-
-/// The redirections that a sandbox's published ports need.
-pub(super) fn forwards(sandbox: &Sandbox) -> Vec<Forward> {
-    let Some(endpoint) = sandbox.gateway_endpoint() else { return Vec::new() };
-    let forward = |m: &crate::endpoint::Mapping| {
-        let ip = if m.host.is_ipv4() { endpoint.ip } else { endpoint.ip6 }?;
-        let to = std::net::SocketAddr::new(ip.addr(), m.container_port);
-        Some(Forward { transport: m.transport, host: m.host, to })
-    };
-    sandbox.ports.iter().filter_map(forward).collect()
 }

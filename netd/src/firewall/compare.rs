@@ -62,16 +62,22 @@ fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
-impl Contents {
-    /// What a transaction would make of the table.
-    pub fn of(batch: &Batch) -> Self {
-        let mut me = Self::default();
-        for (kind, _, payload) in messages(batch.bytes()) {
-            me.take(kind, payload.get(HEAD..).unwrap_or_default());
-        }
-        me
-    }
+/// Tables by family and name.
+type Tables = BTreeMap<(u8, String), Contents>;
 
+/// What a transaction would make of the tables that it names.
+fn wanted_by(batch: &Batch) -> Tables {
+    let mut tables = Tables::new();
+    for (kind, _, payload) in messages(batch.bytes()) {
+        let (Some(family), Some(body)) = (payload.first(), payload.get(HEAD..)) else { continue };
+        if let Some(table) = find(body, 1).filter(|_| kind >= nftables::NEWTABLE) {
+            tables.entry((*family, text(table))).or_default().take(kind, body);
+        }
+    }
+    tables
+}
+
+impl Contents {
     fn take(&mut self, kind: u16, body: &[u8]) -> Option<()> {
         match kind {
             nftables::NEWTABLE => self.table = true,
@@ -149,18 +155,19 @@ fn read(socket: &Socket, family: u8, table: &str) -> Result<Contents, NetlinkErr
     Ok(found)
 }
 
-/// Whether there is a table of this name.
-pub fn exists(socket: &Socket, transaction: &Transaction) -> Result<bool, NetlinkError> {
-    let (family, table) = transaction.names();
-    Ok(read(socket, family, &table)?.table)
+/// Whether any of the tables is there that a transaction names.
+pub fn exists(socket: &Socket, transaction: Transaction) -> Result<bool, NetlinkError> {
+    let tables = wanted_by(&transaction.finish());
+    tables.keys().try_fold(false, |any, (family, table)| Ok(any || read(socket, *family, table)?.table))
 }
 
-/// What differs between the table that a transaction would make anew and what the kernel has.
+/// What differs between the tables that a transaction would make anew and what the kernel has.
 pub fn differences(socket: &Socket, transaction: Transaction) -> Result<Vec<Difference>, NetlinkError> {
-    let (family, table) = transaction.names();
-    let wanted = Contents::of(&transaction.finish());
-    let found = read(socket, family, &table)?;
-    Ok(compare(&table, &wanted, &found))
+    let mut all = Vec::new();
+    for ((family, table), wanted) in wanted_by(&transaction.finish()) {
+        all.extend(compare(&table, &wanted, &read(socket, family, &table)?));
+    }
+    Ok(all)
 }
 
 /// A chain of somebody else that the kernel asks at a hook: its name, and its policy. Its rules are not read.
@@ -325,7 +332,9 @@ fn includes(wanted: &[u8], found: &[u8]) -> bool {
     if list || (w.len() == 1 && f.len() > 1 && f.iter().all(|(kind, _)| *kind == w[0].0)) {
         return w.len() == f.len() && w.iter().zip(&f).all(|(a, b)| includes(a.1, b.1));
     }
-    w.iter().all(|(kind, value)| f.iter().any(|(k, v)| k == kind && includes(value, v)))
+    // What is zero may be left out.
+    let zero = |value: &[u8]| value.iter().all(|b| *b == 0);
+    w.iter().all(|(kind, value)| zero(value) || f.iter().any(|(k, v)| k == kind && includes(value, v)))
 }
 
 fn whole(attributes: &[(u16, &[u8])]) -> usize {
@@ -353,18 +362,23 @@ mod tests {
                 bridge: bridge.into(),
                 subnets: vec!["10.0.0.0/24".parse().unwrap()],
                 internal: false,
+                icc: true,
                 masquerade: true,
+                gateway: Default::default(),
+                snat: [None; 2],
             }],
             forwards: vec![Forward {
                 transport: Transport::Tcp,
-                host: std::net::SocketAddr::new([0, 0, 0, 0].into(), port),
+                host: Some(std::net::SocketAddr::new([0, 0, 0, 0].into(), port)),
                 to: "10.0.0.2:80".parse().unwrap(),
             }],
         }
     }
 
     fn contents(rules: &Rules) -> Contents {
-        Contents::of(&host::whole("davit", rules).finish())
+        let mut tables = wanted_by(&host::whole("davit", rules).finish());
+        assert_eq!(tables.len(), 1);
+        tables.remove(&(1, "davit".to_owned())).unwrap()
     }
 
     fn told(wanted: &Contents, found: &Contents) -> Vec<(Fault, String)> {

@@ -7,11 +7,14 @@
 //! Numbers inside nf_tables attributes are big-endian. Nothing is ever read: `nft list` is for people.
 
 pub mod expr;
+pub mod foreign;
 pub mod host;
+pub mod policy;
+pub mod rule;
 pub mod sandbox;
 
-use crate::netlink::{Attrs, Batch, Flags};
-use expr::Rule;
+use crate::netlink::{Attrs, Batch, Flags, Socket};
+use rule::Rule;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
@@ -23,6 +26,7 @@ pub(super) const NEWCHAIN: u16 = SUBSYSTEM | 3;
 pub(super) const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
 pub(super) const GETRULE: u16 = SUBSYSTEM | 7;
+pub(super) const DELRULE: u16 = SUBSYSTEM | 8;
 pub(super) const NEWSET: u16 = SUBSYSTEM | 9;
 pub(super) const GETSET: u16 = SUBSYSTEM | 0xa;
 pub(super) const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
@@ -31,7 +35,17 @@ const DELSETELEM: u16 = SUBSYSTEM | 0xe;
 /// Told after each transaction.
 pub(super) const NEWGEN: u16 = SUBSYSTEM | 0xf;
 /// Told of a table, chain, rule, set or element that is gone.
-pub(super) const REMOVALS: [u16; 5] = [DELTABLE, SUBSYSTEM | 5, SUBSYSTEM | 8, SUBSYSTEM | 0xb, DELSETELEM];
+pub(super) const REMOVALS: [u16; 5] = [DELTABLE, SUBSYSTEM | 5, DELRULE, SUBSYSTEM | 0xb, DELSETELEM];
+
+/// `struct nfgenmsg`.
+pub(super) const HEAD: usize = 4;
+
+/// Whether the kernel speaks nf_tables.
+pub fn works(socket: &Socket) -> bool {
+    let mut batch = Batch::new();
+    batch.push("list firewall tables", GETTABLE, Flags::DUMP, &[0; HEAD], |_| {});
+    socket.dump(&batch, NEWTABLE).is_ok()
+}
 
 /// Elements in one message: the list is one attribute, whose length is 16 bits.
 const ELEMENTS: usize = 400;
@@ -43,6 +57,10 @@ pub enum Family {
     Inet,
     /// IPv4.
     Ip,
+    /// IPv6.
+    Ip6,
+    /// Frames on their way over a bridge.
+    Bridge,
 }
 
 impl Family {
@@ -50,7 +68,13 @@ impl Family {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
         }
+    }
+
+    fn of(number: u8) -> Option<Self> {
+        [Self::Inet, Self::Ip, Self::Ip6, Self::Bridge].into_iter().find(|f| f.number() == number)
     }
 }
 
@@ -91,6 +115,8 @@ pub enum Datatype {
     Service,
     /// Interface name.
     Ifname,
+    /// Ethernet address, padded to 8 bytes.
+    Ether,
 }
 
 impl Datatype {
@@ -98,6 +124,7 @@ impl Datatype {
         match self {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
+            Self::Ether => 9,
             Self::Proto => 12,
             Self::Service => 13,
             Self::Ifname => 41,
@@ -108,9 +135,18 @@ impl Datatype {
     fn len(self) -> u32 {
         match self {
             Self::Ipv4 | Self::Proto | Self::Service => 4,
+            Self::Ether => 8,
             Self::Ipv6 | Self::Ifname => 16,
         }
     }
+}
+
+/// A comment as libnftnl keeps it: type 0, with its closing NUL.
+pub(super) fn user_data(comment: &str) -> Vec<u8> {
+    let mut data = vec![0, comment.len() as u8 + 1];
+    data.extend_from_slice(comment.as_bytes());
+    data.push(0);
+    data
 }
 
 fn concat(types: &[Datatype]) -> (u32, u32) {
@@ -118,10 +154,10 @@ fn concat(types: &[Datatype]) -> (u32, u32) {
 }
 
 /// A named set, or a map when it has `data`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Set {
     /// Its name.
-    pub name: &'static str,
+    pub name: std::borrow::Cow<'static, str>,
     /// What its keys are made of.
     pub key: &'static [Datatype],
     /// What its values are made of; empty for a set.
@@ -152,6 +188,17 @@ impl Transaction {
         let mut batch = Batch::new();
         batch.push("begin a firewall transaction", BATCH_BEGIN, Flags::REQUEST, &[0, 0, 0, 10], |_| {});
         Self { batch, family, table: table.to_owned(), sets: 0 }
+    }
+
+    /// Goes on with another table.
+    pub fn turn_to(&mut self, family: Family, table: &str) {
+        self.family = family;
+        table.clone_into(&mut self.table);
+    }
+
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.batch.len() == 1
     }
 
     fn push(&mut self, label: String, kind: u16, mut flags: Flags, body: impl FnOnce(&mut Attrs<'_>)) {
@@ -218,7 +265,7 @@ impl Transaction {
         let (data_type, data_len) = concat(set.data);
         self.push(format!("make firewall set {}", set.name), NEWSET, Flags::QUIET_CREATE, |a| {
             a.text(1, &table);
-            a.text(2, set.name);
+            a.text(2, &set.name);
             a.be32(3, if data_len > 0 { 0x8 } else { 0 });
             a.be32(4, key_type);
             a.be32(5, key_len);
@@ -237,16 +284,31 @@ impl Transaction {
 
     /// Appends a rule to a chain.
     pub fn rule(&mut self, chain: &str, rule: &Rule) {
+        self.make_rule(chain, rule, rule.comment(), Flags::QUIET_APPEND);
+    }
+
+    /// Puts a rule before all others of a chain, with another comment than its own.
+    pub fn first_rule(&mut self, chain: &str, rule: &Rule, comment: &str) {
+        self.make_rule(chain, rule, comment, Flags::QUIET_CREATE);
+    }
+
+    fn make_rule(&mut self, chain: &str, rule: &Rule, comment: &str, flags: Flags) {
         let table = self.table.clone();
-        self.push(format!("make a firewall rule: {}", rule.comment()), NEWRULE, Flags::QUIET_APPEND, |a| {
+        self.push(format!("make a firewall rule: {comment}"), NEWRULE, flags, |a| {
             a.text(1, &table);
             a.text(2, chain);
             a.nested(4, |a| rule.write(a));
-            // libnftnl's user data: type 0 is the comment, with its closing NUL.
-            let mut comment = vec![0, rule.comment().len() as u8 + 1];
-            comment.extend_from_slice(rule.comment().as_bytes());
-            comment.push(0);
-            a.bytes(7, &comment);
+            a.bytes(7, &user_data(comment));
+        });
+    }
+
+    /// Removes a rule by the kernel's number for it.
+    pub fn delete_rule(&mut self, chain: &str, handle: u64) {
+        let table = self.table.clone();
+        self.push(format!("delete a firewall rule of chain {chain}"), DELRULE, Flags::REQUEST, |a| {
+            a.text(1, &table);
+            a.text(2, chain);
+            a.bytes(3, &handle.to_be_bytes());
         });
     }
 
@@ -265,7 +327,7 @@ impl Transaction {
         for some in elements.chunks(ELEMENTS) {
             self.push(format!("{what} firewall set {}", set.name), kind, flags, |a| {
                 a.text(1, &table);
-                a.text(2, set.name);
+                a.text(2, &set.name);
                 a.nested(3, |a| {
                     for element in some {
                         a.nested(1, |a| {
@@ -278,11 +340,6 @@ impl Transaction {
                 });
             });
         }
-    }
-
-    /// Family number and name of its table.
-    pub(super) fn names(&self) -> (u8, String) {
-        (self.family.number(), self.table.clone())
     }
 
     /// Closes the transaction. The first message after BATCH_BEGIN is the one that is acknowledged, once the kernel

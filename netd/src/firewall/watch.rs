@@ -1,44 +1,48 @@
-//! Tells when somebody else takes something out of our table: `nft flush ruleset`, or a firewall service that loads its
-//! rules anew. Without the rules published ports are dead and isolated networks are not, so they are written again.
+//! Tells when somebody else takes something out of our tables: `nft flush ruleset`, or a firewall service that loads its
+//! rules anew. Without the rules published ports are dead and isolated networks are not, so they are written again. Tells
+//! also when a chain that drops comes in the way of our packets.
 //!
 //! The kernel tells every listener of each transaction, which socket made it, and when it was complete. Our own are
 //! passed over by the port of our socket, so that mending never causes mending.
 
 use std::io;
 
-use super::nftables::{self, Family};
+use super::nftables::foreign::{self, Mark};
+use super::nftables::{self, Family, HEAD};
 use crate::netlink::message::{attributes, notices};
 use crate::netlink::{Protocol, Socket};
 
 /// `NFNLGRP_NFTABLES`, as a bit.
 const GROUP: u32 = 1 << 6;
-/// `struct nfgenmsg`.
-const HEAD: usize = 4;
 
-/// Listens for changes of one table.
+/// Listens for changes of what is ours.
 #[derive(Debug)]
 pub struct Watch {
     socket: Socket,
     ours: u32,
-    table: Vec<u8>,
+    mark: Mark,
+    /// Our rules are in the tables of iptables.
+    iptables: bool,
     buffer: Vec<u8>,
 }
 
 impl Watch {
     /// Listens from now on; what the socket with the port `ours` does is not told.
-    pub fn open(table: &str, ours: u32) -> io::Result<Self> {
+    pub fn open(mark: Mark, ours: u32, iptables: bool) -> io::Result<Self> {
         let socket = Socket::listen(Protocol::Netfilter, GROUP).map_err(io::Error::other)?;
-        let table = [table.as_bytes(), b"\0"].concat();
-        Ok(Self { socket, ours, table, buffer: vec![0; 16 << 10] })
+        Ok(Self { socket, ours, mark, iptables, buffer: vec![0; 16 << 10] })
     }
 
-    /// Waits until a transaction of somebody else has taken something out of the table.
+    /// Waits until a transaction of somebody else has taken something of ours, or has put a chain in our way.
     pub fn next_loss(&mut self) -> io::Result<()> {
         let mut lost = false;
         loop {
             let Some(n) = self.socket.hear(&mut self.buffer)? else { return Ok(()) };
             for (kind, _, port, payload) in notices(&self.buffer[..n]) {
-                lost |= port != self.ours && takes_from(kind, payload, &self.table);
+                lost |= port != self.ours
+                    && (takes_from(kind, payload, &self.mark)
+                        || foreign::concerns(kind, payload, &self.mark)
+                        || self.iptables && takes_entry(kind, payload));
                 if lost && kind == nftables::NEWGEN {
                     return Ok(());
                 }
@@ -47,12 +51,28 @@ impl Watch {
     }
 }
 
-/// Whether a message tells of something removed from the table.
-fn takes_from(kind: u16, payload: &[u8], table: &[u8]) -> bool {
+/// Whether a message tells of something removed from a table of ours.
+fn takes_from(kind: u16, payload: &[u8], mark: &Mark) -> bool {
+    let families = [Family::Inet.number(), Family::Bridge.number()];
     nftables::REMOVALS.contains(&kind)
-        && payload.first() == Some(&Family::Inet.number())
-        && attributes(payload.get(HEAD..).unwrap_or_default())
-            .any(|(attr, value)| attr == 1 && value == table)
+        && payload.first().is_some_and(|f| families.contains(f))
+        && attributes(payload.get(HEAD..).unwrap_or_default()).any(|(attr, value)| {
+            attr == 1 && std::str::from_utf8(value).is_ok_and(|v| mark.owns(v.trim_end_matches('\0')))
+        })
+}
+
+/// Whether a message tells that jumps to chains of ours may be gone: of a table of iptables that is gone, or a rule of a
+/// chain that has its name from the kernel. Our own changes touch those chains only once for many.
+fn takes_entry(kind: u16, payload: &[u8]) -> bool {
+    const CHAINS: [&[u8]; 4] = [b"FORWARD\0", b"PREROUTING\0", b"OUTPUT\0", b"POSTROUTING\0"];
+    let families = [Family::Ip.number(), Family::Ip6.number()];
+    let of_chain = |a: (u16, &[u8])| a.0 == 2 && CHAINS.contains(&a.1);
+    payload.first().is_some_and(|f| families.contains(f))
+        && match kind {
+            nftables::DELTABLE => true,
+            nftables::DELRULE => attributes(payload.get(HEAD..).unwrap_or_default()).any(of_chain),
+            _ => false,
+        }
 }
 
 #[cfg(test)]
@@ -60,10 +80,14 @@ mod tests {
     use super::*;
     use crate::netlink::{Batch, Flags};
 
+    fn mark() -> Mark {
+        Mark { table: "davit".into(), group: 7 }
+    }
+
     fn told(kind: u16, family: u8, table: &str) -> bool {
         let mut batch = Batch::new();
         batch.push("x", kind, Flags::REQUEST, &[family, 0, 0, 0], |a| a.text(1, table));
-        notices(batch.bytes()).any(|(kind, _, _, payload)| takes_from(kind, payload, b"davit\0"))
+        notices(batch.bytes()).any(|(kind, _, _, payload)| takes_from(kind, payload, &mark()))
     }
 
     #[test]
@@ -73,6 +97,6 @@ mod tests {
         assert!(!told(nftables::NEWRULE, 1, "davit"));
         assert!(!told(nftables::DELTABLE, 1, "davit-x"));
         assert!(!told(nftables::DELTABLE, 2, "davit"), "a table of IPv4 only");
-        assert!(!takes_from(nftables::DELTABLE, &[], b"davit\0"));
+        assert!(!takes_from(nftables::DELTABLE, &[], &mark()));
     }
 }

@@ -33,6 +33,8 @@ pub(super) const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
+const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
@@ -94,6 +96,21 @@ pub fn add_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32, group: u32)
         a.number(IFLA_MTU, mtu);
         a.number(IFLA_GROUP, group);
         a.nested(IFLA_LINKINFO, |a| a.text(IFLA_INFO_KIND, "bridge"));
+    });
+}
+
+/// Has the host's packet filter see what a bridge passes on (`ip link set NAME type bridge nf_call_iptables 1`).
+pub fn set_bridge_filter(batch: &mut Batch, name: &str, on: bool) {
+    let head = link_head(AF_UNSPEC, 0, 0, 0);
+    batch.push(format!("have packets of bridge {name} filtered"), NEWLINK, Flags::ACK, &head, |a| {
+        a.text(IFLA_IFNAME, name);
+        a.nested(IFLA_LINKINFO, |a| {
+            a.text(IFLA_INFO_KIND, "bridge");
+            a.nested(IFLA_INFO_DATA, |a| {
+                a.byte(IFLA_BR_NF_CALL_IPTABLES, u8::from(on));
+                a.byte(IFLA_BR_NF_CALL_IP6TABLES, u8::from(on));
+            });
+        });
     });
 }
 
@@ -369,6 +386,21 @@ pub(super) fn parse_route(payload: &[u8]) -> Option<Reach> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_bridge_filter_message_byte_for_byte() {
+        let mut batch = Batch::new();
+        set_bridge_filter(&mut batch, "dv-a", true);
+        #[rustfmt::skip]
+        let expected: Vec<u8> = [
+            &[80, 0, 0, 0, 16, 0, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0][..],
+            &[0; 16],
+            &[9, 0, 3, 0], b"dv-a\0\0\0\0",
+            &[36, 0, 18, 0x80, 11, 0, 1, 0], b"bridge\0\0",
+            &[20, 0, 2, 0x80, 5, 0, 36, 0, 1, 0, 0, 0, 5, 0, 37, 0, 1, 0, 0, 0],
+        ].concat();
+        assert_eq!(batch.bytes(), expected);
+    }
 
     #[test]
     fn a_veth_message_names_the_peer_and_its_namespace() {

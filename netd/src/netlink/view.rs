@@ -56,6 +56,8 @@ pub struct Link {
     pub up: bool,
     /// Up with something at the other end.
     pub carrier: bool,
+    /// As a bridge: whether it hands packets to the packet filter, IPv4 and IPv6.
+    pub filters: Option<[bool; 2]>,
     /// As a bridge's port: `BR_STATE_*` (3 is forwarding), and its mode.
     pub port: Option<(u8, PortMode)>,
 }
@@ -106,6 +108,10 @@ fn parse_info(link: &mut Link, info: &[u8]) {
     for (kind, value) in attributes(info) {
         match kind {
             1 => link.kind = text(value),
+            2 if link.kind == "bridge" => {
+                let on = |wanted| attributes(value).find(|(k, _)| *k == wanted).map(|(_, v)| v != [0]);
+                link.filters = on(36).zip(on(37)).map(|(v4, v6)| [v4, v6]);
+            }
             4 => of_bridge = text(value) == "bridge",
             5 if of_bridge => {
                 let byte = |wanted| attributes(value).find(|(k, _)| *k == wanted).map_or(0, |(_, v)| v[0]);

@@ -136,6 +136,11 @@ impl BridgeOptions {
         self.gateway_mode[usize::from(!ipv4)]
     }
 
+    /// The same of IPv4 and of IPv6.
+    pub fn gateway_modes(&self) -> [GatewayMode; 2] {
+        self.gateway_mode
+    }
+
     /// Whether the bridge itself has an address of this version.
     pub fn has_address(&self, ipv4: bool) -> bool {
         self.gateway_mode(ipv4) != GatewayMode::Isolated && !(ipv4 && self.inhibit_ipv4)

@@ -7,6 +7,9 @@ use davit_contracts::id::check_name;
 use davit_contracts::network as proto;
 use ipnet::IpNet;
 
+use crate::driver::cni::list::{List, directories};
+use crate::driver::cni::{CniNetwork, PATH_OPTION, PLUGIN_PATH};
+
 use super::{BridgeOptions, Driver, GatewayMode, SpecError, Sublink, Subnet, pools};
 
 /// A checked request; subnets that are not given are still to be chosen.
@@ -26,6 +29,8 @@ pub struct Spec {
     pub bridge: BridgeOptions,
     /// Options of macvlan and ipvlan.
     pub sublink: Option<Sublink>,
+    /// The plugins of a cni network.
+    pub cni: Option<CniNetwork>,
 }
 
 /// Checks a request.
@@ -47,6 +52,7 @@ pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
             sublink = Some(Sublink::parse(Driver::Ipvlan, &options)?);
             Driver::Ipvlan
         }
+        "cni" => return cni(request, &options),
         driver @ ("host" | "none" | "null") => return Err(SpecError::Predefined(driver.to_owned())),
         other => return Err(SpecError::Driver(other.to_owned())),
     };
@@ -54,7 +60,37 @@ pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
         request.subnets.iter().map(|given| subnet(given, driver)).collect::<Result<Vec<_>, _>>()?;
     subnets.sort_by_key(|s| s.subnet.addr().is_ipv6());
     let (ipv4, ipv6) = check_families(request, driver, &subnets)?;
-    Ok(Spec { name: request.name.clone(), driver, subnets, ipv4, ipv6, bridge, sublink })
+    Ok(Spec { name: request.name.clone(), driver, subnets, ipv4, ipv6, bridge, sublink, cni: None })
+}
+
+/// Of a network of plugins only the plugins are ours to know.
+fn cni(request: &proto::CreateNetworkRequest, options: &BTreeMap<String, String>) -> Result<Spec, SpecError> {
+    let refused = [
+        (!request.subnets.is_empty(), "no subnet can be given"),
+        (request.ipv6 || request.disable_ipv4, "no IP version can be chosen"),
+        (request.internal, "--internal cannot be asked for"),
+    ];
+    if let Some((_, what)) = refused.into_iter().find(|(given, _)| *given) {
+        return Err(SpecError::Plugins(what));
+    }
+    if let Some(name) = options.keys().find(|name| *name != PATH_OPTION) {
+        return Err(SpecError::Option { name: name.clone(), driver: "cni", nearest: PATH_OPTION });
+    }
+    let list = List::parse(&request.cni_config)?;
+    let path = directories(options.get(PATH_OPTION).map_or(PLUGIN_PATH, String::as_str))?;
+    for plugin in &list.plugins {
+        plugin.program(&path)?;
+    }
+    Ok(Spec {
+        name: request.name.clone(),
+        driver: Driver::Cni,
+        subnets: Vec::new(),
+        ipv4: false,
+        ipv6: false,
+        bridge: BridgeOptions::default(),
+        sublink: None,
+        cni: Some(CniNetwork { config: request.cni_config.clone(), path }),
+    })
 }
 
 /// Docker's rule: where the host is no neighbour, it is no router either.

@@ -10,6 +10,8 @@ pub fn describe(transport: Transport, host: SocketAddr) -> String {
     let tables = match transport {
         Transport::Tcp => ["tcp", "tcp6"],
         Transport::Udp => ["udp", "udp6"],
+        // Its table (net/sctp/eps) is another kind of text; who has the port is not said.
+        Transport::Sctp => return "another program of the host".to_owned(),
     };
     tables
         .iter()

@@ -13,6 +13,7 @@ use crate::endpoint::journal::Journal;
 use crate::endpoint::{Bandwidth, Endpoint, Holder, Mapping, Sandbox};
 use crate::engine::{AttachSpec, Attached, EndpointSpec, Listed};
 use crate::firewall::Transport;
+use crate::network::Driver;
 use crate::publish::Wanted;
 
 fn invalid(message: String) -> Status {
@@ -108,10 +109,8 @@ fn port(mapping: &proto::PortMapping) -> Result<Wanted, Status> {
     let transport = match mapping.protocol.as_str() {
         "" | "tcp" => Transport::Tcp,
         "udp" => Transport::Udp,
-        "sctp" => {
-            return Err(Error::new(Kind::Unsupported, "publishing sctp ports is not supported yet").into());
-        }
-        other => return Err(invalid(format!("unknown protocol '{other}': tcp or udp is expected"))),
+        "sctp" => Transport::Sctp,
+        other => return Err(invalid(format!("unknown protocol '{other}': tcp, udp or sctp is expected"))),
     };
     let host_ip: IpAddr = match mapping.host_ip.as_str() {
         "" => Ipv4Addr::UNSPECIFIED.into(),
@@ -231,8 +230,15 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
         mtu: listed.mtu,
         parent: n.sublink.as_ref().map(|s| s.parent.clone()).unwrap_or_default(),
         mode: n.mode().to_owned(),
+        cni_config: n.cni.as_ref().map(|c| c.config.clone()).unwrap_or_default(),
         disable_ipv4: !n.ipv4,
         problems: listed.problems.clone(),
+        policy: n.policy.iter().flat_map(|p| &p.rules).map(Into::into).collect(),
+        policy_default: match &n.policy {
+            Some(policy) if !policy.default_allow => "deny".to_owned(),
+            _ if n.driver == Driver::Bridge => "allow".to_owned(),
+            _ => String::new(),
+        },
         ..Default::default()
     }
 }

@@ -13,7 +13,7 @@ impl Endpoints for Service {
         request: Request<proto::AttachRequest>,
     ) -> Result<Response<proto::AttachResponse>, Status> {
         let spec = convert::attach_spec(request.into_inner())?;
-        let attached = self.engine.call(move |e| e.attach(&spec)).await.map_err(|e| status(&e))?;
+        let attached = self.sandboxes.attach(spec).await.map_err(|e| status(&e))?;
         tracing::debug!(container.id = %attached.sandbox.id, stages = ?attached.stages, "attached");
         Ok(Response::new(convert::attached(&attached)))
     }
@@ -23,7 +23,7 @@ impl Endpoints for Service {
         request: Request<proto::DetachRequest>,
     ) -> Result<Response<proto::DetachResponse>, Status> {
         let id = request.into_inner().sandbox_id;
-        self.engine.call(move |e| e.detach(&id)).await.map_err(|e| status(&e))?;
+        self.sandboxes.detach(id).await.map_err(|e| status(&e))?;
         Ok(Response::new(proto::DetachResponse {}))
     }
 
@@ -33,8 +33,8 @@ impl Endpoints for Service {
     ) -> Result<Response<proto::Endpoint>, Status> {
         let proto::ConnectRequest { sandbox_id, endpoint } = request.into_inner();
         let spec = convert::endpoint_spec(endpoint.unwrap_or_default());
-        let connect = move |e: &mut crate::engine::Engine| e.connect(&sandbox_id, &spec);
-        let (sandbox, endpoint, network) = self.engine.call(connect).await.map_err(|e| status(&e))?;
+        let connected = self.sandboxes.connect(sandbox_id, spec).await;
+        let (sandbox, endpoint, network) = connected.map_err(|e| status(&e))?;
         Ok(Response::new(convert::endpoint(&sandbox, &endpoint, &network)))
     }
 
@@ -43,8 +43,7 @@ impl Endpoints for Service {
         request: Request<proto::DisconnectRequest>,
     ) -> Result<Response<proto::DisconnectResponse>, Status> {
         let proto::DisconnectRequest { sandbox_id, network, .. } = request.into_inner();
-        let disconnect = move |e: &mut crate::engine::Engine| e.disconnect(&sandbox_id, &network);
-        self.engine.call(disconnect).await.map_err(|e| status(&e))?;
+        self.sandboxes.disconnect(sandbox_id, network).await.map_err(|e| status(&e))?;
         Ok(Response::new(proto::DisconnectResponse {}))
     }
 

@@ -15,7 +15,7 @@ impl Networks for Service {
         request: Request<proto::CreateNetworkRequest>,
     ) -> Result<Response<proto::Network>, Status> {
         let request = request.into_inner();
-        let made = self.engine.call(move |e| e.create_network(&request)).await.map_err(|e| status(&e))?;
+        let made = self.sandboxes.create_network(request).await.map_err(|e| status(&e))?;
         tracing::info!(network.id = %made.network.id, network = %made.network.name, "network created");
         Ok(Response::new(convert::network(&made)))
     }
@@ -45,7 +45,7 @@ impl Networks for Service {
         request: Request<proto::RemoveNetworkRequest>,
     ) -> Result<Response<proto::RemoveNetworkResponse>, Status> {
         let proto::RemoveNetworkRequest { name, force } = request.into_inner();
-        let gone = self.engine.call(move |e| e.remove_network(&name, force)).await.map_err(|e| status(&e))?;
+        let gone = self.sandboxes.remove_network(name, force).await.map_err(|e| status(&e))?;
         tracing::info!(network.id = %gone.id, network = %gone.name, "network removed");
         Ok(Response::new(proto::RemoveNetworkResponse { id: gone.id.to_string(), name: gone.name }))
     }
@@ -62,9 +62,12 @@ impl Networks for Service {
 
     async fn set_policy(
         &self,
-        _: Request<proto::SetPolicyRequest>,
+        request: Request<proto::SetPolicyRequest>,
     ) -> Result<Response<proto::Network>, Status> {
-        Err(Status::unimplemented("set_policy"))
+        let request = request.into_inner();
+        let set = self.engine.call(move |e| e.set_policy(&request)).await.map_err(|e| status(&e))?;
+        tracing::info!(network.id = %set.network.id, network = %set.network.name, "network policy set");
+        Ok(Response::new(convert::network(&set)))
     }
 
     async fn check(

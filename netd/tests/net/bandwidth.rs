@@ -12,7 +12,7 @@ use crate::host::{Guest, Host, Space, WORLD, ip};
 const RATE: u64 = 20_000_000;
 
 /// Serves one client, and is there when this returns.
-const SERVE: &str = "iperf3 --server --daemon --one-off --pidfile /dev/null
+const SERVE: &str = "iperf3 --server --daemon --one-off
     for n in $(seq 500); do ss -Hltn sport = :5201 | grep -q . && exit 0; sleep 0.01; done; exit 1";
 
 /// Bits a second that reached the receiver.

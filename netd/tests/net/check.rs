@@ -4,7 +4,7 @@ use std::fs;
 
 use davit_contracts::network as proto;
 
-use crate::host::{BEYOND, Guest, HOST, Host, WORLD};
+use crate::host::{BACKEND, BEYOND, Backend, Guest, HOST, Host, WORLD};
 
 /// What a check answers.
 async fn check(host: &Host, repair: bool) -> Vec<proto::Drift> {
@@ -101,7 +101,7 @@ async fn trials(all: &[Damage]) {
 }
 
 #[tokio::test]
-async fn a_sound_host_has_no_drift() {
+pub async fn a_sound_host_has_no_drift() {
     let host = Host::new().await;
     assert_eq!(words(&check(&host, true).await), Vec::<String>::new());
     let option = |key: &str| [(format!("com.docker.network.bridge.{key}"), "false".to_owned())].into();
@@ -294,7 +294,8 @@ async fn limits_are_mended_and_collisions_told() {
     let host = Host::new().await;
     let made = host.net_create("n").await;
     let guest = Guest::new("g");
-    let bandwidth = proto::Bandwidth { ingress_rate: 80_000_000, egress_rate: 40_000_000, ..Default::default() };
+    let bandwidth =
+        proto::Bandwidth { ingress_rate: 80_000_000, egress_rate: 40_000_000, ..Default::default() };
     let spec = proto::EndpointSpec { network: "n".into(), bandwidth: Some(bandwidth), ..Default::default() };
     let at = host.attach_request(Host::request(&guest, vec![spec], &[])).await.unwrap();
     let end = at.endpoints[0].host_interface.as_str();
@@ -314,7 +315,11 @@ async fn limits_are_mended_and_collisions_told() {
         (true, "tc qdisc del dev eth0 root".to_owned()),
         (true, "tc qdisc replace dev eth0 root tbf rate 1mbit burst 16k latency 50ms".to_owned()),
     ] {
-        if inside { guest.space.run(&command) } else { host.space.run(&command) };
+        if inside {
+            guest.space.run(&command)
+        } else {
+            host.space.run(&command)
+        };
         let listed = check(&host, false).await;
         assert!(listed.len() == 1 && listed[0].detail.contains("limit"), "{command}: {listed:?}");
         assert!(check(&host, true).await[0].repaired, "{command}");
@@ -339,4 +344,56 @@ async fn limits_are_mended_and_collisions_told() {
     };
     assert_eq!(words(&told), ["differs subnets of network n"]);
     assert!(!told[0].repaired && told[0].error.contains("must go"), "{told:?}");
+}
+
+#[tokio::test]
+async fn rules_of_iptables_are_mended() {
+    for (backend, tool) in
+        [(Backend::IptablesNft, "iptables-nft"), (Backend::IptablesLegacy, "iptables-legacy")]
+    {
+        BACKEND.set(backend);
+        let host = Host::new().await;
+        let web = host.guest("web", &["bridge"], &["8080:80"]).await;
+        web.space.serve_tcp("0.0.0.0:80");
+        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{tool}");
+        let chains = host.space.run(&format!("{tool} -t nat -S"));
+        let chain = chains.split_whitespace().find(|w| w.ends_with("-PORTS")).unwrap().to_owned();
+        host.space.run(&format!("{tool} -t nat -A {chain} -p tcp -m tcp --dport 9 -j RETURN"));
+        let listed = check(&host, false).await;
+        assert!(listed.len() == 1 && listed[0].kind == "stray", "{tool}: {listed:?}");
+        assert!(listed[0].object.contains("--dport 9"), "{listed:?}");
+        assert!(check(&host, true).await[0].repaired, "{tool}");
+        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{tool}");
+        assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some(), "{tool}");
+        host.detach(&web).await;
+    }
+}
+
+#[tokio::test]
+async fn policies_are_mended() {
+    let scene = Scene::new().await;
+    let rule = proto::PolicyRule { allow: true, protocol: "tcp".into(), ..Default::default() };
+    let request =
+        proto::SetPolicyRequest { network: "n".into(), rules: vec![rule], default_action: "deny".into() };
+    scene.host.networks().set_policy(request).await.unwrap();
+    assert_eq!(words(&check(&scene.host, false).await), Vec::<String>::new());
+    for damage in [
+        host(
+            "nft insert rule bridge TABLE-policy forward drop",
+            &["stray firewall rule 'without a comment' in chain forward of policies"],
+        ),
+        host("ip link set BRIDGE type bridge nf_call_iptables 0", &["differs filter of bridge BRIDGE"]),
+    ] {
+        scene.trial(&damage).await;
+    }
+}
+
+#[tokio::test]
+async fn a_chain_of_somebody_else_that_came_to_drop_is_passed_again() {
+    let scene = Scene::new().await;
+    let drop = "nft add table inet theirs; nft add chain inet theirs onward '{ type filter hook forward priority 0; policy drop; }'";
+    scene.host.space.run(drop);
+    assert!(check(&scene.host, true).await.iter().all(|d| d.repaired));
+    assert_eq!(words(&check(&scene.host, false).await), Vec::<String>::new());
+    scene.works("after the chain came");
 }

@@ -5,3 +5,5 @@ mod call;
 mod chain;
 mod errors;
 mod lifetime;
+
+pub use call::davit_cni;

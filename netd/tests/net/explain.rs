@@ -160,7 +160,7 @@ async fn names_are_explained() {
 }
 
 #[tokio::test]
-async fn stops_say_where_and_what_to_do() {
+pub async fn stops_say_where_and_what_to_do() {
     let host = Host::new().await;
     let all = crowd(&host).await;
     let at = |n: usize| all[n].addresses[0].as_str();
@@ -204,4 +204,47 @@ async fn what_is_broken_is_where_it_stops() {
     ann.space.run("nft add table inet own; nft add chain inet own input '{ type filter hook input priority 0; policy drop; }'");
     let said = lines(&host, "bob", "ann", 80).await;
     assert!(said.iter().any(|l| l.contains("table own, chain input, which drops")), "{said:?}");
+}
+
+#[tokio::test]
+async fn policies_are_explained_as_they_are_enforced() {
+    let host = Host::new().await;
+    host.net_create("n").await;
+    let mut parties = Vec::new();
+    for role in ["web", "db", "other"] {
+        let guest = Guest::new(role);
+        let spec = proto::EndpointSpec { network: "n".into(), ..Default::default() };
+        let mut request = Host::request(&guest, vec![spec], &[]);
+        request.labels = [("role".to_owned(), role.to_owned())].into();
+        let at = host.attach_request(request).await.unwrap();
+        guest.space.serve_tcp("0.0.0.0:80");
+        guest.space.serve_tcp("0.0.0.0:22");
+        parties.push((guest, ip(&at, 0)));
+    }
+    let role = |r: &str| [("role".to_owned(), r.to_owned())].into();
+    let allow = proto::PolicyRule {
+        allow: true,
+        from: role("web"),
+        to: role("db"),
+        protocol: "tcp".into(),
+        port: 80,
+        ..Default::default()
+    };
+    let request =
+        proto::SetPolicyRequest { network: "n".into(), rules: vec![allow], default_action: "deny".into() };
+    host.networks().set_policy(request).await.unwrap();
+    for (from, _) in &parties {
+        for (to, at) in parties.iter().filter(|(to, _)| to.id != from.id) {
+            for port in [80, 22] {
+                let answer = explain(&host, &from.name, &to.name, port).await.unwrap();
+                let reality = from.space.ask_tcp(&format!("{at}:{port}")).is_some();
+                assert_eq!(answer.reaches, reality, "{} {}:{port}: {:?}", from.name, to.name, told(&answer));
+            }
+        }
+    }
+    let said = lines(&host, "web", "db", 80).await;
+    let wanted = "pass policy network n: rule 1: allow from role=web to role=db tcp/80";
+    assert!(said.iter().any(|l| l == wanted), "{said:?}");
+    let said = lines(&host, "db", "web", 80).await;
+    assert_eq!(said.last().unwrap(), "stop policy network n: no rule matches: deny by default");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::host::{Guest, Host};
 
 #[tokio::test]
-async fn rules_do_not_grow_with_ports_and_a_flush_is_mended_by_the_next_change() {
+pub async fn rules_do_not_grow_with_ports_and_a_flush_is_mended_by_the_next_change() {
     let host = Host::new().await;
     let a = host.guest("a", &["bridge"], &["8080:80"]).await;
     let rules = |text: &str| text.matches(" comment ").count();
@@ -28,7 +28,7 @@ async fn rules_do_not_grow_with_ports_and_a_flush_is_mended_by_the_next_change()
 }
 
 #[tokio::test]
-async fn rules_that_somebody_removes_come_back_by_themselves() {
+pub async fn rules_that_somebody_removes_come_back_by_themselves() {
     let host = Host::new().await;
     let a = host.guest("a", &["bridge"], &["8080:80"]).await;
     a.space.serve_tcp("0.0.0.0:80");

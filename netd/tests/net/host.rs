@@ -25,6 +25,19 @@ pub const BEYOND: &str = "203.0.113.9";
 pub const HOST: &str = "10.99.0.2";
 pub const WORLD: &str = "10.99.0.1";
 
+/// What netd writes rules with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Nftables,
+    IptablesNft,
+    IptablesLegacy,
+}
+
+thread_local! {
+    /// Of hosts that the calling thread makes: a test's body is run for each, see the module matrix.
+    pub static BACKEND: std::cell::Cell<Backend> = const { std::cell::Cell::new(Backend::Nftables) };
+}
+
 /// A process that holds a network namespace.
 pub struct Space {
     child: Child,
@@ -181,6 +194,7 @@ pub struct Host {
     guests: std::cell::Cell<u32>,
     /// Whether it is a user namespace's.
     user: bool,
+    pub backend: Backend,
 }
 
 impl Host {
@@ -207,7 +221,15 @@ impl Host {
         world.run(&format!(
             "ip addr add {WORLD}/24 dev eth0; ip link set eth0 up; ip addr add {BEYOND}/32 dev lo"
         ));
-        let mut host = Self { space, world, daemon: None, dir, guests: std::cell::Cell::new(0), user: false };
+        let mut host = Self {
+            space,
+            world,
+            daemon: None,
+            dir,
+            guests: std::cell::Cell::new(0),
+            user: false,
+            backend: BACKEND.get(),
+        };
         host.start().await;
         host
     }
@@ -221,7 +243,15 @@ impl Host {
     pub async fn rootless_with(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (space, world) = (Space::rootless(script), Space::bare());
-        let mut host = Self { space, world, daemon: None, dir, guests: std::cell::Cell::new(0), user: true };
+        let mut host = Self {
+            space,
+            world,
+            daemon: None,
+            dir,
+            guests: std::cell::Cell::new(0),
+            user: true,
+            backend: BACKEND.get(),
+        };
         host.start().await;
         host
     }
@@ -243,7 +273,38 @@ impl Host {
             .env("DAVIT_RUN_DIR", self.dir.path().join("run"))
             .env("DAVIT_CONFIG_DIR", self.dir.path().join("config"))
             .stdin(Stdio::null());
+        self.choose_backend(&mut command);
         command
+    }
+
+    /// Writes netd's configuration; the variant of iptables is the one that stands first in the path.
+    fn choose_backend(&self, command: &mut Command) {
+        let variant = match self.backend {
+            Backend::Nftables => return,
+            Backend::IptablesNft => "nft",
+            Backend::IptablesLegacy => "legacy",
+        };
+        let (config, bin) = (self.dir.path().join("config"), self.dir.path().join("bin"));
+        fs::create_dir_all(&config).unwrap();
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(config.join("netd.toml"), "firewall = \"iptables\"\n").unwrap();
+        for name in ["iptables", "ip6tables"] {
+            for end in ["", "-restore"] {
+                let to = format!("/usr/sbin/{name}-{variant}{end}");
+                let _ = std::os::unix::fs::symlink(to, bin.join(format!("{name}{end}")));
+            }
+        }
+        command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    }
+
+    /// Takes away all rules, as a firewall service does before it loads its own.
+    pub fn flush_rules(&self) {
+        self.space.run(match self.backend {
+            Backend::IptablesLegacy => {
+                "for t in filter nat raw; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done; nft flush ruleset"
+            }
+            _ => "nft flush ruleset",
+        });
     }
 
     /// Starts netd and waits until it answers.
@@ -400,18 +461,41 @@ impl Host {
             .filter(|name| name.starts_with("dv"))
             .map(|name| name.split('@').next().unwrap().to_owned())
             .collect();
-        found.extend(self.space.run("nft list tables").lines().map(str::to_owned));
+        found.extend(
+            self.space.run("nft list tables").lines().filter(|l| l.contains("davit")).map(str::to_owned),
+        );
+        if self.backend != Backend::Nftables {
+            let saved = "iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save";
+            let (_, text) = self.space.attempt(saved);
+            found.extend(text.lines().filter(|l| l.contains("DAVIT-")).map(str::to_owned));
+        }
         found
     }
 
     /// Waits until nothing of netd is left on the host.
     pub async fn becomes_clean(&self) {
         let until = Instant::now() + Duration::from_secs(5);
-        while !self.traces().is_empty() {
-            assert!(Instant::now() < until, "left: {:?}\n{}", self.traces(), self.log());
+        let forwards = || self.space.run("cat /proc/sys/net/ipv4/ip_forward").trim() == "1";
+        while !self.traces().is_empty() || forwards() {
+            assert!(Instant::now() < until, "left: {:?}, {}\n{}", self.traces(), forwards(), self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(self.space.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+    }
+
+    /// Waits until nothing of netd is left on the host, and all packet rules are as they were.
+    pub async fn becomes_clean_of(&self, before: &str) {
+        let rules = || self.space.run("nft list ruleset; iptables-legacy-save 2>/dev/null || true");
+        let counted = |text: &str| {
+            text.lines()
+                .filter(|l| !l.contains("counter") && !l.contains('[') && !l.starts_with('#'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let until = Instant::now() + Duration::from_secs(5);
+        while counted(&rules()) != counted(before) {
+            assert!(Instant::now() < until, "left: {}\n{}", rules(), self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

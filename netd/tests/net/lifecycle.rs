@@ -6,7 +6,7 @@ use davit_contracts::network as proto;
 use crate::host::{BEYOND, Guest, HOST, Host, ip};
 
 #[tokio::test]
-async fn nothing_is_left_after_the_last_container() {
+pub async fn nothing_is_left_after_the_last_container() {
     let host = Host::new().await;
     assert_eq!(host.traces(), Vec::<String>::new());
     host.net_create("my-bridge").await;
@@ -22,7 +22,7 @@ async fn nothing_is_left_after_the_last_container() {
 }
 
 #[tokio::test]
-async fn attach_repeated_answers_the_same_and_needs_a_living_holder() {
+pub async fn attach_repeated_answers_the_same_and_needs_a_living_holder() {
     let host = Host::new().await;
     let guest = Guest::new("g");
     let first = host.attach(&guest, &["bridge"], &["80"]).await.unwrap();
@@ -35,7 +35,7 @@ async fn attach_repeated_answers_the_same_and_needs_a_living_holder() {
 }
 
 #[tokio::test]
-async fn a_killed_daemon_comes_back_to_working_containers() {
+pub async fn a_killed_daemon_comes_back_to_working_containers() {
     let mut host = Host::new().await;
     host.net_create("my-bridge").await;
     let db = Guest::new("db");
@@ -52,7 +52,7 @@ async fn a_killed_daemon_comes_back_to_working_containers() {
     let group = group.split("group ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     host.space.run(&format!("ip link add dvhffffffffffff group {group} type dummy 2>/dev/null || ip link add dvhffffffffffff group {group} type bridge"));
     host.space.run("ip link add dvh-not-ours type bridge");
-    host.space.run("nft flush ruleset");
+    host.flush_rules();
 
     host.start().await;
     assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some(), "rules are back");
@@ -78,7 +78,7 @@ async fn a_killed_daemon_comes_back_to_working_containers() {
 }
 
 #[tokio::test]
-async fn a_stopped_daemon_leaves_containers_wired_and_a_dead_host_is_cleaned() {
+pub async fn a_stopped_daemon_leaves_containers_wired_and_a_dead_host_is_cleaned() {
     let mut host = Host::new().await;
     let a = host.guest("a", &["bridge"], &["8080:80"]).await;
     a.space.serve_tcp("0.0.0.0:80");
@@ -95,7 +95,7 @@ async fn a_stopped_daemon_leaves_containers_wired_and_a_dead_host_is_cleaned() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_is_refused_in_one_line() {
+pub async fn a_second_daemon_is_refused_in_one_line() {
     let host = Host::new().await;
     let out = host.command().output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -104,7 +104,7 @@ async fn a_second_daemon_is_refused_in_one_line() {
 
 /// Kills the daemon at many moments of attach and detach; whatever was acknowledged works, all else is gone.
 #[tokio::test]
-async fn kills_at_any_moment_leak_nothing() {
+pub async fn kills_at_any_moment_leak_nothing() {
     let mut host = Host::new().await;
     host.net_create("n").await;
     let witness = host.guest("witness", &["n"], &["8080:80"]).await;
@@ -139,7 +139,7 @@ async fn kills_at_any_moment_leak_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
+pub async fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
     let mut host = Host::new().await;
     host.stop();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();

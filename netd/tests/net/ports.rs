@@ -5,7 +5,7 @@ use davit_contracts::{Kind, network as proto};
 use crate::host::{Guest, HOST, Host, WORLD, ip};
 
 #[tokio::test]
-async fn a_port_answers_from_outside_from_localhost_and_from_containers() {
+pub async fn a_port_answers_from_outside_from_localhost_and_from_containers() {
     let host = Host::new().await;
     host.net_create("front").await;
     host.net_create("other").await;
@@ -38,7 +38,7 @@ async fn a_port_answers_from_outside_from_localhost_and_from_containers() {
 }
 
 #[tokio::test]
-async fn a_port_of_the_loopback_is_not_open_to_neighbours() {
+pub async fn a_port_of_the_loopback_is_not_open_to_neighbours() {
     let host = Host::new().await;
     let web = host.guest("web", &["bridge"], &["127.0.0.1:8080:80"]).await;
     web.space.serve_tcp("0.0.0.0:80");
@@ -53,7 +53,7 @@ async fn a_port_of_the_loopback_is_not_open_to_neighbours() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_names_its_holder_and_changes_nothing() {
+pub async fn a_port_in_use_names_its_holder_and_changes_nothing() {
     let host = Host::new().await;
     let web = host.guest("web", &["bridge"], &["8080:80"]).await;
     let late = Guest::new("late");
@@ -78,7 +78,7 @@ async fn a_port_in_use_names_its_holder_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn random_ports_and_ranges_are_chosen() {
+pub async fn random_ports_and_ranges_are_chosen() {
     let host = Host::new().await;
     let web = Guest::new("web");
     let mut request =

@@ -5,7 +5,7 @@ use davit_contracts::network as proto;
 use crate::host::{BEYOND, Guest, HOST, Host, WORLD, ip};
 
 #[tokio::test]
-async fn containers_of_a_network_reach_each_other_and_the_world_through_nat() {
+pub async fn containers_of_a_network_reach_each_other_and_the_world_through_nat() {
     let host = Host::new().await;
     host.net_create("my-bridge").await;
     let (db, web) = (Guest::new("db"), Guest::new("web"));
@@ -25,7 +25,7 @@ async fn containers_of_a_network_reach_each_other_and_the_world_through_nat() {
 }
 
 #[tokio::test]
-async fn networks_are_apart_and_nobody_routes_in() {
+pub async fn networks_are_apart_and_nobody_routes_in() {
     let host = Host::new().await;
     host.net_create("red").await;
     host.net_create("blue").await;
@@ -42,7 +42,7 @@ async fn networks_are_apart_and_nobody_routes_in() {
 }
 
 #[tokio::test]
-async fn an_internal_network_leads_nowhere() {
+pub async fn an_internal_network_leads_nowhere() {
     let host = Host::new().await;
     let request = proto::CreateNetworkRequest { name: "in".into(), internal: true, ..Default::default() };
     host.create(request).await.unwrap();
@@ -60,7 +60,7 @@ async fn an_internal_network_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn containers_without_icc_reach_the_world_but_not_each_other() {
+pub async fn containers_without_icc_reach_the_world_but_not_each_other() {
     let host = Host::new().await;
     let options = [("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into();
     let request = proto::CreateNetworkRequest { name: "n".into(), options, ..Default::default() };
@@ -75,7 +75,7 @@ async fn containers_without_icc_reach_the_world_but_not_each_other() {
 }
 
 #[tokio::test]
-async fn containers_do_not_reach_the_hosts_loopback() {
+pub async fn containers_do_not_reach_the_hosts_loopback() {
     let host = Host::new().await;
     let guest = host.guest("g", &["bridge"], &[]).await;
     host.space.serve_tcp("127.0.0.1:9000");
@@ -92,7 +92,7 @@ async fn containers_do_not_reach_the_hosts_loopback() {
 }
 
 #[tokio::test]
-async fn ipv6_is_dual_stack_with_nat() {
+pub async fn ipv6_is_dual_stack_with_nat() {
     let host = Host::with("ip addr add fd99::2/64 dev uplink nodad; ip route add default via fd99::1").await;
     host.world.run("ip addr add fd99::1/64 dev eth0 nodad; ip addr add 2001:db8::9/128 dev lo nodad");
     let request = proto::CreateNetworkRequest { name: "six".into(), ipv6: true, ..Default::default() };
@@ -112,7 +112,7 @@ async fn ipv6_is_dual_stack_with_nat() {
 }
 
 #[tokio::test]
-async fn none_has_loopback_only_and_host_is_left_alone() {
+pub async fn none_has_loopback_only_and_host_is_left_alone() {
     let host = Host::new().await;
     let none = Guest::new("none");
     host.attach(&none, &[], &[]).await.unwrap();
@@ -135,7 +135,7 @@ async fn none_has_loopback_only_and_host_is_left_alone() {
 }
 
 #[tokio::test]
-async fn networks_come_and_go_while_a_container_runs() {
+pub async fn networks_come_and_go_while_a_container_runs() {
     let host = Host::new().await;
     host.net_create("one").await;
     host.net_create("two").await;

@@ -137,7 +137,10 @@ pub fn resolv_conf_like(host: &str, own: &ResolvConf) -> String {
         "options" => own.options.is_empty(),
         _ => true,
     };
-    let mut text: String = host.lines().filter(replaced).map(|line| format!("{line}\n")).collect();
+    let mut text: String = host.split_inclusive('\n').filter(replaced).collect();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
     let search: Vec<String> = own.search.iter().filter(|domain| *domain != ".").cloned().collect();
     text.push_str(&resolv_conf(&ResolvConf { search, ..own.clone() }));
     text

@@ -96,6 +96,10 @@ impl Engine {
             let object = format!("address {} on {name}", stray.net);
             tell(Fault::Stray, object, String::new(), Mend::TakeAddress(link.index, stray.net));
         }
+        if network.policy.is_some() && link.filters.is_some_and(|on| on != [true; 2]) {
+            let detail = "its packets are not filtered, and the policy does not hold".to_owned();
+            tell(Fault::Differs, format!("filter of bridge {name}"), detail, mend());
+        }
         for (setting, value) in bridge::settings(network) {
             if let Ok(now) = sysctl::get(&setting)
                 && now != value
@@ -136,6 +140,15 @@ impl Engine {
         }
         let differences = self.firewall.differences(&self.rules()).map_err(EngineError::Firewall)?;
         found.extend(differences.into_iter().map(|d| Found::of_table(d, Mend::Rules)));
+        let policed = self.policed();
+        if !policed.is_empty() {
+            let differences = self.firewall.policy_differences(&policed).map_err(EngineError::Firewall)?;
+            let of_policy = |mut d: crate::firewall::compare::Difference| {
+                d.object.push_str(" of policies");
+                Found::of_table(d, Mend::Policies)
+            };
+            found.extend(differences.into_iter().map(of_policy));
+        }
         for (setting, value) in self.wanted_settings() {
             match sysctl::get(setting) {
                 Ok(now) if now == value => {}

@@ -30,6 +30,8 @@ pub(super) enum Mend {
     RemoveInterface(String),
     /// Write the firewall's table anew.
     Rules,
+    /// Write the policies' tables anew.
+    Policies,
     /// Remove the firewall's table.
     RemoveRules,
     /// Bind the reserved ports again.
@@ -74,6 +76,7 @@ impl Engine {
             }
             Mend::RemoveInterface(name) => Ok(bridge::remove_link(&self.socket, name)?),
             Mend::Rules => self.apply_rules(),
+            Mend::Policies => self.apply_policies(),
             Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
             Mend::Reservations => Ok(self.ports.reserve_lost()?),
             Mend::Record(id) => match self.sandboxes.get(id) {
@@ -112,7 +115,9 @@ impl Engine {
         }
         adjust::set_mac(&mut batch, base.index, bridge::mac(network));
         route::set_up(&mut batch, base.index);
-        Ok(self.socket.run(&batch)?)
+        self.socket.run(&batch)?;
+        let network = &self.networks[id];
+        if network.policy.is_some() { self.filter_bridge(network, true) } else { Ok(()) }
     }
 
     /// Removes what is left of an endpoint's interfaces, makes them again, and sets up what is inside.

@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use davit_contracts::id::NetworkId;
+
 use super::super::attach::open_namespace;
 use super::super::{Engine, EngineError};
 use super::inside::{self, WantedInside, WantedInterface};
@@ -46,7 +48,12 @@ impl Engine {
         let seen = inside::look(netns.as_fd(), &wanted)
             .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
         found.extend(seen.into_iter().map(|one| {
+            let foreign =
+                |id: &NetworkId| sandbox.endpoints.iter().any(|e| e.network == *id && e.foreign.is_some());
             let mend = match &one.rewire {
+                Some(network) if foreign(network) => Mend::Nothing(
+                    "plugins made it: disconnect the container from the network and connect it again",
+                ),
                 Some(network) => Mend::Rewire(sandbox.id.clone(), network.clone()),
                 None if one.resolver => Mend::Resolver(sandbox.id.clone()),
                 None => Mend::Inside(sandbox.id.clone()),
@@ -128,7 +135,12 @@ impl Engine {
             })
         };
         WantedInside {
-            interfaces: sandbox.endpoints.iter().filter(|e| e.is_wired()).filter_map(interface).collect(),
+            interfaces: sandbox
+                .endpoints
+                .iter()
+                .filter(|e| e.is_wired() && !e.pending)
+                .filter_map(interface)
+                .collect(),
             routes: sandbox.ways(),
             yields: sandbox.holder.process().is_none(),
             resolver: sandbox.resolver,

@@ -4,7 +4,7 @@ use super::sockets::{self, Bound};
 use super::{Packet, Place, REPAIR, Scene, Step, Walk, scene, visit};
 use crate::driver::inside::InsideError;
 use crate::endpoint::{Endpoint, Sandbox};
-use crate::firewall::{self, ForeignChain};
+use crate::firewall::{self, ForeignChain, Transport};
 use crate::netlink::view::Fate;
 
 /// How many listening ports a hint names.
@@ -54,6 +54,10 @@ impl Walk<'_> {
     pub(super) fn target(&mut self, place: Place<'_>, packet: Packet) -> Step {
         if packet.port == 0 {
             self.pass("target", place.name(), format!("{} is there; no port was asked for", packet.to));
+            return Ok(());
+        }
+        if packet.transport == Transport::Sctp {
+            self.note("target", place.name(), "who listens for sctp is not looked at");
             return Ok(());
         }
         let (bound, chains) = match place {

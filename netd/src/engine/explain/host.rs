@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use super::{Packet, Place, REPAIR, Scene, Step, Walk, of, scene};
-use crate::engine::wiring;
 use crate::firewall::compare;
 use crate::netlink::view::{Fate, Route};
 use crate::network::Network;
 use crate::{firewall, sysctl};
+
+use crate::engine::rules::segment;
+use crate::firewall::Source;
 
 impl Walk<'_> {
     /// A packet of the host itself, or one that came in from a network.
@@ -56,12 +58,13 @@ impl Walk<'_> {
             .engine
             .sandboxes
             .values()
-            .flat_map(|s| wiring::forwards(s).into_iter().map(move |f| (s.name.clone(), f)))
-            .filter(|(_, f)| packet.port != 0 && f.transport == packet.transport && meets(f.host))
+            .flat_map(|s| self.engine.forwards(s).into_iter().map(move |f| (s.name.clone(), f)))
+            .filter_map(|(name, f)| Some((name, f.transport, f.host?, f.to)))
+            .filter(|(_, t, host, _)| packet.port != 0 && *t == packet.transport && meets(*host))
             .collect();
         // One of a single address comes before one of all.
-        found.sort_by_key(|(_, f)| f.host.ip().is_unspecified());
-        found.into_iter().next().map(|(name, f)| (name, f.to))
+        found.sort_by_key(|(_, _, host, _)| host.ip().is_unspecified());
+        found.into_iter().next().map(|(name, _, _, to)| (name, to))
     }
 
     fn redirected(
@@ -135,10 +138,12 @@ impl Walk<'_> {
     /// The chain `forward` of our table, rule by rule.
     fn verdict(&mut self, from: &Network, into: Option<&Network>, packet: Packet) -> Step {
         self.table("rule")?;
-        let same = into.is_some_and(|n| n.id == from.id);
-        if same {
-            self.pass("rule", "host", "back into the same network");
-            return Ok(());
+        if into.is_some_and(|n| n.id == from.id) {
+            self.policy(from, packet)?;
+            if from.bridge.icc {
+                self.pass("rule", "host", "back into the same network");
+                return Ok(());
+            }
         }
         if from.internal {
             let what = format!("{} is internal: no way out", of(from));
@@ -152,6 +157,14 @@ impl Walk<'_> {
             Some(_) if packet.translated => {
                 self.pass("rule", "host", "a published port lets it into the other network");
                 Ok(())
+            }
+            Some(_) if self.is_open(packet) => {
+                self.pass("rule", "host", "the port is published on a routed network");
+                Ok(())
+            }
+            Some(network) if network.id == from.id => {
+                let what = "containers of this network do not reach one another (enable_icc is false)";
+                Err(self.stop("rule", "host", what, "connect both to another network"))
             }
             Some(network) => {
                 let what = format!("networks are apart: {} and {}", from.name, network.name);
@@ -169,6 +182,16 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether a routed network's container publishes this very port.
+    fn is_open(&self, packet: Packet) -> bool {
+        let open = |f: &firewall::Forward| {
+            f.host.is_none()
+                && f.transport == packet.transport
+                && (f.to.ip(), f.to.port()) == (packet.to, packet.port)
+        };
+        self.engine.sandboxes.values().flat_map(|s| self.engine.forwards(s)).any(|f| open(&f))
+    }
+
     /// What is not as it should be of our own table.
     fn table(&mut self, stage: &'static str) -> Step {
         let differences = self.engine.firewall.differences(&self.engine.rules());
@@ -178,6 +201,11 @@ impl Walk<'_> {
             .any(|d| d.fault == compare::Fault::Missing && d.object.starts_with("firewall table"))
         {
             return Err(self.stop(stage, "host", "the firewall table of davit is not there", REPAIR));
+        }
+        let stops = |d: &&compare::Difference| d.object.starts_with("rules of ours in");
+        if let Some(other) = differences.iter().find(stops) {
+            let what = format!("{} of another program drops packets of networks", &other.object[17..]);
+            return Err(self.stop(stage, "host", what, REPAIR));
         }
         if let Some(first) = differences.first() {
             let what = format!("the firewall table is not as it should be: {}", first.object);
@@ -200,24 +228,28 @@ impl Walk<'_> {
         &mut self,
         from: &Network,
         into: Option<&Network>,
-        mut packet: Packet,
+        packet: Packet,
         route: &Route,
     ) -> Packet {
-        let own = |source: Option<IpAddr>| {
-            source.is_some_and(|ip| from.subnets.iter().any(|s| s.subnet.contains(&ip)))
-        };
         let hairpin = packet.translated && into.is_some_and(|n| n.id == from.id);
-        let out = into.is_none_or(|n| n.id != from.id) && from.bridge.masquerade && own(packet.source);
-        if hairpin || out {
-            let source = route.source;
-            let shown = source.map_or_else(|| "the host's address".to_owned(), |ip| ip.to_string());
-            self.pass("nat", "host", format!("its source becomes {shown}"));
-            packet.source = source;
-        } else if into.is_none() {
-            let what = "it keeps its source address: routers beyond must know the way back";
-            self.note("nat", "host", what);
-        }
-        packet
+        let out = into.is_none_or(|n| n.id != from.id);
+        let segment = segment(from);
+        let subnet = segment.subnets.iter().find(|s| packet.source.is_some_and(|ip| s.contains(&ip)));
+        let becomes = match subnet.map(|s| segment.source(s)).filter(|_| out) {
+            Some(Source::WayOut) => route.source,
+            Some(Source::Fixed(ip)) => Some(ip),
+            _ if hairpin => route.source,
+            _ => {
+                if into.is_none() {
+                    let what = "it keeps its source address: routers beyond must know the way back";
+                    self.note("nat", "host", what);
+                }
+                return packet;
+            }
+        };
+        let shown = becomes.map_or_else(|| "the host's address".to_owned(), |ip| ip.to_string());
+        self.pass("nat", "host", format!("its source becomes {shown}"));
+        Packet { source: becomes, ..packet }
     }
 
     fn beyond(&mut self, packet: Packet, seen: &Scene, route: &Route, link: &str) -> Step {

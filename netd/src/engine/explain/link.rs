@@ -35,11 +35,34 @@ impl<'a> Walk<'a> {
         }
         let what = format!("bridge {} carries it from {} to {}", network.interface, from.name, to.name);
         self.pass("bridge", of(network), what);
+        self.policy(network, packet)?;
         if next != packet.to {
             self.note("route", &sandbox.name, format!("{} is its router to {}", other.name, packet.to));
             return Ok(());
         }
         self.arrive(other, theirs, packet)
+    }
+
+    /// What the network's policy says of a packet between two of its containers.
+    pub(super) fn policy(&mut self, network: &Network, packet: Packet) -> Step {
+        let Some(policy) = &network.policy else { return Ok(()) };
+        let source = packet.source.and_then(|ip| self.holder(network, ip));
+        let (Some((from, _)), Some((to, _))) = (source, self.holder(network, packet.to)) else {
+            return Ok(());
+        };
+        let icmp = if packet.to.is_ipv4() { 1 } else { 58 };
+        let protocol = if packet.port == 0 { icmp } else { packet.transport.number() };
+        let (allowed, rule) = policy.decide(&from.labels, &to.labels, protocol, packet.port);
+        let what = match rule {
+            Some(n) => format!("rule {}: {}", n + 1, policy.rules[n]),
+            None => format!("no rule matches: {} by default", if allowed { "allow" } else { "deny" }),
+        };
+        if allowed {
+            self.pass("policy", of(network), what);
+            return Ok(());
+        }
+        let hint = format!("'davit net policy {}' shows and changes the policy", network.name);
+        Err(self.stop("policy", of(network), what, hint))
     }
 
     /// From the host to a container on one of its bridges; `back` when it came from there.
@@ -93,7 +116,7 @@ impl<'a> Walk<'a> {
         Err(self.stop("bridge", of(network), what, REPAIR))
     }
 
-    fn holder(&self, network: &Network, ip: IpAddr) -> Option<(&'a Sandbox, &'a Endpoint)> {
+    pub(super) fn holder(&self, network: &Network, ip: IpAddr) -> Option<(&'a Sandbox, &'a Endpoint)> {
         let engine = self.engine;
         let has = |e: &&Endpoint| e.network == network.id && e.addresses().any(|a| a.addr() == ip);
         engine.sandboxes.values().find_map(|s| Some((s, s.endpoints.iter().find(has)?)))

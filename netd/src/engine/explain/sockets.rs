@@ -33,6 +33,7 @@ pub(super) fn bound(transport: Transport) -> Vec<Bound> {
     let (v4, v6) = match transport {
         Transport::Tcp => ("tcp", "tcp6"),
         Transport::Udp => ("udp", "udp6"),
+        Transport::Sctp => return Vec::new(),
     };
     let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
     let wanted = if transport == Transport::Tcp { LISTENING } else { UNCONNECTED };

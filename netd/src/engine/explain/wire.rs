@@ -18,7 +18,9 @@ impl<'a> Walk<'a> {
         next: IpAddr,
         packet: Packet,
     ) -> Step {
-        let Some(sublink) = &network.sublink else { return Ok(()) };
+        let Some(sublink) = &network.sublink else {
+            return self.beyond_plugins(network, endpoint, next, packet);
+        };
         let parent = sublink.parent.as_str();
         let links = view::links(&self.engine.socket)?;
         let link = links.iter().find(|l| l.name == parent);
@@ -41,6 +43,21 @@ impl<'a> Walk<'a> {
                 self.arrive(sandbox, theirs, packet)
             }
             _ => self.onto_wire(network, parent, neighbour, next),
+        }
+    }
+
+    /// Over a network that CNI plugins made: only its two ends are known.
+    fn beyond_plugins(
+        &mut self,
+        network: &'a Network,
+        endpoint: &Endpoint,
+        next: IpAddr,
+        packet: Packet,
+    ) -> Step {
+        self.note("bridge", of(network), "plugins made it: what it lets through is not known here");
+        match self.holder(network, next) {
+            Some((sandbox, theirs)) if theirs.id != endpoint.id => self.arrive(sandbox, theirs, packet),
+            _ => Ok(()),
         }
     }
 

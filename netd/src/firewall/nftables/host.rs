@@ -5,51 +5,82 @@
 //! prerouting   nat -100          for this host? -> ports        (never for 127/8: that would open it to neighbours)
 //! output       nat -100          for this host? -> ports
 //! ports        (jumped to)       (address, transport, port) or (transport, port) -> address and port, by map
-//! forward      filter 0          established, same bridge, published: yes; other bridge or internal: no; out: yes
-//! postrouting  nat 100           127/8 and hairpin sources, and what leaves a masqueraded network
+//! forward      filter -10        established, same bridge, published: yes; other bridge or internal: no; out: yes
+//! postrouting  nat 100           127/8 and hairpin sources, and what leaves a network with NAT
 //! ```
 //! Rules do not grow with ports nor with containers; `postrouting` alone has two for each network, and only the first
-//! packet of a connection walks it.
+//! packet of a connection walks it. `forward` comes before the chains that hosts have by habit (priority 0): what it
+//! drops they never see, and what it accepts they still judge, see [`super::foreign`].
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::expr::{Rule, Version, ifname, octets};
+use super::expr::{Version, ifname, octets};
+use super::rule::Rule;
 use super::{Base, Datatype, Element, Family, Hook, Set, Transaction};
-use crate::firewall::{Forward, Rules, Segment};
+use crate::firewall::rules::{Forward, Rules, Segment, Source};
 
-const BRIDGES: Set = Set { name: "bridges", key: &[Datatype::Ifname], data: &[] };
-const INTERNAL: Set = Set { name: "internal", key: &[Datatype::Ifname], data: &[] };
-const SAME: Set = Set { name: "same", key: &[Datatype::Ifname, Datatype::Ifname], data: &[] };
+const BRIDGES: Set = Set { name: Cow::Borrowed("bridges"), key: &[Datatype::Ifname], data: &[] };
+const INTERNAL: Set = Set { name: Cow::Borrowed("internal"), key: &[Datatype::Ifname], data: &[] };
+const SAME: Set = Set { name: Cow::Borrowed("same"), key: &[Datatype::Ifname, Datatype::Ifname], data: &[] };
 const PORTS4: Set = Set {
-    name: "ports4",
+    name: Cow::Borrowed("ports4"),
     key: &[Datatype::Proto, Datatype::Service],
     data: &[Datatype::Ipv4, Datatype::Service],
 };
 const PORTS6: Set = Set {
-    name: "ports6",
+    name: Cow::Borrowed("ports6"),
     key: &[Datatype::Proto, Datatype::Service],
     data: &[Datatype::Ipv6, Datatype::Service],
 };
 const ADDR_PORTS4: Set = Set {
-    name: "addr_ports4",
+    name: Cow::Borrowed("addr_ports4"),
     key: &[Datatype::Ipv4, Datatype::Proto, Datatype::Service],
     data: &[Datatype::Ipv4, Datatype::Service],
 };
 const ADDR_PORTS6: Set = Set {
-    name: "addr_ports6",
+    name: Cow::Borrowed("addr_ports6"),
     key: &[Datatype::Ipv6, Datatype::Proto, Datatype::Service],
     data: &[Datatype::Ipv6, Datatype::Service],
 };
-const SETS: [&Set; 7] = [&BRIDGES, &INTERNAL, &SAME, &PORTS4, &PORTS6, &ADDR_PORTS4, &ADDR_PORTS6];
+/// Ports of containers that are reached without NAT.
+const OPEN4: Set = Set {
+    name: Cow::Borrowed("open4"),
+    key: &[Datatype::Ipv4, Datatype::Proto, Datatype::Service],
+    data: &[],
+};
+const OPEN6: Set = Set {
+    name: Cow::Borrowed("open6"),
+    key: &[Datatype::Ipv6, Datatype::Proto, Datatype::Service],
+    data: &[],
+};
+/// Bridges whose containers are open to the outside.
+const UNPROTECTED: [Set; 2] = [
+    Set { name: Cow::Borrowed("unprotected4"), key: &[Datatype::Ifname], data: &[] },
+    Set { name: Cow::Borrowed("unprotected6"), key: &[Datatype::Ifname], data: &[] },
+];
+const SETS: [&Set; 11] = [
+    &BRIDGES,
+    &INTERNAL,
+    &SAME,
+    &UNPROTECTED[0],
+    &UNPROTECTED[1],
+    &PORTS4,
+    &PORTS6,
+    &ADDR_PORTS4,
+    &ADDR_PORTS6,
+    &OPEN4,
+    &OPEN6,
+];
 
 const CHAINS: [(&str, Option<Base>); 6] = [
     ("ports", None),
     ("raw", Some(Base { kind: "filter", hook: Hook::Prerouting, priority: -300 })),
     ("prerouting", Some(Base { kind: "nat", hook: Hook::Prerouting, priority: -100 })),
     ("output", Some(Base { kind: "nat", hook: Hook::Output, priority: -100 })),
-    ("forward", Some(Base { kind: "filter", hook: Hook::Forward, priority: 0 })),
+    ("forward", Some(Base { kind: "filter", hook: Hook::Forward, priority: -10 })),
     ("postrouting", Some(Base { kind: "nat", hook: Hook::Postrouting, priority: 100 })),
 ];
 
@@ -71,15 +102,24 @@ pub fn whole(table: &str, rules: &Rules) -> Transaction {
     for segment in &rules.segments {
         segment_rules(&mut t, segment);
     }
-    let name = |s: &Segment| Element { key: ifname(&s.bridge), value: Vec::new() };
-    let pair = |s: &Segment| Element { key: ifname(&s.bridge).repeat(2), value: Vec::new() };
-    t.add(&BRIDGES, &rules.segments.iter().map(name).collect::<Vec<_>>());
-    t.add(&INTERNAL, &rules.segments.iter().filter(|s| s.internal).map(name).collect::<Vec<_>>());
-    t.add(&SAME, &rules.segments.iter().map(pair).collect::<Vec<_>>());
+    interfaces(&mut t, &rules.segments);
     for (set, elements) in by_map(&rules.forwards) {
         t.add(set, &elements);
     }
     t
+}
+
+/// Fills the sets of bridges.
+fn interfaces(t: &mut Transaction, segments: &[Segment]) {
+    let mut fill = |set: &Set, times: usize, wanted: &dyn Fn(&Segment) -> bool| {
+        let element = |s: &Segment| Element { key: ifname(&s.bridge).repeat(times), value: Vec::new() };
+        t.add(set, &segments.iter().filter(|s| wanted(s)).map(element).collect::<Vec<_>>());
+    };
+    fill(&BRIDGES, 1, &|_| true);
+    fill(&INTERNAL, 1, &|s| s.internal);
+    fill(&SAME, 2, &|s| s.icc);
+    fill(&UNPROTECTED[0], 1, &|s| s.unprotected(false));
+    fill(&UNPROTECTED[1], 1, &|s| s.unprotected(true));
 }
 
 /// Adds published ports to the maps.
@@ -133,6 +173,15 @@ fn constant_rules(t: &mut Transaction) {
     t.rule("forward", &Rule::new("internal: no way out").in_set(INTERNAL.name).drop());
     t.rule("forward", &Rule::new("internal: no way in").out_set(INTERNAL.name).drop());
     t.rule("forward", &Rule::new("published").out_set(BRIDGES.name).translated().accept());
+    for (version, open, all) in
+        [(Version::V4, OPEN4.name, &UNPROTECTED[0]), (Version::V6, OPEN6.name, &UNPROTECTED[1])]
+    {
+        let rule = Rule::new("published without NAT").version(version).out_set(BRIDGES.name);
+        t.rule("forward", &rule.target_set(version, open).accept());
+        let rule =
+            Rule::new("unprotected").version(version).in_no_set(BRIDGES.name).out_set(all.name.clone());
+        t.rule("forward", &rule.accept());
+    }
     t.rule("forward", &Rule::new("networks are apart").out_set(BRIDGES.name).drop());
     t.rule("forward", &Rule::new("out").in_set(BRIDGES.name).accept());
 
@@ -145,28 +194,34 @@ fn segment_rules(t: &mut Transaction, segment: &Segment) {
         let version = Version::of(subnet.addr());
         let hairpin = Rule::new("back into the same network through a published port").version(version);
         t.rule("postrouting", &hairpin.out(&segment.bridge, true).source(*subnet).translated().masquerade());
-        if segment.masquerade && !segment.internal {
-            let out = Rule::new("out").version(version).out(&segment.bridge, false);
-            t.rule("postrouting", &out.source(*subnet).masquerade());
+        let out = Rule::new("out").version(version).out(&segment.bridge, false).source(*subnet);
+        match segment.source(subnet) {
+            Source::Kept => {}
+            Source::WayOut => t.rule("postrouting", &out.masquerade()),
+            Source::Fixed(address) => t.rule("postrouting", &out.snat(address)),
         }
     }
 }
 
-/// Sorts published ports into the four maps.
+/// Sorts published ports into maps and sets.
 fn by_map(forwards: &[Forward]) -> Vec<(&'static Set, Vec<Element>)> {
-    let mut maps: [(&'static Set, Vec<Element>); 4] =
-        [(&PORTS4, vec![]), (&PORTS6, vec![]), (&ADDR_PORTS4, vec![]), (&ADDR_PORTS6, vec![])];
+    const MAPS: [[&Set; 3]; 2] = [[&PORTS4, &ADDR_PORTS4, &OPEN4], [&PORTS6, &ADDR_PORTS6, &OPEN6]];
+    let mut sorted: [[Vec<Element>; 3]; 2] = Default::default();
     for forward in forwards {
-        let any = forward.host.ip().is_unspecified();
-        let mut key = if any { Vec::new() } else { octets(forward.host.ip()) };
-        key.extend_from_slice(&[forward.transport.number(), 0, 0, 0]);
-        key.extend(word(forward.host.port()));
-        let mut value = octets(forward.to.ip());
-        value.extend(word(forward.to.port()));
-        let index = usize::from(forward.to.is_ipv6()) + if any { 0 } else { 2 };
-        maps[index].1.push(Element { key, value });
+        let transport = [forward.transport.number(), 0, 0, 0];
+        let to = [octets(forward.to.ip()), word(forward.to.port()).to_vec()];
+        let (index, key, value) = match forward.host {
+            None => (2, [&to[0][..], &transport, &to[1]].concat(), Vec::new()),
+            Some(host) => {
+                let any = host.ip().is_unspecified();
+                let address = if any { Vec::new() } else { octets(host.ip()) };
+                (usize::from(!any), [&address[..], &transport, &word(host.port())].concat(), to.concat())
+            }
+        };
+        sorted[usize::from(forward.to.is_ipv6())][index].push(Element { key, value });
     }
-    maps.into_iter().filter(|(_, elements)| !elements.is_empty()).collect()
+    let sets = MAPS.into_iter().flatten().zip(sorted.into_iter().flatten());
+    sets.filter(|(_, elements)| !elements.is_empty()).collect()
 }
 
 fn word(port: u16) -> [u8; 4] {
@@ -177,13 +232,13 @@ fn word(port: u16) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::Transport;
+    use crate::firewall::rules::Transport;
 
     #[test]
     fn publishing_a_port_is_one_element_byte_for_byte() {
         let forward = Forward {
             transport: Transport::Tcp,
-            host: "0.0.0.0:8080".parse().unwrap(),
+            host: Some("0.0.0.0:8080".parse().unwrap()),
             to: "172.17.0.2:80".parse().unwrap(),
         };
         let batch = publish("davit", &[forward]).finish();
@@ -214,15 +269,17 @@ mod tests {
     fn an_address_sorts_a_port_into_another_map() {
         let forward = |host: &str, to: &str| Forward {
             transport: Transport::Udp,
-            host: host.parse().unwrap(),
+            host: host.parse().ok(),
             to: to.parse().unwrap(),
         };
         let sorted = by_map(&[
             forward("0.0.0.0:1", "10.0.0.2:1"),
             forward("127.0.0.1:1", "10.0.0.2:1"),
             forward("[::]:1", "[fd00::2]:1"),
+            forward("", "10.0.0.2:1"),
         ]);
-        let shape: Vec<_> = sorted.iter().map(|(s, e)| (s.name, e[0].key.len(), e[0].value.len())).collect();
-        assert_eq!(shape, [("ports4", 8, 8), ("ports6", 8, 20), ("addr_ports4", 12, 8)]);
+        let shape: Vec<_> =
+            sorted.iter().map(|(s, e)| (&*s.name, e[0].key.len(), e[0].value.len())).collect();
+        assert_eq!(shape, [("ports4", 8, 8), ("addr_ports4", 12, 8), ("open4", 12, 0), ("ports6", 8, 20)]);
     }
 }

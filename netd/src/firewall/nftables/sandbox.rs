@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::expr::{Rule, Version};
+use super::expr::Version;
+use super::rule::Rule;
 use super::{Base, Family, Hook, Transaction};
-use crate::firewall::Transport;
+use crate::firewall::rules::Transport;
 
 /// Sends `resolver`:53 to the ports of our sockets at the same address; with `replace`, in place of what an earlier netd
 /// had set, else refused (EEXIST) where something is set.

@@ -41,7 +41,8 @@ async fn each_version_attaches_checks_and_detaches() {
             let answer = plugin.del("c1");
             assert!(answer.ok && answer.text.is_empty(), "{}", answer.text);
         }
-        assert!(!host.space.run("ip netns exec c1 ip -o link").contains("eth0"));
+        let links = || host.space.run("ip netns exec c1 ip -o link");
+        host.eventually("the interface is gone", || !links().contains("eth0")).await;
     }
     host.net_remove("my-bridge").await.unwrap();
     host.becomes_clean().await;
@@ -172,8 +173,9 @@ async fn one_container_may_come_twice_and_keeps_its_first_way_out() {
     for (plugin, interface) in [(&second, "net0"), (&first, "eth1"), (&first, "eth0")] {
         plugin.verb("DEL", ("c1", interface), &json!({})).result();
     }
-    let links = host.space.run("ip netns exec c1 ip -o link");
-    assert!(!links.contains("eth") && !links.contains("net0"), "{links}");
+    // Interfaces are removed behind the answer.
+    let links = || host.space.run("ip netns exec c1 ip -o link");
+    host.eventually("all is gone", || !links().contains("eth") && !links().contains("net0")).await;
 }
 
 #[tokio::test]

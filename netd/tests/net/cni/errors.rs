@@ -7,9 +7,7 @@ use crate::host::Host;
 
 #[tokio::test]
 async fn bad_calls_have_their_code_and_change_nothing() {
-    let host =
-        Host::with(&format!("{PLACES}; ip netns add c1; touch /run/netns/file; mkfifo /run/netns/pipe"))
-            .await;
+    let host = Host::with(&format!("{PLACES}; ip netns add c1; touch /run/file; mkfifo /run/pipe")).await;
     host.net_create("my-bridge").await;
     let plugin = Plugin::davit(&host, "1.1.0", json!({"network": "my-bridge"}));
     let config = plugin.config.to_string();
@@ -19,7 +17,7 @@ async fn bad_calls_have_their_code_and_change_nothing() {
         ("CNI_NETNS", "/run/netns/c1"),
         ("CNI_IFNAME", "eth0"),
     ];
-    let before = (host.traces(), host.space.run("ip netns exec c1 ip -o addr"));
+    let before = (host.traces(), host.space.run("ip netns exec c1 ip -o addr | grep -v ' lo ' || true"));
     for (name, value, code) in [
         ("CNI_COMMAND", "", 4),
         ("CNI_COMMAND", "CREATE", 4),
@@ -28,10 +26,10 @@ async fn bad_calls_have_their_code_and_change_nothing() {
         ("CNI_IFNAME", "lo", 7),
         ("CNI_NETNS", "", 4),
         ("CNI_NETNS", "/run/netns/gone", 3),
-        ("CNI_NETNS", "/run/netns/file", 7),
-        ("CNI_NETNS", "/run/netns/pipe", 7),
+        ("CNI_NETNS", "/run/file", 7),
+        ("CNI_NETNS", "/run/pipe", 7),
         ("CNI_NETNS", "/proc/self/ns/mnt", 7),
-        ("CNI_NETNS", "/proc/1/ns/uts", 7),
+        ("CNI_NETNS", "/proc/self/ns/uts", 7),
         ("CNI_ARGS", "FOO=bar", 4),
     ] {
         let mut environment: Vec<_> = good.iter().copied().filter(|(n, _)| *n != name).collect();
@@ -62,7 +60,7 @@ async fn bad_calls_have_their_code_and_change_nothing() {
     }
     // Endpoints that were attached and refused afterwards are swept behind the answer.
     host.eventually("nothing has changed", || {
-        (host.traces(), host.space.run("ip netns exec c1 ip -o addr")) == before
+        (host.traces(), host.space.run("ip netns exec c1 ip -o addr | grep -v ' lo ' || true")) == before
     })
     .await;
 }

@@ -1,0 +1,80 @@
+//! What a chain of plugins answered, as an endpoint's record shows it (specification, section 5, "Success").
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::Object;
+use crate::netlink::route::Mac;
+
+/// What a container got on a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of its interface.
+    pub mac: Option<Mac>,
+    /// The first IPv4 address, and the way out.
+    pub v4: Option<(IpNet, Option<IpAddr>)>,
+    /// The first IPv6 address, and the way out.
+    pub v6: Option<(IpNet, Option<IpAddr>)>,
+}
+
+/// Reads a result. Results may lack all of it: plugins need not tell.
+pub fn read(result: &Object, interface: &str) -> Outcome {
+    let array = |name: &str| result.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let text =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let inside = array("interfaces")
+        .iter()
+        .position(|i| text(i, "name") == interface && !text(i, "sandbox").is_empty());
+    let mac = inside.and_then(|at| text(&array("interfaces")[at], "mac").parse().ok());
+    let mut outcome = Outcome { mac, ..Outcome::default() };
+    for ip in array("ips") {
+        // An address without an interface is the container's; one of another interface is not.
+        let of = ip.get("interface").and_then(Value::as_u64);
+        if of.is_some() && of != inside.map(|at| at as u64) {
+            continue;
+        }
+        let Ok(address) = text(ip, "address").parse::<IpNet>() else { continue };
+        let gateway = text(ip, "gateway").parse::<IpAddr>().ok();
+        let place = if address.addr().is_ipv4() { &mut outcome.v4 } else { &mut outcome.v6 };
+        place.get_or_insert((address, gateway));
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_containers_own_interface_counts() {
+        let result = json!({
+            "interfaces": [{"name": "cni0", "mac": "02:00:00:00:00:01"}, {"name": "eth0"},
+                {"name": "eth0", "sandbox": "/x", "mac": "02:00:00:00:00:02"}],
+            "ips": [
+                {"address": "10.0.0.1/24", "interface": 0},
+                {"address": "10.0.0.2/24", "interface": 2, "gateway": "10.0.0.1"},
+                {"address": "10.0.0.3/24", "interface": 2},
+                {"address": "fd00::2/64"}
+            ]
+        });
+        let outcome = read(result.as_object().unwrap(), "eth0");
+        assert_eq!(outcome.mac, "02:00:00:00:00:02".parse().ok());
+        assert_eq!(outcome.v4, Some(("10.0.0.2/24".parse().unwrap(), "10.0.0.1".parse().ok())));
+        assert_eq!(outcome.v6, Some(("fd00::2/64".parse().unwrap(), None)));
+        assert_eq!(read(&Object::new(), "eth0"), Outcome::default());
+    }
+
+    proptest! {
+        #[test]
+        fn no_result_makes_it_panic(address in "[ -~]{0,30}", index in any::<i64>(), name in "[a-z0-9]{0,5}") {
+            let result = json!({"interfaces": [{"name": name, "sandbox": address}, index], "ips": [
+                {"address": address, "interface": index}, address, {"gateway": index}
+            ]});
+            let _ = read(result.as_object().unwrap(), "eth0");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The engine's part in networks that plugins make: their endpoints planned, recorded and acknowledged. See
+//! [`crate::foreign`] for the order of things.
+
+use davit_contracts::id::EndpointId;
+
+use super::attach::{Attached, EndpointSpec};
+use super::stages::Stages;
+use super::{Engine, EngineError};
+use crate::driver::cni::asked::{self, Asked};
+use crate::driver::cni::chain::Attachment;
+use crate::driver::cni::list::List;
+use crate::driver::cni::{Foreign, Object, outcome};
+use crate::endpoint::{Endpoint, Phase, Sandbox};
+use crate::foreign::Work;
+use crate::network::{Network, SpecError};
+use crate::publish::Wanted;
+
+impl Engine {
+    /// The plugins' part of a planned endpoint: what they are asked for.
+    pub(super) fn plan_foreign(
+        sandbox: &Sandbox,
+        wanted: &EndpointSpec,
+        network: &Network,
+        endpoint: &Endpoint,
+    ) -> Result<Box<Foreign>, EngineError> {
+        let list = list_of(network)?;
+        let asked = Asked {
+            ips: [&wanted.ip, &wanted.ip6],
+            mac: &wanted.mac,
+            aliases: &wanted.aliases,
+            bandwidth: endpoint.bandwidth.as_deref(),
+        };
+        let refused = |r: asked::Refused| EngineError::Capability {
+            container: sandbox.name.clone(),
+            network: network.name.clone(),
+            what: r.what,
+            capability: r.capability,
+        };
+        let asked = asked::arguments(&list, &asked).map_err(refused)?;
+        Ok(Box::new(Foreign { asked, result: None }))
+    }
+
+    /// Ports of a sandbox that is on no bridge of ours: a plugin publishes them. They are reserved as ours are, so that
+    /// a conflict is seen before anything is changed.
+    pub(super) fn plan_foreign_ports(
+        &mut self,
+        sandbox: &mut Sandbox,
+        ports: &[Wanted],
+    ) -> Result<(), EngineError> {
+        let Some(first) = sandbox.endpoints.iter().find(|e| e.foreign.is_some()) else { return Ok(()) };
+        let mut taker = None;
+        for (at, endpoint) in sandbox.endpoints.iter().enumerate().filter(|(_, e)| e.foreign.is_some()) {
+            if taker.is_none() && list_of(&self.networks[&endpoint.network])?.has_capability("portMappings") {
+                taker = Some(at);
+            }
+        }
+        let Some(taker) = taker else {
+            return Err(EngineError::Capability {
+                container: sandbox.name.clone(),
+                network: self.networks[&first.network].name.clone(),
+                what: "published ports",
+                capability: "portMappings",
+            });
+        };
+        for wanted in ports {
+            let mapping = self.ports.reserve(&sandbox.id, &sandbox.name, *wanted)?;
+            sandbox.ports.push(mapping);
+        }
+        let mappings = asked::ports(&sandbox.ports);
+        if let Some(foreign) = &mut sandbox.endpoints[taker].foreign {
+            foreign.asked.insert("portMappings".into(), mappings);
+        }
+        Ok(())
+    }
+
+    /// What plugins have to do with a sandbox, on one network or on all.
+    pub fn plugin_work(&mut self, id: &str, network: Option<&str>) -> Result<Vec<Work>, EngineError> {
+        let network = network.map(|name| self.find_network(name).map(|n| n.id.clone())).transpose()?;
+        let Some(sandbox) = self.sandboxes.get(id) else { return Ok(Vec::new()) };
+        let works = self.works_of(sandbox);
+        let ids = sandbox.endpoints.iter().filter(|e| network.as_ref().is_none_or(|n| e.network == *n));
+        let ids: Vec<_> = ids.map(|e| e.id.clone()).collect();
+        Ok(works.into_iter().filter(|w| ids.contains(&w.endpoint)).collect())
+    }
+
+    fn works_of(&self, sandbox: &Sandbox) -> Vec<Work> {
+        let netns = sandbox.holder.is_alive().then(|| sandbox.holder.path());
+        let work = |endpoint: &Endpoint| {
+            let foreign = endpoint.foreign.as_deref()?.clone();
+            let network = self.networks.get(&endpoint.network)?;
+            let interface = endpoint.interface.clone();
+            Some(Work {
+                endpoint: endpoint.id.clone(),
+                container: sandbox.name.clone(),
+                network: network.name.clone(),
+                plugins: network.cni.clone()?,
+                at: Attachment { container: sandbox.id.clone(), netns: netns.clone(), interface, foreign },
+            })
+        };
+        sandbox.endpoints.iter().filter_map(work).collect()
+    }
+
+    /// Records what plugins made. From here on the sandbox is acknowledged and its names resolve.
+    pub fn finish(&mut self, id: &str, results: Vec<(EndpointId, Object)>) -> Result<Attached, EngineError> {
+        let unknown = || EngineError::UnknownSandbox(id.to_owned());
+        let mut sandbox = self.sandboxes.get(id).cloned().ok_or_else(unknown)?;
+        for (endpoint, result) in results {
+            let Some(endpoint) = sandbox.endpoints.iter_mut().find(|e| e.id == endpoint) else { continue };
+            let got = outcome::read(&result, &endpoint.interface);
+            endpoint.mac = got.mac;
+            endpoint.ip = got.v4.map(|(address, _)| address);
+            endpoint.gateway = got.v4.and_then(|(_, gateway)| gateway);
+            endpoint.ip6 = got.v6.map(|(address, _)| address);
+            endpoint.gateway6 = got.v6.and_then(|(_, gateway)| gateway);
+            endpoint.pending = false;
+            if let Some(foreign) = &mut endpoint.foreign {
+                foreign.result = Some(result);
+            }
+        }
+        sandbox.phase = Phase::Ready;
+        self.keep(&sandbox)?;
+        Ok(self.attached(sandbox, Stages::start()))
+    }
+
+    /// Keeps in mind what plugins may have made for endpoints whose record goes.
+    pub(super) fn leave_behind(&self, sandbox: &Sandbox, endpoints: &[Endpoint]) -> Result<(), EngineError> {
+        let mut foreign: Vec<_> = endpoints.iter().filter(|e| e.foreign.is_some()).cloned().collect();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        if let Some(earlier) = self.leftovers.all()?.into_iter().find(|s| s.id == sandbox.id) {
+            foreign.extend(earlier.endpoints);
+        }
+        Ok(self.leftovers.write(&Sandbox { endpoints: foreign, ..sandbox.clone() })?)
+    }
+
+    /// What earlier runs left for plugins to remove.
+    pub fn leftovers(&mut self) -> Result<Vec<(String, Vec<Work>)>, EngineError> {
+        let all = self.leftovers.all()?;
+        Ok(all.iter().map(|sandbox| (sandbox.id.clone(), self.works_of(sandbox))).collect())
+    }
+
+    /// They have removed it.
+    pub fn forget_leftover(&mut self, id: &str) -> Result<(), EngineError> {
+        Ok(self.leftovers.remove(id)?)
+    }
+}
+
+fn list_of(network: &Network) -> Result<List, EngineError> {
+    let config = network.cni.as_ref().map(|c| c.config.as_str()).unwrap_or_default();
+    List::parse(config).map_err(|e| SpecError::Cni(e).into())
+}
