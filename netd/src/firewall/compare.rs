@@ -438,7 +438,7 @@ mod tests {
                 a.be32(1, if kernel { 1 } else { 8 });
                 a.nested(3, |a| a.bytes(1, &[6]));
                 if kernel {
-                    a.be32(9, 0);
+                    a.be32(9, 5);
                 }
             });
             batch.bytes()[16..].to_vec()
