@@ -6,6 +6,7 @@ pub mod env;
 pub mod keys;
 pub mod mount;
 pub mod network;
+pub mod policy;
 pub mod port;
 pub mod rate;
 pub mod signal;

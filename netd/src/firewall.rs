@@ -27,6 +27,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Deserialize;
 
+use crate::netlink::conntrack;
 use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
 pub use compare::ForeignChain;
 use compare::{Difference, Fault};
@@ -229,6 +230,20 @@ impl Firewall {
         match nftables::foreign::remove(&self.socket, &self.mark) {
             Err(_) if self.name() == "iptables" && !nftables::works(&self.socket) => Ok(()),
             other => Ok(other?),
+        }
+    }
+
+    /// Has the kernel forget UDP that was sent to these ports of the host.
+    pub fn forget_udp(&self, ports: &[u16], ipv6: bool) -> Result<(), FirewallError> {
+        Ok(conntrack::forget_udp_to(&self.socket, ports, ipv6)?)
+    }
+
+    /// Has the kernel forget connections of addresses that are nobody's any more.
+    pub fn forget(&self, addresses: impl Iterator<Item = IpAddr>) {
+        for ip in addresses {
+            if let Err(error) = conntrack::forget_address(&self.socket, ip) {
+                tracing::warn!(%ip, %error, "connections of a gone endpoint are remembered");
+            }
         }
     }
 

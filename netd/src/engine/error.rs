@@ -47,7 +47,7 @@ pub enum EngineError {
     Spec(#[from] SpecError),
     #[error("cannot give '{container}' an address on network '{network}'")]
     Address { container: String, network: String, holder: Option<String>, source: IpamError },
-    #[error("mac {mac} is in use by '{holder}' on network '{network}'")]
+    #[error("mac {mac} is in use by {holder} on network '{network}'")]
     MacTaken { mac: String, holder: String, network: String },
     #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
     Endpoint { container: String, what: &'static str, value: String, expected: String },
@@ -69,7 +69,7 @@ pub enum EngineError {
     Publish(#[from] PublishError),
     #[error("the network namespace of '{container}' is gone")]
     HolderGone { container: String, source: HolderError },
-    #[error("{} of '{container}' is the host's own network namespace", at.display())]
+    #[error("{} of '{container}' has no network namespace of its own", at.display())]
     HostNamespace { container: String, at: PathBuf },
     #[error("'{0}' is attached already")]
     Attached(String),
@@ -80,9 +80,9 @@ pub enum EngineError {
     #[error("plugins have a part in '{0}'")]
     PluginsFirst(String),
     #[error("cannot {verb} '{container}': network '{network}'")]
-    Plugins { verb: &'static str, container: String, network: String, source: ChainError },
+    Plugins { verb: &'static str, container: String, network: String, source: Box<ChainError> },
     #[error("the plugins of network '{network}' are not ready")]
-    NotReady { network: String, source: ChainError },
+    NotReady { network: String, source: Box<ChainError> },
     #[error("'{container}' cannot have {what} on network '{network}': none of its plugins takes them")]
     Capability { container: String, network: String, what: &'static str, capability: &'static str },
     #[error("no sandbox '{0}' is attached")]
@@ -152,15 +152,15 @@ impl EngineError {
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
             | Self::Option(_)
+            | Self::Inside { source: InsideError::Sysctl(_), .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
+            | Self::Capability { .. }
             | Self::HostWithOthers
             | Self::NoneWithOthers
             | Self::NoPolicy(..) => Kind::InvalidArgument,
-            Self::NoIngressLimit { .. } => Kind::Unsupported,
-            Self::PluginsFirst(_) => Kind::Internal,
-            Self::Capability { .. } => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
+            Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
             Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
@@ -169,8 +169,8 @@ impl EngineError {
             | Self::Inside { source: InsideError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
-            Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Firewall(FirewallError::Command { .. })
+            | Self::PluginsFirst(_)
             | Self::Inside { .. }
             | Self::Store(_)
             | Self::Journal(_)
@@ -248,9 +248,11 @@ impl EngineError {
                     "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
                 )
             }
-            Self::Spec(SpecError::Cni(ListError::Plugin { .. }))
-            | Self::Plugins { source: ChainError::List(ListError::Plugin { .. }), .. } => {
-                "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => no_plugin(),
+            Self::Plugins { source, .. }
+                if matches!(**source, ChainError::List(ListError::Plugin { .. })) =>
+            {
+                no_plugin()
             }
             Self::Spec(SpecError::Cni(ListError::Empty)) => {
                 "give a configuration list with -o conflist=FILE".into()
@@ -261,6 +263,10 @@ impl EngineError {
             _ => String::new(),
         }
     }
+}
+
+fn no_plugin() -> String {
+    "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
 }
 
 /// Plugins say what kind of failure it is by a number (specification, section 5, "Error").

@@ -81,12 +81,17 @@ impl Engine {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
         endpoint.names = names(sandbox, &wanted.aliases);
+        endpoint.sysctls = asked.sysctls;
+        endpoint.bandwidth = limits(sandbox, wanted, network)?;
         if network.driver == Driver::Cni {
+            if let Some((name, value)) = endpoint.sysctls.first() {
+                let expected =
+                    format!("settings of an interface of network '{}' are its plugins'", network.name);
+                return Err(invalid(sandbox, "sysctl", &format!("{name}={value}"), expected));
+            }
             endpoint.foreign = Some(Self::plan_foreign(sandbox, wanted, network, &endpoint)?);
             return Ok(endpoint);
         }
-        endpoint.sysctls = asked.sysctls;
-        endpoint.bandwidth = limits(sandbox, wanted, network)?;
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
         check_family(sandbox, wanted, network)?;
         if network.predefined
@@ -117,14 +122,24 @@ impl Engine {
         }
         let mac: Mac =
             wanted.mac.parse().map_err(|expected| invalid(sandbox, "mac", &wanted.mac, expected))?;
-        let held =
-            self.endpoints_of(&network.id).find(|(_, e)| e.mac == Some(mac)).map(|(s, _)| s.name.clone());
-        match held {
-            Some(holder) => {
-                Err(EngineError::MacTaken { mac: mac.to_string(), holder, network: network.name.clone() })
-            }
-            None => Ok(Some(mac)),
+        let taken =
+            |holder| EngineError::MacTaken { mac: mac.to_string(), holder, network: network.name.clone() };
+        let bridge = network.subnets.iter().find_map(|s| s.gateway).map(mac_of);
+        if network.driver == Driver::Bridge && bridge == Some(mac) {
+            return Err(taken("the bridge itself".to_owned()));
         }
+        let held = self.sandboxes.values().find_map(|s| {
+            let mine = |e: &Endpoint| e.mac == Some(mac) && self.share_a_wire(&e.network, network);
+            s.endpoints.iter().any(mine).then(|| format!("'{}'", s.name))
+        });
+        held.map_or(Ok(Some(mac)), |holder| Err(taken(holder)))
+    }
+
+    /// Whether frames of one network are heard on another: it is the same, or has the same parent.
+    fn share_a_wire(&self, id: &NetworkId, network: &Network) -> bool {
+        let parent = |n: &Network| n.sublink.as_ref().map(|s| s.parent.clone());
+        let theirs = || self.networks.get(id).and_then(parent);
+        *id == network.id || parent(network).is_some_and(|mine| theirs() == Some(mine))
     }
 
     fn take_addresses(
@@ -337,7 +352,7 @@ fn limits(
             return Err(invalid(sandbox, "burst", &burst.to_string(), expected));
         }
     }
-    if asked.ingress_rate > 0 && network.driver != Driver::Bridge {
+    if asked.ingress_rate > 0 && !matches!(network.driver, Driver::Bridge | Driver::Cni) {
         let (container, network) = (sandbox.name.clone(), network.name.clone());
         return Err(EngineError::NoIngressLimit { container, network });
     }

@@ -133,7 +133,7 @@ impl Engine {
             let netns = open_namespace(&sandbox)?;
             let resolver = (!sandbox.without_resolver).then_some(sandbox.resolver);
             let yields = sandbox.holder.process().is_none();
-            let mut visit = Visit { resolver, yields, ..Visit::default() };
+            let mut visit = Visit { yields, resolver, ..Visit::default() };
             for at in 0..sandbox.endpoints.len() {
                 let endpoint = sandbox.endpoints[at].clone();
                 if !endpoint.is_wired() {

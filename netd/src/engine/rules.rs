@@ -7,7 +7,7 @@ use davit_contracts::id::NetworkId;
 
 use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
-use crate::firewall::{Forward, Rules, Segment};
+use crate::firewall::{Forward, Rules, Segment, Transport};
 use crate::network::{GatewayMode, Network};
 
 impl Engine {
@@ -101,9 +101,23 @@ impl Engine {
         match self.firewall.publish(&wanted) {
             Err(e) if e.is_missing() => {
                 self.apply_rules()?;
-                self.firewall.publish(&wanted).map_err(EngineError::Firewall)
+                self.firewall.publish(&wanted).map_err(EngineError::Firewall)?;
             }
-            other => other.map_err(EngineError::Firewall),
+            other => other.map_err(EngineError::Firewall)?,
+        }
+        self.forget_udp(&wanted);
+        Ok(())
+    }
+
+    /// Clients that sent to a UDP port before it was published are remembered as going to the host itself, and would for as
+    /// long as they go on.
+    fn forget_udp(&self, forwards: &[Forward]) {
+        for ipv6 in [false, true] {
+            let udp = forwards.iter().filter(|f| f.transport == Transport::Udp && f.to.is_ipv6() == ipv6);
+            let ports: Vec<_> = udp.filter_map(|f| f.host).map(|host| host.port()).collect();
+            if let Err(error) = self.firewall.forget_udp(&ports, ipv6) {
+                tracing::warn!(%error, "clients that sent to a port before may not reach it at once");
+            }
         }
     }
 

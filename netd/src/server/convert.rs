@@ -31,7 +31,7 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
         .iter()
         .map(|text| text.parse().map_err(|_| invalid(format!("DNS server '{text}' is not an address"))));
     Ok(AttachSpec {
-        holder: holder_of(holder)?,
+        holder: holder_of(&holder)?,
         endpoints: request.endpoints.into_iter().map(endpoint_spec).collect(),
         ports: request.ports.iter().map(port).collect::<Result<_, _>>()?,
         dns_servers: servers.collect::<Result<_, _>>()?,
@@ -46,7 +46,7 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
     })
 }
 
-fn holder_of(holder: proto::Holder) -> Result<Holder, Status> {
+fn holder_of(holder: &proto::Holder) -> Result<Holder, Status> {
     if holder.netns.is_empty() {
         return Ok(Holder::Process { pid: holder.pid, start_time: holder.start_time });
     }
