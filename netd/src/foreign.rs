@@ -173,8 +173,8 @@ impl Sandboxes {
         .await
     }
 
-    /// Runs DEL for what earlier runs of netd left. Answers at once; who comes for one of those sandboxes waits until
-    /// it is done.
+    /// Runs DEL for what earlier runs of netd left, and GC where a network wants it. Does not wait for DEL; who comes for
+    /// one of those sandboxes does.
     pub async fn clean_up(&self) -> Result<(), EngineError> {
         let leftovers = self.engine.call(Engine::leftovers).await?;
         let mut turns = Vec::new();
@@ -195,7 +195,28 @@ impl Sandboxes {
                 drop(turn);
             }
         });
+        // Before anybody is served: what is attached meanwhile would not be in the list of what is to stay.
+        let garbage = self.engine.call(Engine::plugin_garbage).await?;
+        for (plugins, valid) in garbage {
+            let collect = async { Chain::of(&plugins)?.collect_garbage(&valid).await };
+            if let Err(error) = collect.await {
+                tracing::warn!(%error, "plugins could not look for what is left over");
+            }
+        }
         Ok(())
+    }
+
+    /// Has plugins compare what they made with what is there; what they find wrong.
+    pub async fn check(&self) -> Result<Vec<(Work, ChainError)>, EngineError> {
+        let mut wrong = Vec::new();
+        for work in self.engine.call(Engine::all_plugin_work).await? {
+            let found = match Chain::of(&work.plugins) {
+                Ok(chain) => chain.check(&work.at).await.and_then(Result::err),
+                Err(error) => Some(error),
+            };
+            wrong.extend(found.map(|error| (work, error)));
+        }
+        Ok(wrong)
     }
 
     /// Has the plugins make what a sandbox's record says is unfinished; else undoes it.

@@ -1,23 +1,27 @@
 //! Networks: create, ls, inspect, rm, connect, disconnect, prune.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::IpAddr;
 
 use davit_contracts::network::{
-    Bandwidth, CreateNetworkRequest, EndpointSpec, ListNetworksRequest, PruneNetworksRequest,
-    RemoveNetworkRequest, Subnet,
+    Bandwidth, CreateNetworkRequest, EndpointSpec, InspectNetworkRequest, ListNetworksRequest,
+    PruneNetworksRequest, RemoveNetworkRequest, SetPolicyRequest, Subnet,
 };
 use davit_contracts::runtime::{ConnectNetworkRequest, DisconnectNetworkRequest};
 use davit_contracts::{Kind, id};
 use ipnet::IpNet;
 
-use super::inspect;
+use super::{inspect, net_check, net_explain, net_graph};
 use crate::app::{App, each};
 use crate::args::network::{
-    ConnectArgs, CreateArgs, DisconnectArgs, ListArgs, NetworkCommand, PruneArgs, RemoveArgs,
+    ConnectArgs, CreateArgs, DisconnectArgs, ListArgs, NetworkCommand, PolicyArgs, PruneArgs, RemoveArgs,
 };
 use crate::error::{Failure, Outcome};
 use crate::output;
 use crate::output::format::Format;
+use crate::parse;
 use crate::view;
 
 /// `davit network ...`
@@ -31,12 +35,22 @@ pub async fn network(app: &App, command: NetworkCommand) -> Outcome {
         NetworkCommand::Rm(args) => remove(app, &args).await,
         NetworkCommand::Connect(args) => connect(app, &args).await,
         NetworkCommand::Disconnect(args) => disconnect(app, &args).await,
+        NetworkCommand::Policy(args) => policy(app, &args).await,
         NetworkCommand::Prune(args) => prune(app, &args).await,
+        NetworkCommand::Check(args) => net_check::check(app, &args).await,
+        NetworkCommand::Explain(args) => net_explain::explain(app, &args).await,
+        NetworkCommand::Graph(args) => net_graph::graph(app, &args).await,
     }
 }
 
 async fn create(app: &App, args: &CreateArgs) -> Outcome {
     id::check_name(&args.name).map_err(|e| e.to_string())?;
+    let mut options: HashMap<String, String> = args.opt.iter().cloned().collect();
+    let cni_config = match options.remove("conflist") {
+        Some(path) if args.driver == "cni" => conflist(&path)?,
+        Some(_) => return Err("'-o conflist=' goes with '-d cni' only".to_owned().into()),
+        None => String::new(),
+    };
     let request = CreateNetworkRequest {
         name: args.name.clone(),
         driver: args.driver.clone(),
@@ -44,15 +58,44 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
         ipv6: args.ipv6,
         internal: args.internal,
         attachable: args.attachable,
-        options: args.opt.iter().cloned().collect(),
+        options,
         labels: args.label.iter().cloned().collect(),
         disable_dns: args.disable_dns,
-        cni_config: String::new(),
+        cni_config,
         disable_ipv4: !args.ipv4,
     };
     let network = app.network(app.networks().await?.create(request)).await?;
+    if !args.policy.is_empty() || args.policy_default != "allow" {
+        let set = SetPolicyRequest {
+            network: network.id.clone(),
+            rules: args.policy.clone(),
+            default_action: args.policy_default.clone(),
+        };
+        if let Err(e) = app.network(app.networks().await?.set_policy(set)).await {
+            let undo = RemoveNetworkRequest { name: network.id, force: false };
+            app.network(app.networks().await?.remove(undo)).await?;
+            return Err(e);
+        }
+    }
     output::line(network.id);
     Ok(())
+}
+
+/// The largest configuration list that netd takes.
+const LARGEST_CONFLIST: u64 = 1 << 20;
+
+/// Reads the CNI configuration list of a cni network.
+fn conflist(path: &str) -> Result<String, String> {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(LARGEST_CONFLIST + 1).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match read() {
+        Ok(text) if text.len() as u64 > LARGEST_CONFLIST => Err(format!("{path} is larger than 1 MiB")),
+        Ok(text) => Ok(text),
+        Err(e) => Err(format!("cannot read the configuration list {path}: {e}")),
+    }
 }
 
 /// Puts gateways, ranges and reserved addresses to the subnet that holds them.
@@ -146,6 +189,30 @@ async fn disconnect(app: &App, args: &DisconnectArgs) -> Outcome {
         force: args.force,
     };
     app.runtime(app.containers().await?.disconnect_network(request)).await.map(drop)
+}
+
+/// Sets a policy, or shows it as it would be typed.
+async fn policy(app: &App, args: &PolicyArgs) -> Outcome {
+    let show = args.rules.is_empty() && args.default.is_none() && !args.clear;
+    if show {
+        let request = InspectNetworkRequest { name: args.network.clone() };
+        let network = app.network(app.networks().await?.inspect(request)).await?;
+        for rule in &network.policy {
+            output::line(parse::policy::show(rule));
+        }
+        if !network.policy_default.is_empty() {
+            output::line(format!("{} what no rule matches", network.policy_default));
+        }
+        return Ok(());
+    }
+    let request = SetPolicyRequest {
+        network: args.network.clone(),
+        rules: args.rules.clone(),
+        default_action: args.default.clone().unwrap_or_default(),
+    };
+    let network = app.network(app.networks().await?.set_policy(request)).await?;
+    output::line(network.name);
+    Ok(())
 }
 
 async fn prune(app: &App, args: &PruneArgs) -> Outcome {

@@ -26,6 +26,9 @@ pub const PLUGIN_PATH: &str = "/opt/cni/bin:/usr/lib/cni";
 /// The network's option that says otherwise: directories between colons.
 pub const PATH_OPTION: &str = "plugin-path";
 
+/// The network's option that has GC sent: the list is then davit's alone.
+pub const GC_OPTION: &str = "gc";
+
 /// A JSON object.
 pub type Object = Map<String, Value>;
 
@@ -36,6 +39,9 @@ pub struct CniNetwork {
     pub config: String,
     /// Where its plugins are.
     pub path: Vec<PathBuf>,
+    /// Nobody else attaches by this list, so its plugins may be told what is to stay.
+    #[serde(default)]
+    pub gc: bool,
 }
 
 /// An endpoint's part that is the plugins', as it is kept: what they need to hear again at its end.

@@ -9,11 +9,14 @@ use super::{Engine, EngineError};
 use crate::driver::cni::asked::{self, Asked};
 use crate::driver::cni::chain::Attachment;
 use crate::driver::cni::list::List;
-use crate::driver::cni::{Foreign, Object, outcome};
+use crate::driver::cni::{CniNetwork, Foreign, Object, outcome};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::foreign::Work;
 use crate::network::{Network, SpecError};
 use crate::publish::Wanted;
+
+/// Attachments that are to stay: containers and interfaces.
+pub type Valid = Vec<(String, String)>;
 
 impl Engine {
     /// The plugins' part of a planned endpoint: what they are asked for.
@@ -138,6 +141,22 @@ impl Engine {
     pub fn leftovers(&mut self) -> Result<Vec<(String, Vec<Work>)>, EngineError> {
         let all = self.leftovers.all()?;
         Ok(all.iter().map(|sandbox| (sandbox.id.clone(), self.works_of(sandbox))).collect())
+    }
+
+    /// Networks whose plugins are to be told what is to stay, and that.
+    pub fn plugin_garbage(&mut self) -> Result<Vec<(CniNetwork, Valid)>, EngineError> {
+        let all = self.networks.values().filter_map(|n| Some((n, n.cni.as_ref().filter(|c| c.gc)?)));
+        let valid = |network: &Network| {
+            let endpoints = self.endpoints_of(&network.id);
+            endpoints.map(|(s, e)| (s.id.clone(), e.interface.clone())).collect::<Vec<_>>()
+        };
+        Ok(all.map(|(network, cni)| (cni.clone(), valid(network))).collect())
+    }
+
+    /// All that plugins made and that lasts.
+    pub fn all_plugin_work(&mut self) -> Result<Vec<Work>, EngineError> {
+        let ready = self.sandboxes.values().filter(|s| s.has_foreign() && !s.is_unfinished());
+        Ok(ready.flat_map(|s| self.works_of(s)).collect())
     }
 
     /// They have removed it.

@@ -81,12 +81,17 @@ impl Engine {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
         endpoint.names = names(sandbox, &wanted.aliases);
+        endpoint.sysctls = asked.sysctls;
+        endpoint.bandwidth = limits(sandbox, wanted, network)?;
         if network.driver == Driver::Cni {
+            if let Some((name, value)) = endpoint.sysctls.first() {
+                let expected =
+                    format!("settings of an interface of network '{}' are its plugins'", network.name);
+                return Err(invalid(sandbox, "sysctl", &format!("{name}={value}"), expected));
+            }
             endpoint.foreign = Some(Self::plan_foreign(sandbox, wanted, network, &endpoint)?);
             return Ok(endpoint);
         }
-        endpoint.sysctls = asked.sysctls;
-        endpoint.bandwidth = limits(sandbox, wanted, network)?;
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
         check_family(sandbox, wanted, network)?;
         if network.predefined
@@ -347,7 +352,7 @@ fn limits(
             return Err(invalid(sandbox, "burst", &burst.to_string(), expected));
         }
     }
-    if asked.ingress_rate > 0 && network.driver != Driver::Bridge {
+    if asked.ingress_rate > 0 && !matches!(network.driver, Driver::Bridge | Driver::Cni) {
         let (container, network) = (sandbox.name.clone(), network.name.clone());
         return Err(EngineError::NoIngressLimit { container, network });
     }

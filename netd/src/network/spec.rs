@@ -8,8 +8,9 @@ use davit_contracts::network as proto;
 use ipnet::IpNet;
 
 use crate::driver::cni::list::{List, directories};
-use crate::driver::cni::{CniNetwork, PATH_OPTION, PLUGIN_PATH};
+use crate::driver::cni::{CniNetwork, GC_OPTION, PATH_OPTION, PLUGIN_PATH};
 
+use super::options::nearest;
 use super::{BridgeOptions, Driver, GatewayMode, SpecError, Sublink, Subnet, pools};
 
 /// A checked request; subnets that are not given are still to be chosen.
@@ -73,9 +74,18 @@ fn cni(request: &proto::CreateNetworkRequest, options: &BTreeMap<String, String>
     if let Some((_, what)) = refused.into_iter().find(|(given, _)| *given) {
         return Err(SpecError::Plugins(what));
     }
-    if let Some(name) = options.keys().find(|name| *name != PATH_OPTION) {
-        return Err(SpecError::Option { name: name.clone(), driver: "cni", nearest: PATH_OPTION });
+    let known = [PATH_OPTION, GC_OPTION];
+    if let Some(name) = options.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(SpecError::Option { name: name.clone(), driver: "cni", nearest: nearest(name, known) });
     }
+    let gc = match options.get(GC_OPTION).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(value) => {
+            let (name, value) = (GC_OPTION.to_owned(), value.to_owned());
+            return Err(SpecError::Value { name, value, expected: "true or false" });
+        }
+    };
     let list = List::parse(&request.cni_config)?;
     let path = directories(options.get(PATH_OPTION).map_or(PLUGIN_PATH, String::as_str))?;
     for plugin in &list.plugins {
@@ -89,7 +99,7 @@ fn cni(request: &proto::CreateNetworkRequest, options: &BTreeMap<String, String>
         ipv6: false,
         bridge: BridgeOptions::default(),
         sublink: None,
-        cni: Some(CniNetwork { config: request.cni_config.clone(), path }),
+        cni: Some(CniNetwork { config: request.cni_config.clone(), path, gc }),
     })
 }
 

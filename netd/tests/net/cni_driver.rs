@@ -287,6 +287,34 @@ async fn what_was_attached_outlives_netd_and_what_was_not_is_deleted() {
 }
 
 #[tokio::test]
+async fn gc_is_sent_only_where_the_list_is_davits_alone() {
+    let mut host =
+        with_plugin(&format!("case $CNI_COMMAND in ADD) {RESULT};; esac; touch /run/$CNI_COMMAND")).await;
+    let newest = |name: &str, gc: &str| {
+        let mut request = odd(name);
+        request.cni_config = request.cni_config.replace("1.0.0", "1.1.0");
+        request.options.insert("gc".into(), gc.into());
+        request
+    };
+    assert!(host.create(newest("n", "maybe")).await.unwrap_err().to_string().contains("gc"));
+    host.create(newest("shared", "false")).await.unwrap();
+    assert!(host.space.attempt("test -e /run/STATUS").0);
+    let guest = host.guest("g", &["shared"], &[]).await;
+    host.kill();
+    host.start().await;
+    host.create(newest("alone", "true")).await.unwrap();
+    host.attach(&Guest::new("h"), &["alone"], &[]).await.unwrap();
+    assert!(!host.space.attempt("test -e /run/GC").0);
+    host.kill();
+    host.start().await;
+    host.eventually("GC was called", || host.space.attempt("test -e /run/GC").0).await;
+    let said: Value = serde_json::from_str(&host.space.run("cat /run/last-GC")).unwrap();
+    // Whoever holds "h" is gone, so nothing is to stay.
+    assert_eq!((&said["name"], &said["cni.dev/valid-attachments"]), (&json!("alone"), &json!([])));
+    host.detach(&guest).await;
+}
+
+#[tokio::test]
 async fn davits_own_plugin_is_one_as_any_other() {
     let host = Host::with(PLACES).await;
     host.net_create("ours").await;
