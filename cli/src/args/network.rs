@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::network_view::{CheckArgs, ExplainArgs, GraphArgs};
 use crate::parse;
 
 /// `davit network ...`
@@ -21,8 +22,16 @@ pub enum NetworkCommand {
     Connect(ConnectArgs),
     /// Disconnect a container from a network
     Disconnect(DisconnectArgs),
+    /// Set or show which containers of a network may reach which
+    Policy(PolicyArgs),
     /// Remove all networks that no container uses
     Prune(PruneArgs),
+    /// Compare networks with what the kernel has, and mend what differs; fails when something remains
+    Check(CheckArgs),
+    /// Say hop by hop what lets traffic through or stops it; fails when something stops it
+    Explain(ExplainArgs),
+    /// Draw the host, networks, containers, addresses and published ports
+    Graph(GraphArgs),
 }
 
 /// `davit network create`
@@ -64,9 +73,37 @@ pub struct CreateArgs {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::label)]
     pub label: Vec<(String, String)>,
+    /// Rule of its policy: 'allow|deny [from LABELS] [to LABELS] [PROTOCOL[/PORT[-PORT]]]'
+    #[arg(long = "policy", value_name = "RULE", value_parser = parse::policy::rule)]
+    pub policy: Vec<davit_contracts::network::PolicyRule>,
+    /// What happens to connections between its containers that no rule matches
+    #[arg(long, value_name = "allow|deny", value_parser = ["allow", "deny"], default_value = "allow")]
+    pub policy_default: String,
     /// Its name
     #[arg(value_name = "NETWORK")]
     pub name: String,
+}
+
+/// `davit network policy`
+#[derive(Debug, Args)]
+#[command(after_help = "The first rule that matches decides; answers to what was allowed pass by themselves.
+LABELS: KEY=VALUE or KEY, with commas between, or 'any'. PROTOCOL: tcp, udp, sctp or icmp.
+Without options the policy is shown.
+
+  davit network policy --default deny --rule 'allow from role=web to role=db tcp/5432' my-bridge")]
+pub struct PolicyArgs {
+    /// Rule: 'allow|deny [from LABELS] [to LABELS] [PROTOCOL[/PORT[-PORT]]]'; replaces all there are
+    #[arg(long = "rule", value_name = "RULE", value_parser = parse::policy::rule)]
+    pub rules: Vec<davit_contracts::network::PolicyRule>,
+    /// What happens to connections that no rule matches: allow or deny
+    #[arg(long, value_name = "allow|deny", value_parser = ["allow", "deny"])]
+    pub default: Option<String>,
+    /// Remove the policy: every connection is allowed
+    #[arg(long, conflicts_with_all = ["rules", "default"])]
+    pub clear: bool,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    pub network: String,
 }
 
 /// `davit network ls`

@@ -6,21 +6,22 @@ use std::io::Read as _;
 use std::net::IpAddr;
 
 use davit_contracts::network::{
-    Bandwidth, CreateNetworkRequest, EndpointSpec, ListNetworksRequest, PruneNetworksRequest,
-    RemoveNetworkRequest, Subnet,
+    Bandwidth, CreateNetworkRequest, EndpointSpec, InspectNetworkRequest, ListNetworksRequest,
+    PruneNetworksRequest, RemoveNetworkRequest, SetPolicyRequest, Subnet,
 };
 use davit_contracts::runtime::{ConnectNetworkRequest, DisconnectNetworkRequest};
 use davit_contracts::{Kind, id};
 use ipnet::IpNet;
 
-use super::inspect;
+use super::{inspect, net_check, net_explain, net_graph};
 use crate::app::{App, each};
 use crate::args::network::{
-    ConnectArgs, CreateArgs, DisconnectArgs, ListArgs, NetworkCommand, PruneArgs, RemoveArgs,
+    ConnectArgs, CreateArgs, DisconnectArgs, ListArgs, NetworkCommand, PolicyArgs, PruneArgs, RemoveArgs,
 };
 use crate::error::{Failure, Outcome};
 use crate::output;
 use crate::output::format::Format;
+use crate::parse;
 use crate::view;
 
 /// `davit network ...`
@@ -34,7 +35,11 @@ pub async fn network(app: &App, command: NetworkCommand) -> Outcome {
         NetworkCommand::Rm(args) => remove(app, &args).await,
         NetworkCommand::Connect(args) => connect(app, &args).await,
         NetworkCommand::Disconnect(args) => disconnect(app, &args).await,
+        NetworkCommand::Policy(args) => policy(app, &args).await,
         NetworkCommand::Prune(args) => prune(app, &args).await,
+        NetworkCommand::Check(args) => net_check::check(app, &args).await,
+        NetworkCommand::Explain(args) => net_explain::explain(app, &args).await,
+        NetworkCommand::Graph(args) => net_graph::graph(app, &args).await,
     }
 }
 
@@ -60,6 +65,18 @@ async fn create(app: &App, args: &CreateArgs) -> Outcome {
         disable_ipv4: !args.ipv4,
     };
     let network = app.network(app.networks().await?.create(request)).await?;
+    if !args.policy.is_empty() || args.policy_default != "allow" {
+        let set = SetPolicyRequest {
+            network: network.id.clone(),
+            rules: args.policy.clone(),
+            default_action: args.policy_default.clone(),
+        };
+        if let Err(e) = app.network(app.networks().await?.set_policy(set)).await {
+            let undo = RemoveNetworkRequest { name: network.id, force: false };
+            app.network(app.networks().await?.remove(undo)).await?;
+            return Err(e);
+        }
+    }
     output::line(network.id);
     Ok(())
 }
@@ -172,6 +189,30 @@ async fn disconnect(app: &App, args: &DisconnectArgs) -> Outcome {
         force: args.force,
     };
     app.runtime(app.containers().await?.disconnect_network(request)).await.map(drop)
+}
+
+/// Sets a policy, or shows it as it would be typed.
+async fn policy(app: &App, args: &PolicyArgs) -> Outcome {
+    let show = args.rules.is_empty() && args.default.is_none() && !args.clear;
+    if show {
+        let request = InspectNetworkRequest { name: args.network.clone() };
+        let network = app.network(app.networks().await?.inspect(request)).await?;
+        for rule in &network.policy {
+            output::line(parse::policy::show(rule));
+        }
+        if !network.policy_default.is_empty() {
+            output::line(format!("{} what no rule matches", network.policy_default));
+        }
+        return Ok(());
+    }
+    let request = SetPolicyRequest {
+        network: args.network.clone(),
+        rules: args.rules.clone(),
+        default_action: args.default.clone().unwrap_or_default(),
+    };
+    let network = app.network(app.networks().await?.set_policy(request)).await?;
+    output::line(network.name);
+    Ok(())
 }
 
 async fn prune(app: &App, args: &PruneArgs) -> Outcome {

@@ -33,7 +33,7 @@ pub fn network(text: &str) -> Result<EndpointSpec, String> {
 fn field(spec: &mut EndpointSpec, key: &str, value: &str) -> Result<(), String> {
     let mut limits = spec.bandwidth.unwrap_or_default();
     match key {
-        "name" => spec.network = value.to_owned(),
+        "name" => value.clone_into(&mut spec.network),
         "alias" => spec.aliases.push(value.to_owned()),
         "link" => spec.links.push(value.to_owned()),
         "ip" => {
@@ -44,12 +44,12 @@ fn field(spec: &mut EndpointSpec, key: &str, value: &str) -> Result<(), String> 
             let ip: std::net::Ipv6Addr = value.parse().map_err(|_| no_address(value, "IPv6"))?;
             spec.ip6 = ip.to_string();
         }
-        "mac-address" => spec.mac = value.to_owned(),
+        "mac-address" => value.clone_into(&mut spec.mac),
         "gw-priority" => {
             let number = value.parse().map_err(|_| format!("gw-priority '{value}' is not a number"));
             spec.gateway_priority = number?;
         }
-        "interface-name" => spec.interface = value.to_owned(),
+        "interface-name" => value.clone_into(&mut spec.interface),
         "driver-opt" => {
             let (name, value) = env::pair(value)?;
             spec.options.insert(name, value);

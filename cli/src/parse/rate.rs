@@ -23,17 +23,16 @@ pub fn bits(text: &str) -> Result<u64, String> {
         "g" => 1_000_000_000 * bits,
         _ => return Err(bad()),
     };
-    let rate = match number.parse::<u64>() {
-        Ok(whole) => whole.checked_mul(factor).ok_or_else(bad)?,
-        Err(_) => {
-            let value: f64 = number.parse().map_err(|_| bad())?;
-            #[allow(clippy::cast_precision_loss)] // a round number of less than 2^34
-            let total = value * factor as f64;
-            if !(total.is_finite() && total < 1e18) {
-                return Err(bad());
-            }
-            total as u64
+    let rate = if let Ok(whole) = number.parse::<u64>() {
+        whole.checked_mul(factor).ok_or_else(bad)?
+    } else {
+        let value: f64 = number.parse().map_err(|_| bad())?;
+        #[allow(clippy::cast_precision_loss)] // a round number of less than 2^34
+        let total = value * factor as f64;
+        if !(total.is_finite() && total < 1e18) {
+            return Err(bad());
         }
+        total as u64
     };
     if rate == 0 { Err(bad()) } else { Ok(rate) }
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::labels;
 use crate::output::words;
+use crate::parse;
 
 /// docker's columns of `network ls`.
 pub const COLUMNS: [(&str, &str); 4] =
@@ -84,11 +85,21 @@ pub fn inspect(n: &Network) -> Value {
         "MTU": n.mtu,
         "Mode": n.mode,
         "Problems": n.problems,
+        "Policy": policy(n),
     });
     if !n.parent.is_empty() {
         out["Parent"] = json!(n.parent);
     }
     out
+}
+
+/// As the command line writes it; null where there can be none.
+fn policy(n: &Network) -> Value {
+    if n.policy_default.is_empty() {
+        return Value::Null;
+    }
+    let rules: Vec<String> = n.policy.iter().map(parse::policy::show).collect();
+    json!({"Default": n.policy_default, "Rules": rules})
 }
 
 #[cfg(test)]

@@ -25,12 +25,11 @@ impl Engine {
         let network = self.networks[id].clone();
         let failed = |source| EngineError::Base { network: network.name.clone(), source };
         let Some(driver) = driver::of(network.driver) else { return Ok(Base { index: 0, mtu: 0 }) };
-        let base = match driver.find(self.ground(), &network).map_err(failed)? {
-            Some(base) => base,
-            None => {
-                self.check_still_free(&network)?;
-                driver.make(self.ground(), &network).map_err(failed)?
-            }
+        let base = if let Some(base) = driver.find(self.ground(), &network).map_err(failed)? {
+            base
+        } else {
+            self.check_still_free(&network)?;
+            driver.make(self.ground(), &network).map_err(failed)?
         };
         if driver.is_lasting() {
             self.bases.insert(id.clone(), base);

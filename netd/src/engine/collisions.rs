@@ -24,10 +24,13 @@ impl Engine {
             let mut found: Vec<String> = Vec::new();
             for subnet in &network.subnets {
                 for t in taken.iter().filter(|t| pools::overlap(&subnet.subnet, &t.net)) {
-                    found.push(format!("subnet {} overlaps {}", subnet.subnet, t.by));
+                    let problem = format!("subnet {} overlaps {}", subnet.subnet, t.by);
+                    // An address brings a route of the same network with it.
+                    if !found.contains(&problem) {
+                        found.push(problem);
+                    }
                 }
             }
-            found.dedup();
             let known = self.problems.get(&network.id).map_or(&[][..], Vec::as_slice);
             for problem in found.iter().filter(|p| !known.contains(p)) {
                 tracing::warn!(network = %network.name, problem, "containers and the host may not reach what they mean");

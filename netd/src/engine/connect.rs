@@ -124,6 +124,7 @@ impl Engine {
                 self.visit(&mut after, netns.as_fd(), &Visit { routes_in, ..Visit::default() })?;
             }
             self.move_ports(&before, &after)?;
+            self.firewall.forget(endpoint.addresses().filter(|_| endpoint.is_bridged()).map(|a| a.addr()));
         }
         self.release_addresses(endpoint);
         self.keep(&after)?;

@@ -47,7 +47,7 @@ pub enum EngineError {
     Spec(#[from] SpecError),
     #[error("cannot give '{container}' an address on network '{network}'")]
     Address { container: String, network: String, holder: Option<String>, source: IpamError },
-    #[error("mac {mac} is in use by '{holder}' on network '{network}'")]
+    #[error("mac {mac} is in use by {holder} on network '{network}'")]
     MacTaken { mac: String, holder: String, network: String },
     #[error("{what} '{value}' of '{container}' is not valid: {expected}")]
     Endpoint { container: String, what: &'static str, value: String, expected: String },
@@ -73,6 +73,10 @@ pub enum EngineError {
     HostNamespace { container: String, at: PathBuf },
     #[error("'{0}' is attached already")]
     Attached(String),
+    #[error("no container '{name}' is connected to a network")]
+    NoSuchPlace { name: String, nearest: Option<String> },
+    #[error("unknown protocol '{0}'")]
+    UnknownProtocol(String),
     #[error("plugins have a part in '{0}'")]
     PluginsFirst(String),
     #[error("cannot {verb} '{container}': network '{network}'")]
@@ -117,15 +121,14 @@ pub enum EngineError {
     Stopped,
 }
 
-const PLUGIN_HINT: &str = "install it there, or say where it is with -o plugin-path=DIRECTORY";
-
 impl EngineError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownNetwork { .. } | Self::UnknownSandbox(_) | Self::NotConnected { .. } => {
-                Kind::NotFound
-            }
+            Self::UnknownNetwork { .. }
+            | Self::NoSuchPlace { .. }
+            | Self::UnknownSandbox(_)
+            | Self::NotConnected { .. } => Kind::NotFound,
             Self::NetworkExists(_) | Self::Connected { .. } | Self::Attached(_) => Kind::AlreadyExists,
             Self::NetworkInUse { .. }
             | Self::Overlap { .. }
@@ -143,35 +146,37 @@ impl EngineError {
             },
             Self::AmbiguousNetwork(_)
             | Self::Predefined(_)
+            | Self::UnknownProtocol(_)
             | Self::Spec(_)
             | Self::Address { .. }
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
             | Self::Option(_)
+            | Self::Inside { source: InsideError::Sysctl(_), .. }
             | Self::NoWayIn(_)
             | Self::Twice(..)
+            | Self::Capability { .. }
             | Self::HostWithOthers
             | Self::NoneWithOthers
-            | Self::NoPolicy(..)
-            | Self::Capability { .. } => Kind::InvalidArgument,
+            | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
-            Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
+            Self::NoIngressLimit { .. }
+            | Self::NoBridgeFilter(_)
+            | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Inside { source: InsideError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
-            Self::Inside { source: InsideError::Sysctl(_), .. } => Kind::InvalidArgument,
             Self::Firewall(FirewallError::Command { .. })
             | Self::Inside { .. }
+            | Self::PluginsFirst(_)
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
             | Self::Thread(_)
-            | Self::PluginsFirst(_)
             | Self::Teardown { .. } => Kind::Internal,
         }
     }
@@ -201,7 +206,10 @@ impl EngineError {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
-            Self::UnknownNetwork { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::UnknownNetwork { nearest: Some(nearest), .. }
+            | Self::NoSuchPlace { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::NoSuchPlace { .. } => "'davit ps' lists the containers that run; 'host' is the host".into(),
+            Self::UnknownProtocol(_) => "the protocols here are tcp, udp and sctp".into(),
             Self::UnknownNetwork { .. } => "'davit net ls' lists the networks".into(),
             Self::AmbiguousNetwork(_) => "give more of the id, or the name".into(),
             Self::NetworkExists(_) => "choose another name, or remove that network first".into(),
@@ -241,11 +249,11 @@ impl EngineError {
                     "a plugin that does has \"capabilities\": {{\"{capability}\": true}} in the configuration"
                 )
             }
-            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => PLUGIN_HINT.into(),
+            Self::Spec(SpecError::Cni(ListError::Plugin { .. })) => no_plugin(),
             Self::Plugins { source, .. }
                 if matches!(**source, ChainError::List(ListError::Plugin { .. })) =>
             {
-                PLUGIN_HINT.into()
+                no_plugin()
             }
             Self::Spec(SpecError::Cni(ListError::Empty)) => {
                 "give a configuration list with -o conflist=FILE".into()
@@ -256,6 +264,10 @@ impl EngineError {
             _ => String::new(),
         }
     }
+}
+
+fn no_plugin() -> String {
+    "install it there, or say where it is with -o plugin-path=DIRECTORY".into()
 }
 
 /// Plugins say what kind of failure it is by a number (specification, section 5, "Error").

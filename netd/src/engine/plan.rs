@@ -122,14 +122,24 @@ impl Engine {
         }
         let mac: Mac =
             wanted.mac.parse().map_err(|expected| invalid(sandbox, "mac", &wanted.mac, expected))?;
-        let held =
-            self.endpoints_of(&network.id).find(|(_, e)| e.mac == Some(mac)).map(|(s, _)| s.name.clone());
-        match held {
-            Some(holder) => {
-                Err(EngineError::MacTaken { mac: mac.to_string(), holder, network: network.name.clone() })
-            }
-            None => Ok(Some(mac)),
+        let taken =
+            |holder| EngineError::MacTaken { mac: mac.to_string(), holder, network: network.name.clone() };
+        let bridge = network.subnets.iter().find_map(|s| s.gateway).map(mac_of);
+        if network.driver == Driver::Bridge && bridge == Some(mac) {
+            return Err(taken("the bridge itself".to_owned()));
         }
+        let held = self.sandboxes.values().find_map(|s| {
+            let mine = |e: &Endpoint| e.mac == Some(mac) && self.share_a_wire(&e.network, network);
+            s.endpoints.iter().any(mine).then(|| format!("'{}'", s.name))
+        });
+        held.map_or(Ok(Some(mac)), |holder| Err(taken(holder)))
+    }
+
+    /// Whether frames of one network are heard on another: it is the same, or has the same parent.
+    fn share_a_wire(&self, id: &NetworkId, network: &Network) -> bool {
+        let parent = |n: &Network| n.sublink.as_ref().map(|s| s.parent.clone());
+        let theirs = || self.networks.get(id).and_then(parent);
+        *id == network.id || parent(network).is_some_and(|mine| theirs() == Some(mine))
     }
 
     fn take_addresses(

@@ -12,7 +12,7 @@ use super::attach::open_namespace;
 use super::{Engine, EngineError};
 use crate::driver::{self, Ground, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
-use crate::netlink::{Protocol, Socket};
+use crate::netlink::{Protocol, Socket, conntrack};
 use crate::network::Network;
 
 /// A sandbox that leaves.
@@ -39,6 +39,17 @@ impl Leaving {
             }
         }
     }
+
+    /// Connections of its addresses are forgotten, so that nobody's packets go on to an address that another gets.
+    fn forget(&self, socket: &Socket) {
+        for endpoint in self.sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
+            for address in endpoint.addresses() {
+                if let Err(error) = conntrack::forget_address(socket, address.addr()) {
+                    tracing::warn!(%address, %error, "connections of a gone container are remembered");
+                }
+            }
+        }
+    }
 }
 
 /// The thread, and what it has not reported yet.
@@ -53,11 +64,13 @@ impl Sweeper {
     /// Starts the thread in the caller's network namespace.
     pub(super) fn start(group: u32) -> Result<Self, EngineError> {
         let socket = Socket::open(Protocol::Route)?;
+        let connections = Socket::open(Protocol::Netfilter)?;
         let (jobs, queue) = mpsc::channel::<Leaving>();
         let (report, done) = mpsc::channel();
         let work = move || {
             for leaving in queue {
                 leaving.unplug(Ground { socket: &socket, group });
+                leaving.forget(&connections);
                 let _ = report.send(leaving.sandbox.endpoints);
             }
         };

@@ -19,10 +19,10 @@ impl Engine {
         }
         let warn = |what: &str, error: &dyn std::fmt::Display| tracing::warn!(%error, "cannot remove {what}");
         let default = self.networks.values().find(|n| n.predefined && n.driver == Driver::Bridge).cloned();
-        if let Some(network) = default {
-            if let Err(error) = self.remove_base(&network) {
-                warn("the default bridge", &error);
-            }
+        if let Some(network) = default
+            && let Err(error) = self.remove_base(&network)
+        {
+            warn("the default bridge", &error);
         }
         self.walled.clear();
         match self.firewall.remove() {

@@ -77,7 +77,9 @@ fn a_huge_subnet_costs_what_is_used_of_it() {
         p.restore(p.address(p.last));
         let after = p.take_next(&[]).unwrap().addr();
         assert!(!all.contains(&after), "{net}: {after} was given twice");
-        all.iter().for_each(|ip| p.release(*ip));
+        for ip in &all {
+            p.release(*ip);
+        }
         p.restore(p.address(p.last));
         assert_eq!(p.take_next(&[]).unwrap().addr(), first, "{net}");
     }
@@ -148,13 +150,12 @@ proptest! {
                     let mut free = all.iter().filter(|ip| {
                         range.contains(*ip) && !never.contains(ip) && !held.contains(ip) && spared != Some(**ip)
                     });
-                    match p.take_next(&[]) {
-                        Ok(net) => {
+                    if let Ok(net) = p.take_next(&[]) {
                             prop_assert!(free.any(|ip| *ip == net.addr()), "{} was not free", net);
                             prop_assert_eq!(net.prefix_len(), of.subnet.prefix_len());
                             held.push(net.addr());
-                        }
-                        Err(_) => prop_assert_eq!(free.next(), None),
+                    } else {
+                        prop_assert_eq!(free.next(), None);
                     }
                 }
                 1 => {
@@ -167,7 +168,9 @@ proptest! {
                 }
                 2 => {
                     p = Pool::new(&of);
-                    held.iter().for_each(|ip| p.restore(*ip));
+                    for ip in &held {
+                        p.restore(*ip);
+                    }
                 }
                 _ if !held.is_empty() => p.release(held.remove(which % held.len())),
                 _ => {}

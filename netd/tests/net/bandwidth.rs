@@ -9,7 +9,7 @@ use davit_contracts::network as proto;
 
 use crate::host::{Guest, Host, Space, WORLD, ip};
 
-const RATE: u64 = 20_000_000;
+const RATE: u32 = 20_000_000;
 
 /// Serves one client, and is there when this returns.
 const SERVE: &str = "iperf3 --server --daemon --one-off
@@ -25,11 +25,12 @@ fn measure(server: &Space, client: &Space, at: &str, reverse: bool) -> f64 {
 }
 
 fn assert_limited(measured: f64, what: &str) {
-    let ratio = measured / RATE as f64;
+    let ratio = measured / f64::from(RATE);
     assert!((0.6..=1.3).contains(&ratio), "{what}: {measured} bits a second of {RATE}");
 }
 
-fn limited(network: &str, ingress_rate: u64, egress_rate: u64) -> proto::EndpointSpec {
+fn limited(network: &str, ingress_rate: u32, egress_rate: u32) -> proto::EndpointSpec {
+    let (ingress_rate, egress_rate) = (ingress_rate.into(), egress_rate.into());
     let bandwidth = Some(proto::Bandwidth { ingress_rate, egress_rate, ..Default::default() });
     proto::EndpointSpec { network: network.into(), bandwidth, ..Default::default() }
 }
@@ -41,7 +42,7 @@ async fn both_directions_are_held_back_also_after_a_restart_and_can_be_changed()
     let (slow, fast) = (Guest::new("slow"), Guest::new("fast"));
     let request = Host::request(&slow, vec![limited("n", RATE, RATE)], &[]);
     let at = host.attach_request(request).await.unwrap();
-    assert_eq!(at.endpoints[0].bandwidth.unwrap().ingress_rate, RATE);
+    assert_eq!(at.endpoints[0].bandwidth.unwrap().ingress_rate, u64::from(RATE));
     host.attach(&fast, &["n"], &[]).await.unwrap();
     let at = ip(&at, 0);
     assert_limited(measure(&slow.space, &fast.space, &at, false), "into the container");
@@ -55,7 +56,7 @@ async fn both_directions_are_held_back_also_after_a_restart_and_can_be_changed()
     let connect = proto::ConnectRequest { sandbox_id: slow.id.clone(), endpoint: Some(endpoint) };
     let endpoint = host.endpoints().connect(connect).await.unwrap().into_inner();
     assert_eq!(endpoint.bandwidth, None);
-    assert!(measure(&slow.space, &fast.space, &at, false) > 5.0 * RATE as f64);
+    assert!(measure(&slow.space, &fast.space, &at, false) > 5.0 * f64::from(RATE));
 }
 
 #[tokio::test]

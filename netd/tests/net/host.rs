@@ -260,6 +260,11 @@ impl Host {
         self.dir.path().join("run/netd.sock")
     }
 
+    /// Where netd looks for its configuration.
+    pub fn config(&self) -> std::path::PathBuf {
+        self.dir.path().join("config")
+    }
+
     /// netd on this host, not started yet.
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
@@ -271,7 +276,7 @@ impl Host {
             .args(["-n", "-m", env!("CARGO_BIN_EXE_davit-netd")])
             .env("DAVIT_STATE_DIR", self.dir.path().join("state"))
             .env("DAVIT_RUN_DIR", self.dir.path().join("run"))
-            .env("DAVIT_CONFIG_DIR", self.dir.path().join("config"))
+            .env("DAVIT_CONFIG_DIR", self.config())
             .stdin(Stdio::null());
         self.choose_backend(&mut command);
         command

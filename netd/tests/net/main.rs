@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bandwidth;
+mod check;
 mod cni;
 mod cni_driver;
+mod explain;
 mod firewall;
+mod golden;
 mod host;
 mod kills;
 mod lifecycle;
@@ -15,6 +18,7 @@ mod matrix;
 mod modes;
 mod names;
 mod networks;
+mod options;
 mod pace;
 mod policies;
 mod policy;

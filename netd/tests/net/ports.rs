@@ -94,3 +94,47 @@ pub async fn random_ports_and_ranges_are_chosen() {
     web.space.serve_tcp("0.0.0.0:80");
     assert!(host.world.ask_tcp(&format!("{HOST}:{}", ports[0])).is_some());
 }
+
+/// A client that never stops sending from one port: the kernel remembers where its packets went, and must be told.
+#[tokio::test]
+pub async fn a_udp_client_that_goes_on_sending_follows_a_published_port() {
+    let host = Host::new().await;
+    let client = host.world.inside(|| std::net::UdpSocket::bind("0.0.0.0:4000")).unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    client.connect(format!("{HOST}:5353")).unwrap();
+    let answered = || {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let mut buffer = [0; 64];
+        while std::time::Instant::now() < until {
+            let _ = client.send(b"?");
+            if client.recv(&mut buffer).is_ok() {
+                return true;
+            }
+        }
+        false
+    };
+    // Before the port is published, and by way of each container that has it, one after another.
+    let _ = client.send(b"?");
+    let keep = host.guest("keep", &["bridge"], &[]).await;
+    for name in ["first", "second"] {
+        let _ = client.send(b"?");
+        let guest = host.guest(name, &["bridge"], &["5353:53/udp"]).await;
+        guest.space.serve_udp("0.0.0.0:53");
+        assert!(answered(), "{name}: {}", host.space.run("conntrack -L 2>&1"));
+        host.detach(&guest).await;
+    }
+    host.detach(&keep).await;
+}
+
+#[tokio::test]
+pub async fn sctp_ports_are_forwarded_and_kept_apart() {
+    let host = Host::new().await;
+    let web = Guest::new("web");
+    let at = host.attach(&web, &["bridge"], &["9000:90/sctp", "91/sctp"]).await.unwrap();
+    assert_eq!((at.ports[0].host_port, at.ports[0].protocol.as_str()), (9000, "sctp"));
+    assert_ne!(at.ports[1].host_port, 0);
+    let e = host.attach(&Guest::new("late"), &["bridge"], &["9000:90/sctp"]).await.unwrap_err();
+    assert_eq!(e.to_string(), "port 0.0.0.0:9000/sctp is in use by container web");
+    // The same number of another protocol is another port.
+    host.guest("other", &["bridge"], &["9000:90"]).await;
+}

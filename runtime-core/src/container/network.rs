@@ -28,7 +28,7 @@ pub async fn attach(
         dns_servers: asked.dns,
         dns_search: asked.dns_search,
         dns_options: asked.dns_options,
-        labels: [("davit.owner".to_owned(), "runtimed".to_owned())].into(),
+        labels: labels(record),
         ..AttachRequest::default()
     };
     peers
@@ -38,6 +38,13 @@ pub async fn attach(
             async move { endpoints(channel).attach(request).await }
         })
         .await
+}
+
+/// The container's own, by which policies of networks know it, and whose it is.
+fn labels(record: &Record) -> std::collections::HashMap<String, String> {
+    let mut labels = record.container.spec.as_ref().map(|s| s.labels.clone()).unwrap_or_default();
+    labels.insert("davit.owner".to_owned(), "runtimed".to_owned());
+    labels
 }
 
 /// Undoes it; unknown is success.
