@@ -154,10 +154,11 @@ impl EngineError {
             | Self::NoneWithOthers
             | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
-            Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
+            Self::NoIngressLimit { .. }
+            | Self::NoBridgeFilter(_)
+            | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Inside { source: InsideError::Netlink(e), .. }
