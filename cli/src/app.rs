@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use davit_contracts::layout::Layout;
+use davit_contracts::network::endpoints_client::EndpointsClient;
 use davit_contracts::network::networks_client::NetworksClient;
 use davit_contracts::plugin::plugin_client::PluginClient;
 use davit_contracts::runtime::containers_client::ContainersClient;
@@ -67,6 +68,8 @@ impl App {
         volumes: VolumesClient on storaged;
         /// netd's networks.
         networks: NetworksClient on netd;
+        /// netd's endpoints.
+        endpoints: EndpointsClient on netd;
         /// runtimed's containers.
         containers: ContainersClient on runtimed;
         /// runtimed's execs.

@@ -4,6 +4,7 @@ pub mod container;
 pub mod flags;
 pub mod image;
 pub mod network;
+pub mod network_view;
 pub mod registry;
 pub mod run;
 pub mod storage;
@@ -171,6 +172,9 @@ mod tests {
     fn dockers_lines_are_understood() {
         for line in [
             "davit net create my-bridge",
+            "davit net check --repair --format json",
+            "davit net explain web [fd00::2]:53/udp --format json",
+            "davit network graph --format dot -o file a b",
             "davit network create --driver bridge --subnet 10.0.0.0/24 --gateway 10.0.0.1 n",
             "davit image ls -q",
             "davit container ls -a",

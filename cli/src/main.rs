@@ -7,6 +7,7 @@ mod attach;
 mod cmd;
 mod credentials;
 mod error;
+mod graph;
 mod output;
 mod parse;
 mod spec;

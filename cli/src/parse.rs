@@ -1,5 +1,6 @@
 //! What people type, turned into typed values. Pure: text in, value or a one-line complaint out.
 
+pub mod destination;
 pub mod duration;
 pub mod env;
 pub mod keys;

@@ -12,12 +12,15 @@
 
 mod attach;
 mod bases;
+mod check;
 mod collisions;
 mod connect;
 mod detach;
 pub mod error;
+mod explain;
 mod foreign;
 mod guard;
+mod host;
 mod networks;
 mod plan;
 mod policy;
@@ -52,7 +55,10 @@ use crate::sysctl::Sysctls;
 use sweep::Sweeper;
 
 pub use attach::{AttachSpec, Attached, EndpointSpec};
+pub use check::Drift;
 pub use error::EngineError;
+pub use explain::{Explanation, Hop, Question, Verdict};
+pub use host::{HostInterface, HostView};
 pub use networks::Listed;
 
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.

@@ -3,13 +3,15 @@
 //! ```text
 //! rules      networks and published ports, as data
 //! nftables   tables of our own by netlink; accepts in others' chains that would drop
+//! compare    what the kernel has beside what it should have, for checks
 //! iptables   chains of our own by iptables-restore, for hosts that need it
 //! policy     who reaches whom within a network, always by nf_tables
 //! watch      hears when somebody else takes something away
 //! ```
-//! Owned by the engine. Written, never read back: all of it can be made again from these values in one transaction, and
+//! Owned by the engine. Written, and read back only to be checked: all of it can be made again from these values in one transaction, and
 //! with nftables a port is added or removed as elements of maps, so that neither costs more when there are many.
 
+pub mod compare;
 pub mod iptables;
 pub mod nftables;
 pub mod policy;
@@ -27,6 +29,8 @@ use serde::Deserialize;
 
 use crate::netlink::conntrack;
 use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
+pub use compare::ForeignChain;
+use compare::{Difference, Fault};
 use iptables::{Iptables, script};
 pub use nftables::foreign::Mark;
 pub use policy::{Member, Policed};
@@ -256,6 +260,38 @@ impl Firewall {
         policy::change(&self.socket, &self.mark, network, add)
     }
 
+    /// What differs between these rules and what the kernel has, and which chains of others stop our networks' packets.
+    pub fn differences(&self, rules: &Rules) -> Result<Vec<Difference>, FirewallError> {
+        let mut all = match &self.backend {
+            Backend::Nftables => {
+                compare::differences(&self.socket, nftables::host::whole(&self.mark.table, rules))?
+            }
+            Backend::Iptables(i) => i.differences(rules)?,
+        };
+        let stopping = nftables::foreign::stopping(&self.socket, &self.mark, self.own_forward());
+        all.extend(stopping.unwrap_or_default().into_iter().map(|object| Difference {
+            fault: Fault::Missing,
+            object: format!("rules of ours in {object}"),
+            detail: "it drops packets of our networks".to_owned(),
+        }));
+        Ok(all)
+    }
+
+    /// What differs between policies and what the kernel has.
+    pub fn policy_differences(&self, networks: &[Policed<'_>]) -> Result<Vec<Difference>, FirewallError> {
+        policy::differences(&self.socket, &self.mark, networks)
+    }
+
+    /// Whether the kernel has a table of ours.
+    pub fn is_there(&self) -> Result<bool, FirewallError> {
+        match &self.backend {
+            Backend::Nftables => {
+                Ok(compare::exists(&self.socket, nftables::host::removal(&self.mark.table))?)
+            }
+            Backend::Iptables(_) => Ok(false),
+        }
+    }
+
     fn commit(&self, transaction: nftables::Transaction) -> Result<(), FirewallError> {
         Ok(self.socket.run_transaction(&transaction.finish(), 1)?)
     }
@@ -280,4 +316,18 @@ pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), Firewall
         Err(_) if !nftables::works(&socket) => iptables::sandbox::redirect(resolver, udp, tcp),
         other => Ok(other?),
     }
+}
+
+/// What differs between that redirection and the calling thread's namespace. Without nf_tables nobody looks.
+pub fn resolver_differences(resolver: IpAddr, ports: (u16, u16)) -> Result<Vec<Difference>, NetlinkError> {
+    let socket = Socket::open(Netlink::Netfilter)?;
+    if !nftables::works(&socket) {
+        return Ok(Vec::new());
+    }
+    compare::differences(&socket, nftables::sandbox::redirect(resolver, ports.0, ports.1, false))
+}
+
+/// Chains of others at a hook of the calling thread's namespace.
+pub fn foreign_chains(hook: u32) -> Result<Vec<ForeignChain>, NetlinkError> {
+    compare::foreign_chains(&Socket::open(Netlink::Netfilter)?, hook)
 }

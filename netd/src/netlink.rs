@@ -10,18 +10,24 @@
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
+//! reach     addresses and routes that are there
 //! route     links, addresses, routes                                          rtnetlink(7)
+//! view      the same read in full, routes looked up, neighbours
+//! adjust    repairs of what is there
 //! tc        limits of interfaces                                              tc-tbf(8)
 //! watch     hears of addresses and routes that come and go
 //! ```
 
+pub mod adjust;
 pub mod conntrack;
 pub mod link;
 pub mod mac;
 pub mod message;
+pub mod reach;
 pub mod route;
 pub mod socket;
 pub mod tc;
+pub mod view;
 pub mod watch;
 
 pub use message::{Attrs, Batch, Flags};

@@ -94,7 +94,7 @@ struct Reservation {
     sandbox: String,
     name: String,
     /// Absent when another program took the port while no netd was running, and where the kernel has no such sockets.
-    _socket: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
 }
 
 /// All host ports that are published.
@@ -148,6 +148,34 @@ impl Ports {
         }
     }
 
+    /// Ports that nothing holds.
+    pub fn lost(&self) -> Vec<(SocketAddr, Transport)> {
+        let lost = self.held.iter().filter(|((transport, ..), r)| r.socket.is_none() && transport.holds());
+        lost.map(|((transport, port, ip), _)| (SocketAddr::new(*ip, *port), *transport)).collect()
+    }
+
+    /// Binds those again.
+    ///
+    /// # Errors
+    /// The first that is refused; all were tried.
+    pub fn reserve_lost(&mut self) -> Result<(), PublishError> {
+        let mut outcome = Ok(());
+        let lost =
+            self.held.iter_mut().filter(|((transport, ..), r)| r.socket.is_none() && transport.holds());
+        for ((transport, port, ip), held) in lost {
+            let (transport, host) = (*transport, SocketAddr::new(*ip, *port));
+            match bind_port(transport, host) {
+                Ok((_, fd)) => held.socket = fd,
+                Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
+                    let by = occupant::describe(transport, host);
+                    outcome = outcome.and(Err(PublishError::Host { host, transport, by }));
+                }
+                Err(source) => outcome = outcome.and(Err(PublishError::Bind { host, transport, source })),
+            }
+        }
+        outcome
+    }
+
     /// Gives back all ports of a sandbox.
     pub fn release(&mut self, sandbox: &str) {
         self.held.retain(|_, r| r.sandbox != sandbox);
@@ -161,7 +189,7 @@ impl Ports {
         host: SocketAddr,
         fd: Option<OwnedFd>,
     ) {
-        let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), _socket: fd };
+        let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), socket: fd };
         self.held.insert((transport, host.port(), host.ip()), reservation);
     }
 

@@ -4,6 +4,7 @@ mod convert;
 mod endpoints;
 mod filters;
 mod networks;
+mod view;
 
 use davit_contracts::Error;
 use davit_contracts::network::endpoints_server::EndpointsServer;

@@ -47,7 +47,8 @@ fn path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name)
 }
 
-fn read(name: &str) -> Result<String, SysctlError> {
+/// Reads one of the calling thread's namespace.
+pub fn get(name: &str) -> Result<String, SysctlError> {
     let failed = |source| SysctlError::Setting { operation: "read", name: name.to_owned(), source };
     fs::read_to_string(path(name)).map(|s| s.trim_end().to_owned()).map_err(failed)
 }
@@ -67,7 +68,7 @@ impl Sysctls {
 
     /// Makes sure that a setting of the host has this value.
     pub fn ensure(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
-        let now = read(name)?;
+        let now = get(name)?;
         if now == value {
             return Ok(());
         }

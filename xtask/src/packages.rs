@@ -25,6 +25,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("fuse3", "fusermount3"),
     ("g++", "g++"),
     ("git", "git"),
+    ("graphviz", "dot"),
     ("gzip", "gzip"),
     ("iproute2", "ip"),
     ("jq", "jq"),

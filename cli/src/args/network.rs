@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::network_view::{CheckArgs, ExplainArgs, GraphArgs};
 use crate::parse;
 
 /// `davit network ...`
@@ -25,6 +26,12 @@ pub enum NetworkCommand {
     Policy(PolicyArgs),
     /// Remove all networks that no container uses
     Prune(PruneArgs),
+    /// Compare networks with what the kernel has, and mend what differs; fails when something remains
+    Check(CheckArgs),
+    /// Say hop by hop what lets traffic through or stops it; fails when something stops it
+    Explain(ExplainArgs),
+    /// Draw the host, networks, containers, addresses and published ports
+    Graph(GraphArgs),
 }
 
 /// `davit network create`

@@ -13,7 +13,7 @@ use davit_contracts::runtime::{ConnectNetworkRequest, DisconnectNetworkRequest};
 use davit_contracts::{Kind, id};
 use ipnet::IpNet;
 
-use super::inspect;
+use super::{inspect, net_check, net_explain, net_graph};
 use crate::app::{App, each};
 use crate::args::network::{
     ConnectArgs, CreateArgs, DisconnectArgs, ListArgs, NetworkCommand, PolicyArgs, PruneArgs, RemoveArgs,
@@ -37,6 +37,9 @@ pub async fn network(app: &App, command: NetworkCommand) -> Outcome {
         NetworkCommand::Disconnect(args) => disconnect(app, &args).await,
         NetworkCommand::Policy(args) => policy(app, &args).await,
         NetworkCommand::Prune(args) => prune(app, &args).await,
+        NetworkCommand::Check(args) => net_check::check(app, &args).await,
+        NetworkCommand::Explain(args) => net_explain::explain(app, &args).await,
+        NetworkCommand::Graph(args) => net_graph::graph(app, &args).await,
     }
 }
 

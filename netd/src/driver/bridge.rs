@@ -7,11 +7,11 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::{self, Mac, PortMode, Veth};
 use crate::netlink::tc::{self, Limit};
-use crate::netlink::{Batch, NetlinkError, Socket};
-use crate::network::Network;
+use crate::netlink::{Batch, NetlinkError, Socket, adjust};
+use crate::network::{Network, Subnet};
 use crate::sysctl;
 
 /// What an MTU is when no uplink tells.
@@ -65,13 +65,19 @@ impl Plumbing for BridgeDriver {
             Some(mtu) => mtu,
             None => uplink_mtu(ground.socket)?,
         };
-        let gateway = network.subnets.iter().find_map(|s| s.gateway);
         let mut batch = Batch::new();
-        let mac = mac_of(gateway.unwrap_or(IpAddr::from([0; 4])));
-        route::add_bridge(&mut batch, &network.interface, mac, mtu, ground.group);
+        route::add_bridge(&mut batch, &network.interface, mac(network), mtu, ground.group);
         ground.socket.run(&batch)?;
         let gone = || DriverError::Vanished(network.interface.clone());
         let base = look_up(ground, network)?.ok_or_else(gone)?;
+        if mtu != DEFAULT_MTU {
+            // An MTU that was changed stays; one that was only given at birth is 1500 again when the last port leaves,
+            // and the next start would take that for ours.
+            let mut batch = Batch::new();
+            adjust::set_mtu(&mut batch, base.index, DEFAULT_MTU);
+            adjust::set_mtu(&mut batch, base.index, mtu);
+            ground.socket.run(&batch)?;
+        }
         complete(ground.socket, network, base)?;
         Ok(base)
     }
@@ -103,9 +109,7 @@ impl Plumbing for BridgeDriver {
             netns: plug.netns,
         };
         route::add_veth(&mut batch, &veth);
-        // A port without icc is cut off from others. With br_netfilter a frame to a published port is redirected while it
-        // is bridged, and must go back through the port that it came by.
-        let mode = PortMode { isolated: !plug.network.bridge.icc, hairpin: !plug.sandbox.ports.is_empty() };
+        let mode = port_mode(plug.network, plug.sandbox);
         if mode != PortMode::default() {
             route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         }
@@ -159,24 +163,49 @@ fn look_up(ground: Ground<'_>, network: &Network) -> Result<Option<Base>, Driver
     }
 }
 
-/// Gives a bridge its addresses and settings; repeating it changes nothing.
-fn complete(socket: &Socket, network: &Network, bridge: Base) -> Result<(), DriverError> {
+/// The addresses that the bridge of a network has.
+pub fn addresses(network: &Network) -> Vec<IpNet> {
+    let own = |s: &Subnet| {
+        let gateway = s.gateway.filter(|ip| network.bridge.has_address(ip.is_ipv4()))?;
+        Some(IpNet::new(gateway, s.subnet.prefix_len()).expect("the subnet's own prefix"))
+    };
+    network.subnets.iter().filter_map(own).collect()
+}
+
+/// The mac of the bridge of a network.
+pub fn mac(network: &Network) -> Mac {
+    mac_of(network.subnets.iter().find_map(|s| s.gateway).unwrap_or(IpAddr::from([0; 4])))
+}
+
+/// The kernel settings of the bridge of a network, as far as this kernel has them.
+pub fn settings(network: &Network) -> Vec<(String, &'static str)> {
     let name = &network.interface;
     // Port 53 of the loopback and published ports of 127.0.0.1 lead over the bridge.
-    sysctl::set(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
+    let mut settings = vec![(format!("net/ipv4/conf/{name}/route_localnet"), "1")];
     let ipv6 = std::path::Path::new("/proc/sys/net/ipv6/conf").join(name).exists();
     if ipv6 && network.ipv6 && network.bridge.has_address(false) {
         // Its link-local address asks for neighbours: waiting for duplicates would make it mute for a second or two.
-        sysctl::set(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
-        sysctl::set(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+        settings.push((format!("net/ipv6/conf/{name}/accept_dad"), "0"));
+        settings.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
     } else if ipv6 {
-        sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+        settings.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "1"));
+    }
+    settings
+}
+
+/// How a bridge treats a sandbox's port. One without icc is cut off from others. With br_netfilter a frame to a
+/// published port is redirected while it is bridged, and must go back through the port that it came by.
+pub fn port_mode(network: &Network, sandbox: &Sandbox) -> PortMode {
+    PortMode { isolated: !network.bridge.icc, hairpin: !sandbox.ports.is_empty() }
+}
+
+/// Gives a bridge its addresses and settings; repeating it changes nothing.
+fn complete(socket: &Socket, network: &Network, bridge: Base) -> Result<(), DriverError> {
+    for (setting, value) in settings(network) {
+        sysctl::set(&setting, value)?;
     }
     let mut batch = Batch::new();
-    for subnet in &network.subnets {
-        let has = network.bridge.has_address(subnet.subnet.addr().is_ipv4());
-        let Some(gateway) = subnet.gateway.filter(|_| has) else { continue };
-        let address = IpNet::new(gateway, subnet.subnet.prefix_len()).expect("the subnet's own prefix");
+    for address in addresses(network) {
         route::add_address(&mut batch, bridge.index, address);
     }
     if !batch.is_empty() {

@@ -133,7 +133,7 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
 }
 
 /// `net.ipv4.conf.IFNAME.forwarding` of `eth0.5`: the name is one part of the path, dots and all.
-fn setting_path(setting: &str, interface: &str) -> String {
+pub fn setting_path(setting: &str, interface: &str) -> String {
     let parts: Vec<_> = setting.split('.').map(|p| if p == IFNAME { interface } else { p }).collect();
     parts.join("/")
 }

@@ -27,6 +27,15 @@ pub enum JournalError {
     },
 }
 
+/// What the folder holds.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Records that can be read.
+    pub records: Vec<Sandbox>,
+    /// Files that cannot, and those that were set aside.
+    pub damaged: Vec<PathBuf>,
+}
+
 /// The folder of records.
 #[derive(Debug)]
 pub struct Journal {
@@ -100,5 +109,26 @@ impl Journal {
         }
         found.sort_by_key(|s| s.sequence);
         Ok(found)
+    }
+
+    /// Looks without changing anything.
+    pub fn survey(&self) -> Result<Survey, JournalError> {
+        let mut survey = Survey::default();
+        for entry in fs::read_dir(&self.folder).map_err(failed("read", &self.folder))? {
+            let path = entry.map_err(failed("read", &self.folder))?.path();
+            let record = path.extension().is_some_and(|e| e == "json");
+            let read = || serde_json::from_slice(&fs::read(&path).ok()?).ok();
+            match read().filter(|_| record) {
+                Some(sandbox) => survey.records.push(sandbox),
+                None => survey.damaged.push(path),
+            }
+        }
+        survey.damaged.sort();
+        Ok(survey)
+    }
+
+    /// Removes a file of the folder.
+    pub fn discard(&self, path: &Path) -> Result<(), JournalError> {
+        fs::remove_file(path).map_err(failed("remove", path))
     }
 }

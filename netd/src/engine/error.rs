@@ -73,6 +73,10 @@ pub enum EngineError {
     HostNamespace { container: String, at: PathBuf },
     #[error("'{0}' is attached already")]
     Attached(String),
+    #[error("no container '{name}' is connected to a network")]
+    NoSuchPlace { name: String, nearest: Option<String> },
+    #[error("unknown protocol '{0}'")]
+    UnknownProtocol(String),
     #[error("plugins have a part in '{0}'")]
     PluginsFirst(String),
     #[error("cannot {verb} '{container}': network '{network}'")]
@@ -121,9 +125,10 @@ impl EngineError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownNetwork { .. } | Self::UnknownSandbox(_) | Self::NotConnected { .. } => {
-                Kind::NotFound
-            }
+            Self::UnknownNetwork { .. }
+            | Self::NoSuchPlace { .. }
+            | Self::UnknownSandbox(_)
+            | Self::NotConnected { .. } => Kind::NotFound,
             Self::NetworkExists(_) | Self::Connected { .. } | Self::Attached(_) => Kind::AlreadyExists,
             Self::NetworkInUse { .. }
             | Self::Overlap { .. }
@@ -141,6 +146,7 @@ impl EngineError {
             },
             Self::AmbiguousNetwork(_)
             | Self::Predefined(_)
+            | Self::UnknownProtocol(_)
             | Self::Spec(_)
             | Self::Address { .. }
             | Self::Endpoint { .. }
@@ -165,8 +171,8 @@ impl EngineError {
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Firewall(FirewallError::Command { .. })
-            | Self::PluginsFirst(_)
             | Self::Inside { .. }
+            | Self::PluginsFirst(_)
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
@@ -200,7 +206,10 @@ impl EngineError {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
-            Self::UnknownNetwork { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::UnknownNetwork { nearest: Some(nearest), .. }
+            | Self::NoSuchPlace { nearest: Some(nearest), .. } => format!("did you mean '{nearest}'?"),
+            Self::NoSuchPlace { .. } => "'davit ps' lists the containers that run; 'host' is the host".into(),
+            Self::UnknownProtocol(_) => "the protocols here are tcp, udp and sctp".into(),
             Self::UnknownNetwork { .. } => "'davit net ls' lists the networks".into(),
             Self::AmbiguousNetwork(_) => "give more of the id, or the name".into(),
             Self::NetworkExists(_) => "choose another name, or remove that network first".into(),

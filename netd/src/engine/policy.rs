@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// Has the bridge hand its packets up, or stop it; nothing when there is none.
-    fn filter_bridge(&self, network: &Network, on: bool) -> Result<(), EngineError> {
+    pub(super) fn filter_bridge(&self, network: &Network, on: bool) -> Result<(), EngineError> {
         let mut batch = Batch::new();
         route::set_bridge_filter(&mut batch, &network.interface, on);
         match self.socket.run(&batch) {
@@ -73,8 +73,8 @@ impl Engine {
         }
     }
 
-    /// Writes all policies anew: of networks that somebody is on.
-    pub(super) fn apply_policies(&mut self) -> Result<(), EngineError> {
+    /// The policies of networks that somebody is on.
+    pub(super) fn policed(&self) -> Vec<Policed<'_>> {
         let mut networks = Vec::new();
         for network in self.networks.values() {
             let Some(policy) = &network.policy else { continue };
@@ -84,11 +84,18 @@ impl Engine {
                 networks.push(Policed { bridge: &network.interface, policy, members });
             }
         }
+        networks
+    }
+
+    /// Writes all policies anew.
+    pub(super) fn apply_policies(&mut self) -> Result<(), EngineError> {
+        let networks = self.policed();
         if networks.is_empty() && !self.policies {
             return Ok(());
         }
+        let any = !networks.is_empty();
         self.firewall.police(&networks).map_err(EngineError::Firewall)?;
-        self.policies = !networks.is_empty();
+        self.policies = any;
         Ok(())
     }
 

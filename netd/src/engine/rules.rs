@@ -1,5 +1,6 @@
 //! Rules: written for as long as somebody is attached, and again when somebody takes them away.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use davit_contracts::id::NetworkId;
@@ -11,16 +12,7 @@ use crate::network::{GatewayMode, Network};
 
 impl Engine {
     /// What the firewall must know now.
-    fn rules(&self) -> Rules {
-        let segment = |n: &Network| Segment {
-            bridge: n.interface.clone(),
-            subnets: n.subnets.iter().map(|s| s.subnet).collect(),
-            internal: n.internal,
-            icc: n.bridge.icc,
-            masquerade: n.bridge.masquerade,
-            gateway: n.bridge.gateway_modes(),
-            snat: n.bridge.host_ip,
-        };
+    pub(super) fn rules(&self) -> Rules {
         Rules {
             segments: self.walled.iter().filter_map(|id| self.networks.get(id)).map(segment).collect(),
             forwards: self.sandboxes.values().flat_map(|s| self.forwards(s)).collect(),
@@ -53,15 +45,25 @@ impl Engine {
         self.apply_rules()
     }
 
-    /// Writes the whole table.
-    pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
-        let rules = self.rules();
-        if !rules.segments.iter().all(|s| s.internal) {
-            self.sysctls.ensure("net/ipv4/ip_forward", "1")?;
-            if rules.segments.iter().any(|s| !s.internal && s.subnets.iter().any(|n| n.addr().is_ipv6())) {
-                self.sysctls.ensure("net/ipv6/conf/all/forwarding", "1")?;
+    /// Settings of the host that the networks need which the table knows.
+    pub(super) fn wanted_settings(&self) -> Vec<(&'static str, &'static str)> {
+        let walled = self.walled.iter().filter_map(|id| self.networks.get(id)).filter(|n| !n.internal);
+        let mut settings = BTreeSet::new();
+        for network in walled {
+            settings.insert(("net/ipv4/ip_forward", "1"));
+            if network.subnets.iter().any(|s| s.subnet.addr().is_ipv6()) {
+                settings.insert(("net/ipv6/conf/all/forwarding", "1"));
             }
         }
+        settings.into_iter().collect()
+    }
+
+    /// Writes the whole table.
+    pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
+        for (setting, value) in self.wanted_settings() {
+            self.sysctls.ensure(setting, value)?;
+        }
+        let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
         self.table = true;
         Ok(())
@@ -146,5 +148,18 @@ impl Engine {
             (!nowhere).then_some(Forward { transport: m.transport, host: (!routed).then_some(m.host), to })
         };
         sandbox.ports.iter().filter_map(forward).collect()
+    }
+}
+
+/// What rules need to know of a network.
+pub(super) fn segment(n: &Network) -> Segment {
+    Segment {
+        bridge: n.interface.clone(),
+        subnets: n.subnets.iter().map(|s| s.subnet).collect(),
+        internal: n.internal,
+        icc: n.bridge.icc,
+        masquerade: n.bridge.masquerade,
+        gateway: n.bridge.gateway_modes(),
+        snat: n.bridge.host_ip,
     }
 }

@@ -10,6 +10,7 @@
 //! with the host walks them all: with many published ports nftables is the better choice.
 
 pub mod command;
+mod compare;
 pub mod legacy;
 pub mod sandbox;
 pub mod script;

@@ -19,15 +19,18 @@ use rule::Rule;
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEWTABLE: u16 = SUBSYSTEM;
+pub(super) const NEWTABLE: u16 = SUBSYSTEM;
 pub(super) const DELTABLE: u16 = SUBSYSTEM | 2;
-const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const GETCHAIN: u16 = SUBSYSTEM | 4;
+pub(super) const GETTABLE: u16 = SUBSYSTEM | 1;
+pub(super) const NEWCHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
-const GETRULE: u16 = SUBSYSTEM | 7;
+pub(super) const GETRULE: u16 = SUBSYSTEM | 7;
 pub(super) const DELRULE: u16 = SUBSYSTEM | 8;
-const NEWSET: u16 = SUBSYSTEM | 9;
-const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+pub(super) const NEWSET: u16 = SUBSYSTEM | 9;
+pub(super) const GETSET: u16 = SUBSYSTEM | 0xa;
+pub(super) const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+pub(super) const GETSETELEM: u16 = SUBSYSTEM | 0xd;
 const DELSETELEM: u16 = SUBSYSTEM | 0xe;
 /// Told after each transaction.
 pub(super) const NEWGEN: u16 = SUBSYSTEM | 0xf;
@@ -36,7 +39,6 @@ pub(super) const REMOVALS: [u16; 5] = [DELTABLE, SUBSYSTEM | 5, DELRULE, SUBSYST
 
 /// `struct nfgenmsg`.
 pub(super) const HEAD: usize = 4;
-const GETTABLE: u16 = SUBSYSTEM | 1;
 
 /// Whether the kernel speaks nf_tables.
 pub fn works(socket: &Socket) -> bool {

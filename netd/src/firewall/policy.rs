@@ -12,6 +12,7 @@
 
 use std::net::IpAddr;
 
+use super::compare::{self, Difference};
 use super::nftables::policy as tables;
 use super::{FirewallError, Mark};
 use crate::netlink::Socket;
@@ -52,6 +53,15 @@ pub fn apply(socket: &Socket, mark: &Mark, networks: &[Policed<'_>]) -> Result<(
 pub fn change(socket: &Socket, mark: &Mark, network: &Policed<'_>, add: bool) -> Result<(), FirewallError> {
     let batch = tables::change(&mark.policy_table(), network, add).finish();
     Ok(socket.run_transaction(&batch, 1)?)
+}
+
+/// What differs between both tables and what the kernel has.
+pub fn differences(
+    socket: &Socket,
+    mark: &Mark,
+    networks: &[Policed<'_>],
+) -> Result<Vec<Difference>, FirewallError> {
+    Ok(compare::differences(socket, tables::whole(&mark.policy_table(), networks))?)
 }
 
 /// Removes both tables, also when they are not there.

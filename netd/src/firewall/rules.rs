@@ -73,6 +73,16 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// The one with this name; TCP when it is empty.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "" | "tcp" => Some(Self::Tcp),
+            "udp" => Some(Self::Udp),
+            "sctp" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
     /// Its number in an IP header.
     pub fn number(self) -> u8 {
         match self {
@@ -80,6 +90,11 @@ impl Transport {
             Self::Udp => 17,
             Self::Sctp => 132,
         }
+    }
+
+    /// Whether a port of it is held by a socket: for SCTP many kernels have none.
+    pub fn holds(self) -> bool {
+        self != Self::Sctp
     }
 
     /// `tcp`, `udp` or `sctp`.

@@ -39,7 +39,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    fn bytes(self) -> u64 {
+    /// Bytes a second.
+    pub fn bytes(self) -> u64 {
         (self.rate / 8).max(1)
     }
 

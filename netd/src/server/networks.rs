@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::filters::Filters;
-use super::{Service, status};
+use super::{Service, status, view};
 
 #[tonic::async_trait]
 impl Networks for Service {
@@ -70,18 +70,32 @@ impl Networks for Service {
         Ok(Response::new(convert::network(&set)))
     }
 
-    async fn check(&self, _: Request<proto::CheckRequest>) -> Result<Response<proto::CheckResponse>, Status> {
-        Err(Status::unimplemented("check"))
+    async fn check(
+        &self,
+        request: Request<proto::CheckRequest>,
+    ) -> Result<Response<proto::CheckResponse>, Status> {
+        let repair = request.into_inner().repair;
+        let host = self.engine.call(move |e| e.check_host(repair)).await;
+        let (mut drifts, sandboxes) = host.map_err(|e| status(&e))?;
+        for id in sandboxes {
+            let found = self.engine.call(move |e| e.check_sandbox(&id, repair)).await;
+            drifts.extend(found.map_err(|e| status(&e))?);
+        }
+        let drifts = drifts.into_iter().map(view::drift).collect();
+        Ok(Response::new(proto::CheckResponse { drifts }))
     }
 
     async fn explain(
         &self,
-        _: Request<proto::ExplainRequest>,
+        request: Request<proto::ExplainRequest>,
     ) -> Result<Response<proto::ExplainResponse>, Status> {
-        Err(Status::unimplemented("explain"))
+        let question = view::question(request.into_inner())?;
+        let explanation = self.engine.call(move |e| e.explain(&question)).await;
+        Ok(Response::new(view::explanation(explanation.map_err(|e| status(&e))?)))
     }
 
     async fn host(&self, _: Request<proto::HostRequest>) -> Result<Response<proto::HostResponse>, Status> {
-        Err(Status::unimplemented("host"))
+        let host = self.engine.call(|e| e.host()).await.map_err(|e| status(&e))?;
+        Ok(Response::new(view::host(host)))
     }
 }

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bandwidth;
+mod check;
 mod cni;
 mod cni_driver;
+mod explain;
 mod firewall;
 mod golden;
 mod host;

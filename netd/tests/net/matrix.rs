@@ -29,6 +29,8 @@ matrix!({
     ports: a_port_answers_from_outside_from_localhost_and_from_containers, a_port_of_the_loopback_is_not_open_to_neighbours, a_port_in_use_names_its_holder_and_changes_nothing, random_ports_and_ranges_are_chosen, a_udp_client_that_goes_on_sending_follows_a_published_port,
         sctp_ports_are_forwarded_and_kept_apart;
     modes: a_routed_network_opens_published_ports_at_the_containers_own_address, an_unprotected_network_is_open_to_the_outside_but_not_to_other_networks, sources_are_hidden_behind_the_address_that_was_chosen, without_icc_containers_do_not_meet_over_the_gateway_either, an_isolated_bridge_has_no_address;
+    check: a_sound_host_has_no_drift;
+    explain: stops_say_where_and_what_to_do;
     lifecycle: nothing_is_left_after_the_last_container, a_killed_daemon_comes_back_to_working_containers, a_stopped_daemon_leaves_containers_wired_and_a_dead_host_is_cleaned;
     policy: only_what_is_allowed_passes_in_both_ip_versions, a_policy_survives_a_kill_and_a_flush;
     policies: containers_pass_an_iptables_policy_of_drop, containers_pass_a_legacy_iptables_policy_of_drop,

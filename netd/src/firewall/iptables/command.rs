@@ -81,6 +81,13 @@ impl Tool {
         self.rules.exists(table, chain, rule).map_err(|e| self.failed(&*e))
     }
 
+    /// The rules of a chain as the command prints them; none when there is no such chain.
+    pub fn rules(&self, table: &str, chain: &str) -> Vec<String> {
+        let Ok(out) = self.rules.execute(table, &format!("-S {chain}")) else { return Vec::new() };
+        let text = String::from_utf8_lossy(&out.stdout);
+        text.lines().filter(|l| l.starts_with("-A ")).map(str::to_owned).collect()
+    }
+
     /// Puts a rule before all others of a chain, unless it is there.
     pub fn ensure(&self, table: &str, chain: &str, rule: &str) -> Result<(), FirewallError> {
         if self.has(table, chain, rule)? {

@@ -144,6 +144,19 @@ pub fn ensure(socket: &Socket, mark: &Mark, own_forward: bool) -> Result<(), Net
     Ok(())
 }
 
+/// The chains that drop packets of our networks, though [`ensure`] should have seen to it.
+pub fn stopping(socket: &Socket, mark: &Mark, own_forward: bool) -> Result<Vec<String>, NetlinkError> {
+    let comment = mark.comment();
+    let others = |c: &&Chain| c.stops(mark) && !(own_forward && c.is_iptables());
+    let mut found = Vec::new();
+    for chain in chains(socket)?.iter().filter(others) {
+        if own_rules(socket, chain, &comment)?.len() != 2 {
+            found.push(format!("chain {} of table {}", chain.name, chain.table));
+        }
+    }
+    Ok(found)
+}
+
 fn write(
     socket: &Socket,
     chain: &Chain,

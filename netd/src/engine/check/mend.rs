@@ -1,0 +1,180 @@
+//! What mends a difference.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use davit_contracts::id::NetworkId;
+use ipnet::IpNet;
+
+use super::super::attach::open_namespace;
+use super::super::stages::Stages;
+use super::super::{Engine, EngineError};
+use super::inside;
+use crate::driver::inside::Visit;
+use crate::driver::{Base, bridge};
+use crate::endpoint::Sandbox;
+use crate::netlink::{Batch, adjust, route, tc, view};
+use crate::network::Driver;
+
+/// A way to mend. Several differences may have the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mend {
+    /// Nothing that netd may do by itself.
+    Nothing(&'static str),
+    /// Make a network's bridge or parent, or set it as it should be.
+    Base(NetworkId),
+    /// Take an address from an interface.
+    TakeAddress(u32, IpNet),
+    /// Remove an interface.
+    RemoveInterface(String),
+    /// Write the firewall's table anew.
+    Rules,
+    /// Write the policies' tables anew.
+    Policies,
+    /// Remove the firewall's table.
+    RemoveRules,
+    /// Bind the reserved ports again.
+    Reservations,
+    /// Write a sandbox's record.
+    Record(String),
+    /// Remove a file that is no record of a sandbox.
+    RemoveFile(PathBuf),
+    /// Give an address back.
+    Release(NetworkId, IpAddr),
+    /// Undo an attach whose holder is gone.
+    Detach(String),
+    /// Make the pair of interfaces of a sandbox's endpoint on a network anew.
+    Rewire(String, NetworkId),
+    /// Set the host's end of that pair as it should be.
+    Port(String, NetworkId),
+    /// Set what is inside as it should be.
+    Inside(String),
+    /// Open the resolver inside again.
+    Resolver(String),
+}
+
+impl Mend {
+    /// What to say when it is still so after mending.
+    pub(super) fn why_not(&self) -> &'static str {
+        match self {
+            Self::Nothing(why) => why,
+            _ => "it is so again after it was mended",
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn mend(&mut self, mend: &Mend) -> Result<(), EngineError> {
+        match mend {
+            Mend::Nothing(_) => Ok(()),
+            Mend::Base(id) => self.mend_base(id),
+            Mend::TakeAddress(index, address) => {
+                let mut batch = Batch::new();
+                adjust::delete_address(&mut batch, *index, *address);
+                Ok(self.socket.run(&batch)?)
+            }
+            Mend::RemoveInterface(name) => Ok(bridge::remove_link(&self.socket, name)?),
+            Mend::Rules => self.apply_rules(),
+            Mend::Policies => self.apply_policies(),
+            Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
+            Mend::Reservations => Ok(self.ports.reserve_lost()?),
+            Mend::Record(id) => match self.sandboxes.get(id) {
+                Some(sandbox) => Ok(self.journal.write(sandbox)?),
+                None => Ok(self.journal.remove(id)?),
+            },
+            Mend::RemoveFile(path) => Ok(self.journal.discard(path)?),
+            Mend::Release(network, ip) => {
+                self.pools.get_mut(network).into_iter().flatten().for_each(|pool| pool.release(*ip));
+                Ok(())
+            }
+            Mend::Detach(id) => {
+                self.detach(id)?;
+                self.settle();
+                Ok(())
+            }
+            Mend::Rewire(id, network) => self.rewire(id, network),
+            Mend::Port(id, network) => self.mend_port(id, network),
+            Mend::Inside(id) => self.mend_inside(id),
+            Mend::Resolver(id) => self.mend_resolver(id),
+        }
+    }
+
+    /// A bridge as it should be, or a parent that is made when it is missing.
+    fn mend_base(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        let known = self.bases.remove(id);
+        let base = self.ensure_base(id)?;
+        let network = &self.networks[id];
+        if network.driver != Driver::Bridge {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        if let Some(mtu) = network.mtu().or(known.map(|b| b.mtu)) {
+            adjust::set_mtu(&mut batch, base.index, mtu);
+            self.bases.insert(id.clone(), Base { mtu, ..base });
+        }
+        adjust::set_mac(&mut batch, base.index, bridge::mac(network));
+        route::set_up(&mut batch, base.index);
+        self.socket.run(&batch)?;
+        let network = &self.networks[id];
+        if network.policy.is_some() { self.filter_bridge(network, true) } else { Ok(()) }
+    }
+
+    /// Removes what is left of an endpoint's interfaces, makes them again, and sets up what is inside.
+    fn rewire(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
+        let Some((mut sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
+        let endpoint = sandbox.endpoints[at].clone();
+        let netns = open_namespace(&sandbox)?;
+        self.unplug(&sandbox, &endpoint, Some(netns.as_fd()))?;
+        self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
+        self.keep(&sandbox)?;
+        self.mend_inside(id)?;
+        self.await_ready(&endpoint)
+    }
+
+    fn endpoint_at(&self, id: &str, network: &NetworkId) -> Option<(Sandbox, usize)> {
+        let sandbox = self.sandboxes.get(id)?;
+        let at = sandbox.endpoints.iter().position(|e| e.network == *network)?;
+        Some((sandbox.clone(), at))
+    }
+
+    fn mend_port(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
+        let Some((sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
+        let endpoint = &sandbox.endpoints[at];
+        let base = self.ensure_base(network)?;
+        let Some(link) = route::link(&self.socket, &endpoint.host_interface)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        adjust::set_group(&mut batch, link.index, self.instance.group);
+        adjust::set_mtu(&mut batch, link.index, base.mtu);
+        adjust::set_master(&mut batch, link.index, base.index);
+        match endpoint.bandwidth.as_ref().and_then(|b| b.ingress()) {
+            Some(limit) => tc::limit(&mut batch, &endpoint.host_interface, link.index, limit),
+            None if view::limits(&self.socket)?.iter().any(|(index, _)| *index == link.index) => {
+                adjust::remove_limit(&mut batch, link.index);
+            }
+            None => {}
+        }
+        let mode = bridge::port_mode(&self.networks[network], &sandbox);
+        route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
+        route::set_up(&mut batch, link.index);
+        self.socket.run(&batch)?;
+        self.await_ready(endpoint)
+    }
+
+    fn mend_inside(&mut self, id: &str) -> Result<(), EngineError> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let netns = open_namespace(&sandbox)?;
+        let wanted = self.wanted_inside(&sandbox);
+        inside::mend(netns.as_fd(), &wanted)
+            .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })
+    }
+
+    /// Closes our sockets there, opens them again and writes the redirection anew.
+    fn mend_resolver(&mut self, id: &str) -> Result<(), EngineError> {
+        let Some(mut sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let netns = open_namespace(&sandbox)?;
+        // On new ports: with the former ones the redirection would be taken to be there.
+        self.visit(&mut sandbox, netns.as_fd(), &Visit { resolver: Some(None), ..Visit::default() })?;
+        self.keep(&sandbox)
+    }
+}

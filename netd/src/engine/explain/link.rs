@@ -1,0 +1,148 @@
+//! Over a network's bridge: the two ports, and what keeps them apart.
+
+use std::net::IpAddr;
+
+use super::{Packet, REPAIR, Step, Walk, of};
+use crate::endpoint::{Endpoint, Sandbox};
+use crate::netlink::view::{self, Link, Neighbour};
+use crate::network::Network;
+use crate::sysctl;
+
+/// `BR_STATE_FORWARDING`.
+const FORWARDING: u8 = 3;
+
+impl<'a> Walk<'a> {
+    /// From one sandbox to the neighbour `next` on the same network.
+    pub(super) fn across(
+        &mut self,
+        network: &Network,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        neighbour: Option<&Neighbour>,
+        next: IpAddr,
+        packet: Packet,
+    ) -> Step {
+        let from = self.host_end(network, sandbox, endpoint)?;
+        let Some((other, theirs)) = self.holder(network, next) else {
+            return self.stranger(network, &sandbox.name, neighbour, next);
+        };
+        let to = self.host_end(network, other, theirs)?;
+        let isolated = |link: &Link| link.port.is_some_and(|(_, mode)| mode.isolated);
+        if isolated(&from) && isolated(&to) {
+            let what = "containers of this network do not reach one another (enable_icc is false)";
+            let hint = "connect both to another network, or publish the port and use the host's address";
+            return Err(self.stop("bridge", of(network), what, hint));
+        }
+        let what = format!("bridge {} carries it from {} to {}", network.interface, from.name, to.name);
+        self.pass("bridge", of(network), what);
+        self.policy(network, packet)?;
+        if next != packet.to {
+            self.note("route", &sandbox.name, format!("{} is its router to {}", other.name, packet.to));
+            return Ok(());
+        }
+        self.arrive(other, theirs, packet)
+    }
+
+    /// What the network's policy says of a packet between two of its containers.
+    pub(super) fn policy(&mut self, network: &Network, packet: Packet) -> Step {
+        let Some(policy) = &network.policy else { return Ok(()) };
+        let source = packet.source.and_then(|ip| self.holder(network, ip));
+        let (Some((from, _)), Some((to, _))) = (source, self.holder(network, packet.to)) else {
+            return Ok(());
+        };
+        let icmp = if packet.to.is_ipv4() { 1 } else { 58 };
+        let protocol = if packet.port == 0 { icmp } else { packet.transport.number() };
+        let (allowed, rule) = policy.decide(&from.labels, &to.labels, protocol, packet.port);
+        let what = match rule {
+            Some(n) => format!("rule {}: {}", n + 1, policy.rules[n]),
+            None => format!("no rule matches: {} by default", if allowed { "allow" } else { "deny" }),
+        };
+        if allowed {
+            self.pass("policy", of(network), what);
+            return Ok(());
+        }
+        let hint = format!("'davit net policy {}' shows and changes the policy", network.name);
+        Err(self.stop("policy", of(network), what, hint))
+    }
+
+    /// From the host to a container on one of its bridges; `back` when it came from there.
+    pub(super) fn into(
+        &mut self,
+        network: &Network,
+        packet: Packet,
+        neighbour: Option<&Neighbour>,
+        back: bool,
+    ) -> Step {
+        let Some((sandbox, endpoint)) = self.holder(network, packet.to) else {
+            return self.stranger(network, "host", neighbour, packet.to);
+        };
+        let port = self.host_end(network, sandbox, endpoint)?;
+        if back && port.port.is_some_and(|(_, mode)| mode.isolated) && bridged_packets_are_filtered(packet.to)
+        {
+            // It never leaves the bridge: its destination changes while it is bridged.
+            let what =
+                "the published port is one of the same network, whose containers do not reach one another";
+            return Err(self.stop("bridge", of(network), what, "connect both to another network"));
+        }
+        self.pass("bridge", of(network), format!("bridge {} carries it to {}", network.interface, port.name));
+        self.arrive(sandbox, endpoint, packet)
+    }
+
+    /// The host's end of an endpoint, once it and its bridge are known to work.
+    pub(super) fn host_end(
+        &mut self,
+        network: &Network,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+    ) -> Step<Link> {
+        let links = view::links(&self.engine.socket)?;
+        let Some(bridge) = links.iter().find(|l| l.name == network.interface) else {
+            let what = format!("its bridge {} is not there", network.interface);
+            return Err(self.stop("bridge", of(network), what, REPAIR));
+        };
+        if !bridge.up {
+            let what = format!("its bridge {} is down", network.interface);
+            return Err(self.stop("bridge", of(network), what, REPAIR));
+        }
+        let name = &endpoint.host_interface;
+        let wrong = match links.iter().find(|l| l.name == *name) {
+            None => "is not there",
+            Some(end) if end.master != Some(bridge.index) => "is not on the bridge",
+            Some(end) if !end.carrier => "is down",
+            Some(end) if end.port.is_none_or(|(state, _)| state != FORWARDING) => "does not forward",
+            Some(end) => return Ok(end.clone()),
+        };
+        let what = format!("{name}, the end of {} on the host, {wrong}", sandbox.name);
+        Err(self.stop("bridge", of(network), what, REPAIR))
+    }
+
+    pub(super) fn holder(&self, network: &Network, ip: IpAddr) -> Option<(&'a Sandbox, &'a Endpoint)> {
+        let engine = self.engine;
+        let has = |e: &&Endpoint| e.network == network.id && e.addresses().any(|a| a.addr() == ip);
+        engine.sandboxes.values().find_map(|s| Some((s, s.endpoints.iter().find(has)?)))
+    }
+
+    /// Nobody of ours has the address: somebody else may.
+    fn stranger(
+        &mut self,
+        network: &Network,
+        place: &str,
+        neighbour: Option<&Neighbour>,
+        ip: IpAddr,
+    ) -> Step {
+        if let Some(known) = neighbour.filter(|n| !n.is_silent() && n.mac.is_some()) {
+            let what = format!("{ip} is {}: no container has it, but somebody answers there", known.word());
+            self.note("neighbour", place, what);
+            return Ok(());
+        }
+        let what = format!("no container on it has the address {ip}");
+        let hint = format!("'davit net inspect {}' lists who has which", network.name);
+        Err(self.stop("neighbour", of(network), what, hint))
+    }
+}
+
+/// Whether br_netfilter has bridged packets walk the rules.
+fn bridged_packets_are_filtered(to: IpAddr) -> bool {
+    let version = if to.is_ipv4() { "iptables" } else { "ip6tables" };
+    sysctl::get(&format!("net/bridge/bridge-nf-call-{version}")).is_ok_and(|value| value == "1")
+}

@@ -1,0 +1,374 @@
+//! What the kernel has, read in full, for checks and explanations; an attach reads only what it needs (see `route`).
+//!
+//! A socket sees the namespace that it was opened in. Sources: rtnetlink(7), linux/if_link.h, linux/neighbour.h.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::mac::Mac;
+use super::message::{Batch, Flags, attributes};
+use super::route::PortMode;
+use super::socket::{NetlinkError, Socket};
+
+const NEWLINK: u16 = 16;
+const GETLINK: u16 = 18;
+const NEWADDR: u16 = 20;
+const GETADDR: u16 = 22;
+const NEWROUTE: u16 = 24;
+const GETROUTE: u16 = 26;
+const NEWNEIGH: u16 = 28;
+const GETNEIGH: u16 = 30;
+
+const NEWQDISC: u16 = 36;
+const GETQDISC: u16 = 38;
+
+const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 0x1_0000;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// `RTM_F_LOOKUP_TABLE`: the answer names the table that had the route.
+const LOOKUP_TABLE: u32 = 0x1000;
+const TABLE_MAIN: u8 = 254;
+const SCOPE_UNIVERSE: u8 = 0;
+
+/// A link with all that netd sets on one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `veth`, ...; empty for hardware.
+    pub kind: String,
+    /// Its Ethernet address.
+    pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its group; ours is the instance's mark.
+    pub group: u32,
+    /// The index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    /// The index of the interface that it sits on, or of its peer.
+    pub parent: Option<u32>,
+    /// Set up.
+    pub up: bool,
+    /// Up with something at the other end.
+    pub carrier: bool,
+    /// As a bridge: whether it hands packets to the packet filter, IPv4 and IPv6.
+    pub filters: Option<[bool; 2]>,
+    /// As a bridge's port: `BR_STATE_*` (3 is forwarding), and its mode.
+    pub port: Option<(u8, PortMode)>,
+}
+
+fn number(value: &[u8]) -> u32 {
+    value.try_into().map_or(0, u32::from_ne_bytes)
+}
+
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(|b| Ipv4Addr::from(b).into()),
+        16 => <[u8; 16]>::try_from(value).ok().map(|b| Ipv6Addr::from(b).into()),
+        _ => None,
+    }
+}
+
+fn parse_link(payload: &[u8]) -> Option<Link> {
+    let flags = number(payload.get(8..12)?);
+    let mut link = Link {
+        index: number(payload.get(4..8)?),
+        up: flags & IFF_UP != 0,
+        carrier: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
+        ..Link::default()
+    };
+    for (kind, value) in attributes(payload.get(16..)?) {
+        match kind {
+            1 => link.mac = value.try_into().ok().map(Mac),
+            3 => link.name = text(value),
+            4 => link.mtu = number(value),
+            5 => link.parent = Some(number(value)),
+            10 => link.master = Some(number(value)),
+            18 => parse_info(&mut link, value),
+            27 => link.group = number(value),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// `IFLA_LINKINFO`: the kind, and how its bridge treats it.
+fn parse_info(link: &mut Link, info: &[u8]) {
+    let mut of_bridge = false;
+    for (kind, value) in attributes(info) {
+        match kind {
+            1 => link.kind = text(value),
+            2 if link.kind == "bridge" => {
+                let on = |wanted| attributes(value).find(|(k, _)| *k == wanted).map(|(_, v)| v != [0]);
+                link.filters = on(36).zip(on(37)).map(|(v4, v6)| [v4, v6]);
+            }
+            4 => of_bridge = text(value) == "bridge",
+            5 if of_bridge => {
+                let byte = |wanted| attributes(value).find(|(k, _)| *k == wanted).map_or(0, |(_, v)| v[0]);
+                let mode = PortMode { hairpin: byte(4) != 0, isolated: byte(33) != 0 };
+                link.port = Some((byte(1), mode));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn dump(
+    socket: &Socket,
+    what: &str,
+    ask: u16,
+    head: &[u8],
+    answer: u16,
+) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.push(what, ask, Flags::DUMP, head, |_| {});
+    socket.dump(&batch, answer)
+}
+
+/// All links.
+pub fn links(socket: &Socket) -> Result<Vec<Link>, NetlinkError> {
+    let found = dump(socket, "list interfaces", GETLINK, &[0; 16], NEWLINK)?;
+    Ok(found.iter().filter_map(|p| parse_link(p)).collect())
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The interface's index.
+    pub index: u32,
+    /// The address itself, with its prefix length.
+    pub net: IpNet,
+    /// Valid beyond the link; others are made by the kernel.
+    pub global: bool,
+}
+
+/// All addresses.
+pub fn addresses(socket: &Socket) -> Result<Vec<Address>, NetlinkError> {
+    let parse = |payload: &Vec<u8>| {
+        let head = payload.get(..8)?;
+        let find = |wanted| attributes(&payload[8..]).find(|(k, _)| *k == wanted).and_then(|(_, v)| ip(v));
+        // IFA_LOCAL is the interface's own where both are there (point to point).
+        let address = find(2).or_else(|| find(1))?;
+        Some(Address {
+            index: number(&head[4..8]),
+            net: IpNet::new(address, head[1]).ok()?,
+            global: head[3] == SCOPE_UNIVERSE,
+        })
+    };
+    Ok(dump(socket, "list addresses", GETADDR, &[0; 8], NEWADDR)?.iter().filter_map(parse).collect())
+}
+
+/// What the kernel does with a packet that a route is for (`RTN_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Sends it on.
+    Unicast,
+    /// Keeps it: the address is its own.
+    Local,
+    /// A broadcast or multicast address.
+    Group,
+    /// Drops it.
+    Refused,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What it is for; everything when the prefix length is 0.
+    pub net: IpNet,
+    /// What becomes of packets.
+    pub fate: Fate,
+    /// The next hop; none on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The outgoing interface's index.
+    pub index: u32,
+    /// The source address of what is sent by it.
+    pub source: Option<IpAddr>,
+}
+
+fn parse_route(payload: &[u8]) -> Option<(u8, Route)> {
+    let head = payload.get(..12)?;
+    let any: IpAddr = match head[0] {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let fate = match head[7] {
+        1 => Fate::Unicast,
+        2 => Fate::Local,
+        3..=5 => Fate::Group,
+        _ => Fate::Refused,
+    };
+    let (mut to, mut gateway, mut index, mut source) = (any, None, 0, None);
+    for (kind, value) in attributes(&payload[12..]) {
+        match kind {
+            1 => to = ip(value)?,
+            4 => index = number(value),
+            5 => gateway = ip(value),
+            7 => source = ip(value),
+            _ => {}
+        }
+    }
+    let net = IpNet::new(to, head[1]).ok()?;
+    Some((head[4], Route { net, fate, gateway, index, source }))
+}
+
+/// The routes of the main table.
+pub fn routes(socket: &Socket) -> Result<Vec<Route>, NetlinkError> {
+    let found = dump(socket, "list routes", GETROUTE, &[0; 12], NEWROUTE)?;
+    let main = found.iter().filter_map(|p| parse_route(p)).filter(|(table, _)| *table == TABLE_MAIN);
+    Ok(main.map(|(_, route)| route).collect())
+}
+
+/// Asks the kernel which way a packet would take; the reason when there is none.
+pub fn lookup(socket: &Socket, to: IpAddr) -> Result<Result<Route, io::Error>, NetlinkError> {
+    let (family, bits) = if to.is_ipv4() { (AF_INET, 32) } else { (AF_INET6, 128) };
+    let mut head = [family, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    head[8..].copy_from_slice(&LOOKUP_TABLE.to_ne_bytes());
+    let mut batch = Batch::new();
+    batch.push(format!("look up the route to {to}"), GETROUTE, Flags::REQUEST, &head, |a| a.ip(1, to));
+    let none = || Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
+    match socket.get(&batch, NEWROUTE) {
+        Ok(answer) => Ok(answer.and_then(|p| parse_route(&p)).map_or_else(none, |(_, route)| Ok(route))),
+        Err(NetlinkError::Refused { source, .. }) => Ok(Err(source)),
+        Err(e) => Err(e),
+    }
+}
+
+/// What is known of an address on a link (`NUD_*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its Ethernet address.
+    pub mac: Option<Mac>,
+    /// The state's bits.
+    pub state: u16,
+}
+
+impl Neighbour {
+    /// Nobody answered when it was last asked for (`NUD_FAILED`), or it is being asked for (`NUD_INCOMPLETE`).
+    pub fn is_silent(&self) -> bool {
+        self.state & (0x20 | 0x01) != 0
+    }
+
+    /// The word that `ip neigh` has for the state.
+    pub fn word(&self) -> &'static str {
+        match self.state {
+            0x01 => "incomplete",
+            0x02 => "reachable",
+            0x04 => "stale",
+            0x08 => "delay",
+            0x10 => "probe",
+            0x20 => "failed",
+            0x40 => "noarp",
+            0x80 => "permanent",
+            _ => "unknown",
+        }
+    }
+}
+
+/// The neighbour with this address on a link, when the kernel has an entry.
+pub fn neighbour(socket: &Socket, index: u32, of: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+    let family = if of.is_ipv4() { AF_INET } else { AF_INET6 };
+    let head = [family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let parse = |payload: &Vec<u8>| {
+        let head = payload.get(..12)?;
+        let find = |wanted| attributes(&payload[12..]).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
+        let same = number(&head[4..8]) == index && ip(&find(1)?)? == of;
+        let state = u16::from_ne_bytes([head[8], head[9]]);
+        same.then(|| Neighbour { mac: find(2).and_then(|v| v.try_into().ok()).map(Mac), state })
+    };
+    Ok(dump(socket, "list neighbours", GETNEIGH, &head, NEWNEIGH)?.iter().find_map(parse))
+}
+
+/// The token bucket filters that sit on interfaces: index, and rate in bytes a second.
+pub fn limits(socket: &Socket) -> Result<Vec<(u32, u64)>, NetlinkError> {
+    let parse = |payload: &Vec<u8>| {
+        let head = payload.get(..20)?;
+        let find = |wanted| attributes(&payload[20..]).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
+        if find(1).is_none_or(|kind| text(&kind) != "tbf") {
+            return None;
+        }
+        let options = find(2)?;
+        let of = |wanted| attributes(&options).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
+        // TCA_TBF_RATE64 is there only when the rate needs it; else struct tc_tbf_qopt has it.
+        let large = of(4).and_then(|v| v.try_into().ok()).map(u64::from_ne_bytes);
+        let small = || of(1).and_then(|v| Some(u64::from(number(v.get(8..12)?))));
+        Some((number(&head[4..8]), large.or_else(small)?))
+    };
+    Ok(dump(socket, "list limits", GETQDISC, &[0; 20], NEWQDISC)?.iter().filter_map(parse).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::message::messages;
+
+    fn payload(head: &[u8], body: impl FnOnce(&mut crate::netlink::Attrs<'_>)) -> Vec<u8> {
+        let mut batch = Batch::new();
+        batch.push("x", 0, Flags::REQUEST, head, body);
+        messages(batch.bytes()).next().unwrap().2.to_vec()
+    }
+
+    #[test]
+    fn a_bridge_port_is_read_with_its_mode() {
+        let mut head = [0; 16];
+        head[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        head[8..12].copy_from_slice(&(IFF_UP | IFF_LOWER_UP).to_ne_bytes());
+        let read = parse_link(&payload(&head, |a| {
+            a.text(3, "dvh1");
+            a.bytes(1, &[2, 0, 0, 0, 0, 1]);
+            a.number(10, 4);
+            a.nested(18, |a| {
+                a.text(1, "veth");
+                a.text(4, "bridge");
+                a.nested(5, |a| {
+                    a.byte(1, 3);
+                    a.byte(4, 1);
+                    a.byte(33, 0);
+                });
+            });
+        }))
+        .unwrap();
+        assert_eq!((read.name.as_str(), read.kind.as_str(), read.master), ("dvh1", "veth", Some(4)));
+        assert!(read.up && read.carrier);
+        assert_eq!(read.port, Some((3, PortMode { hairpin: true, isolated: false })));
+        assert_eq!(parse_link(&[0; 8]), None);
+    }
+
+    #[test]
+    fn a_route_is_read_with_its_next_hop() {
+        let head = [AF_INET, 0, 0, 0, TABLE_MAIN, 0, 0, 1, 0, 0, 0, 0];
+        let (table, route) = parse_route(&payload(&head, |a| {
+            a.number(4, 3);
+            a.ip(5, "10.0.0.1".parse().unwrap());
+            a.ip(7, "10.0.0.2".parse().unwrap());
+        }))
+        .unwrap();
+        assert_eq!(table, TABLE_MAIN);
+        assert_eq!(route.net, "0.0.0.0/0".parse().unwrap());
+        assert_eq!((route.gateway, route.index), (Some("10.0.0.1".parse().unwrap()), 3));
+        assert_eq!((route.fate, route.source), (Fate::Unicast, Some("10.0.0.2".parse().unwrap())));
+    }
+
+    #[test]
+    fn the_loopback_of_this_namespace_is_seen() {
+        let socket = Socket::open(crate::netlink::Protocol::Route).unwrap();
+        let all = links(&socket).unwrap();
+        let lo = all.iter().find(|l| l.name == "lo").unwrap();
+        let route = lookup(&socket, "127.0.0.1".parse().unwrap()).unwrap();
+        if lo.up {
+            assert_eq!(route.unwrap().fate, Fate::Local);
+            assert!(addresses(&socket).unwrap().iter().any(|a| a.net.addr().is_loopback()));
+        }
+    }
+}
