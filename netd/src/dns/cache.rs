@@ -40,6 +40,8 @@ impl Answer {
             bytes.truncate(survey.question_end);
             bytes[6..12].fill(0);
             ttls.clear();
+        } else if survey.opt.is_none() {
+            bytes.truncate(survey.end);
         } else if let Some((start, end)) = survey.opt {
             // Pointers lead backwards: nothing before the record is moved. Records behind it are left out, since pointers in
             // them may lead anywhere; there is nothing but signatures of transactions there (RFC 8945).

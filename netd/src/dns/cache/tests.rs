@@ -87,6 +87,18 @@ fn a_no_is_kept_for_as_long_as_its_soa_says() {
     assert_eq!(of(ResponseCode::NoError, &[1 << 31], None), 0, "RFC 2181, 8");
 }
 
+/// Found by fuzzing: our OPT record went behind what followed the last record.
+#[test]
+fn what_follows_the_last_record_is_left_out() {
+    let mut bytes = response("a.b.", ResponseCode::NoError, &[60], None);
+    bytes.truncate(bytes.len() - 11);
+    bytes[11] = 0;
+    bytes.extend([0, 1, 2, 3]);
+    let mut query = message("a.b.");
+    query.edns = Some(Edns::new());
+    assert!(written(&answer(&bytes).0, &query, 0, 512).edns.is_some());
+}
+
 #[test]
 fn what_has_expired_is_not_given_out() {
     let mut cache = Cache::default();

@@ -30,6 +30,8 @@ pub struct Survey {
     pub opt: Option<(usize, usize)>,
     /// The whole code: the header's, and what OPT adds to it.
     pub code: u16,
+    /// Where the last record ends; what follows is nothing.
+    pub end: usize,
     /// TC: there is more.
     pub truncated: bool,
 }
@@ -71,6 +73,7 @@ pub fn survey(reply: &[u8]) -> Option<Survey> {
         }
         at = record.end;
     }
+    found.end = at;
     (question_end <= reply.len()).then_some(found)
 }
 

@@ -221,18 +221,6 @@ impl Rule {
         ])
     }
 
-    /// Sends it to this address and port.
-    #[must_use]
-    pub fn dnat(self, ip: IpAddr, port: u16) -> Self {
-        let version = Version::of(ip);
-        let words = version.addresses().2 / 4;
-        self.with([
-            Expression::Immediate(ANSWER, octets(ip)),
-            Expression::Immediate(ANSWER + words, port.to_be_bytes().to_vec()),
-            Expression::Dnat { version, address: ANSWER, port: ANSWER + words },
-        ])
-    }
-
     /// Changes the port of a TCP or UDP packet, the source's or the destination's, without remembering anything: the way back
     /// needs a rule of its own. Connection tracking does not see it.
     #[must_use]
