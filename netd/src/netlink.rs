@@ -10,6 +10,7 @@
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
+//! reach     addresses and routes that are there
 //! route     links, addresses, routes                                          rtnetlink(7)
 //! view      the same read in full, routes looked up, neighbours
 //! adjust    repairs of what is there
@@ -22,6 +23,7 @@ pub mod conntrack;
 pub mod link;
 pub mod mac;
 pub mod message;
+pub mod reach;
 pub mod route;
 pub mod socket;
 pub mod tc;

@@ -31,8 +31,7 @@ impl ResolvConf {
             match words.next() {
                 Some("nameserver") => {
                     // A zone index (fe80::1%eth0) needs the interface's number; such servers are rare and left out.
-                    let server: Option<IpAddr> = words.next().and_then(|w| w.parse().ok());
-                    me.servers.extend(server.filter(|ip| !is_embedded(*ip)));
+                    me.servers.extend(words.next().and_then(|w| w.parse::<IpAddr>().ok()));
                 }
                 Some("search" | "domain") => {
                     me.search = words.filter(|w| *w != ".").map(str::to_owned).collect();
@@ -90,11 +89,6 @@ impl ResolvConf {
         }
         self
     }
-}
-
-/// An embedded resolver's own address: asking it would ask ourselves.
-fn is_embedded(ip: IpAddr) -> bool {
-    ip == IpAddr::from([127, 0, 0, 11])
 }
 
 /// The host's configuration, read again when the file changes.
@@ -163,7 +157,7 @@ mod tests {
     #[test]
     fn servers_search_and_options_are_read_and_nonsense_is_passed_over() {
         let conf = ResolvConf::parse(
-            "# made by hand\nnameserver 127.0.0.11\nnameserver 10.0.0.53 # near\nnameserver x\n\
+            "# made by hand\nnameserver 10.0.0.53 # near\nnameserver x\n\
              nameserver fd00::53\nsearch a.example b.example\noptions ndots:2 timeout:1\noptions rotate timeout:x\nnonsense\n",
         );
         assert_eq!(conf.servers, ips(&["10.0.0.53", "fd00::53"]));
@@ -204,7 +198,7 @@ mod tests {
                 let conf = ResolvConf::parse(&text);
                 let again = conf.with(&[], &[], &[]).for_container_names();
                 prop_assert!(again.options.iter().any(|o| o.starts_with("ndots:")));
-                prop_assert!(!conf.servers.iter().any(|ip| is_embedded(*ip)));
+                prop_assert!(conf.off_loopback(|| None).servers.iter().all(|ip| !ip.is_loopback()));
             }
         }
     }

@@ -160,18 +160,19 @@ impl EngineError {
             | Self::NoneWithOthers
             | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
-            Self::NoIngressLimit { .. } => Kind::Unsupported,
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
             Self::Stopped => Kind::Unavailable,
-            Self::NoBridgeFilter(_) | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
+            Self::NoIngressLimit { .. }
+            | Self::NoBridgeFilter(_)
+            | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Inside { source: InsideError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
             Self::Firewall(FirewallError::Command { .. })
-            | Self::PluginsFirst(_)
             | Self::Inside { .. }
+            | Self::PluginsFirst(_)
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)

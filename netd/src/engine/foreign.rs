@@ -15,6 +15,9 @@ use crate::foreign::Work;
 use crate::network::{Network, SpecError};
 use crate::publish::Wanted;
 
+/// Attachments that are to stay: containers and interfaces.
+pub type Valid = Vec<(String, String)>;
+
 impl Engine {
     /// The plugins' part of a planned endpoint: what they are asked for.
     pub(super) fn plan_foreign(
@@ -141,7 +144,7 @@ impl Engine {
     }
 
     /// Networks whose plugins are to be told what is to stay, and that.
-    pub fn plugin_garbage(&mut self) -> Result<Vec<(CniNetwork, Vec<(String, String)>)>, EngineError> {
+    pub fn plugin_garbage(&mut self) -> Result<Vec<(CniNetwork, Valid)>, EngineError> {
         let all = self.networks.values().filter_map(|n| Some((n, n.cni.as_ref().filter(|c| c.gc)?)));
         let valid = |network: &Network| {
             let endpoints = self.endpoints_of(&network.id);

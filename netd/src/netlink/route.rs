@@ -1,12 +1,12 @@
 //! The rtnetlink messages that netd sends and the answers that it reads (rtnetlink(7), linux/if_link.h).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
 
 pub use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
+pub use super::reach::{Reach, addresses, own_addresses, routes};
 use super::socket::{NetlinkError, Socket};
 use crate::endpoint::Way;
 
@@ -15,10 +15,8 @@ const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 pub(super) const NEWADDR: u16 = 20;
 pub(super) const DELADDR: u16 = 21;
-const GETADDR: u16 = 22;
 pub(super) const NEWROUTE: u16 = 24;
 pub(super) const DELROUTE: u16 = 25;
-const GETROUTE: u16 = 26;
 
 pub(super) const IFLA_ADDRESS: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
@@ -39,11 +37,10 @@ const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+pub(super) const IFA_ADDRESS: u16 = 1;
+pub(super) const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
+pub(super) const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 const OPER_UP: u8 = 6;
@@ -51,11 +48,11 @@ pub(super) const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
 const IFA_F_NODAD: u8 = 2;
 pub(super) const AF_UNSPEC: u8 = 0;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const TABLE_MAIN: u8 = 254;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
+pub(super) const TABLE_MAIN: u8 = 254;
 const PROTO_STATIC: u8 = 4;
-const TYPE_UNICAST: u8 = 1;
+pub(super) const TYPE_UNICAST: u8 = 1;
 const SCOPE_LINK: u8 = 253;
 
 /// A veth pair: one end on a bridge here, the other in a sandbox with its final name.
@@ -232,7 +229,7 @@ pub struct Link {
     pub kind: String,
 }
 
-fn number(value: &[u8]) -> u32 {
+pub(super) fn number(value: &[u8]) -> u32 {
     value.try_into().map_or(0, u32::from_ne_bytes)
 }
 
@@ -308,80 +305,6 @@ pub fn links(socket: &Socket) -> Result<Vec<Link>, NetlinkError> {
     Ok(socket.dump(&batch, NEWLINK)?.iter().filter_map(|p| parse_link(p)).collect())
 }
 
-fn parse_ip(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(|b| Ipv4Addr::from(b).into()),
-        16 => <[u8; 16]>::try_from(value).ok().map(|b| Ipv6Addr::from(b).into()),
-        _ => None,
-    }
-}
-
-/// An address or a route of the host: which network, and through which interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
-    /// What is reached; a default route has prefix length 0.
-    pub net: IpNet,
-    /// The interface's index.
-    pub index: u32,
-}
-
-fn address_of(payload: &[u8], wanted: u16) -> Option<(IpAddr, u8, u32)> {
-    let (prefix, index) = (*payload.get(1)?, number(payload.get(4..8)?));
-    let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == wanted)?;
-    Some((parse_ip(value)?, prefix, index))
-}
-
-pub(super) fn parse_address(payload: &[u8]) -> Option<Reach> {
-    let (ip, prefix, index) = address_of(payload, IFA_ADDRESS)?;
-    Some(Reach { net: IpNet::new(ip, prefix).ok()?.trunc(), index })
-}
-
-fn dump_addresses(socket: &Socket) -> Result<Vec<Vec<u8>>, NetlinkError> {
-    let mut batch = Batch::new();
-    batch.push("list addresses", GETADDR, Flags::DUMP, &[0; 8], |_| {});
-    socket.dump(&batch, NEWADDR)
-}
-
-/// The networks of all addresses.
-pub fn addresses(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
-    Ok(dump_addresses(socket)?.iter().filter_map(|p| parse_address(p)).collect())
-}
-
-/// All addresses themselves. `IFA_ADDRESS` is the peer's where there is one (rtnetlink(7)).
-pub fn own_addresses(socket: &Socket) -> Result<Vec<IpAddr>, NetlinkError> {
-    let own =
-        |p: &Vec<u8>| address_of(p, IFA_LOCAL).or_else(|| address_of(p, IFA_ADDRESS)).map(|(ip, ..)| ip);
-    Ok(dump_addresses(socket)?.iter().filter_map(own).collect())
-}
-
-/// The unicast routes of the main table.
-pub fn routes(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
-    let mut batch = Batch::new();
-    batch.push("list routes", GETROUTE, Flags::DUMP, &[0; 12], |_| {});
-    Ok(socket.dump(&batch, NEWROUTE)?.iter().filter_map(|p| parse_route(p)).collect())
-}
-
-pub(super) fn parse_route(payload: &[u8]) -> Option<Reach> {
-    let head = payload.get(..12)?;
-    if head[4] != TABLE_MAIN || head[7] != TYPE_UNICAST {
-        return None;
-    }
-    let mut ip: IpAddr = match head[0] {
-        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
-    };
-    let mut index = 0;
-    for (kind, value) in attributes(&payload[12..]) {
-        match kind {
-            RTA_DST => ip = parse_ip(value)?,
-            RTA_OIF => index = number(value),
-            _ => {}
-        }
-    }
-    Some(Reach { net: IpNet::new(ip, head[1]).ok()?, index })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,14 +351,5 @@ mod tests {
         assert_eq!(find(&peer[16..], IFLA_IFNAME), b"eth0\0");
         assert_eq!(find(&peer[16..], IFLA_ADDRESS), [2, 0, 0, 0, 0, 1]);
         assert_eq!(find(&peer[16..], IFLA_NET_NS_FD), (null.as_raw_fd() as u32).to_ne_bytes());
-    }
-
-    #[test]
-    fn a_default_route_has_prefix_length_zero_and_other_tables_are_left_out() {
-        let head = [AF_INET, 0, 0, 0, TABLE_MAIN, 0, 0, TYPE_UNICAST, 0, 0, 0, 0];
-        assert_eq!(parse_route(&head).unwrap().net, "0.0.0.0/0".parse::<IpNet>().unwrap());
-        let mut local = head;
-        local[4] = 255;
-        assert_eq!(parse_route(&local), None);
     }
 }

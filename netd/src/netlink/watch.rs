@@ -5,7 +5,8 @@ use std::io;
 use std::net::IpAddr;
 
 use super::message::messages;
-use super::route::{DELADDR, DELROUTE, NEWADDR, NEWROUTE, Reach, parse_address, parse_route};
+use super::reach::{Reach, parse_address, parse_route};
+use super::route::{DELADDR, DELROUTE, NEWADDR, NEWROUTE};
 use super::socket::{NetlinkError, Protocol, Socket};
 
 /// `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE` (linux/rtnetlink.h).

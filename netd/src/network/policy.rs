@@ -266,7 +266,7 @@ mod tests {
             given(true, &[], &[], "tcp", 70000),
             given(true, &[("", "x")], &[], "", 0),
         ] {
-            assert!(Policy::parse(&[rule.clone()], "").is_err(), "{rule:?}");
+            assert!(Policy::parse(std::slice::from_ref(&rule), "").is_err(), "{rule:?}");
         }
         assert!(Policy::parse(&[], "reject").is_err());
         let many = vec![given(true, &[], &[], "", 0); RULES + 1];

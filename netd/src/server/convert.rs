@@ -239,6 +239,5 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
             _ if n.driver == Driver::Bridge => "allow".to_owned(),
             _ => String::new(),
         },
-        ..Default::default()
     }
 }

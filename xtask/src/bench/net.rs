@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! latency     attach and detach with 1, 100 and 1,000 endpoints there, and with 1,000 ports published
+//! names       queries a second and latency, beside dnsmasq and aardvark-dns
 //! throughput  container to container, to a published port, out through NAT
 //! memory      netd with 1,000 endpoints
 //! ```
 
+mod dns;
 mod engines;
 mod latency;
 mod space;
@@ -27,13 +29,13 @@ pub struct Options {
     /// How often each attach and detach is measured
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Seconds that each stream of the throughput flows, in each of three turns
+    /// Seconds that each stream of the throughput flows and each load of names lasts, in each of three turns
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// The most endpoints that are there already
     #[arg(long, default_value_t = 1000)]
     crowd: usize,
-    /// Only these parts: latency, throughput
+    /// Only these parts: latency, names, throughput
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Use the debug build (for trying the benchmark itself)
@@ -55,6 +57,7 @@ struct Report {
     rounds: usize,
     versions: Vec<String>,
     latency: Vec<latency::Line>,
+    names: Vec<dns::Line>,
     throughput: Vec<throughput::Line>,
     memory: Option<latency::Memory>,
 }
@@ -70,13 +73,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         machine: machine(),
         profile: if options.debug { "debug" } else { "release" },
         rounds: options.rounds,
-        versions: engines::versions(&binaries),
+        versions: [engines::versions(&binaries), dns::versions()].concat(),
         latency: Vec::new(),
+        names: Vec::new(),
         throughput: Vec::new(),
         memory: None,
     };
     if wanted("latency") {
         (report.latency, report.memory) = latency::measure(&binaries, options.rounds, options.crowd)?;
+    }
+    if wanted("names") {
+        report.names = dns::measure(&binaries, options.seconds)?;
     }
     if wanted("throughput") {
         report.throughput = throughput::measure(&binaries, options.seconds)?;
@@ -93,7 +100,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 fn markdown(report: &Report) -> String {
-    let mut text = "# Networks: attach, detach, throughput, memory\n\n".to_owned();
+    let mut text = "# Networks: attach, detach, names, throughput, memory\n\n".to_owned();
     let _ = writeln!(
         text,
         "Made by `cargo xtask bench net`: {} rounds, engines in turn, {} build, {}. {}.",
@@ -111,6 +118,9 @@ fn markdown(report: &Report) -> String {
             "\nnetd with {} endpoints: {:.1} MB resident (idle: {:.1} MB).",
             memory.endpoints, memory.megabytes, memory.idle_megabytes
         );
+    }
+    if !report.names.is_empty() {
+        text += &dns::table(&report.names);
     }
     if !report.throughput.is_empty() {
         text += &throughput::table(&report.throughput);

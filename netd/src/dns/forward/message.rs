@@ -64,7 +64,8 @@ impl Question {
 pub fn write_query(question: &Question, edns: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(12 + question.bytes().len() + 16);
     let unchecked = if question.bytes[4] & CHECKING_DISABLED != 0 { 0x10 } else { 0 };
-    out.extend([0, 0, 0x01, unchecked, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
+    // RD; and AD, so that the answer is right for those too who want to know whether it was checked (RFC 6840, 5.7).
+    out.extend([0, 0, 0x01, 0x20 | unchecked, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
     out.extend(question.name());
     out.push(0);
     out.extend(question.fields());

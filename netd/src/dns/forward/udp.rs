@@ -15,7 +15,7 @@ const POOL: usize = 4;
 /// Questions of one socket before another port takes its place.
 const WORN: u32 = 500;
 /// Questions of one socket that may be under way.
-const UNDER_WAY: usize = 512;
+const UNDER_WAY: usize = 2048;
 /// Milliseconds after which an unused socket goes.
 const IDLE: u64 = 15_000;
 

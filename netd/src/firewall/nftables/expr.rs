@@ -110,6 +110,13 @@ pub(super) enum Expression {
     Reset,
     Immediate(u32, Vec<u8>),
     Masquerade,
+    Untracked,
+    /// A port of the transport header: where it is, and where the checksum over it is.
+    WritePort {
+        offset: u32,
+        checksum: u32,
+        from: u32,
+    },
     Verdict(i32, Option<Name>),
 }
 
@@ -122,7 +129,7 @@ impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta(..) => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::WritePort { .. } => "payload",
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } => "lookup",
@@ -134,6 +141,7 @@ impl Expression {
             Self::Match(..) => "match",
             Self::Counter => "counter",
             Self::Masquerade => "masq",
+            Self::Untracked => "notrack",
             Self::Immediate(..) | Self::Verdict(..) => "immediate",
         }
     }
@@ -215,7 +223,16 @@ impl Expression {
                 a.be32(1, *to);
                 a.nested(2, |a| a.bytes(1, value));
             }
-            Self::Masquerade => {}
+            Self::Masquerade | Self::Untracked => {}
+            Self::WritePort { offset, checksum, from } => {
+                a.be32(2, Base::Transport as u32);
+                a.be32(3, *offset);
+                a.be32(4, 2);
+                a.be32(5, *from);
+                // NFT_PAYLOAD_CSUM_INET
+                a.be32(6, 1);
+                a.be32(7, *checksum);
+            }
             Self::Verdict(code, chain) => {
                 a.be32(1, 0);
                 a.nested(2, |a| {

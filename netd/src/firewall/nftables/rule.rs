@@ -144,10 +144,20 @@ impl Rule {
     /// Is of this transport protocol, for this port.
     #[must_use]
     pub fn port(self, transport: u8, port: u16) -> Self {
+        self.transport_port(transport, 2, port)
+    }
+
+    /// Is of this transport protocol, from this port.
+    #[must_use]
+    pub fn source_port(self, transport: u8, port: u16) -> Self {
+        self.transport_port(transport, 0, port)
+    }
+
+    fn transport_port(self, transport: u8, offset: u32, port: u16) -> Self {
         self.with([
             Expression::Meta(Meta::Transport, KEY),
             Expression::Compare { register: KEY, equal: true, value: vec![transport] },
-            Expression::Payload { base: Base::Transport, offset: 2, len: 2, to: KEY },
+            Expression::Payload { base: Base::Transport, offset, len: 2, to: KEY },
             Expression::Compare { register: KEY, equal: true, value: port.to_be_bytes().to_vec() },
         ])
     }
@@ -220,6 +230,20 @@ impl Rule {
             Expression::Immediate(ANSWER, octets(ip)),
             Expression::Immediate(ANSWER + words, port.to_be_bytes().to_vec()),
             Expression::Dnat { version, address: ANSWER, port: ANSWER + words },
+        ])
+    }
+
+    /// Changes the port of a TCP or UDP packet, the source's or the destination's, without remembering anything: the way back
+    /// needs a rule of its own. Connection tracking does not see it.
+    #[must_use]
+    pub fn rewrite_port(self, transport: u8, source: bool, port: u16) -> Self {
+        // Of the checksum in a TCP header (RFC 9293, 3.1) and a UDP header (RFC 768).
+        let checksum = if transport == 6 { 16 } else { 6 };
+        let offset = if source { 0 } else { 2 };
+        self.with([
+            Expression::Untracked,
+            Expression::Immediate(ANSWER, port.to_be_bytes().to_vec()),
+            Expression::WritePort { offset, checksum, from: ANSWER },
         ])
     }
 

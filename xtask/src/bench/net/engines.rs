@@ -108,6 +108,11 @@ impl Netd {
         Ok(Self { daemon, runtime, endpoints: EndpointsClient::new(channel), _host: host, _dir: dir })
     }
 
+    /// The daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// Kilobytes that are resident.
     pub fn resident(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id()))?;
