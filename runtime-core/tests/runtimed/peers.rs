@@ -282,6 +282,7 @@ impl Endpoints for Peers {
             holder: Some(holder),
             endpoints: endpoints.clone(),
             ports: request.ports.clone(),
+            labels: request.labels,
         };
         self.held().sandboxes.insert(request.sandbox_id, sandbox);
         Ok(Response::new(net::AttachResponse {
