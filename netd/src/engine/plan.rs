@@ -31,7 +31,11 @@ impl Engine {
             let endpoint = self.plan_endpoint(sandbox, wanted, &network)?;
             sandbox.endpoints.push(endpoint);
         }
-        self.plan_ports(sandbox, &spec.ports)
+        self.plan_ports(sandbox, &spec.ports)?;
+        if sandbox.holder.process().is_none() {
+            self.ports.share(&sandbox.id);
+        }
+        Ok(())
     }
 
     /// Makes an endpoint's record; its addresses are taken.
