@@ -85,7 +85,7 @@ pub async fn only_what_is_allowed_passes_in_both_ip_versions() {
 }
 
 fn rules(host: &Host) -> String {
-    host.space.run("nft list ruleset")
+    host.space.run("nft -s list ruleset")
 }
 
 #[tokio::test]
