@@ -199,23 +199,29 @@ async fn nothing_is_asked_for_a_container_of_internal_networks_until_it_has_anot
 /// More questions than may wait, at a server that never answers: the rest is told so at once, and our own names too.
 #[tokio::test]
 async fn a_flood_for_a_silent_server_delays_nothing_of_ours() {
-    let host = Host::new().await;
+    // For as long as the test may take, none of the questions is given up.
+    let script = format!("printf 'nameserver {WORLD}\\noptions timeout:30\\n' > /etc/resolv.conf");
+    let host = Host::with(&script).await;
     let _silent = host.world.inside(|| UdpSocket::bind((WORLD, 53))).unwrap();
     host.net_create("n").await;
-    let a = host.guest("a", &["n"], &[]).await;
+    let a = host.guest("alpha", &["n"], &[]).await;
     let socket = a.space.inside(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let mut buffer = [0; 512];
-    for n in 0..400u16 {
-        let query = crate::names::query(&format!("n{n}.example."), n);
-        socket.send_to(&query, "127.0.0.11:53").unwrap();
-        if n >= 256 {
-            let (len, _) = socket.recv_from(&mut buffer).unwrap();
-            assert_eq!((u16::from_be_bytes([buffer[0], buffer[1]]), buffer[3] & 0xf), (n, 2), "{len}");
+    // A burst may be more than a socket holds: what counts is that some question is refused before any is given up.
+    let refused = (0..5000u16).find(|n| {
+        socket.send_to(&crate::names::query(&format!("n{n}.example."), *n), "127.0.0.11:53").unwrap();
+        socket.recv(&mut buffer).is_ok()
+    });
+    assert!(refused.is_some_and(|n| n >= 256) && buffer[3] & 0xf == 2, "{refused:?}");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.send_to(&crate::names::query("alpha.", 9999), "127.0.0.11:53").unwrap();
+    let reply = loop {
+        let len = socket.recv(&mut buffer).unwrap();
+        let reply = Message::from_vec(&buffer[..len]).unwrap();
+        if reply.metadata.id == 9999 {
+            break reply;
         }
-    }
-    socket.send_to(&crate::names::query("a.", 999), "127.0.0.11:53").unwrap();
-    let (len, _) = socket.recv_from(&mut buffer).unwrap();
-    let reply = Message::from_vec(&buffer[..len]).unwrap();
-    assert_eq!((reply.metadata.id, reply.answers.len()), (999, 1));
+    };
+    assert_eq!(reply.answers.len(), 1);
 }
