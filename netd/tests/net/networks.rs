@@ -99,3 +99,23 @@ async fn static_addresses_macs_and_full_subnets() {
     host.detach(&guests[0]).await;
     assert_eq!(ip(&host.attach(&b, &["small"], &[]).await.unwrap(), 0), "10.89.0.2");
 }
+
+#[tokio::test]
+async fn a_mac_that_somebody_chose_is_not_given_to_another() {
+    let host = Host::new().await;
+    host.create(with_subnet("n", "10.89.0.0/24")).await.unwrap();
+    let (a, b) = (Guest::new("a"), Guest::new("b"));
+    // What 10.89.0.3 would get.
+    let chosen = proto::EndpointSpec {
+        network: "n".into(),
+        ip: "10.89.0.9".into(),
+        mac: "02:da:0a:59:00:03".into(),
+        ..Default::default()
+    };
+    host.attach_request(Host::request(&a, vec![chosen], &[])).await.unwrap();
+    let wanted = proto::EndpointSpec { network: "n".into(), ip: "10.89.0.3".into(), ..Default::default() };
+    let at = host.attach_request(Host::request(&b, vec![wanted], &[])).await.unwrap();
+    assert_ne!(at.endpoints[0].mac, "02:da:0a:59:00:03");
+    a.space.serve_tcp("0.0.0.0:80");
+    assert_eq!(b.space.ask_tcp("10.89.0.9:80").as_deref(), Some("10.89.0.3"));
+}
