@@ -272,9 +272,6 @@ impl Engine {
     }
 
     pub(super) fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
-        let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
-        let parent = || self.parent_mtu(network);
-        let mtu = known.or_else(parent).unwrap_or(DEFAULT_MTU);
         let mut endpoints = Vec::new();
         if with_endpoints {
             for (sandbox, endpoint) in self.endpoints_of(&network.id) {
@@ -284,7 +281,13 @@ impl Engine {
         }
         let used = self.endpoints_of(&network.id).next().is_some();
         let problems = self.problems.get(&network.id).cloned().unwrap_or_default();
-        Listed { network: network.clone(), mtu, endpoints, used, problems }
+        Listed { network: network.clone(), mtu: self.mtu_of(network), endpoints, used, problems }
+    }
+
+    /// A network's MTU, as far as it is known.
+    pub(super) fn mtu_of(&self, network: &Network) -> u32 {
+        let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
+        known.or_else(|| self.parent_mtu(network)).unwrap_or(DEFAULT_MTU)
     }
 
     pub(super) fn endpoints_of<'a>(

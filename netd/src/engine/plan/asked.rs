@@ -85,9 +85,11 @@ impl Engine {
         network: &Network,
     ) -> Result<Option<Box<Bandwidth>>, EngineError> {
         let asked = wanted.bandwidth;
-        for (what, rate, burst) in [
-            ("ingress rate", asked.ingress_rate, asked.ingress_burst),
-            ("egress rate", asked.egress_rate, asked.egress_burst),
+        // With less in the bucket no full packet would ever pass.
+        let least = u64::from(self.mtu_of(network)) + tc::HEADERS;
+        for (what, burst_of, rate, burst) in [
+            ("ingress rate", "ingress burst", asked.ingress_rate, asked.ingress_burst),
+            ("egress rate", "egress burst", asked.egress_rate, asked.egress_burst),
         ] {
             if rate == 0 && burst > 0 {
                 let expected = "a burst needs a rate".to_owned();
@@ -99,7 +101,11 @@ impl Engine {
             }
             if u32::try_from(burst).is_err() {
                 let expected = "less than 4 GiB are expected at once".to_owned();
-                return Err(invalid(sandbox, "burst", &burst.to_string(), expected));
+                return Err(invalid(sandbox, burst_of, &burst.to_string(), expected));
+            }
+            if (1..least).contains(&burst) {
+                let expected = format!("at least {least} bytes, one full packet, are expected");
+                return Err(invalid(sandbox, burst_of, &burst.to_string(), expected));
             }
         }
         if asked.ingress_rate > 0 && !matches!(network.driver, Driver::Bridge | Driver::Cni) {
