@@ -172,6 +172,9 @@ pub enum SpecError {
     /// Not a name.
     #[error(transparent)]
     Name(#[from] davit_contracts::id::InvalidId),
+    /// A name that means one of the predefined networks.
+    #[error("a network cannot be named '{0}': that always means a predefined network")]
+    ReservedName(String),
     /// A driver that is not here.
     #[error("unknown network driver '{0}'")]
     Driver(String),

@@ -37,6 +37,9 @@ pub struct Spec {
 /// Checks a request.
 pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
     check_name(&request.name)?;
+    if RESERVED.contains(&request.name.as_str()) {
+        return Err(SpecError::ReservedName(request.name.clone()));
+    }
     let options: BTreeMap<_, _> = request.options.clone().into_iter().collect();
     let (mut bridge, mut sublink) = (BridgeOptions::default(), None);
     let driver = match request.driver.as_str() {
@@ -199,6 +202,9 @@ pub fn chosen(subnet: IpNet, driver: Driver) -> Subnet {
     Subnet { subnet, gateway, ip_range: None, aux: BTreeMap::new() }
 }
 
+/// Names with a meaning of their own wherever a network is named: `default` is docker's word for `bridge`.
+const RESERVED: [&str; 4] = ["default", "bridge", "host", "none"];
+
 /// The predefined networks, by name.
 pub const PREDEFINED: [(&str, Driver); 3] =
     [("bridge", Driver::Bridge), ("host", Driver::Host), ("none", Driver::None)];
@@ -267,6 +273,14 @@ mod tests {
         six.ipv6 = true;
         let spec = check(&six).unwrap();
         assert!(!spec.ipv4 && spec.ipv6);
+    }
+
+    #[test]
+    fn names_with_a_meaning_are_refused() {
+        for name in RESERVED {
+            let request = proto::CreateNetworkRequest { name: name.into(), ..Default::default() };
+            assert!(matches!(check(&request), Err(SpecError::ReservedName(_))), "{name}");
+        }
     }
 
     #[test]

@@ -42,6 +42,12 @@ async fn bad_requests_say_what_is_wrong() {
     host.net_create("my-bridge").await;
     let e = host.create(proto::CreateNetworkRequest { name: "my-bridge".into(), ..Default::default() }).await;
     assert_eq!(e.unwrap_err().kind(), Kind::AlreadyExists);
+    // What would be made could not be meant by its name.
+    for name in ["default", "bridge", "host", "none"] {
+        let request = proto::CreateNetworkRequest { name: name.into(), ..Default::default() };
+        let e = host.create(request).await.unwrap_err();
+        assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains(name), "{e}");
+    }
     let options = [("com.docker.network.driver.mtuu".to_owned(), "1400".to_owned())].into();
     let e =
         host.create(proto::CreateNetworkRequest { name: "x".into(), options, ..Default::default() }).await;
