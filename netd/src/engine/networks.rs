@@ -289,7 +289,8 @@ impl Engine {
             endpoints.sort_by_key(|(s, _)| s.sequence);
         }
         let used = self.endpoints_of(&network.id).next().is_some();
-        let problems = self.problems.get(&network.id).cloned().unwrap_or_default();
+        let mut problems = self.problems.get(&network.id).cloned().unwrap_or_default();
+        problems.extend(self.parent_problem(network));
         Listed { network: network.clone(), mtu: self.mtu_of(network), endpoints, used, problems }
     }
 
