@@ -6,7 +6,7 @@
 //! pools    a free subnet, and what a wanted one overlaps
 //! spec     a request checked into a Network
 //! reserved what is no network's
-store    redb, durable
+//! store    redb, durable
 //! ```
 
 pub mod options;
