@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 
-use self::asked::{has_own_mac, links};
+use self::asked::{check_aliases, has_own_mac, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver;
@@ -79,6 +79,7 @@ impl Engine {
         if network.driver == Driver::Bridge {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
+        check_aliases(sandbox, &wanted.aliases)?;
         endpoint.names = names(sandbox, &wanted.aliases);
         endpoint.sysctls = asked.sysctls;
         endpoint.bandwidth = self.limits(sandbox, wanted, network)?;

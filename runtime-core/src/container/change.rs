@@ -44,7 +44,7 @@ impl Task {
     }
 
     /// One more network, now and at every start.
-    pub(super) async fn connect(&mut self, endpoint: EndpointSpec) -> Result<(), RuntimeError> {
+    pub(super) async fn connect(&mut self, mut endpoint: EndpointSpec) -> Result<(), RuntimeError> {
         let name = self.record.container.name.clone();
         judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
         let spec = self.record.container.spec.get_or_insert_default();
@@ -53,6 +53,7 @@ impl Task {
                 "container {name} has no network of its own (host, none or container mode): it cannot be connected"
             )));
         };
+        self.engine.links(&mut endpoint)?;
         let (id, network) = network::lookup(&self.engine.peers, &endpoint.network).await?;
         if matches!(network.as_str(), "none" | "host") {
             return Err(RuntimeError::Invalid(format!(

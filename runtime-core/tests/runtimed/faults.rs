@@ -139,3 +139,30 @@ fn networks_are_connected_now_and_at_the_next_start() {
         assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
     });
 }
+
+#[test]
+fn links_lead_to_containers_that_exist() {
+    world(async |w| {
+        let db = w.run(w.spec("db", &["sleep", "100"]), false).await.unwrap().id;
+        w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap();
+        let connect = |network: &str, link: &str| ConnectNetworkRequest {
+            container: "web".into(),
+            endpoint: Some(EndpointSpec {
+                network: network.into(),
+                links: vec![link.into()],
+                ..EndpointSpec::default()
+            }),
+        };
+        let e = Error::from(w.client().connect_network(connect("blue", "nobody:x")).await.unwrap_err());
+        assert!(e.kind() == Kind::NotFound && e.to_string().contains("nobody"), "{e}");
+        let mut spec = w.spec("late", &["sleep", "100"]);
+        spec.network =
+            Some(NetworkSpec { endpoints: connect("blue", "nobody:x").endpoint.into_iter().collect(), ..NetworkSpec::default() });
+        assert_eq!(w.run(spec, false).await.unwrap_err().kind(), Kind::NotFound);
+        w.client().connect_network(connect("blue", "db:x")).await.unwrap();
+        w.client().connect_network(connect("green", &format!("{}:x", &db[..7]))).await.unwrap();
+        let links: Vec<_> = w.inspect("web").await.unwrap().spec.unwrap().network.unwrap().endpoints;
+        let links: Vec<_> = links.into_iter().flat_map(|e| e.links).collect();
+        assert_eq!(links, ["db:x".to_owned(), format!("{}:x", &db[..12])]);
+    });
+}

@@ -120,7 +120,8 @@ fn bridge_mac(network: &Network) -> Option<Mac> {
     network.subnets.iter().find_map(|s| s.gateway).map(mac_of)
 }
 
-/// What other containers are called here: the alias, and whose it is.
+/// What other containers are called here: the alias, and whose it is. Containers that are not running count: they may
+/// come later, and whether they exist at all is known to whoever runs them.
 pub(super) fn links(
     sandbox: &Sandbox,
     links: &[String],
@@ -129,10 +130,70 @@ pub(super) fn links(
         .iter()
         .map(|link| {
             let (name, alias) = link.split_once(':').unwrap_or((link, link));
+            let refused = |expected: &str| Err(invalid(sandbox, "link", link, expected.to_owned()));
             if name.is_empty() || alias.is_empty() {
-                return Err(invalid(sandbox, "link", link, "container:alias is expected".into()));
+                return refused("container:alias is expected");
             }
-            Ok((alias.to_owned(), name.to_owned()))
+            if let Some(why) = unusable(alias) {
+                return refused(&format!("no program could ask for the alias: {why}"));
+            }
+            if let Some(why) = unusable(linked_name(name)) {
+                return refused(&format!("it names no container: {why}"));
+            }
+            Ok((alias.to_owned(), linked_name(name).to_owned()))
         })
         .collect()
+}
+
+/// The names that a container is to have on a network besides its own.
+pub(super) fn check_aliases(sandbox: &Sandbox, aliases: &[String]) -> Result<(), EngineError> {
+    let bad = aliases.iter().find_map(|alias| Some((alias, unusable(alias)?)));
+    bad.map_or(Ok(()), |(alias, why)| {
+        let expected = format!("no program could ask for it: {why}");
+        Err(invalid(sandbox, "alias", alias, expected))
+    })
+}
+
+/// By its whole id a container is not known to DNS, whose labels end at 63 characters; by its short id it is.
+fn linked_name(name: &str) -> &str {
+    let id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    if id { &name[..12] } else { name }
+}
+
+/// Why a text cannot be a name (RFC 1035, section 2.3.4): what DNS has no place for.
+fn unusable(name: &str) -> Option<&'static str> {
+    if name.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
+        return Some("it has white space or control characters");
+    }
+    if name.split('.').any(str::is_empty) {
+        return Some("a part between dots is empty");
+    }
+    if name.split('.').any(|part| part.len() > 63) {
+        return Some("a part between dots has more than 63 characters");
+    }
+    // Each label has its length before it, and the last one a zero behind it.
+    (name.len() > 253).then_some("it has more than 253 characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_nobody_could_ask_for() {
+        for good in ["db", "db.front", "my_db-1", &"a".repeat(63), &["a".repeat(62); 4].join(".")] {
+            assert_eq!(unusable(good), None, "{good}");
+        }
+        let long = [&*"a".repeat(63); 4].join(".");
+        for bad in ["", "a..b", ".a", "a.", "a b", "a\tb", "a\n127.0.0.1 b", &"a".repeat(64), &long] {
+            assert!(unusable(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_whole_id_is_made_short() {
+        assert_eq!(linked_name(&"ab".repeat(32)), "abababababab");
+        assert_eq!(linked_name("abababababababab"), "abababababababab");
+        assert_eq!(linked_name(&"xy".repeat(32)).len(), 64);
+    }
 }
