@@ -116,7 +116,11 @@ impl Task {
 
     fn set_endpoints(&mut self, list: Vec<EndpointSpec>) {
         let network = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
-        network.mode = list.first().map_or_else(|| "none".to_owned(), |e| e.network.clone());
+        // The asked mode stays when nothing is left: 'none' would be for good.
+        if let Some(first) = list.first() {
+            network.mode.clone_from(&first.network);
+        }
+        network.disconnected = list.is_empty();
         network.endpoints = list;
         self.publish();
     }
