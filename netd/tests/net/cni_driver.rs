@@ -9,6 +9,7 @@ use crate::host::{BEYOND, Guest, HOST, Host, WORLD, ip};
 /// Plugins keep their state below /var/lib/cni and /run.
 const PLACES: &str = "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib";
 
+#[allow(clippy::needless_pass_by_value, reason = "what json! makes is given away")]
 fn list(name: &str, version: &str, plugins: Value) -> String {
     json!({"cniVersion": version, "name": name, "plugins": plugins}).to_string()
 }
