@@ -299,9 +299,6 @@ async fn a_parent_that_is_down_or_gone_is_told() {
     host.space.run("ip link set spare down");
     assert_eq!(host.inspect("n").await.problems, ["the parent interface spare is down"]);
     host.space.run("ip link del spare");
-    assert_eq!(
-        host.inspect("n").await.problems,
-        ["the host has no interface spare, which is the parent"]
-    );
+    assert_eq!(host.inspect("n").await.problems, ["the host has no interface spare, which is the parent"]);
     host.net_remove("n").await.unwrap();
 }
