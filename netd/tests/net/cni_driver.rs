@@ -301,7 +301,7 @@ async fn a_check_asks_the_plugins_and_is_clean_where_all_is_well() {
         answer.drifts.into_iter().map(|d| format!("{d:?}")).collect::<Vec<_>>()
     };
     assert_eq!(check(false).await, Vec::<String>::new());
-    host.space.run("ip addr del 10.92.0.1/24 dev cni0");
+    host.space.run("ip link del cni0");
     let found = check(true).await;
     assert!(
         found.len() == 1 && found[0].contains("attachment eth0") && found[0].contains("theirs"),
