@@ -224,28 +224,32 @@ impl Expression {
                 a.nested(2, |a| a.bytes(1, value));
             }
             Self::Masquerade | Self::Untracked => {}
-            Self::WritePort { offset, checksum, from } => {
-                a.be32(2, Base::Transport as u32);
-                a.be32(3, *offset);
-                a.be32(4, 2);
-                a.be32(5, *from);
-                // NFT_PAYLOAD_CSUM_INET
-                a.be32(6, 1);
-                a.be32(7, *checksum);
-            }
-            Self::Verdict(code, chain) => {
-                a.be32(1, 0);
-                a.nested(2, |a| {
-                    a.nested(2, |a| {
-                        a.be32(1, *code as u32);
-                        if let Some(chain) = chain {
-                            a.text(2, chain);
-                        }
-                    });
-                });
-            }
+            Self::WritePort { offset, checksum, from } => write_port(a, *offset, *checksum, *from),
+            Self::Verdict(code, chain) => verdict(a, *code, chain.as_deref()),
         }
     }
+}
+
+fn write_port(a: &mut Attrs<'_>, offset: u32, checksum: u32, from: u32) {
+    a.be32(2, Base::Transport as u32);
+    a.be32(3, offset);
+    a.be32(4, 2);
+    a.be32(5, from);
+    // NFT_PAYLOAD_CSUM_INET
+    a.be32(6, 1);
+    a.be32(7, checksum);
+}
+
+fn verdict(a: &mut Attrs<'_>, code: i32, chain: Option<&str>) {
+    a.be32(1, 0);
+    a.nested(2, |a| {
+        a.nested(2, |a| {
+            a.be32(1, code as u32);
+            if let Some(chain) = chain {
+                a.text(2, chain);
+            }
+        });
+    });
 }
 
 /// An interface name as registers hold it.
