@@ -5,12 +5,14 @@
 //! sublink  those of macvlan and ipvlan
 //! pools    a free subnet, and what a wanted one overlaps
 //! spec     a request checked into a Network
+//! reserved what is no network's
 //! store    redb, durable
 //! ```
 
 pub mod options;
 pub mod policy;
 pub mod pools;
+mod reserved;
 pub mod spec;
 pub mod store;
 pub mod sublink;
@@ -172,6 +174,9 @@ pub enum SpecError {
     /// Not a name.
     #[error(transparent)]
     Name(#[from] davit_contracts::id::InvalidId),
+    /// A name that means one of the predefined networks.
+    #[error("a network cannot be named '{0}': that always means a predefined network")]
+    ReservedName(String),
     /// A driver that is not here.
     #[error("unknown network driver '{0}'")]
     Driver(String),
@@ -235,6 +240,35 @@ pub enum SpecError {
     /// Too small to hold a gateway and a container.
     #[error("the subnet {0} is too small: it needs room for a gateway and a container")]
     TooSmall(IpNet),
+    /// More than any part of IPv4 that is one network's.
+    #[error("the subnet {0} is too large: an IPv4 subnet has a prefix of /8 at least")]
+    TooLarge(IpNet),
+    /// Addresses that mean something else.
+    #[error("the subnet {subnet} cannot be used: its addresses are {what}")]
+    Special {
+        /// Which.
+        subnet: IpNet,
+        /// What they are.
+        what: &'static str,
+    },
+    /// A gateway that no host can be.
+    #[error("gateway {gateway} cannot be used: it is {why} of the subnet {subnet}")]
+    Gateway {
+        /// Which.
+        gateway: IpAddr,
+        /// Of what.
+        subnet: IpNet,
+        /// What it is.
+        why: &'static str,
+    },
+    /// A range that no container could have an address of.
+    #[error("the ip range {range} of the subnet {subnet} has no address for a container")]
+    EmptyRange {
+        /// Which.
+        range: IpNet,
+        /// Of what.
+        subnet: IpNet,
+    },
     /// More subnets of a family than the driver can have, or a family that is switched off.
     #[error("{0}")]
     Families(&'static str),

@@ -95,6 +95,8 @@ struct Reservation {
     name: String,
     /// Absent when another program took the port while no netd was running, and where the kernel has no such sockets.
     socket: Option<OwnedFd>,
+    /// Whoever made the sandbox may hold the port itself: that it is free was seen, and no socket is kept.
+    shared: bool,
 }
 
 /// All host ports that are published.
@@ -148,9 +150,25 @@ impl Ports {
         }
     }
 
+    /// Lets the host's programs have a sandbox's ports: podman binds those that it has a plugin publish.
+    pub fn share(&mut self, sandbox: &str) {
+        for held in self.held.values_mut().filter(|r| r.sandbox == sandbox) {
+            (held.socket, held.shared) = (None, true);
+        }
+    }
+
+    /// Takes a port that is shared without looking at the host.
+    pub fn restore_shared(&mut self, sandbox: &str, name: &str, mapping: &Mapping) {
+        self.hold(sandbox, name, mapping.transport, mapping.host, None);
+        self.share(sandbox);
+    }
+
     /// Ports that nothing holds.
     pub fn lost(&self) -> Vec<(SocketAddr, Transport)> {
-        let lost = self.held.iter().filter(|((transport, ..), r)| r.socket.is_none() && transport.holds());
+        let lost = self
+            .held
+            .iter()
+            .filter(|((transport, ..), r)| r.socket.is_none() && !r.shared && transport.holds());
         lost.map(|((transport, port, ip), _)| (SocketAddr::new(*ip, *port), *transport)).collect()
     }
 
@@ -160,8 +178,10 @@ impl Ports {
     /// The first that is refused; all were tried.
     pub fn reserve_lost(&mut self) -> Result<(), PublishError> {
         let mut outcome = Ok(());
-        let lost =
-            self.held.iter_mut().filter(|((transport, ..), r)| r.socket.is_none() && transport.holds());
+        let lost = self
+            .held
+            .iter_mut()
+            .filter(|((transport, ..), r)| r.socket.is_none() && !r.shared && transport.holds());
         for ((transport, port, ip), held) in lost {
             let (transport, host) = (*transport, SocketAddr::new(*ip, *port));
             match bind_port(transport, host) {
@@ -189,7 +209,8 @@ impl Ports {
         host: SocketAddr,
         fd: Option<OwnedFd>,
     ) {
-        let reservation = Reservation { sandbox: sandbox.into(), name: name.into(), socket: fd };
+        let reservation =
+            Reservation { sandbox: sandbox.into(), name: name.into(), socket: fd, shared: false };
         self.held.insert((transport, host.port(), host.ip()), reservation);
     }
 
@@ -321,6 +342,17 @@ mod tests {
                 _ => assert!(UdpSocket::bind(host).is_err()),
             }
         }
+    }
+
+    #[test]
+    fn a_shared_port_is_the_programs_too_but_no_other_containers() {
+        let mut ports = Ports::default();
+        let host = ports.reserve("a", "pod", wanted(Transport::Tcp, 0)).unwrap().host;
+        ports.share("a");
+        let _theirs = TcpListener::bind(host).unwrap();
+        assert!(ports.lost().is_empty());
+        let e = ports.reserve("b", "other", wanted(Transport::Tcp, host.port())).unwrap_err();
+        assert!(matches!(&e, PublishError::Ours { by, .. } if by == "pod"), "{e}");
     }
 
     #[test]

@@ -48,7 +48,8 @@ fn containers_of_podman_and_of_davit_meet_on_a_network_of_davits() {
         ["--hostname", "db", "--net", "my-bridge", "busybox:1", "nc", "-ll", "-p", "80", "-e", "hostname"];
     let db = host.run_detached("db", &server);
     let podman = set_up(&host);
-    let image = "localhost/busybox:1";
+    let images = host.sh(&format!("{podman} images --format '{{{{.Repository}}}}:{{{{.Tag}}}}'")).ok();
+    let image = images.stdout.lines().find(|l| l.ends_with("busybox:1")).expect("it was loaded");
     host.sh(&format!(
         "{podman} run -d --name web --hostname web --network my-bridge -p 8088:80 {image} nc -ll -p 80 -e hostname"
     ))
@@ -79,5 +80,7 @@ fn containers_of_podman_and_of_davit_meet_on_a_network_of_davits() {
     db.does_not_resolve("web");
     db.remove();
     host.davit(["net", "rm", "my-bridge"]).ok();
-    host.sh("umount /var/lib").ok();
+    // podman leaves its groups and a mount behind, those of this host.
+    host.sh("find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} +; umount /run/netns /var/lib")
+        .ok();
 }

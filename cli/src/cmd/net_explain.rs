@@ -1,5 +1,6 @@
 //! `davit network explain`: what lets traffic through, hop by hop, or stops it.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use davit_contracts::network::hop::Verdict;
@@ -68,17 +69,19 @@ fn text(from: &str, to: &str, answer: &ExplainResponse, plain: bool) -> String {
     let mut out = String::new();
     for hop in &answer.hops {
         let line = format!("{:stage$}  {:place$}  {}", hop.stage, hop.r#where, hop.what);
-        out.push_str(&format!("{} {}\n", mark(hop.verdict()), line.trim_end()));
+        let _ = writeln!(out, "{} {}", mark(hop.verdict()), line.trim_end());
     }
     match answer.hops.iter().find(|h| h.verdict() == Verdict::Stop) {
         Some(stop) => {
             let verdict = format!("{from} does not reach {to}: stopped at {} ({})", stop.r#where, stop.stage);
-            out.push_str(&format!("{}\n", paint("1;31", &verdict)));
+            let _ = writeln!(out, "{}", paint("1;31", &verdict));
             if !stop.hint.is_empty() {
-                out.push_str(&format!("hint: {}\n", stop.hint));
+                let _ = writeln!(out, "hint: {}", stop.hint);
             }
         }
-        None => out.push_str(&format!("{}\n", paint("1;32", &format!("{from} reaches {to}")))),
+        None => {
+            let _ = writeln!(out, "{}", paint("1;32", &format!("{from} reaches {to}")));
+        }
     }
     out
 }

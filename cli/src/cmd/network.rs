@@ -217,10 +217,11 @@ async fn policy(app: &App, args: &PolicyArgs) -> Outcome {
 
 async fn prune(app: &App, args: &PruneArgs) -> Outcome {
     let request = PruneNetworksRequest { filters: view::filters(&args.filter) };
-    for name in app.network(app.networks().await?.prune(request)).await?.removed {
+    let answer = app.network(app.networks().await?.prune(request)).await?;
+    for name in answer.removed {
         output::line(name);
     }
-    Ok(())
+    super::prune::tell_failed(&answer.failed)
 }
 
 #[cfg(test)]

@@ -170,13 +170,32 @@ pub async fn written(app: &App, id: &str) -> u64 {
 async fn prune_networks(app: &App, wanted: &Wanted) -> Outcome<Pruned> {
     let mut networks = app.networks().await?;
     let all = app.network(networks.list(ListNetworksRequest::default())).await?.networks;
-    let mut removed = Vec::new();
+    let (mut removed, mut failed) = (Vec::new(), false);
     for network in all.into_iter().filter(|n| !n.predefined && wanted.fits(n.created_unix_ns, &n.labels)) {
         // Only netd knows whether anything is connected.
         let filters = HashMap::from([("id".to_owned(), network.id)]);
-        removed.extend(app.network(networks.prune(PruneNetworksRequest { filters })).await?.removed);
+        match app.network(networks.prune(PruneNetworksRequest { filters })).await {
+            Ok(answer) => {
+                removed.extend(answer.removed);
+                failed |= tell_failed(&answer.failed).is_err();
+            }
+            Err(e) => {
+                e.tell();
+                failed = true;
+            }
+        }
     }
-    Ok(Pruned::list("Networks", &removed, 0))
+    Ok(Pruned { failed, ..Pruned::list("Networks", &removed, 0) })
+}
+
+/// Says which networks could not be removed and why; an error when there are any.
+pub fn tell_failed(failed: &HashMap<String, String>) -> Outcome {
+    let mut all: Vec<_> = failed.iter().collect();
+    all.sort();
+    for (name, why) in &all {
+        output::complain!("davit: network {name} was not removed: {why}");
+    }
+    if all.is_empty() { Ok(()) } else { Err(Failure::Code(1)) }
 }
 
 fn finish(parts: &[Pruned]) -> Outcome {

@@ -29,7 +29,11 @@ pub fn dot(graph: &Graph) -> String {
         let _ = writeln!(out, "    net{n} [label={}, {shape}, style={style}];", label(&lines));
     }
     for (n, container) in graph.containers.iter().enumerate() {
-        let _ = writeln!(out, "    c{n} [label={}, shape=component];", label(&[container.name.clone()]));
+        let _ = writeln!(
+            out,
+            "    c{n} [label={}, shape=component];",
+            label(std::slice::from_ref(&container.name))
+        );
     }
     out.push_str("  }\n");
     if let Some(uplink) = uplink {

@@ -1,6 +1,6 @@
 //! What is drawn: the host, its networks, the containers on them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use davit_contracts::network as proto;
@@ -248,7 +248,7 @@ fn main_endpoint(sandbox: &proto::Sandbox) -> Option<usize> {
 
 /// `8080 → 80/tcp`, `127.0.0.1:8080 → 80/tcp`; one line for a port of both IP versions.
 fn ports(mappings: &[proto::PortMapping]) -> Vec<String> {
-    let mut by_key: BTreeMap<(u32, u32, &str, String), ()> = BTreeMap::new();
+    let mut by_key: BTreeSet<(u32, u32, &str, String)> = BTreeSet::new();
     for m in mappings {
         let ip: Option<IpAddr> = m.host_ip.parse().ok();
         let at = match ip {
@@ -257,10 +257,10 @@ fn ports(mappings: &[proto::PortMapping]) -> Vec<String> {
             Some(IpAddr::V6(ip)) => format!("[{ip}]:"),
             Some(IpAddr::V4(ip)) => format!("{ip}:"),
         };
-        by_key.insert((m.host_port, m.container_port, m.protocol.as_str(), at), ());
+        by_key.insert((m.host_port, m.container_port, m.protocol.as_str(), at));
     }
     by_key
-        .into_keys()
+        .into_iter()
         .map(|(host, container, protocol, at)| format!("{at}{host} → {container}/{protocol}"))
         .collect()
 }

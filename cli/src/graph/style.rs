@@ -1,5 +1,7 @@
 //! How the SVG looks: light, and dark where the reader's system is dark. Fonts are the system's own.
 
+use std::fmt::Write as _;
+
 /// Colors of networks: stroke, light fill, dark fill, dark stroke.
 const HUES: [(&str, &str, &str, &str); 8] = [
     ("#2563eb", "#eff6ff", "#10203f", "#60a5fa"),
@@ -41,14 +43,12 @@ pub fn hue(network: usize) -> String {
 pub fn sheet() -> String {
     let mut out = String::from(LIGHT);
     for (n, (stroke, fill, _, _)) in HUES.iter().enumerate() {
-        out.push_str(&format!(
-            ".n{n}{{fill:{fill};stroke:{stroke};stroke-width:1.5}}.t{n}{{fill:{stroke}}}\n"
-        ));
+        let _ = writeln!(out, ".n{n}{{fill:{fill};stroke:{stroke};stroke-width:1.5}}.t{n}{{fill:{stroke}}}");
     }
     out.push_str("@media (prefers-color-scheme:dark){\n");
     out.push_str(DARK);
     for (n, (_, _, fill, stroke)) in HUES.iter().enumerate() {
-        out.push_str(&format!(".n{n}{{fill:{fill};stroke:{stroke}}}.t{n}{{fill:{stroke}}}\n"));
+        let _ = writeln!(out, ".n{n}{{fill:{fill};stroke:{stroke}}}.t{n}{{fill:{stroke}}}");
     }
     out.push_str("}\n");
     out

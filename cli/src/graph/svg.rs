@@ -8,6 +8,8 @@ use super::style;
 
 /// What a card, a panel and a chip have room for, in characters.
 const CARD: usize = 25;
+/// A name is bold.
+const NAME: usize = 20;
 const PANEL: usize = 26;
 const CHIP: usize = 26;
 
@@ -246,7 +248,7 @@ fn container(pen: &mut Pen, graph: &Graph, card: &Card) {
     pen.group(&about(graph, link), |pen| {
         let (x, y) = (card.at.x + 10, card.at.y);
         pen.rect(if link.main { "card" } else { "card second" }, &card.at, 8);
-        pen.text("name", x, y + 20, &cut(&container.name, CARD - 1));
+        pen.text("name", x, y + 20, &cut(&container.name, NAME));
         let mut at = y + 36;
         for address in &link.addresses {
             pen.text("mono", x, at, &cut(address, CARD));

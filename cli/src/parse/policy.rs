@@ -77,16 +77,13 @@ pub fn show(rule: &PolicyRule) -> String {
         if words.is_empty() { "any".to_owned() } else { words.join(",") }
     };
     let verb = if rule.allow { "allow" } else { "deny" };
-    let mut text = format!("{verb} from {} to {}", labels(&rule.from), labels(&rule.to));
-    if !rule.protocol.is_empty() {
-        text.push_str(&format!(" {}", rule.protocol));
-    }
-    match (rule.port, rule.port_end) {
-        (0, _) => {}
-        (port, 0) => text.push_str(&format!("/{port}")),
-        (first, last) => text.push_str(&format!("/{first}-{last}")),
-    }
-    text
+    let protocol = if rule.protocol.is_empty() { String::new() } else { format!(" {}", rule.protocol) };
+    let ports = match (rule.port, rule.port_end) {
+        (0, _) => String::new(),
+        (port, 0) => format!("/{port}"),
+        (first, last) => format!("/{first}-{last}"),
+    };
+    format!("{verb} from {} to {}{protocol}{ports}", labels(&rule.from), labels(&rule.to))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
         dns_search: args.dns_search.clone(),
         dns_options: args.dns_option.clone(),
         mac: args.mac_address.clone().unwrap_or_default(),
+        disconnected: false,
     })
 }
 

@@ -25,18 +25,33 @@ const FORWARDING: u8 = 3;
 const PORT_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A mac that follows from an address: an address that is given to another container later keeps its mac, so that no
-/// neighbour cache is ever stale.
+/// neighbour cache is ever stale. Of an IPv6 address all 128 bits count: two subnets may end alike.
 pub fn mac_of(ip: IpAddr) -> Mac {
     match ip {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();
             Mac([0x02, 0xda, a, b, c, d])
         }
-        IpAddr::V6(v6) => {
-            let o = v6.octets();
-            Mac([0x06, 0xda, o[12], o[13], o[14], o[15]])
-        }
+        IpAddr::V6(v6) => hashed(0x06, &v6.octets()),
     }
+}
+
+/// The mac to try when this one of an address is another's.
+pub fn mac_after(mac: Mac, ip: IpAddr) -> Mac {
+    let octets = match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    hashed(0x0a, &[&mac.0[..], &octets].concat())
+}
+
+/// `first` and 40 bits of the FNV-1a hash of `bytes`: the same in every build, unlike the standard library's hashes.
+fn hashed(first: u8, bytes: &[u8]) -> Mac {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, step);
+    // The high bits of the product are the best mixed; the low ones are folded in.
+    let [_, _, _, a, b, c, d, e] = (hash ^ (hash >> 24)).to_be_bytes();
+    Mac([first, a, b, c, d, e])
 }
 
 /// The MTU of the way out: of the interface that has the default route.
@@ -241,5 +256,22 @@ fn await_forwarding(socket: &Socket, bridge: &str, host_interface: &str) -> Resu
             return Ok(());
         }
         std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_follow_from_whole_addresses_and_go_on() {
+        let mac = |ip: &str| mac_of(ip.parse().unwrap());
+        assert_eq!(mac("10.89.0.2").to_string(), "02:da:0a:59:00:02");
+        assert_ne!(mac("fd00:1::2"), mac("fd00:2::2"), "their last 32 bits are the same");
+        assert_eq!(mac("fd00:1::2"), mac("fd00:1::2"));
+        assert_eq!(mac("fd00:1::2").0[0] & 3, 2, "local, and of one interface");
+        let ip = "10.89.0.2".parse().unwrap();
+        let (second, third) = (mac_after(mac_of(ip), ip), mac_after(mac_after(mac_of(ip), ip), ip));
+        assert!(second != mac_of(ip) && third != second && second.0[0] & 3 == 2);
     }
 }

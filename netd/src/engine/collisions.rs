@@ -1,9 +1,10 @@
-//! Subnets that the host came to use after a network was made: a VPN that was started, an address that was added.
+//! What the host did to a network after it was made: a VPN was started, an address added, a parent interface taken away.
 //!
 //! Nothing can be done about it without taking addresses from containers that run, so it is told: in the network's
 //! problems, and once in the log. [`Engine::check_still_free`] refuses a bridge that is not there yet.
 
 use super::Engine;
+use crate::netlink::route;
 use crate::network::{Driver, Network, pools};
 
 impl Engine {
@@ -43,5 +44,20 @@ impl Engine {
             tracing::info!(network.id = %id, "the network's subnet is its own again");
         }
         self.problems = problems;
+    }
+
+    /// What keeps containers from a network, or a network's containers from their wire: its parent is gone or down. Looked
+    /// up each time, as for every attach.
+    pub(super) fn parent_problem(&self, network: &Network) -> Option<String> {
+        let parent = &network.sublink.as_ref()?.parent;
+        match route::link(&self.socket, parent) {
+            Ok(None) => Some(format!("the host has no interface {parent}, which is the parent")),
+            Ok(Some(link)) if !link.is_up => Some(format!("the parent interface {parent} is down")),
+            Ok(Some(_)) => None,
+            Err(error) => {
+                tracing::warn!(network = %network.name, %error, "cannot look at the network's parent");
+                None
+            }
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Detach: everything of a sandbox removed, going on after errors.
 
+use std::os::fd::AsFd;
+
+use super::attach::open_namespace;
 use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
 
@@ -24,8 +27,19 @@ impl Engine {
         Err(EngineError::Teardown { what: sandbox.name, errors })
     }
 
-    /// Undoes what an attach did, however far it came. The record goes when names and ports are gone; interfaces are
-    /// swept behind it.
+    /// Takes away the interfaces of which nothing is on the host, while the record is there: no other mark leads to them.
+    fn unplug_inside(&self, sandbox: &Sandbox) -> Vec<EngineError> {
+        let mut inside = sandbox.endpoints.iter().filter(|e| e.is_wired() && !e.is_bridged()).peekable();
+        if inside.peek().is_none() {
+            return Vec::new();
+        }
+        // Where the holder is gone they go with its namespace.
+        let Ok(netns) = open_namespace(sandbox) else { return Vec::new() };
+        inside.filter_map(|e| self.unplug(sandbox, e, Some(netns.as_fd())).err()).collect()
+    }
+
+    /// Undoes what an attach did, however far it came. The record goes when names and ports are gone; veth pairs
+    /// are swept behind it.
     pub(super) fn tear_down(&mut self, sandbox: &Sandbox) -> Vec<EngineError> {
         let mut errors = Vec::new();
         self.names.withdraw(&sandbox.id);
@@ -33,6 +47,7 @@ impl Engine {
         let recorded = self.sandboxes.remove(&sandbox.id).is_some();
         if recorded {
             errors.extend(self.close_ports(sandbox).err());
+            errors.extend(self.unplug_inside(sandbox));
         }
         if errors.is_empty() {
             self.ports.release(&sandbox.id);

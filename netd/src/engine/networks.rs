@@ -31,6 +31,15 @@ pub struct Listed {
     pub problems: Vec<String>,
 }
 
+/// What became of networks that were to be removed.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// Names of those that are gone.
+    pub removed: Vec<String>,
+    /// Names of those that are still there, and why.
+    pub failed: Vec<(String, EngineError)>,
+}
+
 impl Engine {
     /// Makes a user network: chosen or checked subnets, a durable record, the bridge.
     pub fn create_network(&mut self, request: &proto::CreateNetworkRequest) -> Result<Listed, EngineError> {
@@ -272,9 +281,6 @@ impl Engine {
     }
 
     pub(super) fn listed(&self, network: &Network, with_endpoints: bool) -> Listed {
-        let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
-        let parent = || self.parent_mtu(network);
-        let mtu = known.or_else(parent).unwrap_or(DEFAULT_MTU);
         let mut endpoints = Vec::new();
         if with_endpoints {
             for (sandbox, endpoint) in self.endpoints_of(&network.id) {
@@ -283,8 +289,15 @@ impl Engine {
             endpoints.sort_by_key(|(s, _)| s.sequence);
         }
         let used = self.endpoints_of(&network.id).next().is_some();
-        let problems = self.problems.get(&network.id).cloned().unwrap_or_default();
-        Listed { network: network.clone(), mtu, endpoints, used, problems }
+        let mut problems = self.problems.get(&network.id).cloned().unwrap_or_default();
+        problems.extend(self.parent_problem(network));
+        Listed { network: network.clone(), mtu: self.mtu_of(network), endpoints, used, problems }
+    }
+
+    /// A network's MTU, as far as it is known.
+    pub(super) fn mtu_of(&self, network: &Network) -> u32 {
+        let known = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
+        known.or_else(|| self.parent_mtu(network)).unwrap_or(DEFAULT_MTU)
     }
 
     pub(super) fn endpoints_of<'a>(
@@ -309,7 +322,7 @@ impl Engine {
             return Err(EngineError::NetworkInUse { name: network.name, by });
         }
         for (sandbox, _) in connected {
-            self.disconnect(&sandbox, &network.name)?;
+            self.disconnect(&sandbox, network.id.as_str())?;
         }
         self.settle();
         self.remove_base(&network)?;
@@ -319,19 +332,47 @@ impl Engine {
         Ok(network)
     }
 
-    /// Removes user networks without endpoints that `wanted` chooses.
-    pub fn prune_networks(&mut self, wanted: impl Fn(&Listed) -> bool) -> Result<Vec<String>, EngineError> {
+    /// Removes user networks without endpoints that `wanted` chooses: the names of those that are gone, and of those that
+    /// could not be removed with the reason. One that fails does not keep the others.
+    pub fn prune_networks(&mut self, wanted: impl Fn(&Listed) -> bool) -> Pruned {
         let mut unused = self.list_networks();
         unused.retain(|l| !l.network.predefined && !l.used && wanted(l));
-        let mut removed = Vec::new();
-        for listed in unused {
-            removed.push(self.remove_network(&listed.network.name, false)?.name);
-        }
-        Ok(removed)
+        let networks = unused.into_iter().map(|l| l.network).collect();
+        remove_each(networks, |id| self.remove_network(id.as_str(), false).map(drop))
     }
+}
+
+/// By id: a name may mean another network.
+fn remove_each(
+    networks: Vec<Network>,
+    mut remove: impl FnMut(&NetworkId) -> Result<(), EngineError>,
+) -> Pruned {
+    let mut pruned = Pruned::default();
+    for network in networks {
+        match remove(&network.id) {
+            Ok(()) => pruned.removed.push(network.name),
+            Err(error) => pruned.failed.push((network.name, error)),
+        }
+    }
+    pruned
 }
 
 fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::example;
+
+    #[test]
+    fn a_network_that_stays_does_not_keep_the_others() {
+        let networks = ["a", "b", "c"].map(|name| example(name, "10.1.0.0/24")).to_vec();
+        let stays = networks[1].id.clone();
+        let pruned = remove_each(networks, |id| if *id == stays { Err(EngineError::Stopped) } else { Ok(()) });
+        assert_eq!(pruned.removed, ["a", "c"]);
+        assert!(matches!(&pruned.failed[..], [(name, EngineError::Stopped)] if name == "b"));
+    }
 }

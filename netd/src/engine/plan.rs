@@ -1,22 +1,21 @@
 //! From a request to a sandbox's record: every check that needs no change of the kernel, addresses and ports taken.
 
-use std::collections::BTreeMap;
+mod asked;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 
+use self::asked::{check_aliases, has_own_mac, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver;
-use crate::driver::bridge::mac_of;
 use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
-use crate::endpoint::{Bandwidth, Endpoint, Mapping, Sandbox};
+use crate::endpoint::{Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
-use crate::netlink::route::{self, Mac};
-use crate::netlink::tc;
+use crate::netlink::route;
 use crate::network::options::interface_name;
-use crate::network::sublink::Mode;
 use crate::network::{Driver, GatewayMode, Network};
 use crate::publish::Wanted;
 
@@ -31,7 +30,11 @@ impl Engine {
             let endpoint = self.plan_endpoint(sandbox, wanted, &network)?;
             sandbox.endpoints.push(endpoint);
         }
-        self.plan_ports(sandbox, &spec.ports)
+        self.plan_ports(sandbox, &spec.ports)?;
+        if sandbox.holder.process().is_none() {
+            self.ports.share(&sandbox.id);
+        }
+        Ok(())
     }
 
     /// Makes an endpoint's record; its addresses are taken.
@@ -80,9 +83,10 @@ impl Engine {
         if network.driver == Driver::Bridge {
             endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
         }
+        check_aliases(sandbox, &wanted.aliases)?;
         endpoint.names = names(sandbox, &wanted.aliases);
         endpoint.sysctls = asked.sysctls;
-        endpoint.bandwidth = limits(sandbox, wanted, network)?;
+        endpoint.bandwidth = self.limits(sandbox, wanted, network)?;
         if network.driver == Driver::Cni {
             if let Some((name, value)) = endpoint.sysctls.first() {
                 let expected =
@@ -101,45 +105,10 @@ impl Engine {
             self.choose_default_subnet(&network.id)?;
         }
         self.take_addresses(sandbox, wanted, &network.id, &mut endpoint)?;
-        let own = network.driver != Driver::Ipvlan && sublink_mode(network) != Some(Mode::Passthru);
-        let chosen = endpoint.addresses().next().filter(|_| own).map(|a| mac_of(a.addr()));
-        endpoint.mac = asked_mac.or(chosen);
+        let own = has_own_mac(network);
+        let first = endpoint.addresses().next().filter(|_| own).map(|a| a.addr());
+        endpoint.mac = asked_mac.or_else(|| first.map(|ip| self.free_mac(sandbox, network, ip)));
         Ok(endpoint)
-    }
-
-    fn asked_mac(
-        &self,
-        sandbox: &Sandbox,
-        wanted: &EndpointSpec,
-        network: &Network,
-    ) -> Result<Option<Mac>, EngineError> {
-        if wanted.mac.is_empty() {
-            return Ok(None);
-        }
-        if network.driver == Driver::Ipvlan || sublink_mode(network) == Some(Mode::Passthru) {
-            let expected = format!("network '{}' gives all endpoints its parent's", network.name);
-            return Err(invalid(sandbox, "mac", &wanted.mac, expected));
-        }
-        let mac: Mac =
-            wanted.mac.parse().map_err(|expected| invalid(sandbox, "mac", &wanted.mac, expected))?;
-        let taken =
-            |holder| EngineError::MacTaken { mac: mac.to_string(), holder, network: network.name.clone() };
-        let bridge = network.subnets.iter().find_map(|s| s.gateway).map(mac_of);
-        if network.driver == Driver::Bridge && bridge == Some(mac) {
-            return Err(taken("the bridge itself".to_owned()));
-        }
-        let held = self.sandboxes.values().find_map(|s| {
-            let mine = |e: &Endpoint| e.mac == Some(mac) && self.share_a_wire(&e.network, network);
-            s.endpoints.iter().any(mine).then(|| format!("'{}'", s.name))
-        });
-        held.map_or(Ok(Some(mac)), |holder| Err(taken(holder)))
-    }
-
-    /// Whether frames of one network are heard on another: it is the same, or has the same parent.
-    fn share_a_wire(&self, id: &NetworkId, network: &Network) -> bool {
-        let parent = |n: &Network| n.sublink.as_ref().map(|s| s.parent.clone());
-        let theirs = || self.networks.get(id).and_then(parent);
-        *id == network.id || parent(network).is_some_and(|mine| theirs() == Some(mine))
     }
 
     fn take_addresses(
@@ -319,44 +288,8 @@ fn check_family(sandbox: &Sandbox, wanted: &EndpointSpec, network: &Network) -> 
     Ok(())
 }
 
-fn sublink_mode(network: &Network) -> Option<Mode> {
-    network.sublink.as_ref().map(|s| s.mode)
-}
-
 fn invalid(sandbox: &Sandbox, what: &'static str, value: &str, expected: String) -> EngineError {
     EngineError::Endpoint { container: sandbox.name.clone(), what, value: value.to_owned(), expected }
-}
-
-/// The limits of an endpoint, none when nothing is limited. What enters a macvlan or ipvlan interface comes from the wire: there
-/// is no other end that could hold it back.
-fn limits(
-    sandbox: &Sandbox,
-    wanted: &EndpointSpec,
-    network: &Network,
-) -> Result<Option<Box<Bandwidth>>, EngineError> {
-    let asked = wanted.bandwidth;
-    for (what, rate, burst) in [
-        ("ingress rate", asked.ingress_rate, asked.ingress_burst),
-        ("egress rate", asked.egress_rate, asked.egress_burst),
-    ] {
-        if rate == 0 && burst > 0 {
-            let expected = "a burst needs a rate".to_owned();
-            return Err(invalid(sandbox, what, "0", expected));
-        }
-        if (1..tc::LEAST_RATE).contains(&rate) {
-            let expected = format!("at least {} bits a second are expected", tc::LEAST_RATE);
-            return Err(invalid(sandbox, what, &rate.to_string(), expected));
-        }
-        if u32::try_from(burst).is_err() {
-            let expected = "less than 4 GiB are expected at once".to_owned();
-            return Err(invalid(sandbox, "burst", &burst.to_string(), expected));
-        }
-    }
-    if asked.ingress_rate > 0 && !matches!(network.driver, Driver::Bridge | Driver::Cni) {
-        let (container, network) = (sandbox.name.clone(), network.name.clone());
-        return Err(EngineError::NoIngressLimit { container, network });
-    }
-    Ok((asked != Bandwidth::default()).then(|| Box::new(asked)))
 }
 
 fn free_name(sandbox: &Sandbox, name: &str) -> Result<String, EngineError> {
@@ -381,17 +314,4 @@ fn names(sandbox: &Sandbox, aliases: &[String]) -> Vec<String> {
         }
     }
     names
-}
-
-fn links(sandbox: &Sandbox, links: &[String]) -> Result<BTreeMap<String, String>, EngineError> {
-    links
-        .iter()
-        .map(|link| {
-            let (name, alias) = link.split_once(':').unwrap_or((link, link));
-            if name.is_empty() || alias.is_empty() {
-                return Err(invalid(sandbox, "link", link, "container:alias is expected".into()));
-            }
-            Ok((alias.to_owned(), name.to_owned()))
-        })
-        .collect()
 }

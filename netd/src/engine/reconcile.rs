@@ -125,7 +125,9 @@ impl Engine {
     /// being changed: what is inside is set up again.
     fn revive(&mut self, mut sandbox: Sandbox, whole: bool) -> Result<(), EngineError> {
         for mapping in sandbox.ports.iter().filter(|m| m.host.port() != 0) {
-            if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
+            if sandbox.holder.process().is_none() {
+                self.ports.restore_shared(&sandbox.id, &sandbox.name, mapping);
+            } else if let Err(error) = self.ports.restore(&sandbox.id, &sandbox.name, mapping) {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }
         }

@@ -1,14 +1,12 @@
-//! Interfaces removed behind the caller's back: the kernel takes some 20 ms to unregister a device, which nobody should
+//! Veth pairs removed behind the caller's back: the kernel takes some 20 ms to unregister a device, which nobody should
 //! wait for when a container ends.
 //!
 //! A thread of its own removes them, one after another. Their addresses stay taken until they are gone. No record is
 //! needed meanwhile: after a kill the interfaces bear our mark and no record names them, so the next start removes them.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
 
-use super::attach::open_namespace;
 use super::{Engine, EngineError};
 use crate::driver::{self, Ground, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
@@ -19,23 +17,19 @@ use crate::network::Network;
 #[derive(Debug)]
 pub(super) struct Leaving {
     sandbox: Sandbox,
-    /// The networks of its wired endpoints.
+    /// The networks of its endpoints on bridges.
     networks: Vec<Network>,
-    /// Open only when something must be removed inside, and when it is still there.
-    netns: Option<OwnedFd>,
 }
 
 impl Leaving {
     fn unplug(&self, ground: Ground<'_>) {
-        for endpoint in self.sandbox.endpoints.iter().filter(|e| e.is_wired()) {
+        for endpoint in self.sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let Some(network) = self.networks.iter().find(|n| n.id == endpoint.network) else { continue };
             let Some(driver) = driver::of(network.driver) else { continue };
-            let netns = self.netns.as_ref().map(AsFd::as_fd);
-            let of = Unplug { network, sandbox: &self.sandbox, endpoint, netns };
+            let of = Unplug { network, sandbox: &self.sandbox, endpoint, netns: None };
             if let Err(error) = driver.unplug(ground, &of) {
-                let interface = [&endpoint.host_interface, &endpoint.interface];
-                let interface = interface.into_iter().find(|i| !i.is_empty());
-                tracing::warn!(container.id = %self.sandbox.id, ?interface, %error, "left until the next start");
+                let interface = &endpoint.host_interface;
+                tracing::warn!(container.id = %self.sandbox.id, interface, %error, "left until the next start");
             }
         }
     }
@@ -90,12 +84,10 @@ impl Engine {
         if sandbox.endpoints.is_empty() {
             return;
         }
-        let wired = || sandbox.endpoints.iter().filter(|e| e.is_wired());
-        let networks = wired().filter_map(|e| self.networks.get(&e.network)).cloned().collect();
-        let inside = wired().any(|e| !e.is_bridged());
-        let netns = if inside { open_namespace(sandbox).ok() } else { None };
+        let bridged = sandbox.endpoints.iter().filter(|e| e.is_bridged());
+        let networks = bridged.filter_map(|e| self.networks.get(&e.network)).cloned().collect();
         self.sweeper.pending += 1;
-        let leaving = Leaving { sandbox: sandbox.clone(), networks, netns };
+        let leaving = Leaving { sandbox: sandbox.clone(), networks };
         self.sweeper.jobs.send(leaving).expect("the thread lives as long as its queue");
     }
 

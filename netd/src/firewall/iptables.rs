@@ -102,19 +102,18 @@ impl Iptables {
 
     /// Whether all jumps are still there; what is not is made again by the next [`Iptables::apply`].
     pub fn is_whole(&self) -> bool {
-        for ipv6 in [false, true] {
-            let Some(tool) =
-                self.tools[usize::from(ipv6)].as_ref().filter(|_| self.entered.get()[usize::from(ipv6)])
-            else {
+        let mut whole = true;
+        for (ipv6, tool) in [false, true].into_iter().zip(&self.tools) {
+            let Some(tool) = tool.as_ref().filter(|_| self.entered.get()[usize::from(ipv6)]) else {
                 continue;
             };
             let there = |j: &script::Jump| tool.has(j.table, j.chain, &j.rule).unwrap_or(false);
-            self.note(ipv6, script::jumps(&self.mark, ipv6).iter().all(there));
-            if !self.entered.get()[usize::from(ipv6)] {
-                return false;
-            }
+            // Both versions are looked at: one may be flushed without the other.
+            let entered = script::jumps(&self.mark, ipv6).iter().all(there);
+            self.note(ipv6, entered);
+            whole &= entered;
         }
-        true
+        whole
     }
 
     /// Adds published ports; fine when they are there.

@@ -20,6 +20,8 @@ const ETHERNET: u8 = 1;
 
 /// Below this not one full packet a second would pass, in bits a second.
 pub const LEAST_RATE: u64 = 8_000;
+/// What a packet has before what the MTU counts: Ethernet's header, and a VLAN's.
+pub const HEADERS: u64 = 14 + 4;
 /// A burst is what comes in this part of a second unless a person chose.
 const BURST_PARTS: u64 = 50;
 /// No burst is smaller: a few full packets must pass at once, or the rate is not reached.

@@ -10,8 +10,12 @@ use ipnet::IpNet;
 use crate::driver::cni::list::{List, directories};
 use crate::driver::cni::{CniNetwork, GC_OPTION, PATH_OPTION, PLUGIN_PATH};
 
-use super::options::nearest;
-use super::{BridgeOptions, Driver, GatewayMode, SpecError, Sublink, Subnet, pools};
+use super::options::{MTU, nearest};
+use super::{BridgeOptions, Driver, GatewayMode, SpecError, Sublink, Subnet, pools, reserved};
+use crate::ipam::Pool;
+
+/// Below it the kernel switches IPv6 off on an interface (RFC 8200, section 5).
+const LEAST_MTU_OF_IPV6: u32 = 1280;
 
 /// A checked request; subnets that are not given are still to be chosen.
 #[derive(Debug, Clone)]
@@ -37,6 +41,9 @@ pub struct Spec {
 /// Checks a request.
 pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
     check_name(&request.name)?;
+    if RESERVED.contains(&request.name.as_str()) {
+        return Err(SpecError::ReservedName(request.name.clone()));
+    }
     let options: BTreeMap<_, _> = request.options.clone().into_iter().collect();
     let (mut bridge, mut sublink) = (BridgeOptions::default(), None);
     let driver = match request.driver.as_str() {
@@ -61,6 +68,11 @@ pub fn check(request: &proto::CreateNetworkRequest) -> Result<Spec, SpecError> {
         request.subnets.iter().map(|given| subnet(given, driver)).collect::<Result<Vec<_>, _>>()?;
     subnets.sort_by_key(|s| s.subnet.addr().is_ipv6());
     let (ipv4, ipv6) = check_families(request, driver, &subnets)?;
+    let mtu = sublink.as_ref().map_or(bridge.mtu, |s| s.mtu);
+    if let Some(mtu) = mtu.filter(|mtu| ipv6 && *mtu < LEAST_MTU_OF_IPV6) {
+        let (name, value) = (MTU.to_owned(), mtu.to_string());
+        return Err(SpecError::Value { name, value, expected: "with IPv6, a number from 1280 to 65535" });
+    }
     Ok(Spec { name: request.name.clone(), driver, subnets, ipv4, ipv6, bridge, sublink, cni: None })
 }
 
@@ -150,8 +162,14 @@ fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
     let whole: IpNet = parse(&given.subnet, "a subnet such as 10.89.0.0/24")?;
     let whole = whole.trunc();
     // A /30 has one address for the bridge and one for a container.
-    if whole.max_prefix_len() - whole.prefix_len() < 2 || whole.prefix_len() == 0 {
+    if whole.max_prefix_len() - whole.prefix_len() < 2 {
         return Err(SpecError::TooSmall(whole));
+    }
+    if whole.addr().is_ipv4() && whole.prefix_len() < 8 {
+        return Err(SpecError::TooLarge(whole));
+    }
+    if let Some(what) = reserved::against(&whole) {
+        return Err(SpecError::Special { subnet: whole, what });
     }
     let ip_range = match given.ip_range.as_str() {
         "" => None,
@@ -165,7 +183,10 @@ fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
         "" => (driver == Driver::Bridge).then(|| pools::first_address(&whole)),
         text => {
             let gateway: IpAddr = parse(text, "an address")?;
-            inside(&whole, "gateway", &gateway, whole.contains(&gateway) && usable(&whole, gateway))?;
+            inside(&whole, "gateway", &gateway, whole.contains(&gateway))?;
+            if let Some(why) = no_host(&whole, gateway) {
+                return Err(SpecError::Gateway { gateway, subnet: whole, why });
+            }
             Some(gateway)
         }
     };
@@ -178,7 +199,13 @@ fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
         }
         aux.insert(name.clone(), address);
     }
-    Ok(Subnet { subnet: whole, gateway, ip_range, aux })
+    let subnet = Subnet { subnet: whole, gateway, ip_range, aux };
+    match subnet.ip_range {
+        Some(range) if Pool::new(&subnet).take_next(&[]).is_err() => {
+            Err(SpecError::EmptyRange { range, subnet: whole })
+        }
+        _ => Ok(subnet),
+    }
 }
 
 fn inside(subnet: &IpNet, what: &str, address: &dyn std::fmt::Display, ok: bool) -> Result<(), SpecError> {
@@ -188,9 +215,12 @@ fn inside(subnet: &IpNet, what: &str, address: &dyn std::fmt::Display, ok: bool)
     Err(SpecError::Outside { what: what.to_owned(), address: address.to_string(), subnet: *subnet })
 }
 
-/// Neither the network's own address nor IPv4's broadcast.
-fn usable(net: &IpNet, ip: IpAddr) -> bool {
-    ip != net.network() && (ip.is_ipv6() || ip != net.broadcast())
+/// Why no host of a subnet has an address: it is the subnet's own, or IPv4's broadcast.
+fn no_host(net: &IpNet, ip: IpAddr) -> Option<&'static str> {
+    if ip == net.network() {
+        return Some("the network's own address");
+    }
+    (ip.is_ipv4() && ip == net.broadcast()).then_some("the broadcast address")
 }
 
 /// A subnet that was chosen rather than given.
@@ -198,6 +228,9 @@ pub fn chosen(subnet: IpNet, driver: Driver) -> Subnet {
     let gateway = (driver == Driver::Bridge).then(|| pools::first_address(&subnet));
     Subnet { subnet, gateway, ip_range: None, aux: BTreeMap::new() }
 }
+
+/// Names with a meaning of their own wherever a network is named: `default` is docker's word for `bridge`.
+const RESERVED: [&str; 4] = ["default", "bridge", "host", "none"];
 
 /// The predefined networks, by name.
 pub const PREDEFINED: [(&str, Driver); 3] =
@@ -267,6 +300,52 @@ mod tests {
         six.ipv6 = true;
         let spec = check(&six).unwrap();
         assert!(!spec.ipv4 && spec.ipv6);
+    }
+
+    #[test]
+    fn subnets_without_a_place_or_room_are_refused() {
+        let check = |subnet, gateway, range| check(&request(subnet, gateway, range));
+        let special = check("169.254.0.0/16", "", "").unwrap_err();
+        assert!(matches!(special, SpecError::Special { .. }));
+        for wide in ["10.0.0.0/7", "0.0.0.0/0"] {
+            assert!(matches!(check(wide, "", ""), Err(SpecError::TooLarge(_))), "{wide}");
+        }
+        assert!(check("10.0.0.0/8", "", "").is_ok());
+        // The network's own address; the gateway; the broadcast address.
+        for range in ["10.1.2.0/32", "10.1.2.0/31", "10.1.2.255/32"] {
+            assert!(matches!(check("10.1.2.0/24", "", range), Err(SpecError::EmptyRange { .. })), "{range}");
+        }
+        assert!(check("10.1.2.0/24", "", "10.1.2.0/30").is_ok());
+    }
+
+    #[test]
+    fn a_gateway_that_no_host_can_be_is_told_as_what_it_is() {
+        let say = |gateway| check(&request("10.1.2.0/24", gateway, "")).unwrap_err().to_string();
+        assert!(say("10.1.2.0").contains("the network's own address"));
+        assert!(say("10.1.2.255").contains("the broadcast address"));
+        assert!(say("10.1.3.0").contains("not inside"));
+    }
+
+    #[test]
+    fn ipv6_needs_its_mtu() {
+        let mut small = request("10.1.0.0/24", "", "");
+        small.options = [(MTU.to_owned(), "1279".to_owned())].into();
+        assert!(check(&small).is_ok());
+        small.ipv6 = true;
+        let e = check(&small).unwrap_err().to_string();
+        assert!(e.contains("1279") && e.contains("1280"), "{e}");
+        small.driver = "macvlan".into();
+        assert!(check(&small).is_err());
+        small.options = [(MTU.to_owned(), "1280".to_owned())].into();
+        assert!(check(&small).is_ok());
+    }
+
+    #[test]
+    fn names_with_a_meaning_are_refused() {
+        for name in RESERVED {
+            let request = proto::CreateNetworkRequest { name: name.into(), ..Default::default() };
+            assert!(matches!(check(&request), Err(SpecError::ReservedName(_))), "{name}");
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `davit.network.v1.Networks`.
 
+use std::collections::HashMap;
+
+use davit_contracts::Error;
 use davit_contracts::network as proto;
 use davit_contracts::network::networks_server::Networks;
 use tonic::{Request, Response, Status};
@@ -55,9 +58,15 @@ impl Networks for Service {
         request: Request<proto::PruneNetworksRequest>,
     ) -> Result<Response<proto::PruneNetworksResponse>, Status> {
         let filters = Filters::parse(&request.into_inner().filters)?;
-        let prune = move |e: &mut crate::engine::Engine| e.prune_networks(|l| filters.match_network(l));
-        let removed = self.engine.call(prune).await.map_err(|e| status(&e))?;
-        Ok(Response::new(proto::PruneNetworksResponse { removed }))
+        let prune = move |e: &mut crate::engine::Engine| Ok(e.prune_networks(|l| filters.match_network(l)));
+        let pruned = self.engine.call(prune).await.map_err(|e| status(&e))?;
+        let mut failed = HashMap::new();
+        for (name, error) in pruned.failed {
+            let error = Error::from_error(error.kind(), &error);
+            tracing::warn!(network = %name, %error, "not pruned");
+            failed.insert(name, error.to_string());
+        }
+        Ok(Response::new(proto::PruneNetworksResponse { removed: pruned.removed, failed }))
     }
 
     async fn set_policy(

@@ -90,3 +90,24 @@ async fn senseless_limits_are_refused() {
     }
     assert_eq!(host.traces(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_burst_that_no_packet_fits_in_is_refused() {
+    let host = Host::new().await;
+    host.net_create("n").await;
+    let guest = Guest::new("g");
+    let rate = u64::from(RATE);
+    let of = |ingress_burst, egress_burst| {
+        let limits = proto::Bandwidth { ingress_rate: rate, ingress_burst, egress_rate: rate, egress_burst };
+        proto::EndpointSpec { network: "n".into(), bandwidth: Some(limits), ..Default::default() }
+    };
+    // The uplink's MTU is 1400, and so is the network's.
+    for (wanted, what) in [(of(0, 1), "egress burst '1'"), (of(1417, 0), "ingress burst '1417'")] {
+        let e = host.attach_request(Host::request(&guest, vec![wanted], &[])).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::InvalidArgument, "{e}");
+        assert!(e.to_string().contains(what) && e.to_string().contains("1418 bytes"), "{e}");
+    }
+    let at = host.attach_request(Host::request(&guest, vec![of(1418, 1418)], &[])).await.unwrap();
+    let full = format!("ping -c 1 -W 5 -M do -s 1372 {}", at.endpoints[0].gateway);
+    guest.space.run(&full);
+}

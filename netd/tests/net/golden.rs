@@ -2,6 +2,7 @@
 //! host, kept in tests/golden. `DAVIT_GOLDEN=write` writes them anew.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use davit_contracts::network as proto;
@@ -149,9 +150,11 @@ fn sorted(lines: &[String]) -> String {
                 let mut all: Vec<_> =
                     list.trim_end_matches('}').split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
                 all.sort_unstable();
-                out.push_str(&format!("{before}elements = {{ {} }}\n", all.join(", ")));
+                let _ = writeln!(out, "{before}elements = {{ {} }}", all.join(", "));
             }
-            None => out.push_str(&format!("{text}\n")),
+            None => {
+                let _ = writeln!(out, "{text}");
+            }
         }
     }
     out

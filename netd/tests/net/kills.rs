@@ -60,8 +60,8 @@ impl Doomed {
             .iter()
             .flat_map(|s| &s.endpoints)
             .map(|e| e.host_interface.clone())
-            .filter(|name| !name.is_empty())
             .chain(networks.iter().filter(|n| !n.predefined).map(|n| n.interface.clone()))
+            .filter(|name| !name.is_empty())
             .collect();
         let default: Vec<_> = networks.iter().filter(|n| n.predefined).map(|n| n.interface.clone()).collect();
         let there: BTreeSet<String> =

@@ -288,3 +288,20 @@ async fn what_the_kernel_lacks_is_told_and_what_it_has_works() {
     host.net_remove("n").await.unwrap();
     assert_eq!(state(&host), before);
 }
+
+#[tokio::test]
+async fn a_parent_that_is_down_or_gone_is_told() {
+    let host =
+        Host::with("ip link add spare type veth peer name far; ip link set spare up; ip link set far up")
+            .await;
+    host.create(request("n", "macvlan", &[("10.5.0.0/24", "")], &[("parent", "spare")])).await.unwrap();
+    assert_eq!(host.inspect("n").await.problems, Vec::<String>::new());
+    host.space.run("ip link set spare down");
+    assert_eq!(host.inspect("n").await.problems, ["the parent interface spare is down"]);
+    host.space.run("ip link del spare");
+    assert_eq!(
+        host.inspect("n").await.problems,
+        ["the host has no interface spare, which is the parent"]
+    );
+    host.net_remove("n").await.unwrap();
+}

@@ -275,3 +275,38 @@ async fn a_renamed_sandbox_answers_to_its_new_name_and_aliases_only() {
     let unknown = host.endpoints().rename(request("0123")).await.unwrap().into_inner();
     assert!(unknown.endpoints.is_empty());
 }
+
+#[tokio::test]
+async fn links_and_aliases_that_cannot_be_asked_for_are_refused() {
+    let host = Host::new().await;
+    host.net_create("n").await;
+    let db = host.guest("db", &["n"], &[]).await;
+    let web = Guest::new("web");
+    let endpoint = |links: &[&str], aliases: &[&str]| {
+        let own = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+        proto::EndpointSpec {
+            network: "n".into(),
+            links: own(links),
+            aliases: own(aliases),
+            ..Default::default()
+        }
+    };
+    let long = format!("db:{}", ["a"; 129].join("."));
+    for link in ["db:", ":x", "db:a..b", "db:a b", "a b", &long] {
+        let request = Host::request(&web, vec![endpoint(&[link], &[])], &[]);
+        let e = host.attach_request(request).await.unwrap_err();
+        assert!(e.kind() == davit_contracts::Kind::InvalidArgument && e.to_string().contains("link"), "{e}");
+    }
+    for alias in ["", "a..b", "a\tb", &"a".repeat(64)] {
+        let request = Host::request(&web, vec![endpoint(&[], &[alias])], &[]);
+        let e = host.attach_request(request).await.unwrap_err();
+        assert!(e.kind() == davit_contracts::Kind::InvalidArgument && e.to_string().contains("alias"), "{e}");
+    }
+    let whole = format!("{}:by-id", db.id);
+    let links = endpoint(&["db:by-name", &whole], &[]);
+    let at = host.attach_request(Host::request(&web, vec![links], &[])).await.unwrap();
+    assert!(!at.endpoints.is_empty());
+    let known = web.space.dig("db");
+    assert!(!known.is_empty());
+    assert_eq!((web.space.dig("by-name"), web.space.dig("by-id")), (known.clone(), known));
+}

@@ -42,6 +42,12 @@ async fn bad_requests_say_what_is_wrong() {
     host.net_create("my-bridge").await;
     let e = host.create(proto::CreateNetworkRequest { name: "my-bridge".into(), ..Default::default() }).await;
     assert_eq!(e.unwrap_err().kind(), Kind::AlreadyExists);
+    // What would be made could not be meant by its name.
+    for name in ["default", "bridge", "host", "none"] {
+        let request = proto::CreateNetworkRequest { name: name.into(), ..Default::default() };
+        let e = host.create(request).await.unwrap_err();
+        assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains(name), "{e}");
+    }
     let options = [("com.docker.network.driver.mtuu".to_owned(), "1400".to_owned())].into();
     let e =
         host.create(proto::CreateNetworkRequest { name: "x".into(), options, ..Default::default() }).await;
@@ -98,4 +104,24 @@ async fn static_addresses_macs_and_full_subnets() {
     assert_eq!(host.attach(&b, &["small"], &[]).await.unwrap_err().kind(), Kind::NoSpace);
     host.detach(&guests[0]).await;
     assert_eq!(ip(&host.attach(&b, &["small"], &[]).await.unwrap(), 0), "10.89.0.2");
+}
+
+#[tokio::test]
+async fn a_mac_that_somebody_chose_is_not_given_to_another() {
+    let host = Host::new().await;
+    host.create(with_subnet("n", "10.89.0.0/24")).await.unwrap();
+    let (a, b) = (Guest::new("a"), Guest::new("b"));
+    // What 10.89.0.3 would get.
+    let chosen = proto::EndpointSpec {
+        network: "n".into(),
+        ip: "10.89.0.9".into(),
+        mac: "02:da:0a:59:00:03".into(),
+        ..Default::default()
+    };
+    host.attach_request(Host::request(&a, vec![chosen], &[])).await.unwrap();
+    let wanted = proto::EndpointSpec { network: "n".into(), ip: "10.89.0.3".into(), ..Default::default() };
+    let at = host.attach_request(Host::request(&b, vec![wanted], &[])).await.unwrap();
+    assert_ne!(at.endpoints[0].mac, "02:da:0a:59:00:03");
+    a.space.serve_tcp("0.0.0.0:80");
+    assert_eq!(b.space.ask_tcp("10.89.0.9:80").as_deref(), Some("10.89.0.3"));
 }

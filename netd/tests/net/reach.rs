@@ -131,7 +131,7 @@ pub async fn none_has_loopback_only_and_host_is_left_alone() {
     request.sandbox_id = "other".into();
     request.endpoints[0].network = "bridge".into();
     let e = host.attach_request(request).await.unwrap_err();
-    assert!(e.to_string().contains("own network namespace"), "{e}");
+    assert!(e.to_string().contains("no network namespace of its own"), "{e}");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ impl Task {
     }
 
     /// One more network, now and at every start.
-    pub(super) async fn connect(&mut self, endpoint: EndpointSpec) -> Result<(), RuntimeError> {
+    pub(super) async fn connect(&mut self, mut endpoint: EndpointSpec) -> Result<(), RuntimeError> {
         let name = self.record.container.name.clone();
         judge(Ask::Connect, self.status(), &name).map_err(RuntimeError::WrongState)?;
         let spec = self.record.container.spec.get_or_insert_default();
@@ -53,6 +53,7 @@ impl Task {
                 "container {name} has no network of its own (host, none or container mode): it cannot be connected"
             )));
         };
+        self.engine.links(&mut endpoint)?;
         let (id, network) = network::lookup(&self.engine.peers, &endpoint.network).await?;
         if matches!(network.as_str(), "none" | "host") {
             return Err(RuntimeError::Invalid(format!(
@@ -115,7 +116,11 @@ impl Task {
 
     fn set_endpoints(&mut self, list: Vec<EndpointSpec>) {
         let network = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
-        network.mode = list.first().map_or_else(|| "none".to_owned(), |e| e.network.clone());
+        // The asked mode stays when nothing is left: 'none' would be for good.
+        if let Some(first) = list.first() {
+            network.mode.clone_from(&first.network);
+        }
+        network.disconnected = list.is_empty();
         network.endpoints = list;
         self.publish();
     }

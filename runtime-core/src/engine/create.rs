@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use davit_contracts::id::ContainerId;
+use davit_contracts::network::EndpointSpec;
 use davit_contracts::runtime::{Container, ContainerSpec, State};
 use tokio::task::JoinHandle;
 
@@ -80,6 +81,9 @@ impl Engine {
     /// Everything that needs no other daemon: checks, id, name, record.
     fn begin(self: &Arc<Self>, mut spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
         self.volumes_from(&mut spec)?;
+        for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
+            self.links(endpoint)?;
+        }
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
         Self::monitor_program()?;
@@ -109,6 +113,14 @@ impl Engine {
             let (name, read_only) = text.strip_suffix(":ro").map_or((text.as_str(), false), |n| (n, true));
             let other = self.registry.find(name.strip_suffix(":rw").unwrap_or(name))?;
             volumes::inherit(spec, own, &other.view().record.container.mount_points, read_only);
+        }
+        Ok(())
+    }
+
+    /// Finds the containers that an endpoint's links name. Later they may be stopped or removed, as docker has it.
+    pub(crate) fn links(&self, endpoint: &mut EndpointSpec) -> Result<(), RuntimeError> {
+        for link in &mut endpoint.links {
+            *link = self.registry.link(link)?;
         }
         Ok(())
     }

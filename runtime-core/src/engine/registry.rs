@@ -97,6 +97,16 @@ impl Registry {
         Err(RuntimeError::NoContainer { name: text.to_owned(), nearest: near })
     }
 
+    /// A link (`container:alias`) to a container that must exist. One named by its id is named by the short one from here
+    /// on, which resolves on its networks as its name does.
+    pub fn link(&self, text: &str) -> Result<String, RuntimeError> {
+        let (name, alias) = text.split_once(':').unwrap_or((text, text));
+        let (name, alias) = (name.strip_prefix('/').unwrap_or(name), alias.strip_prefix('/').unwrap_or(alias));
+        let handle = self.find(name)?;
+        let by_name = self.lock().names.contains_key(name);
+        Ok(format!("{}:{alias}", if by_name { name } else { &handle.id[..12] }))
+    }
+
     /// All of them.
     pub fn all(&self) -> Vec<Handle> {
         self.lock().by_id.values().cloned().collect()

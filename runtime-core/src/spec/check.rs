@@ -15,7 +15,7 @@ use crate::signal;
 /// How a container is connected.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Network {
-    /// Its own namespace with these endpoints, at least one.
+    /// Its own namespace with these endpoints; none after the last was taken away, until another comes.
     Endpoints(Vec<EndpointSpec>),
     /// Its own namespace with nothing but loopback.
     None,
@@ -188,6 +188,9 @@ pub fn network(spec: &ContainerSpec) -> Result<Network, RuntimeError> {
                 return Ok(Network::Container(other.to_owned()));
             }
         }
+    }
+    if asked.disconnected && asked.endpoints.is_empty() {
+        return Ok(Network::Endpoints(Vec::new()));
     }
     let first = match asked.mode.as_str() {
         "" if !asked.endpoints.is_empty() => asked.endpoints[0].network.clone(),

@@ -2,7 +2,7 @@
 
 use davit_contracts::network::EndpointSpec;
 use davit_contracts::runtime::{
-    ConnectNetworkRequest, CreateRequest, InspectRequest, NetworkSpec, RemoveRequest, StartRequest,
+    ConnectNetworkRequest, CreateRequest, DisconnectNetworkRequest, InspectRequest, NetworkSpec, RemoveRequest, StartRequest,
 };
 use davit_contracts::{Error, Kind};
 use nix::sys::signal::{Signal, kill};
@@ -137,5 +137,70 @@ fn networks_are_connected_now_and_at_the_next_start() {
             davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
         w.client().restart(restart).await.unwrap();
         assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
+    });
+}
+
+#[test]
+fn links_lead_to_containers_that_exist() {
+    world(async |w| {
+        let db = w.run(w.spec("db", &["sleep", "100"]), false).await.unwrap().id;
+        w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap();
+        let connect = |network: &str, link: &str| ConnectNetworkRequest {
+            container: "web".into(),
+            endpoint: Some(EndpointSpec {
+                network: network.into(),
+                links: vec![link.into()],
+                ..EndpointSpec::default()
+            }),
+        };
+        let e = Error::from(w.client().connect_network(connect("blue", "nobody:x")).await.unwrap_err());
+        assert!(e.kind() == Kind::NotFound && e.to_string().contains("nobody"), "{e}");
+        let mut spec = w.spec("late", &["sleep", "100"]);
+        spec.network =
+            Some(NetworkSpec { endpoints: connect("blue", "nobody:x").endpoint.into_iter().collect(), ..NetworkSpec::default() });
+        assert_eq!(w.run(spec, false).await.unwrap_err().kind(), Kind::NotFound);
+        w.client().connect_network(connect("blue", "db:x")).await.unwrap();
+        w.client().connect_network(connect("green", &format!("{}:x", &db[..7]))).await.unwrap();
+        let links: Vec<_> = w.inspect("web").await.unwrap().spec.unwrap().network.unwrap().endpoints;
+        let links: Vec<_> = links.into_iter().flat_map(|e| e.links).collect();
+        assert_eq!(links, ["db:x".to_owned(), format!("{}:x", &db[..12])]);
+    });
+}
+
+#[test]
+fn a_container_without_its_last_network_can_be_connected_again() {
+    world(async |w| {
+        w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap();
+        let connect = |network: &str| ConnectNetworkRequest {
+            container: "web".into(),
+            endpoint: Some(EndpointSpec { network: network.into(), ..EndpointSpec::default() }),
+        };
+        let disconnect = |network: &str| DisconnectNetworkRequest {
+            container: "web".into(),
+            network: network.into(),
+            force: false,
+        };
+        let networks = async || {
+            let endpoints = w.inspect("web").await.unwrap().endpoints;
+            endpoints.into_iter().map(|e| e.network).collect::<Vec<_>>()
+        };
+        let restart =
+            davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
+        w.client().disconnect_network(disconnect("bridge")).await.unwrap();
+        w.client().connect_network(connect("blue")).await.unwrap();
+        assert_eq!(networks().await, ["blue"]);
+        // Without any it stays without, and attached: netd can connect it.
+        w.client().disconnect_network(disconnect("blue")).await.unwrap();
+        w.client().restart(restart.clone()).await.unwrap();
+        assert_eq!(networks().await, Vec::<String>::new());
+        assert_eq!(w.peers.held().sandboxes.len(), 1);
+        w.client().connect_network(connect("bridge")).await.unwrap();
+        w.client().restart(restart).await.unwrap();
+        assert_eq!(networks().await, ["bridge"]);
+        let mut spec = w.spec("alone", &["sleep", "100"]);
+        spec.network = Some(NetworkSpec { mode: "none".into(), ..NetworkSpec::default() });
+        w.run(spec, false).await.unwrap();
+        let to_none = ConnectNetworkRequest { container: "alone".into(), ..connect("blue") };
+        assert!(w.client().connect_network(to_none).await.is_err(), "asked for with none");
     });
 }

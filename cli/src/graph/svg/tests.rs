@@ -12,7 +12,7 @@ fn texts(markup: &str) -> Result<Vec<String>, String> {
         let end = rest[at..].find('>').ok_or("a tag does not end")? + at;
         let tag = &rest[at + 1..end];
         let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap_or_default().to_owned();
-        if tag.matches('"').count() % 2 != 0 || tag.contains('<') {
+        if !tag.matches('"').count().is_multiple_of(2) || tag.contains('<') {
             return Err(format!("<{tag}> is broken"));
         }
         if tag.starts_with('/') {

@@ -11,7 +11,7 @@ use super::mend::Mend;
 use super::{Fault, Found};
 use crate::driver::bridge;
 use crate::driver::inside::Interface;
-use crate::endpoint::{Endpoint, Sandbox};
+use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::netlink::route::PortMode;
 use crate::netlink::tc::Limit;
 use crate::netlink::view::{self, Link};
@@ -21,6 +21,10 @@ use crate::network::sublink::Mode;
 impl Engine {
     pub(super) fn look_at_sandbox(&mut self, id: &str) -> Result<Vec<Found>, EngineError> {
         let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(Vec::new()) };
+        // Plugins are at work on it.
+        if sandbox.phase == Phase::Preparing || sandbox.endpoints.iter().any(Endpoint::is_unfinished) {
+            return Ok(Vec::new());
+        }
         let mut found = Vec::new();
         if sandbox.holder.is_alive() {
             self.look_at_wired(&sandbox, &mut found)?;

@@ -189,6 +189,28 @@ impl Expression {
                 a.be32(1, *to);
                 a.be32(2, *key);
             }
+            Self::Immediate(to, value) => {
+                a.be32(1, *to);
+                a.nested(2, |a| a.bytes(1, value));
+            }
+            Self::Verdict(code, chain) => {
+                a.be32(1, 0);
+                a.nested(2, |a| {
+                    a.nested(2, |a| {
+                        a.be32(1, *code as u32);
+                        if let Some(chain) = chain {
+                            a.text(2, chain);
+                        }
+                    });
+                });
+            }
+            _ => self.special(a),
+        }
+    }
+
+    /// Those that few rules have.
+    fn special(&self, a: &mut Attrs<'_>) {
+        match self {
             Self::Dnat { version, address, port } => {
                 a.be32(1, 1);
                 a.be32(2, u32::from(version.nfproto()));
@@ -219,37 +241,18 @@ impl Expression {
                 a.bytes(1, &[0; 8]);
                 a.bytes(2, &[0; 8]);
             }
-            Self::Immediate(to, value) => {
-                a.be32(1, *to);
-                a.nested(2, |a| a.bytes(1, value));
+            Self::WritePort { offset, checksum, from } => {
+                a.be32(2, Base::Transport as u32);
+                a.be32(3, *offset);
+                a.be32(4, 2);
+                a.be32(5, *from);
+                // NFT_PAYLOAD_CSUM_INET
+                a.be32(6, 1);
+                a.be32(7, *checksum);
             }
-            Self::Masquerade | Self::Untracked => {}
-            Self::WritePort { offset, checksum, from } => write_port(a, *offset, *checksum, *from),
-            Self::Verdict(code, chain) => verdict(a, *code, chain.as_deref()),
+            _ => {}
         }
     }
-}
-
-fn write_port(a: &mut Attrs<'_>, offset: u32, checksum: u32, from: u32) {
-    a.be32(2, Base::Transport as u32);
-    a.be32(3, offset);
-    a.be32(4, 2);
-    a.be32(5, from);
-    // NFT_PAYLOAD_CSUM_INET
-    a.be32(6, 1);
-    a.be32(7, checksum);
-}
-
-fn verdict(a: &mut Attrs<'_>, code: i32, chain: Option<&str>) {
-    a.be32(1, 0);
-    a.nested(2, |a| {
-        a.nested(2, |a| {
-            a.be32(1, code as u32);
-            if let Some(chain) = chain {
-                a.text(2, chain);
-            }
-        });
-    });
 }
 
 /// An interface name as registers hold it.

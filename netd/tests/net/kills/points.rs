@@ -12,6 +12,9 @@ enum Act {
     Remove,
     Attach,
     Detach,
+    /// The same on two networks.
+    AttachBoth,
+    DetachBoth,
     Connect,
     Disconnect,
     Rename,
@@ -22,7 +25,7 @@ enum Act {
 impl Act {
     /// Whether the guest is attached before.
     fn attached(self) -> bool {
-        !matches!(self, Self::Attach)
+        !matches!(self, Self::Attach | Self::AttachBoth)
     }
 }
 
@@ -38,7 +41,10 @@ async fn act(doomed: &Doomed, what: Act, guest: &Guest) -> bool {
         }
         Act::Remove => host.net_remove("new").await.is_ok(),
         Act::Attach => attach(doomed, guest).await,
-        Act::Detach => host.endpoints().detach(proto::DetachRequest { sandbox_id: id }).await.is_ok(),
+        Act::AttachBoth => attach_both(doomed, guest).await,
+        Act::Detach | Act::DetachBoth => {
+            host.endpoints().detach(proto::DetachRequest { sandbox_id: id }).await.is_ok()
+        }
         Act::Connect => {
             let request = proto::ConnectRequest { sandbox_id: id, endpoint: Some(endpoint("m")) };
             host.endpoints().connect(request).await.is_ok()
@@ -60,6 +66,10 @@ async fn attach(doomed: &Doomed, guest: &Guest) -> bool {
     doomed.host.attach(guest, &["n"], &["9090:90", "9091:91/tcp"]).await.is_ok()
 }
 
+async fn attach_both(doomed: &Doomed, guest: &Guest) -> bool {
+    doomed.host.attach(guest, &["n", "m"], &["9090:90"]).await.is_ok()
+}
+
 /// Brings about what the operation starts from.
 async fn prepare(doomed: &Doomed, what: Act, guest: &Guest) {
     let host = &doomed.host;
@@ -71,7 +81,9 @@ async fn prepare(doomed: &Doomed, what: Act, guest: &Guest) {
         _ => {}
     }
     let record = doomed.sandboxes().await.into_iter().find(|s| s.id == guest.id);
-    if what.attached() && record.is_none() {
+    if what == Act::DetachBoth && record.is_none() {
+        assert!(attach_both(doomed, guest).await);
+    } else if what.attached() && record.is_none() {
         assert!(attach(doomed, guest).await);
     } else if !what.attached() && record.is_some() {
         host.detach(guest).await;
@@ -96,8 +108,8 @@ async fn done(doomed: &Doomed, what: Act, guest: &Guest) -> bool {
     match what {
         Act::Create => new,
         Act::Remove => !new,
-        Act::Attach => record.is_some(),
-        Act::Detach => record.is_none(),
+        Act::Attach | Act::AttachBoth => record.is_some(),
+        Act::Detach | Act::DetachBoth => record.is_none(),
         Act::Connect => on_m,
         Act::Disconnect => !on_m,
         Act::Rename => record.is_some_and(|s| s.name == "renamed"),
@@ -106,11 +118,19 @@ async fn done(doomed: &Doomed, what: Act, guest: &Guest) -> bool {
 }
 
 async fn killed_everywhere(what: Act) {
+    killed_with(what, "bridge").await;
+}
+
+/// The network `m` has the driver.
+async fn killed_with(what: Act, driver: &str) {
     let mut doomed = Doomed::new().await;
     assert!(doomed.start(1).await);
-    for name in ["n", "m"] {
-        doomed.host.net_create(name).await;
+    doomed.host.net_create("n").await;
+    let mut m = proto::CreateNetworkRequest { name: "m".into(), driver: driver.into(), ..Default::default() };
+    if driver == "macvlan" {
+        m.options = [("parent".to_owned(), "uplink".to_owned())].into();
     }
+    doomed.host.create(m).await.unwrap();
     let witness = doomed.host.guest("witness", &["n"], &["8080:80"]).await;
     witness.space.serve_tcp("0.0.0.0:80");
     let guest = Guest::new("g");
@@ -164,7 +184,9 @@ async fn settle(doomed: &mut Doomed) {
         let Ok(list) = doomed.host.endpoints().list(proto::ListSandboxesRequest {}).await else {
             continue;
         };
-        let wired = list.into_inner().sandboxes.iter().map(|s| s.endpoints.len()).sum::<usize>();
+        let sandboxes = list.into_inner().sandboxes;
+        let wired =
+            sandboxes.iter().flat_map(|s| &s.endpoints).filter(|e| !e.host_interface.is_empty()).count();
         if there == wired {
             return;
         }
@@ -233,4 +255,24 @@ async fn every_point_is_passed() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn attach_to_a_wire() {
+    killed_with(Act::AttachBoth, "macvlan").await;
+}
+
+#[tokio::test]
+async fn detach_from_a_wire() {
+    killed_with(Act::DetachBoth, "macvlan").await;
+}
+
+#[tokio::test]
+async fn connect_to_a_wire() {
+    killed_with(Act::Connect, "macvlan").await;
+}
+
+#[tokio::test]
+async fn disconnect_from_a_wire() {
+    killed_with(Act::Disconnect, "macvlan").await;
 }

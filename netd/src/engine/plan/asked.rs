@@ -1,0 +1,199 @@
+//! What a request asks of one endpoint, checked against what the network and its other endpoints have: macs, limits, links.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use davit_contracts::id::NetworkId;
+
+use super::super::attach::EndpointSpec;
+use super::super::{Engine, EngineError};
+use super::invalid;
+use crate::driver::bridge::{mac_after, mac_of};
+use crate::endpoint::{Bandwidth, Endpoint, Sandbox};
+use crate::netlink::route::Mac;
+use crate::netlink::tc;
+use crate::network::sublink::Mode;
+use crate::network::{Driver, Network};
+
+/// Whether an endpoint's interface has a mac that is not its parent's.
+pub(super) fn has_own_mac(network: &Network) -> bool {
+    network.driver != Driver::Ipvlan && sublink_mode(network) != Some(Mode::Passthru)
+}
+
+fn sublink_mode(network: &Network) -> Option<Mode> {
+    network.sublink.as_ref().map(|s| s.mode)
+}
+
+impl Engine {
+    /// The mac that a person chose, when it is one and nobody has it.
+    pub(super) fn asked_mac(
+        &self,
+        sandbox: &Sandbox,
+        wanted: &EndpointSpec,
+        network: &Network,
+    ) -> Result<Option<Mac>, EngineError> {
+        if wanted.mac.is_empty() {
+            return Ok(None);
+        }
+        if !has_own_mac(network) {
+            let expected = format!("network '{}' gives all endpoints its parent's", network.name);
+            return Err(invalid(sandbox, "mac", &wanted.mac, expected));
+        }
+        let mac: Mac =
+            wanted.mac.parse().map_err(|expected| invalid(sandbox, "mac", &wanted.mac, expected))?;
+        match self.mac_holder(sandbox, network, mac) {
+            None => Ok(Some(mac)),
+            Some(holder) => {
+                let network = network.name.clone();
+                Err(EngineError::MacTaken { mac: mac.to_string(), holder, network })
+            }
+        }
+    }
+
+    /// The mac that follows from an address, or the next that does when a person chose the first for somebody else.
+    pub(super) fn free_mac(&self, sandbox: &Sandbox, network: &Network, ip: IpAddr) -> Mac {
+        let mut mac = mac_of(ip);
+        while self.mac_holder(sandbox, network, mac).is_some() {
+            mac = mac_after(mac, ip);
+        }
+        mac
+    }
+
+    /// Who has a mac where frames of a network are heard; `sandbox` is not known yet when it is being attached.
+    fn mac_holder(&self, sandbox: &Sandbox, network: &Network, mac: Mac) -> Option<String> {
+        if network.driver == Driver::Bridge && bridge_mac(network) == Some(mac) {
+            return Some("the bridge itself".to_owned());
+        }
+        let has = |e: &Endpoint| e.mac == Some(mac) && self.share_a_wire(&e.network, network);
+        let mut all = self.sandboxes.values().chain([sandbox]);
+        all.find(|s| s.endpoints.iter().any(has)).map(|s| format!("'{}'", s.name))
+    }
+
+    /// Whether frames of one network are heard on another: it is the same, or has the same parent.
+    fn share_a_wire(&self, id: &NetworkId, network: &Network) -> bool {
+        let parent = |n: &Network| n.sublink.as_ref().map(|s| s.parent.clone());
+        let theirs = || self.networks.get(id).and_then(parent);
+        *id == network.id || parent(network).is_some_and(|mine| theirs() == Some(mine))
+    }
+
+    /// The limits of an endpoint, none when nothing is limited. What enters a macvlan or ipvlan interface comes from the
+    /// wire: there is no other end that could hold it back.
+    pub(super) fn limits(
+        &self,
+        sandbox: &Sandbox,
+        wanted: &EndpointSpec,
+        network: &Network,
+    ) -> Result<Option<Box<Bandwidth>>, EngineError> {
+        let asked = wanted.bandwidth;
+        // With less in the bucket no full packet would ever pass.
+        let least = u64::from(self.mtu_of(network)) + tc::HEADERS;
+        for (what, burst_of, rate, burst) in [
+            ("ingress rate", "ingress burst", asked.ingress_rate, asked.ingress_burst),
+            ("egress rate", "egress burst", asked.egress_rate, asked.egress_burst),
+        ] {
+            if rate == 0 && burst > 0 {
+                let expected = "a burst needs a rate".to_owned();
+                return Err(invalid(sandbox, what, "0", expected));
+            }
+            if (1..tc::LEAST_RATE).contains(&rate) {
+                let expected = format!("at least {} bits a second are expected", tc::LEAST_RATE);
+                return Err(invalid(sandbox, what, &rate.to_string(), expected));
+            }
+            if u32::try_from(burst).is_err() {
+                let expected = "less than 4 GiB are expected at once".to_owned();
+                return Err(invalid(sandbox, burst_of, &burst.to_string(), expected));
+            }
+            if (1..least).contains(&burst) {
+                let expected = format!("at least {least} bytes, one full packet, are expected");
+                return Err(invalid(sandbox, burst_of, &burst.to_string(), expected));
+            }
+        }
+        if asked.ingress_rate > 0 && !matches!(network.driver, Driver::Bridge | Driver::Cni) {
+            let (container, network) = (sandbox.name.clone(), network.name.clone());
+            return Err(EngineError::NoIngressLimit { container, network });
+        }
+        Ok((asked != Bandwidth::default()).then(|| Box::new(asked)))
+    }
+}
+
+fn bridge_mac(network: &Network) -> Option<Mac> {
+    network.subnets.iter().find_map(|s| s.gateway).map(mac_of)
+}
+
+/// What other containers are called here: the alias, and whose it is. Containers that are not running count: they may
+/// come later, and whether they exist at all is known to whoever runs them.
+pub(super) fn links(
+    sandbox: &Sandbox,
+    links: &[String],
+) -> Result<BTreeMap<String, String>, EngineError> {
+    links
+        .iter()
+        .map(|link| {
+            let (name, alias) = link.split_once(':').unwrap_or((link, link));
+            let refused = |expected: &str| Err(invalid(sandbox, "link", link, expected.to_owned()));
+            if name.is_empty() || alias.is_empty() {
+                return refused("container:alias is expected");
+            }
+            if let Some(why) = unusable(alias) {
+                return refused(&format!("no program could ask for the alias: {why}"));
+            }
+            if let Some(why) = unusable(linked_name(name)) {
+                return refused(&format!("it names no container: {why}"));
+            }
+            Ok((alias.to_owned(), linked_name(name).to_owned()))
+        })
+        .collect()
+}
+
+/// The names that a container is to have on a network besides its own.
+pub(super) fn check_aliases(sandbox: &Sandbox, aliases: &[String]) -> Result<(), EngineError> {
+    let bad = aliases.iter().find_map(|alias| Some((alias, unusable(alias)?)));
+    bad.map_or(Ok(()), |(alias, why)| {
+        let expected = format!("no program could ask for it: {why}");
+        Err(invalid(sandbox, "alias", alias, expected))
+    })
+}
+
+/// By its whole id a container is not known to DNS, whose labels end at 63 characters; by its short id it is.
+fn linked_name(name: &str) -> &str {
+    let id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    if id { &name[..12] } else { name }
+}
+
+/// Why a text cannot be a name (RFC 1035, section 2.3.4): what DNS has no place for.
+fn unusable(name: &str) -> Option<&'static str> {
+    if name.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
+        return Some("it has white space or control characters");
+    }
+    if name.split('.').any(str::is_empty) {
+        return Some("a part between dots is empty");
+    }
+    if name.split('.').any(|part| part.len() > 63) {
+        return Some("a part between dots has more than 63 characters");
+    }
+    // Each label has its length before it, and the last one a zero behind it.
+    (name.len() > 253).then_some("it has more than 253 characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_nobody_could_ask_for() {
+        for good in ["db", "db.front", "my_db-1", &"a".repeat(63), &["a".repeat(62); 4].join(".")] {
+            assert_eq!(unusable(good), None, "{good}");
+        }
+        let long = [&*"a".repeat(63); 4].join(".");
+        for bad in ["", "a..b", ".a", "a.", "a b", "a\tb", "a\n127.0.0.1 b", &"a".repeat(64), &long] {
+            assert!(unusable(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_whole_id_is_made_short() {
+        assert_eq!(linked_name(&"ab".repeat(32)), "abababababab");
+        assert_eq!(linked_name("abababababababab"), "abababababababab");
+        assert_eq!(linked_name(&"xy".repeat(32)).len(), 64);
+    }
+}
