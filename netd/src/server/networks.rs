@@ -81,6 +81,8 @@ impl Networks for Service {
             let found = self.engine.call(move |e| e.check_sandbox(&id, repair)).await;
             drifts.extend(found.map_err(|e| status(&e))?);
         }
+        // After the sandboxes: a repair of those may leave something for plugins.
+        drifts.extend(self.sandboxes.check_leftovers(repair).await.map_err(|e| status(&e))?);
         let drifts = drifts.into_iter().map(view::drift).collect();
         Ok(Response::new(proto::CheckResponse { drifts }))
     }
