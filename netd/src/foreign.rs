@@ -20,7 +20,8 @@ use davit_contracts::network as proto;
 use crate::driver::cni::chain::{Attachment, Chain, ChainError};
 use crate::driver::cni::{CniNetwork, Object};
 use crate::endpoint::{Endpoint, Sandbox};
-use crate::engine::{AttachSpec, Attached, Client, EndpointSpec, Engine, EngineError, Listed};
+use crate::engine::{AttachSpec, Attached, Client, Drift, EndpointSpec, Engine, EngineError, Listed};
+use crate::firewall::compare::Fault;
 use crate::network::{Network, spec};
 use turn::Turns;
 
@@ -206,15 +207,23 @@ impl Sandboxes {
         Ok(())
     }
 
-    /// Has plugins compare what they made with what is there; what they find wrong.
-    pub async fn check(&self) -> Result<Vec<(Work, ChainError)>, EngineError> {
+    /// Has plugins compare what they made with what is there; what they find wrong, which only a new ADD mends.
+    pub async fn check(&self) -> Result<Vec<Drift>, EngineError> {
         let mut wrong = Vec::new();
         for work in self.engine.call(Engine::all_plugin_work).await? {
             let found = match Chain::of(&work.plugins) {
                 Ok(chain) => chain.check(&work.at).await.and_then(Result::err),
                 Err(error) => Some(error),
             };
-            wrong.extend(found.map(|error| (work, error)));
+            wrong.extend(found.map(|error| Drift {
+                fault: Fault::Differs,
+                object: format!("attachment {}", work.at.interface),
+                network: work.network,
+                sandbox: work.container,
+                detail: error.to_string(),
+                repaired: false,
+                error: "only its plugins can mend it: disconnect and connect".to_owned(),
+            }));
         }
         Ok(wrong)
     }

@@ -10,3 +10,11 @@ pub mod dns {
     pub mod wire;
     pub mod zone;
 }
+
+pub mod driver {
+    pub mod cni {
+        pub type Object = serde_json::Map<String, serde_json::Value>;
+        pub const PATH_OPTION: &str = "plugin-path";
+        pub mod list;
+    }
+}

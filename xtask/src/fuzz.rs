@@ -28,6 +28,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("dns_query", "netd/fuzz"),
     ("dns_reply", "netd/fuzz"),
     ("resolv_conf", "netd/fuzz"),
+    ("cni_list", "netd/fuzz"),
 ];
 
 /// `cargo xtask fuzz`

@@ -16,6 +16,10 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             reply(&[record(5, 60, &[0xc0, 12])], 0),
         ],
         "resolv_conf" => vec![b"# host\nnameserver 127.0.0.53\nnameserver fd00::1\nsearch a b\noptions timeout:1 rotate\n".to_vec()],
+        "cni_list" => vec![
+            br#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge","capabilities":{"ips":true}},{"type":"portmap"}]}"#.to_vec(),
+            br#"{"cniVersions":["0.4.0","1.1.0"],"name":"n","type":"ptp","disableCheck":"true","runtimeConfig":{}}"#.to_vec(),
+        ],
         _ => Vec::new(),
     }
 }

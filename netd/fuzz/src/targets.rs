@@ -8,10 +8,11 @@ use parsers::dns::resolvconf::ResolvConf;
 use parsers::dns::services::Service;
 use parsers::dns::wire::{Query, Read, survey};
 use parsers::dns::zone::{Presence, Publication, Tables};
+use parsers::driver::cni::list::{List, directories};
 
 /// All targets by name.
 pub const ALL: &[(&str, fn(&[u8]))] =
-    &[("dns_query", dns_query), ("dns_reply", dns_reply), ("resolv_conf", resolv_conf)];
+    &[("dns_query", dns_query), ("dns_reply", dns_reply), ("resolv_conf", resolv_conf), ("cni_list", cni_list)];
 
 fn world() -> &'static Tables {
     static WORLD: OnceLock<Tables> = OnceLock::new();
@@ -92,4 +93,23 @@ fn resolv_conf(data: &[u8]) {
     let made = conf.with(&[], &[], &[]).for_container_names();
     assert!(made.search.iter().all(|s| s != "."));
     assert!(conf.off_loopback(|| None).servers.iter().all(|ip| !ip.is_loopback()));
+}
+
+fn cni_list(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = directories(text);
+    match List::parse(text) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(list) => {
+            let asked = serde_json::json!({"ips": ["10.0.0.2"], "portMappings": []});
+            let asked = asked.as_object().expect("it is one");
+            for plugin in &list.plugins {
+                // It becomes a program's name, and what the program reads.
+                assert!(!plugin.kind.contains('/') && plugin.kind != "..");
+                let config = list.config(plugin, asked, Some(asked));
+                assert_eq!(config["name"], list.name.as_str());
+                assert_eq!(config["cniVersion"], list.version.as_str());
+            }
+        }
+    }
 }

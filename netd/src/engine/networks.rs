@@ -371,7 +371,8 @@ mod tests {
     fn a_network_that_stays_does_not_keep_the_others() {
         let networks = ["a", "b", "c"].map(|name| example(name, "10.1.0.0/24")).to_vec();
         let stays = networks[1].id.clone();
-        let pruned = remove_each(networks, |id| if *id == stays { Err(EngineError::Stopped) } else { Ok(()) });
+        let pruned =
+            remove_each(networks, |id| if *id == stays { Err(EngineError::Stopped) } else { Ok(()) });
         assert_eq!(pruned.removed, ["a", "c"]);
         assert!(matches!(&pruned.failed[..], [(name, EngineError::Stopped)] if name == "b"));
     }

@@ -90,6 +90,7 @@ impl Networks for Service {
             let found = self.engine.call(move |e| e.check_sandbox(&id, repair)).await;
             drifts.extend(found.map_err(|e| status(&e))?);
         }
+        drifts.extend(self.sandboxes.check().await.map_err(|e| status(&e))?);
         let drifts = drifts.into_iter().map(view::drift).collect();
         Ok(Response::new(proto::CheckResponse { drifts }))
     }

@@ -9,6 +9,7 @@ use crate::host::{BEYOND, Guest, HOST, Host, WORLD, ip};
 /// Plugins keep their state below /var/lib/cni and /run.
 const PLACES: &str = "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib";
 
+#[allow(clippy::needless_pass_by_value, reason = "what json! makes is given away")]
 fn list(name: &str, version: &str, plugins: Value) -> String {
     json!({"cniVersion": version, "name": name, "plugins": plugins}).to_string()
 }
@@ -284,6 +285,30 @@ async fn what_was_attached_outlives_netd_and_what_was_not_is_deleted() {
         host.detach(guest).await;
     }
     assert_eq!(reserved(&host, "deb"), 0);
+}
+
+#[tokio::test]
+async fn a_check_asks_the_plugins_and_is_clean_where_all_is_well() {
+    let host = Host::with(&format!("{PLACES}; mkdir /run/netns; ip netns add pod")).await;
+    host.create(request("theirs", list("deb", "1.0.0", json!([bridge("10.92.0.0/24")])))).await.unwrap();
+    let guest = host.guest("g", &["theirs", "bridge"], &[]).await;
+    let config = json!({"cniVersion": "1.0.0", "name": "x", "type": "davit-cni", "network": "bridge", "socket": host.socket()});
+    host.space.run(&format!(
+        "echo '{config}' | CNI_COMMAND=ADD CNI_CONTAINERID=pod CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 {}",
+        crate::cni::davit_cni().display()
+    ));
+    let check = async |repair| {
+        let answer = host.networks().check(proto::CheckRequest { repair }).await.unwrap().into_inner();
+        answer.drifts.into_iter().map(|d| format!("{d:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(check(false).await, Vec::<String>::new());
+    host.space.run("ip link del cni0");
+    let found = check(true).await;
+    assert!(
+        found.len() == 1 && found[0].contains("attachment eth0") && found[0].contains("theirs"),
+        "{found:?}"
+    );
+    assert!(guest.space.run("ip -o addr show eth0").contains("10.92.0."));
 }
 
 #[tokio::test]

@@ -101,7 +101,8 @@ impl Registry {
     /// on, which resolves on its networks as its name does.
     pub fn link(&self, text: &str) -> Result<String, RuntimeError> {
         let (name, alias) = text.split_once(':').unwrap_or((text, text));
-        let (name, alias) = (name.strip_prefix('/').unwrap_or(name), alias.strip_prefix('/').unwrap_or(alias));
+        let (name, alias) =
+            (name.strip_prefix('/').unwrap_or(name), alias.strip_prefix('/').unwrap_or(alias));
         let handle = self.find(name)?;
         let by_name = self.lock().names.contains_key(name);
         Ok(format!("{}:{alias}", if by_name { name } else { &handle.id[..12] }))

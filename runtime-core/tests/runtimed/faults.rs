@@ -2,7 +2,8 @@
 
 use davit_contracts::network::EndpointSpec;
 use davit_contracts::runtime::{
-    ConnectNetworkRequest, CreateRequest, DisconnectNetworkRequest, InspectRequest, NetworkSpec, RemoveRequest, StartRequest,
+    ConnectNetworkRequest, CreateRequest, DisconnectNetworkRequest, InspectRequest, NetworkSpec,
+    RemoveRequest, StartRequest,
 };
 use davit_contracts::{Error, Kind};
 use nix::sys::signal::{Signal, kill};
@@ -156,8 +157,10 @@ fn links_lead_to_containers_that_exist() {
         let e = Error::from(w.client().connect_network(connect("blue", "nobody:x")).await.unwrap_err());
         assert!(e.kind() == Kind::NotFound && e.to_string().contains("nobody"), "{e}");
         let mut spec = w.spec("late", &["sleep", "100"]);
-        spec.network =
-            Some(NetworkSpec { endpoints: connect("blue", "nobody:x").endpoint.into_iter().collect(), ..NetworkSpec::default() });
+        spec.network = Some(NetworkSpec {
+            endpoints: connect("blue", "nobody:x").endpoint.into_iter().collect(),
+            ..NetworkSpec::default()
+        });
         assert_eq!(w.run(spec, false).await.unwrap_err().kind(), Kind::NotFound);
         w.client().connect_network(connect("blue", "db:x")).await.unwrap();
         w.client().connect_network(connect("green", &format!("{}:x", &db[..7]))).await.unwrap();

@@ -122,10 +122,7 @@ fn bridge_mac(network: &Network) -> Option<Mac> {
 
 /// What other containers are called here: the alias, and whose it is. Containers that are not running count: they may
 /// come later, and whether they exist at all is known to whoever runs them.
-pub(super) fn links(
-    sandbox: &Sandbox,
-    links: &[String],
-) -> Result<BTreeMap<String, String>, EngineError> {
+pub(super) fn links(sandbox: &Sandbox, links: &[String]) -> Result<BTreeMap<String, String>, EngineError> {
     links
         .iter()
         .map(|link| {
