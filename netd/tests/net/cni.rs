@@ -5,5 +5,6 @@ mod call;
 mod chain;
 mod errors;
 mod lifetime;
+mod pace;
 
 pub use call::davit_cni;
