@@ -15,7 +15,7 @@ use crate::endpoint::{Bandwidth, Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route::{self, Mac};
 use crate::netlink::tc;
-use crate::network::options::interface_name;
+use crate::network::options::{NAMES, chosen_name};
 use crate::network::sublink::Mode;
 use crate::network::{Driver, GatewayMode, Network};
 use crate::publish::Wanted;
@@ -361,8 +361,8 @@ fn limits(
 
 fn free_name(sandbox: &Sandbox, name: &str) -> Result<String, EngineError> {
     let refused = |why: &str| invalid(sandbox, "interface name", name, why.to_owned());
-    if interface_name(name).is_none() || name == "lo" || name == "all" || name == "default" {
-        return Err(refused("1 to 15 characters without '/' and ':' are expected"));
+    if chosen_name(name).is_none() {
+        return Err(refused(&format!("{NAMES} is expected")));
     }
     if sandbox.endpoints.iter().any(|e| e.interface == name) {
         return Err(refused("another endpoint has it"));
