@@ -9,6 +9,7 @@ use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
 use crate::firewall::{Forward, Rules, Segment, Transport};
 use crate::network::{GatewayMode, Network};
+use crate::sysctl;
 
 impl Engine {
     /// What the firewall must know now.
@@ -61,7 +62,7 @@ impl Engine {
     /// Writes the whole table.
     pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
         for (setting, value) in self.wanted_settings() {
-            self.sysctls.ensure(setting, value)?;
+            sysctl::ensure(setting, value)?;
         }
         let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;

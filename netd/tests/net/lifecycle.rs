@@ -19,6 +19,8 @@ pub async fn nothing_is_left_after_the_last_container() {
     host.detach(&b).await;
     host.net_remove("my-bridge").await.unwrap();
     host.becomes_clean().await;
+    // Others may have come to need it: what was turned on stays on.
+    assert_eq!(host.space.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
 }
 
 #[tokio::test]
