@@ -139,7 +139,9 @@ impl EngineError {
             | Self::Publish(
                 PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
             ) => Kind::InUse,
-            Self::PoolsExhausted | Self::Address { source: IpamError::Full(_), .. } => Kind::NoSpace,
+            Self::PoolsExhausted
+            | Self::Address { source: IpamError::Full(_), .. }
+            | Self::Publish(PublishError::Descriptors { .. }) => Kind::NoSpace,
             Self::Publish(PublishError::Bind { source, .. }) => match source.raw_os_error() {
                 Some(libc::EACCES | libc::EPERM) => Kind::PermissionDenied,
                 _ => Kind::InvalidArgument,
@@ -198,6 +200,7 @@ impl EngineError {
                 PublishError::Ours { host, .. }
                 | PublishError::Host { host, .. }
                 | PublishError::Bind { host, .. },
+                | PublishError::Descriptors { host, .. }
             ) => host.to_string(),
             _ => String::new(),
         }
@@ -233,6 +236,9 @@ impl EngineError {
                 "choose another host port, or let one be chosen".into()
             }
             Self::Publish(PublishError::Bind { source, .. })
+            Self::Publish(PublishError::Descriptors { .. }) => {
+                "each published port takes one: publish fewer, or raise the limit ('prlimit --nofile') of davit-netd".into()
+            }
                 if source.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
             {
                 "the host has no such address".into()

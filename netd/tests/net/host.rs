@@ -349,6 +349,13 @@ impl Host {
         kinds
     }
 
+    /// Has netd open at most this many more descriptors than it has now.
+    pub fn leave_descriptors(&self, more: usize) {
+        let limit = format!("--nofile={}:4096", self.descriptors().len() + more);
+        let pid = self.daemon.as_ref().unwrap().id().to_string();
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    }
+
     /// A file of this host's own folder.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
