@@ -163,7 +163,8 @@ impl EngineError {
             | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
             Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
-            Self::Stopped => Kind::Unavailable,
+            Self::Stopped | Self::Firewall(FirewallError::Locked { .. }) => Kind::Unavailable,
+            Self::Firewall(FirewallError::Late { .. }) => Kind::Timeout,
             Self::NoIngressLimit { .. }
             | Self::NoBridgeFilter(_)
             | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
@@ -199,8 +200,8 @@ impl EngineError {
             Self::Publish(
                 PublishError::Ours { host, .. }
                 | PublishError::Host { host, .. }
-                | PublishError::Bind { host, .. },
                 | PublishError::Descriptors { host, .. }
+                | PublishError::Bind { host, .. },
             ) => host.to_string(),
             _ => String::new(),
         }
@@ -235,10 +236,13 @@ impl EngineError {
             Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
                 "choose another host port, or let one be chosen".into()
             }
-            Self::Publish(PublishError::Bind { source, .. })
+            Self::Firewall(FirewallError::Locked { .. }) => {
+                "'fuser -v /run/xtables.lock' names the program; try again when it has ended".into()
+            }
             Self::Publish(PublishError::Descriptors { .. }) => {
                 "each published port takes one: publish fewer, or raise the limit ('prlimit --nofile') of davit-netd".into()
             }
+            Self::Publish(PublishError::Bind { source, .. })
                 if source.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
             {
                 "the host has no such address".into()
