@@ -30,11 +30,11 @@ impl Engine {
         if wanted == self.walled && self.table {
             return Ok(());
         }
-        self.walled = wanted;
-        if !self.walled.is_empty() || self.table {
-            self.apply_rules()?;
+        let former = std::mem::replace(&mut self.walled, wanted);
+        if self.walled.is_empty() && !self.table {
+            return Ok(());
         }
-        Ok(())
+        self.apply_rules().inspect_err(|_| self.walled = former)
     }
 
     /// Makes sure that the table knows this network, before the first sandbox on it is wired.
@@ -42,8 +42,13 @@ impl Engine {
         if self.table && self.walled.contains(id) {
             return Ok(());
         }
-        self.walled.insert(id.clone());
-        self.apply_rules()
+        let new = self.walled.insert(id.clone());
+        let outcome = self.apply_rules();
+        if outcome.is_err() && new {
+            // Or the next sandbox would be wired to a network that the table does not know.
+            self.walled.remove(id);
+        }
+        outcome
     }
 
     /// Settings of the host that the networks need which the table knows.
