@@ -171,7 +171,10 @@ impl Firewall {
         watch::Watch::open(
             self.mark.clone(),
             self.socket.port()?,
-            matches!(self.backend, Backend::Iptables(_)),
+            match &self.backend {
+                Backend::Nftables => None,
+                Backend::Iptables(i) => Some(i.children()),
+            },
         )
     }
 

@@ -22,7 +22,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{FirewallError, Forward, Mark, Rules};
+use super::{FirewallError, Forward, Mark, Rules, Segment};
 use children::Children;
 use command::Tool;
 
@@ -37,6 +37,9 @@ pub struct Iptables {
     entered: Cell<[bool; 2]>,
     /// What is published: the same rule twice would have to be removed twice.
     published: RefCell<HashSet<Forward>>,
+    /// What is written besides.
+    segments: RefCell<Vec<Segment>>,
+    children: Children,
     /// Set by each change of ours.
     touched: Arc<AtomicBool>,
 }
@@ -56,6 +59,8 @@ impl Iptables {
             variant,
             entered: Cell::new([false; 2]),
             published: RefCell::default(),
+            segments: RefCell::default(),
+            children,
             touched: Arc::default(),
         })
     }
@@ -71,6 +76,11 @@ impl Iptables {
         self.touched.clone()
     }
 
+    /// The processes of ours, of which a listener hears as of anybody's.
+    pub fn children(&self) -> Children {
+        self.children.clone()
+    }
+
     fn tool(&self, ipv6: bool) -> Result<&Tool, FirewallError> {
         self.tools[usize::from(ipv6)].as_ref().ok_or_else(|| FirewallError::NoCommand {
             command: "ip6tables".to_owned(),
@@ -81,6 +91,7 @@ impl Iptables {
     /// Replaces all our rules.
     pub fn apply(&self, rules: &Rules) -> Result<(), FirewallError> {
         *self.published.borrow_mut() = rules.forwards.iter().copied().collect();
+        self.segments.borrow_mut().clone_from(&rules.segments);
         for ipv6 in [false, true] {
             if ipv6 && !rules.has_ipv6() && !self.entered.get()[1] {
                 continue;
@@ -104,7 +115,8 @@ impl Iptables {
         self.entered.set(now);
     }
 
-    /// Whether all jumps are still there; what is not is made again by the next [`Iptables::apply`].
+    /// Whether all jumps are still there, and no chain of ours has fewer rules than were written; what is not is made again
+    /// by the next [`Iptables::apply`].
     pub fn is_whole(&self) -> bool {
         for ipv6 in [false, true] {
             let Some(tool) =
@@ -114,7 +126,7 @@ impl Iptables {
             };
             let there = |j: &script::Jump| tool.has(j.table, j.chain, &j.rule).unwrap_or(false);
             self.note(ipv6, script::jumps(&self.mark, ipv6).iter().all(there));
-            if !self.entered.get()[usize::from(ipv6)] {
+            if !self.entered.get()[usize::from(ipv6)] || !self.is_full(tool, ipv6) {
                 return false;
             }
         }
