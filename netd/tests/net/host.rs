@@ -210,7 +210,8 @@ impl Host {
         fs::write(&resolv, format!("nameserver {WORLD}\nsearch example.test\n")).unwrap();
         let world = Space::new("sysctl -qw net.ipv4.ip_forward=0");
         let setup = format!(
-            "mount --bind {resolv} /etc/resolv.conf
+            "sysctl -qw net.ipv4.ip_forward=0
+             mount --bind {resolv} /etc/resolv.conf
              ip link add uplink type veth peer name eth0 netns {pid}
              ip addr add {HOST}/24 dev uplink; ip link set uplink mtu 1400 up
              ip route add default via {WORLD}; {script}",
