@@ -51,7 +51,6 @@ use crate::network::Network;
 use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
-use crate::sysctl::Sysctls;
 use sweep::Sweeper;
 
 pub use attach::{AttachSpec, Attached, EndpointSpec};
@@ -121,7 +120,6 @@ pub struct Engine {
     leftovers: Journal,
     socket: Socket,
     firewall: Firewall,
-    sysctls: Sysctls,
     names: Names,
     sweeper: Sweeper,
     ports: Ports,
@@ -156,7 +154,6 @@ impl Engine {
             socket: Socket::open(Protocol::Route)?,
             firewall: Firewall::open(instance.mark(), choice, &instance.run.join("firewall"))
                 .map_err(EngineError::Firewall)?,
-            sysctls: Sysctls::open(instance.run.join("sysctls.json")),
             names: Names::start(instance.apart).map_err(EngineError::Thread)?,
             sweeper: Sweeper::start(instance.group)?,
             ports: Ports::default(),

@@ -18,7 +18,6 @@ pub const POINTS: &[&str] = &[
     "netlink.sending",
     "netlink.sent",
     // Settings of the host.
-    "sysctl.noted",
     "sysctl.set",
     // Reservations.
     "port.bound",

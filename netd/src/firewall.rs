@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -63,6 +64,23 @@ pub enum FirewallError {
         /// Why.
         reason: String,
     },
+    /// Another program has the lock that the commands take.
+    #[error(
+        "{command}: another program holds /run/xtables.lock, and did not let go of it within {} s",
+        iptables::command::LOCK_WAIT
+    )]
+    Locked {
+        /// Which.
+        command: String,
+    },
+    /// A command did not end.
+    #[error("{command} did not end within {} s", after.as_secs())]
+    Late {
+        /// Which.
+        command: String,
+        /// When it was killed.
+        after: Duration,
+    },
     /// A command failed.
     #[error("{command}: {reason}")]
     Command {
@@ -80,7 +98,7 @@ impl FirewallError {
         match self {
             Self::Netlink(e) => e.is_missing(),
             Self::Command { .. } => true,
-            Self::NoCommand { .. } => false,
+            Self::NoCommand { .. } | Self::Locked { .. } | Self::Late { .. } => false,
         }
     }
 }
@@ -153,7 +171,10 @@ impl Firewall {
         watch::Watch::open(
             self.mark.clone(),
             self.socket.port()?,
-            matches!(self.backend, Backend::Iptables(_)),
+            match &self.backend {
+                Backend::Nftables => None,
+                Backend::Iptables(i) => Some(i.children()),
+            },
         )
     }
 

@@ -15,7 +15,7 @@
 //! foreign    sandboxes with networks that CNI plugins make: records and runs in order
 //! netlink    messages and sockets
 //! settings   netd.toml
-//! sysctl     kernel settings, and how they were before
+//! sysctl     kernel settings
 //! ```
 
 pub mod dns;

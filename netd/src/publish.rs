@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
     sockopt,
@@ -76,6 +77,19 @@ pub enum PublishError {
         /// TCP or UDP.
         transport: Transport,
     },
+    /// netd may not open another descriptor.
+    #[error(
+        "cannot publish on {host}/{}: netd has as many descriptors open as it may (RLIMIT_NOFILE, {limit})",
+        transport.name()
+    )]
+    Descriptors {
+        /// Where.
+        host: SocketAddr,
+        /// TCP or UDP.
+        transport: Transport,
+        /// How many it may.
+        limit: u64,
+    },
     /// bind(2) failed otherwise, for example since the host has no such address.
     #[error("cannot publish on {host}/{}", transport.name())]
     Bind {
@@ -87,6 +101,20 @@ pub enum PublishError {
         #[source]
         source: io::Error,
     },
+}
+
+impl PublishError {
+    /// Of what a port's socket was refused with.
+    fn of(transport: Transport, host: SocketAddr, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::Host { host, transport, by: occupant::describe(transport, host) },
+            Some(libc::EMFILE) => {
+                let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+                Self::Descriptors { host, transport, limit }
+            }
+            _ => Self::Bind { host, transport, source },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -118,7 +146,7 @@ impl Ports {
                     self.hold(sandbox, name, transport, host, fd);
                     return Ok(Mapping { transport, host, container_port });
                 }
-                Err(e @ PublishError::Bind { .. }) => return Err(e),
+                Err(e @ (PublishError::Bind { .. } | PublishError::Descriptors { .. })) => return Err(e),
                 Err(e) => failure = Some(e),
             }
         }
@@ -136,7 +164,7 @@ impl Ports {
             Ok((_, fd)) => (fd, Ok(())),
             Err(source) => {
                 let Mapping { transport, host, .. } = *mapping;
-                (None, Err(PublishError::Bind { host, transport, source }))
+                (None, Err(PublishError::of(transport, host, source)))
             }
         };
         self.hold(sandbox, name, mapping.transport, mapping.host, fd);
@@ -186,11 +214,7 @@ impl Ports {
             let (transport, host) = (*transport, SocketAddr::new(*ip, *port));
             match bind_port(transport, host) {
                 Ok((_, fd)) => held.socket = fd,
-                Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
-                    let by = occupant::describe(transport, host);
-                    outcome = outcome.and(Err(PublishError::Host { host, transport, by }));
-                }
-                Err(source) => outcome = outcome.and(Err(PublishError::Bind { host, transport, source })),
+                Err(source) => outcome = outcome.and(Err(PublishError::of(transport, host, source))),
             }
         }
         outcome
@@ -226,12 +250,7 @@ impl Ports {
             Ok((bound, None)) if bound.port() == 0 => Ok((self.unheld(transport, host), None)),
             other => other,
         };
-        bound.map_err(|source| match source.raw_os_error() {
-            Some(libc::EADDRINUSE) => {
-                PublishError::Host { host, transport, by: occupant::describe(transport, host) }
-            }
-            _ => PublishError::Bind { host, transport, source },
-        })
+        bound.map_err(|source| PublishError::of(transport, host, source))
     }
 
     /// A random port that no container has, where no socket can tell.

@@ -160,7 +160,7 @@ mod tests {
         while client.inbox.len() < QUERY {
             client.read().unwrap();
         }
-        let (reply, mut query) = ([9; 30_000], Vec::new());
+        let (reply, mut query) = (vec![9; 30_000], Vec::new());
         let mut asked = 0;
         while client.next_query(&mut query).unwrap() {
             asked += 1;

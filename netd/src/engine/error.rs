@@ -141,7 +141,9 @@ impl EngineError {
             | Self::Publish(
                 PublishError::Ours { .. } | PublishError::Host { .. } | PublishError::Range { .. },
             ) => Kind::InUse,
-            Self::PoolsExhausted | Self::Address { source: IpamError::Full(_), .. } => Kind::NoSpace,
+            Self::PoolsExhausted
+            | Self::Address { source: IpamError::Full(_), .. }
+            | Self::Publish(PublishError::Descriptors { .. }) => Kind::NoSpace,
             Self::Publish(PublishError::Bind { source, .. }) => match source.raw_os_error() {
                 Some(libc::EACCES | libc::EPERM) => Kind::PermissionDenied,
                 _ => Kind::InvalidArgument,
@@ -165,7 +167,8 @@ impl EngineError {
             Self::HolderGone { .. } | Self::HostNamespace { .. } | Self::OutOfReach { .. } => {
                 Kind::WrongState
             }
-            Self::Stopped => Kind::Unavailable,
+            Self::Stopped | Self::Firewall(FirewallError::Locked { .. }) => Kind::Unavailable,
+            Self::Firewall(FirewallError::Late { .. }) => Kind::Timeout,
             Self::NoIngressLimit { .. }
             | Self::NoBridgeFilter(_)
             | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
@@ -201,6 +204,7 @@ impl EngineError {
             Self::Publish(
                 PublishError::Ours { host, .. }
                 | PublishError::Host { host, .. }
+                | PublishError::Descriptors { host, .. }
                 | PublishError::Bind { host, .. },
             ) => host.to_string(),
             _ => String::new(),
@@ -239,6 +243,12 @@ impl EngineError {
             Self::ParentTaken { .. } => "choose another parent, or remove that network first".into(),
             Self::Publish(PublishError::Ours { .. } | PublishError::Host { .. }) => {
                 "choose another host port, or let one be chosen".into()
+            }
+            Self::Firewall(FirewallError::Locked { .. }) => {
+                "'fuser -v /run/xtables.lock' names the program; try again when it has ended".into()
+            }
+            Self::Publish(PublishError::Descriptors { .. }) => {
+                "each published port takes one: publish fewer, or raise the limit ('prlimit --nofile') of davit-netd".into()
             }
             Self::Publish(PublishError::Bind { source, .. })
                 if source.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>

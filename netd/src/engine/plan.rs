@@ -15,7 +15,7 @@ use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
 use crate::endpoint::{Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route;
-use crate::network::options::interface_name;
+use crate::network::options::{NAMES, chosen_name};
 use crate::network::{Driver, GatewayMode, Network};
 use crate::publish::Wanted;
 
@@ -294,8 +294,8 @@ fn invalid(sandbox: &Sandbox, what: &'static str, value: &str, expected: String)
 
 fn free_name(sandbox: &Sandbox, name: &str) -> Result<String, EngineError> {
     let refused = |why: &str| invalid(sandbox, "interface name", name, why.to_owned());
-    if interface_name(name).is_none() || name == "lo" || name == "all" || name == "default" {
-        return Err(refused("1 to 15 characters without '/' and ':' are expected"));
+    if chosen_name(name).is_none() {
+        return Err(refused(&format!("{NAMES} is expected")));
     }
     if sandbox.endpoints.iter().any(|e| e.interface == name) {
         return Err(refused("another endpoint has it"));

@@ -60,8 +60,26 @@ impl Engine {
         self.walled.clear();
         let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
-        self.restore_policies()?;
-        if self.walled.is_empty() { Ok(()) } else { self.apply_rules() }
+        self.restore_rules();
+        Ok(())
+    }
+
+    /// Writes the rules of what is kept. Its containers run either way, and a netd that does not start helps none of them:
+    /// what is refused is tried again with the next change.
+    fn restore_rules(&mut self) {
+        let refused = |what: &str, error: &EngineError| {
+            tracing::error!(error = %chain(error), "{what} could not be written; the next change tries again");
+        };
+        if let Err(error) = self.restore_policies() {
+            refused("policies of networks", &error);
+        }
+        if self.walled.is_empty() {
+            return;
+        }
+        if let Err(error) = self.apply_rules() {
+            self.table = false;
+            refused("firewall rules", &error);
+        }
     }
 
     fn lives(&self, sandbox: &Sandbox) -> bool {

@@ -9,6 +9,7 @@ use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
 use crate::firewall::{Forward, Rules, Segment, Transport};
 use crate::network::{GatewayMode, Network};
+use crate::sysctl;
 
 impl Engine {
     /// What the firewall must know now.
@@ -29,11 +30,11 @@ impl Engine {
         if wanted == self.walled && self.table {
             return Ok(());
         }
-        self.walled = wanted;
-        if !self.walled.is_empty() || self.table {
-            self.apply_rules()?;
+        let former = std::mem::replace(&mut self.walled, wanted);
+        if self.walled.is_empty() && !self.table {
+            return Ok(());
         }
-        Ok(())
+        self.apply_rules().inspect_err(|_| self.walled = former)
     }
 
     /// Makes sure that the table knows this network, before the first sandbox on it is wired.
@@ -41,8 +42,13 @@ impl Engine {
         if self.table && self.walled.contains(id) {
             return Ok(());
         }
-        self.walled.insert(id.clone());
-        self.apply_rules()
+        let new = self.walled.insert(id.clone());
+        let outcome = self.apply_rules();
+        if outcome.is_err() && new {
+            // Or the next sandbox would be wired to a network that the table does not know.
+            self.walled.remove(id);
+        }
+        outcome
     }
 
     /// Settings of the host that the networks need which the table knows.
@@ -61,7 +67,7 @@ impl Engine {
     /// Writes the whole table.
     pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
         for (setting, value) in self.wanted_settings() {
-            self.sysctls.ensure(setting, value)?;
+            sysctl::ensure(setting, value)?;
         }
         let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;

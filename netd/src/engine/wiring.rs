@@ -11,7 +11,7 @@ impl Engine {
         self.idle = (!wired).then(std::time::Instant::now);
     }
 
-    /// Removes the default bridge, the rules, and the host's changed settings. Bridges of user networks stay.
+    /// Removes the default bridge, and the rules. Bridges of user networks stay, and so does forwarding.
     pub fn clear_idle(&mut self) {
         self.settle();
         if self.idle.take().is_none() {
@@ -32,9 +32,6 @@ impl Engine {
         self.members.clear();
         if let Err(error) = self.apply_policies() {
             warn("policies of networks", &error);
-        }
-        if let Err(error) = self.sysctls.restore() {
-            warn("changed kernel settings", &error);
         }
     }
 }

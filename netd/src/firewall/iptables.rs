@@ -1,6 +1,7 @@
 //! The backend for hosts that need iptables: chains of our own in the host's tables.
 //!
 //! ```text
+//! children  which processes were ours
 //! script    our chains and rules as text for iptables-restore
 //! command   the commands, each a process of a few milliseconds
 //! legacy    a host's iptables-legacy beside the nftables backend
@@ -9,6 +10,7 @@
 //! One iptables-restore a change and IP version. Without maps a port is a rule, and a packet that begins a connection
 //! with the host walks them all: with many published ports nftables is the better choice.
 
+pub mod children;
 pub mod command;
 mod compare;
 pub mod legacy;
@@ -20,7 +22,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{FirewallError, Forward, Mark, Rules};
+use super::{FirewallError, Forward, Mark, Rules, Segment};
+use children::Children;
 use command::Tool;
 
 /// Our chains in the host's tables.
@@ -34,6 +37,9 @@ pub struct Iptables {
     entered: Cell<[bool; 2]>,
     /// What is published: the same rule twice would have to be removed twice.
     published: RefCell<HashSet<Forward>>,
+    /// What is written besides.
+    segments: RefCell<Vec<Segment>>,
+    children: Children,
     /// Set by each change of ours.
     touched: Arc<AtomicBool>,
 }
@@ -44,14 +50,17 @@ impl Iptables {
     /// # Errors
     /// There is no command iptables.
     pub fn open(mark: Mark) -> Result<Self, FirewallError> {
-        let v4 = Tool::of(false)?;
+        let children = Children::default();
+        let v4 = Tool::of(false, children.clone())?;
         let variant = v4.variant();
         Ok(Self {
             mark,
-            tools: [Some(v4), Tool::of(true).ok()],
+            tools: [Some(v4), Tool::of(true, children.clone()).ok()],
             variant,
             entered: Cell::new([false; 2]),
             published: RefCell::default(),
+            segments: RefCell::default(),
+            children,
             touched: Arc::default(),
         })
     }
@@ -67,6 +76,11 @@ impl Iptables {
         self.touched.clone()
     }
 
+    /// The processes of ours, of which a listener hears as of anybody's.
+    pub fn children(&self) -> Children {
+        self.children.clone()
+    }
+
     fn tool(&self, ipv6: bool) -> Result<&Tool, FirewallError> {
         self.tools[usize::from(ipv6)].as_ref().ok_or_else(|| FirewallError::NoCommand {
             command: "ip6tables".to_owned(),
@@ -76,14 +90,15 @@ impl Iptables {
 
     /// Replaces all our rules.
     pub fn apply(&self, rules: &Rules) -> Result<(), FirewallError> {
-        self.touched.store(true, Ordering::Relaxed);
         *self.published.borrow_mut() = rules.forwards.iter().copied().collect();
+        self.segments.borrow_mut().clone_from(&rules.segments);
         for ipv6 in [false, true] {
             if ipv6 && !rules.has_ipv6() && !self.entered.get()[1] {
                 continue;
             }
             let tool = self.tool(ipv6)?;
             tool.restore(&script::whole(&self.mark, rules, ipv6))?;
+            self.touched.store(true, Ordering::Relaxed);
             if !self.entered.get()[usize::from(ipv6)] {
                 for jump in script::jumps(&self.mark, ipv6) {
                     tool.ensure(jump.table, jump.chain, &jump.rule)?;
@@ -100,7 +115,8 @@ impl Iptables {
         self.entered.set(now);
     }
 
-    /// Whether all jumps are still there; what is not is made again by the next [`Iptables::apply`].
+    /// Whether all jumps are still there, and no chain of ours has fewer rules than were written; what is not is made again
+    /// by the next [`Iptables::apply`].
     pub fn is_whole(&self) -> bool {
         let mut whole = true;
         for (ipv6, tool) in [false, true].into_iter().zip(&self.tools) {
@@ -111,7 +127,7 @@ impl Iptables {
             // Both versions are looked at: one may be flushed without the other.
             let entered = script::jumps(&self.mark, ipv6).iter().all(there);
             self.note(ipv6, entered);
-            whole &= entered;
+            whole &= entered && self.is_full(tool, ipv6);
         }
         whole
     }
@@ -133,11 +149,11 @@ impl Iptables {
     }
 
     fn change(&self, action: &str, forwards: &[Forward]) -> Result<(), FirewallError> {
-        self.touched.store(true, Ordering::Relaxed);
         for ipv6 in [false, true] {
             let text = script::change(&self.mark, action, forwards, ipv6);
             if !text.is_empty() {
                 self.tool(ipv6)?.restore(&text)?;
+                self.touched.store(true, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -148,7 +164,9 @@ impl Iptables {
         for (ipv6, tool) in [false, true].into_iter().zip(&self.tools) {
             let Some(tool) = tool else { continue };
             let present = |(table, names): &(&str, &[&str])| {
-                names.iter().any(|n| tool.has_chain(table, &format!("{}-{n}", script::prefix(&self.mark))))
+                // One that cannot be asked for may be there.
+                let there = |n| tool.has_chain(table, &format!("{}-{n}", script::prefix(&self.mark)));
+                names.iter().any(|n| there(n).unwrap_or(true))
             };
             if self.entered.get()[usize::from(ipv6)] || script::chains(ipv6).iter().any(present) {
                 // Naming a chain makes it: a jump to one that is gone could not be asked for.

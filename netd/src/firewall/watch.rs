@@ -7,6 +7,8 @@
 
 use std::io;
 
+use super::iptables::children::Children;
+use super::iptables::script;
 use super::nftables::foreign::{self, Mark};
 use super::nftables::{self, Family, HEAD};
 use crate::netlink::message::{attributes, notices};
@@ -21,14 +23,14 @@ pub struct Watch {
     socket: Socket,
     ours: u32,
     mark: Mark,
-    /// Our rules are in the tables of iptables.
-    iptables: bool,
+    /// Where our rules are in the tables of iptables: who of its processes is ours.
+    iptables: Option<Children>,
     buffer: Vec<u8>,
 }
 
 impl Watch {
     /// Listens from now on; what the socket with the port `ours` does is not told.
-    pub fn open(mark: Mark, ours: u32, iptables: bool) -> io::Result<Self> {
+    pub fn open(mark: Mark, ours: u32, iptables: Option<Children>) -> io::Result<Self> {
         let socket = Socket::listen(Protocol::Netfilter, GROUP).map_err(io::Error::other)?;
         Ok(Self { socket, ours, mark, iptables, buffer: vec![0; 16 << 10] })
     }
@@ -39,10 +41,15 @@ impl Watch {
         loop {
             let Some(n) = self.socket.hear(&mut self.buffer)? else { return Ok(()) };
             for (kind, _, port, payload) in notices(&self.buffer[..n]) {
+                let of_iptables = || {
+                    self.iptables.as_ref().is_some_and(|children| {
+                        takes_of_iptables(kind, payload, &self.mark) && !children.have(port)
+                    })
+                };
                 lost |= port != self.ours
                     && (takes_from(kind, payload, &self.mark)
                         || foreign::concerns(kind, payload, &self.mark)
-                        || self.iptables && takes_entry(kind, payload));
+                        || of_iptables());
                 if lost && kind == nftables::NEWGEN {
                     return Ok(());
                 }
@@ -61,12 +68,19 @@ fn takes_from(kind: u16, payload: &[u8], mark: &Mark) -> bool {
         })
 }
 
-/// Whether a message tells that jumps to chains of ours may be gone: of a table of iptables that is gone, or a rule of a
-/// chain that has its name from the kernel. Our own changes touch those chains only once for many.
-fn takes_entry(kind: u16, payload: &[u8]) -> bool {
-    const CHAINS: [&[u8]; 4] = [b"FORWARD\0", b"PREROUTING\0", b"OUTPUT\0", b"POSTROUTING\0"];
+/// Whether a message tells that rules of ours in the tables of iptables may be gone: of a table that is gone, or of a rule of a
+/// chain that is ours, or that has its name from the kernel and so may have been a jump to one of ours.
+fn takes_of_iptables(kind: u16, payload: &[u8], mark: &Mark) -> bool {
+    const CHAINS: [&str; 4] = ["FORWARD", "PREROUTING", "OUTPUT", "POSTROUTING"];
     let families = [Family::Ip.number(), Family::Ip6.number()];
-    let of_chain = |a: (u16, &[u8])| a.0 == 2 && CHAINS.contains(&a.1);
+    let concerns = |name: &str| {
+        let own = name.strip_prefix(&script::prefix(mark)).and_then(|n| n.strip_prefix('-'));
+        CHAINS.contains(&name)
+            || own.is_some_and(|own| script::chains(false).iter().any(|(_, names)| names.contains(&own)))
+    };
+    let of_chain = |(attr, value): (u16, &[u8])| {
+        attr == 2 && std::str::from_utf8(value).is_ok_and(|v| concerns(v.trim_end_matches('\0')))
+    };
     payload.first().is_some_and(|f| families.contains(f))
         && match kind {
             nftables::DELTABLE => true,
@@ -88,6 +102,26 @@ mod tests {
         let mut batch = Batch::new();
         batch.push("x", kind, Flags::REQUEST, &[family, 0, 0, 0], |a| a.text(1, table));
         notices(batch.bytes()).any(|(kind, _, _, payload)| takes_from(kind, payload, &mark()))
+    }
+
+    #[test]
+    fn of_iptables_only_rules_of_our_chains_and_the_kernels_count() {
+        let told = |kind, family, chain: &str| {
+            let mut batch = Batch::new();
+            batch.push("x", kind, Flags::REQUEST, &[family, 0, 0, 0], |a| {
+                a.text(1, "nat");
+                a.text(2, chain);
+            });
+            notices(batch.bytes()).any(|(kind, _, _, payload)| takes_of_iptables(kind, payload, &mark()))
+        };
+        let rule = nftables::DELRULE;
+        assert!(told(rule, 2, "DAVIT-PORTS") && told(rule, 10, "DAVIT-POST") && told(rule, 2, "PREROUTING"));
+        assert!(!told(rule, 2, "DAVIT-0A0B0C-PORTS"), "another instance's");
+        assert!(
+            !told(rule, 2, "DOCKER")
+                && !told(nftables::NEWRULE, 2, "DAVIT-PORTS")
+                && !told(rule, 1, "OUTPUT")
+        );
     }
 
     #[test]

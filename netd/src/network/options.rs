@@ -106,7 +106,7 @@ impl BridgeOptions {
         for (name, value) in options {
             let given = Given { name, value };
             match name.as_str() {
-                NAME => me.name = Some(given.read(interface_name, "an interface name")?),
+                NAME => me.name = Some(given.read(chosen_name, NAMES)?),
                 MTU => me.mtu = Some(given.mtu()?),
                 ICC => me.icc = given.read(boolean, "true or false")?,
                 MASQUERADE => me.masquerade = given.read(boolean, "true or false")?,
@@ -148,7 +148,9 @@ impl BridgeOptions {
 }
 
 const MODES: &str = "nat, nat-unprotected, routed or isolated";
-const PREFIXES: &str = "the first letters of an interface name, ten at most";
+const PREFIXES: &str = "the beginning of an interface name (ten letters, digits, '.', '_' and '-' at most, the first a letter or digit)";
+/// What a name of an interface that we make may be, for messages.
+pub const NAMES: &str = "a name of 1 to 15 letters, digits, '.', '_' and '-', the first a letter or digit, and not all, default or lo";
 
 /// An option as it was given.
 #[derive(Debug, Clone, Copy)]
@@ -202,10 +204,22 @@ fn boolean(value: &str) -> Option<bool> {
 
 /// Leaves room for a number of five digits.
 fn prefix(value: &str) -> Option<String> {
-    interface_name(value).filter(|v| v.len() <= 10)
+    plain(value).filter(|v| v.len() <= 10)
 }
 
-/// The kernel's rule: 1 to 15 bytes, no slash, colon or white space, and not `.` or `..`.
+/// A name for an interface that we make. The kernel takes more, but firewalls read `u+` as all that begin with `u`, a space or a
+/// quote as the end of a word, and settings of `all`, `default` and `lo` are others'.
+pub fn chosen_name(name: &str) -> Option<String> {
+    plain(name).filter(|n| n.len() <= 15 && !["all", "default", "lo"].contains(&n.as_str()))
+}
+
+/// Letters that mean nothing to a shell, a firewall or a path.
+fn plain(text: &str) -> Option<String> {
+    let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    (legal && text.starts_with(|c: char| c.is_ascii_alphanumeric())).then(|| text.to_owned())
+}
+
+/// Of an interface that somebody else made. The kernel's rule: 1 to 15 bytes, no slash, colon or white space, and not `.` or `..`.
 pub fn interface_name(name: &str) -> Option<String> {
     let legal = name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%');
     ((1..=15).contains(&name.len()) && legal && name != "." && name != "..").then(|| name.to_owned())
@@ -282,8 +296,24 @@ mod tests {
             (HOST_IP[0], "fd00::1"),
             (HOST_IP[1], "10.0.0.1"),
             (PREFIX, "eleven-long"),
+            (PREFIX, "u+"),
         ] {
             assert!(parse(name, value).is_err(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_has_no_name_that_means_more_than_itself() {
+        for name in ["br0", "my-bridge_1.2", "0", "fifteen-letters"] {
+            assert_eq!(parse(NAME, name).unwrap().name.as_deref(), Some(name));
+        }
+        for name in
+            ["u+", "u*", "-j", ".x", "_x", "a\"b", "a'b", "a;b", "a,b", "ä", "", "all", "default", "lo"]
+        {
+            let Err(SpecError::Value { expected, .. }) = parse(NAME, name) else {
+                panic!("'{name}' was taken")
+            };
+            assert!(expected.contains("all, default or lo"), "{expected}");
         }
     }
 

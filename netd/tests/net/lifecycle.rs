@@ -3,7 +3,7 @@
 use davit_contracts::Kind;
 use davit_contracts::network as proto;
 
-use crate::host::{BEYOND, Guest, HOST, Host, ip};
+use crate::host::{BACKEND, BEYOND, Backend, Guest, HOST, Host, ip};
 
 #[tokio::test]
 pub async fn nothing_is_left_after_the_last_container() {
@@ -19,6 +19,8 @@ pub async fn nothing_is_left_after_the_last_container() {
     host.detach(&b).await;
     host.net_remove("my-bridge").await.unwrap();
     host.becomes_clean().await;
+    // Others may have come to need it: what was turned on stays on.
+    assert_eq!(host.space.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
 }
 
 #[tokio::test]
@@ -75,6 +77,59 @@ pub async fn a_killed_daemon_comes_back_to_working_containers() {
     host.space.run("ip link del dvh-not-ours");
     host.net_remove("my-bridge").await.unwrap();
     host.becomes_clean().await;
+}
+
+/// A process that holds a lock until it is dropped.
+struct Holder(std::process::Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A lock of all commands of iptables that somebody does not let go of: attaching fails in time and says why, without the
+/// network being taken for known; netd starts.
+#[tokio::test]
+async fn a_firewall_that_refuses_is_told_and_tried_again() {
+    BACKEND.set(Backend::IptablesLegacy);
+    let mut host = Host::with("mount -t tmpfs tmpfs /run").await;
+    let hold = |host: &Host| {
+        let pid = host.space.pid().to_string();
+        let held = ["-t", &pid, "-m", "flock", "--no-fork", "/run/xtables.lock", "sleep", "1000"];
+        let child = Holder(std::process::Command::new("nsenter").args(held).spawn().unwrap());
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while host.space.attempt("flock -n /run/xtables.lock true").0 {
+            assert!(std::time::Instant::now() < until, "the lock is not held");
+        }
+        child
+    };
+    let bridge = host.net_create("n").await.interface;
+    let known = |host: &Host| {
+        host.space.run("iptables-legacy -S").contains(&format!("-i {bridge} -o {bridge} -j ACCEPT"))
+    };
+    let a = host.guest("a", &["bridge"], &[]).await;
+    let holder = hold(&host);
+    let b = Guest::new("b");
+    let e = host.attach(&b, &["n"], &[]).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Unavailable, "{e}");
+    assert!(format!("{e:?}").contains("/run/xtables.lock"), "{e:?}");
+    drop(holder);
+    host.attach(&b, &["n"], &[]).await.unwrap();
+    assert!(known(&host), "a container is on a network that the rules do not name");
+
+    host.kill();
+    host.flush_rules();
+    let holder = hold(&host);
+    host.start().await;
+    assert!(host.log().contains("firewall rules could not be written"), "{}", host.log());
+    drop(holder);
+    let c = host.guest("c", &["bridge"], &[]).await;
+    assert!(known(&host), "all rules are back");
+    for guest in [&a, &b, &c] {
+        host.detach(guest).await;
+    }
 }
 
 #[tokio::test]

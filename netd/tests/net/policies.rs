@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{BEYOND, Backend, Guest, HOST, Host};
+use crate::host::{BACKEND, BEYOND, Backend, Guest, HOST, Host};
 
 /// What our rules in others' chains say.
 const PASS: &str = "its networks pass";
@@ -103,6 +103,49 @@ pub async fn rules_come_back_after_a_flush() {
     works(&host, &web);
     host.detach(&web).await;
     host.becomes_clean().await;
+}
+
+#[tokio::test]
+async fn a_flushed_chain_of_iptables_over_nf_tables_is_filled_again() {
+    BACKEND.set(Backend::IptablesNft);
+    own_chains_are_filled_again("iptables-nft").await;
+}
+
+#[tokio::test]
+async fn a_flushed_chain_of_legacy_iptables_is_filled_again() {
+    BACKEND.set(Backend::IptablesLegacy);
+    own_chains_are_filled_again("iptables-legacy").await;
+}
+
+async fn own_chains_are_filled_again(command: &str) {
+    let host = Host::new().await;
+    host.net_create("n").await;
+    let web = host.guest("web", &["n"], &["8080:80"]).await;
+    web.space.serve_tcp("0.0.0.0:80");
+    host.world.serve_tcp(&format!("{BEYOND}:80"));
+    let saved = || {
+        let text = host.space.run(&format!("{command}-save"));
+        let mut rules: Vec<String> =
+            text.lines().filter(|l| l.starts_with("-A ")).map(str::to_owned).collect();
+        rules.sort();
+        rules
+    };
+    let before = saved();
+    for (table, name) in [("nat", "PORTS"), ("nat", "POST"), ("filter", "FORWARD"), ("raw", "RAW")] {
+        let chains = host.space.run(&format!("{command} -t {table} -S"));
+        let chain =
+            chains.lines().find_map(|l| l.strip_prefix("-N ").filter(|c| c.ends_with(&format!("-{name}"))));
+        host.space.run(&format!("{command} -t {table} -F {}", chain.unwrap()));
+        until(name, || saved() == before).await;
+    }
+    works(&host, &web);
+    // Changes of ours are not taken for anybody else's.
+    let mended = host.log().matches("they are back").count();
+    let other = host.guest("other", &["n"], &["8081:80"]).await;
+    host.detach(&other).await;
+    assert_eq!(saved(), before);
+    assert_eq!((mended, host.log().matches("they are back").count()), (4, 4), "{}", host.log());
+    host.detach(&web).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,23 @@ use davit_contracts::{Kind, network as proto};
 use crate::host::{Guest, HOST, Host, WORLD, ip};
 
 #[tokio::test]
+async fn ports_beyond_the_limit_of_descriptors_are_refused_by_its_name() {
+    let host = Host::new().await;
+    let many: Vec<String> = (0..300).map(|n| format!("{}:80", 20000 + n)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let web = Guest::new("web");
+    host.leave_descriptors(200);
+    let e = host.attach(&web, &["bridge"], &many).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::NoSpace, "{e:?}");
+    assert!(e.to_string().contains("RLIMIT_NOFILE"), "{e:?}");
+    assert!(e.hint().contains("each published port takes one"), "{e:?}");
+    // Nothing is held by what was refused.
+    host.attach(&web, &["bridge"], &many[..100]).await.unwrap();
+    host.detach(&web).await;
+    host.becomes_clean().await;
+}
+
+#[tokio::test]
 pub async fn a_port_answers_from_outside_from_localhost_and_from_containers() {
     let host = Host::new().await;
     host.net_create("front").await;

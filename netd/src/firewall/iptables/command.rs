@@ -1,91 +1,149 @@
-//! The commands: iptables-restore for whole changes, iptables (by the crate of that name) for single rules in chains that
-//! are everybody's.
+//! The commands: iptables-restore for whole changes, iptables for single rules in chains that are everybody's. The crate
+//! `iptables` finds the command and what it understands; since the crate waits for the lock without end, the calls are made here.
+//!
+//! Every call ends: the lock that all these commands take is waited for a few seconds, and a command that does not end is
+//! killed. The engine's only thread waits meanwhile.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use iptables::IPTables;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::children::Children;
 use crate::firewall::FirewallError;
 
+/// How long the lock is waited for, in seconds.
+pub const LOCK_WAIT: &str = "5";
+/// How long a command may take, the wait for the lock included.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The most that is kept of what a command complains.
+const LARGEST_COMPLAINT: usize = 16 << 10;
+
 /// The commands of one IP version.
+#[derive(Debug)]
 pub struct Tool {
-    /// `iptables-restore` or `ip6tables-restore`, or those of one variant.
+    /// `iptables` or `ip6tables`, or that of one variant.
+    command: &'static str,
+    /// The same with `-restore`.
     restore: String,
-    rules: IPTables,
+    /// Whether it knows `--wait`.
+    waits: bool,
+    children: Children,
 }
 
-impl std::fmt::Debug for Tool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Tool").field(&self.rules.cmd).finish()
+/// What a command did.
+struct Done {
+    status: ExitStatus,
+    out: String,
+    complaint: String,
+}
+
+impl Done {
+    fn succeeded(&self, command: &str) -> Result<(), FirewallError> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let line = self.complaint.lines().next().unwrap_or("it failed without a word").trim();
+        Err(FirewallError::Command { command: command.to_owned(), reason: line.to_owned() })
     }
 }
 
 impl Tool {
-    /// The host's own choice of variant.
-    pub fn of(ipv6: bool) -> Result<Self, FirewallError> {
-        let command = if ipv6 { "ip6tables" } else { "iptables" };
-        Self::named(command, ipv6)
+    /// The host's own choice of variant; its processes are noted in `children`.
+    pub fn of(ipv6: bool, children: Children) -> Result<Self, FirewallError> {
+        Self::named(if ipv6 { "ip6tables" } else { "iptables" }, ipv6, children)
     }
 
     /// The variant that does without nf_tables.
     pub fn legacy(ipv6: bool) -> Result<Self, FirewallError> {
-        Self::named(if ipv6 { "ip6tables-legacy" } else { "iptables-legacy" }, ipv6)
+        Self::named(if ipv6 { "ip6tables-legacy" } else { "iptables-legacy" }, ipv6, Children::default())
     }
 
-    fn named(command: &'static str, ipv6: bool) -> Result<Self, FirewallError> {
+    fn named(command: &'static str, ipv6: bool, children: Children) -> Result<Self, FirewallError> {
         let missing = |e: Box<dyn std::error::Error>| FirewallError::NoCommand {
             command: command.to_owned(),
             reason: e.to_string(),
         };
-        let mut rules = iptables::new(ipv6).map_err(missing)?;
-        rules.cmd = command;
-        rules.set_numeric(true);
-        Ok(Self { restore: format!("{command}-restore"), rules })
+        let found = iptables::new(ipv6).map_err(missing)?;
+        Ok(Self { command, restore: format!("{command}-restore"), waits: found.has_wait, children })
     }
 
     /// Which kernel interface the command writes to: `nf_tables` or `legacy`.
     pub fn variant(&self) -> &'static str {
-        let out = Command::new(self.rules.cmd).arg("--version").stdin(Stdio::null()).output();
+        let out = Command::new(self.command).arg("--version").stdin(Stdio::null()).output();
         let nft = out.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("nf_tables"));
         if nft { "nf_tables" } else { "legacy" }
     }
 
     /// Makes a change. Others' rules stay; each table changes whole or not at all.
     pub fn restore(&self, script: &str) -> Result<(), FirewallError> {
-        let failed = |reason: String| FirewallError::Command { command: self.restore.clone(), reason };
-        let io = |e: std::io::Error| failed(e.to_string());
-        let mut child = Command::new(&self.restore)
-            .args(["--noflush", "--wait"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(io)?;
-        let written = child.stdin.take().map(|mut pipe| pipe.write_all(script.as_bytes()));
-        let out = child.wait_with_output().map_err(io)?;
-        if out.status.success() {
-            return written.unwrap_or(Ok(())).map_err(io);
-        }
-        let text = String::from_utf8_lossy(&out.stderr);
-        Err(failed(text.lines().next().unwrap_or("it failed without a word").trim().to_owned()))
+        let done = self.run(&self.restore, &["--noflush"], script)?;
+        done.succeeded(&self.restore)
     }
 
-    fn failed(&self, error: &dyn std::error::Error) -> FirewallError {
-        let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
-        FirewallError::Command { command: self.rules.cmd.to_owned(), reason }
+    fn run(&self, command: &str, args: &[&str], input: &str) -> Result<Done, FirewallError> {
+        let failed =
+            |e: io::Error| FirewallError::Command { command: command.to_owned(), reason: e.to_string() };
+        let mut process = Command::new(command);
+        process.args(args);
+        if self.waits {
+            process.args(["--wait", LOCK_WAIT]);
+        }
+        let out = memory("").map_err(failed)?;
+        let mut child = process
+            .stdin(memory(input).map_err(failed)?)
+            .stdout(out.try_clone().map_err(failed)?)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        self.children.note(child.id());
+        let complaint = match child.stderr.take().map(|stderr| until_closed(stderr, PATIENCE)) {
+            Some(Ok(Some(text))) => text,
+            Some(Err(e)) => format!("what it says cannot be read: {e}"),
+            None => String::new(),
+            Some(Ok(None)) => {
+                end(&mut child);
+                return Err(FirewallError::Late { command: command.to_owned(), after: PATIENCE });
+            }
+        };
+        let status = child.wait().map_err(failed)?;
+        let out = contents(out).map_err(failed)?;
+        if !status.success() && complaint.contains("xtables lock") {
+            return Err(FirewallError::Locked { command: command.to_owned() });
+        }
+        Ok(Done { status, out, complaint })
+    }
+
+    /// A command about a table; `rest` is in words, of which some are in single quotes.
+    fn about(&self, table: &str, rest: &str) -> Result<Done, FirewallError> {
+        let rest = words(rest);
+        let mut args = vec!["-t", table];
+        args.extend(rest.iter().map(String::as_str));
+        self.run(self.command, &args, "")
     }
 
     /// Whether a chain holds a rule.
     pub fn has(&self, table: &str, chain: &str, rule: &str) -> Result<bool, FirewallError> {
-        self.rules.exists(table, chain, rule).map_err(|e| self.failed(&*e))
+        Ok(self.about(table, &format!("-C {chain} {rule}"))?.status.success())
     }
 
     /// The rules of a chain as the command prints them; none when there is no such chain.
     pub fn rules(&self, table: &str, chain: &str) -> Vec<String> {
-        let Ok(out) = self.rules.execute(table, &format!("-S {chain}")) else { return Vec::new() };
-        let text = String::from_utf8_lossy(&out.stdout);
-        text.lines().filter(|l| l.starts_with("-A ")).map(str::to_owned).collect()
+        self.added(table, &format!("-S {chain}"))
+    }
+
+    /// The rules of all chains of a table as the command prints them; none when it cannot be asked.
+    pub fn table(&self, table: &str) -> Vec<String> {
+        self.added(table, "-S")
+    }
+
+    fn added(&self, table: &str, list: &str) -> Vec<String> {
+        let Ok(done) = self.about(table, list) else { return Vec::new() };
+        done.out.lines().filter(|l| l.starts_with("-A ")).map(str::to_owned).collect()
     }
 
     /// Puts a rule before all others of a chain, unless it is there.
@@ -93,21 +151,109 @@ impl Tool {
         if self.has(table, chain, rule)? {
             return Ok(());
         }
-        self.rules.insert(table, chain, rule, 1).map_err(|e| self.failed(&*e))
+        let done = self.about(table, &format!("-I {chain} 1 {rule}"))?;
+        done.succeeded(self.command)
     }
 
     /// Takes a rule out, however often it is there.
     pub fn drop_all(&self, table: &str, chain: &str, rule: &str) -> Result<(), FirewallError> {
-        self.rules.delete_all(table, chain, rule).map_err(|e| self.failed(&*e))
+        while self.has(table, chain, rule)? {
+            let done = self.about(table, &format!("-D {chain} {rule}"))?;
+            done.succeeded(self.command)?;
+        }
+        Ok(())
     }
 
     /// Whether a table has a chain.
-    pub fn has_chain(&self, table: &str, chain: &str) -> bool {
-        self.rules.chain_exists(table, chain).unwrap_or(false)
+    pub fn has_chain(&self, table: &str, chain: &str) -> Result<bool, FirewallError> {
+        Ok(self.about(table, &format!("-S {chain}"))?.status.success())
     }
 
     /// Whether a chain of the kernel drops what no rule takes.
-    pub fn drops(&self, table: &str, chain: &str) -> bool {
-        self.rules.get_policy(table, chain).is_ok_and(|p| p == "DROP")
+    pub fn drops(&self, table: &str, chain: &str) -> Result<bool, FirewallError> {
+        let policy = format!("-P {chain} DROP");
+        Ok(self.about(table, &format!("-S {chain}"))?.out.lines().any(|l| l.trim() == policy))
+    }
+}
+
+/// A file in memory: a command neither waits for us to write, nor we for it to read.
+fn memory(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"davit-iptables", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn contents(mut file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What is written into a pipe until its other end is closed, as it is when a process ends; `None` when that takes too long.
+fn until_closed(mut pipe: ChildStderr, patience: Duration) -> io::Result<Option<String>> {
+    let end = Instant::now() + patience;
+    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(e) => return Err(e.into()),
+        }
+        match pipe.read(&mut buffer)? {
+            0 => return Ok(Some(String::from_utf8_lossy(&kept).into_owned())),
+            n if kept.len() < LARGEST_COMPLAINT => kept.extend_from_slice(&buffer[..n]),
+            _ => {}
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Words apart at spaces, except within single quotes, which go.
+fn words(text: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for (n, part) in text.split('\'').enumerate() {
+        if n % 2 == 1 {
+            all.push(part.to_owned());
+        } else {
+            all.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, patience: Duration) -> Option<String> {
+        let mut child = Command::new("sh").args(["-c", script]).stderr(Stdio::piped()).spawn().unwrap();
+        let said = until_closed(child.stderr.take().unwrap(), patience).unwrap();
+        end(&mut child);
+        said
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_given_up() {
+        assert_eq!(shell("exec sleep 1000", Duration::from_millis(50)), None);
+        assert_eq!(shell("echo no >&2", Duration::from_secs(60)).as_deref(), Some("no\n"));
+    }
+
+    #[test]
+    fn quoted_words_stay_together() {
+        assert_eq!(
+            words("-I FORWARD 1  --comment 'a b' -j X"),
+            ["-I", "FORWARD", "1", "--comment", "a b", "-j", "X"]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Our chains as the commands print them, beside what they should be.
 
 use super::Iptables;
+use super::command::Tool;
 use super::script;
 use crate::firewall::compare::{Difference, Fault};
 use crate::firewall::{FirewallError, Rules};
@@ -30,6 +31,22 @@ impl Iptables {
             }
         }
         Ok(all)
+    }
+
+    /// Whether our chains have as many rules as were written. Only numbers are compared: however a version of the command prints
+    /// a rule, mending is never the cause of mending.
+    pub(super) fn is_full(&self, tool: &Tool, ipv6: bool) -> bool {
+        let forwards = self.published.borrow().iter().copied().collect();
+        let rules = Rules { segments: self.segments.borrow().clone(), forwards };
+        let text = script::whole(&self.mark, &rules, ipv6);
+        script::chains(ipv6).into_iter().all(|(table, names)| {
+            let found = tool.table(table);
+            names.iter().all(|name| {
+                let start = format!("-A {}-{name} ", script::prefix(&self.mark));
+                let wanted = text.lines().filter(|l| l.starts_with(&start)).count();
+                found.iter().filter(|l| l.starts_with(&start)).count() >= wanted
+            })
+        })
     }
 }
 

@@ -24,7 +24,10 @@ fn in_use() -> impl Iterator<Item = Tool> {
 
 /// Makes sure that a FORWARD that drops lets our networks' packets through.
 pub fn ensure(mark: &Mark) -> Result<(), FirewallError> {
-    for tool in in_use().filter(|t| t.drops("filter", "FORWARD")) {
+    for tool in in_use() {
+        if !tool.drops("filter", "FORWARD")? {
+            continue;
+        }
         for rule in rules(mark) {
             tool.ensure("filter", "FORWARD", &rule)?;
         }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::children::Children;
 use super::command::Tool;
 use crate::firewall::FirewallError;
 
@@ -10,7 +11,7 @@ const CHAIN: &str = "DAVIT-NAMES";
 
 /// Sends `resolver`:53 to our sockets' ports at the same address, in place of what was set before.
 pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), FirewallError> {
-    let tool = Tool::of(false)?;
+    let tool = Tool::of(false, Children::default())?;
     tool.restore(&script(resolver, udp, tcp))?;
     tool.ensure("nat", "OUTPUT", &format!("-d {resolver} -j {CHAIN}"))
 }
