@@ -191,10 +191,15 @@ fn extra_host(text: &str) -> Result<String, String> {
     let (name, ip) = text.split_once([':', '=']).unwrap_or((text, ""));
     let ip = ip.strip_prefix('[').and_then(|i| i.strip_suffix(']')).unwrap_or(ip);
     let known = ip == "host-gateway" || ip.parse::<std::net::IpAddr>().is_ok();
-    if name.is_empty() || !known {
-        return Err(format!("'{text}' is no line of /etc/hosts: NAME:ADDRESS is expected"));
+    if name.is_empty() || name.contains('#') || !is_word(name) || !known {
+        return Err(format!("{text:?} is no line of /etc/hosts: NAME:ADDRESS is expected"));
     }
     Ok(format!("{name}:{ip}"))
+}
+
+/// Whether it can stand in a file of lines and words.
+fn is_word(text: &str) -> bool {
+    !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// `linux/arm64/v8`, `linux/amd64` or `arm64`.
@@ -299,6 +304,16 @@ mod tests {
             spec("--add-host db:10.0.0.1 --add-host v:[::1] img").unwrap().extra_hosts,
             ["db:10.0.0.1", "v:::1"]
         );
+    }
+
+    #[test]
+    fn a_host_of_etc_hosts_is_one_word() {
+        for bad in
+            ["a\n192.0.2.1 b:10.0.0.1", "a b:10.0.0.1", "a\r:10.0.0.1", "#a:10.0.0.1", "a\u{b}:10.0.0.1"]
+        {
+            let e = extra_host(bad).unwrap_err();
+            assert!(!e.contains('\n') && e.contains("NAME:ADDRESS"), "{e}");
+        }
     }
 
     #[test]

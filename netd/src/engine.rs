@@ -60,6 +60,7 @@ pub use error::EngineError;
 pub use explain::{Explanation, Hop, Question, Verdict};
 pub use host::{HostInterface, HostView};
 pub use networks::Listed;
+pub(crate) use reconcile::chain;
 
 /// How long the default bridge and the rules outlive the last endpoint: the next container of a series finds them.
 const LINGER: Duration = Duration::from_millis(500);

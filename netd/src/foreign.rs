@@ -4,12 +4,14 @@
 //! attach   engine: plan, record, ours wired   plugins: ADD   engine: recorded as acknowledged, names
 //! connect  the same, with one endpoint
 //! detach   plugins: DEL                       engine: everything else, the record last
-//! start    engine: what was never acknowledged, or has no holder any more, becomes leftovers   plugins: DEL
+//! start    engine: what was never acknowledged, or has no holder any more, becomes leftovers
+//!          plugins that a killed netd ran: ended                              plugins: DEL
 //! ```
 //! A plugin may take seconds, so it runs here and not on the engine's thread; other sandboxes are served meanwhile. A
 //! sandbox is changed by one request at a time, which has its [`turn`]. A request that was begun is finished also when
 //! its caller has gone: a kill leaves a record that names what may be there, a lost connection leaves nothing.
 
+mod leftovers;
 pub mod turn;
 
 use std::sync::Arc;
@@ -18,9 +20,10 @@ use davit_contracts::id::EndpointId;
 use davit_contracts::network as proto;
 
 use crate::driver::cni::chain::{Attachment, Chain, ChainError};
+use crate::driver::cni::running::Running;
 use crate::driver::cni::{CniNetwork, Object};
 use crate::endpoint::{Endpoint, Sandbox};
-use crate::engine::{AttachSpec, Attached, Client, Drift, EndpointSpec, Engine, EngineError, Listed};
+use crate::engine::{AttachSpec, Attached, Client, Drift, EndpointSpec, Engine, EngineError, Listed, chain};
 use crate::firewall::compare::Fault;
 use crate::network::{Network, spec};
 use turn::Turns;
@@ -44,13 +47,14 @@ pub struct Work {
 #[derive(Debug, Clone)]
 pub struct Sandboxes {
     engine: Client,
+    running: Running,
     turns: Arc<Turns>,
 }
 
 impl Sandboxes {
-    /// Over an engine.
-    pub fn new(engine: Client) -> Self {
-        Self { engine, turns: Arc::default() }
+    /// Over an engine. Plugins that run are on record in `running`.
+    pub fn new(engine: Client, running: Running) -> Self {
+        Self { engine, running, turns: Arc::default() }
     }
 
     /// Makes a network. Plugins that can say so must be ready to serve it.
@@ -58,7 +62,7 @@ impl Sandboxes {
         if request.driver == "cni"
             && let Some(plugins) = spec::check(&request)?.cni
         {
-            let status = async { Chain::of(&plugins)?.status().await };
+            let status = async { Chain::of(&plugins, &self.running)?.status().await };
             let network = request.name.clone();
             status.await.map_err(|source| EngineError::NotReady { network, source: Box::new(source) })?;
         }
@@ -129,17 +133,17 @@ impl Sandboxes {
         .await
     }
 
-    /// Takes a sandbox off a network.
-    pub async fn disconnect(&self, id: String, network: String) -> Result<(), EngineError> {
+    /// Takes a sandbox off a network. With `force` also when its plugins do not remove what they made: that is left over.
+    pub async fn disconnect(&self, id: String, network: String, force: bool) -> Result<(), EngineError> {
         let me = self.clone();
         finished(async move {
             let _turn = me.turns.take(&id).await;
-            me.disconnect_in_turn(id, network).await
+            me.disconnect_in_turn(id, network, force).await
         })
         .await
     }
 
-    async fn disconnect_in_turn(&self, id: String, network: String) -> Result<(), EngineError> {
+    async fn disconnect_in_turn(&self, id: String, network: String, force: bool) -> Result<(), EngineError> {
         let (own, from) = (id.clone(), network.clone());
         match self.engine.call(move |e| e.disconnect(&own, &from)).await {
             Err(EngineError::PluginsFirst(_)) => {}
@@ -147,7 +151,9 @@ impl Sandboxes {
         }
         let (own, from) = (id.clone(), network.clone());
         let works = self.engine.call(move |e| e.plugin_work(&own, Some(&from))).await?;
-        delete(&works).await?;
+        if let Err(error) = delete(&works, &self.running).await {
+            self.give_up(&id, Some(&network), force, error).await?;
+        }
         self.engine.call(move |e| e.disconnect_own(&id, &network)).await
     }
 
@@ -167,39 +173,18 @@ impl Sandboxes {
             let listed = me.engine.call(move |e| e.inspect_network(&own)).await?;
             for (sandbox, _) in listed.endpoints {
                 let _turn = me.turns.take(&sandbox.id).await;
-                me.disconnect_in_turn(sandbox.id, name.clone()).await?;
+                me.disconnect_in_turn(sandbox.id, name.clone(), force).await?;
             }
             remove().await
         })
         .await
     }
 
-    /// Runs DEL for what earlier runs of netd left, and GC where a network wants it. Does not wait for DEL; who comes for
-    /// one of those sandboxes does.
-    pub async fn clean_up(&self) -> Result<(), EngineError> {
-        let leftovers = self.engine.call(Engine::leftovers).await?;
-        let mut turns = Vec::new();
-        for (id, _) in &leftovers {
-            turns.push(self.turns.take(id).await);
-        }
-        let engine = self.engine.clone();
-        tokio::spawn(async move {
-            for ((id, works), turn) in leftovers.into_iter().zip(turns) {
-                match delete(&works).await {
-                    Ok(()) => {
-                        let _ = engine.call(move |e| e.forget_leftover(&id)).await;
-                    }
-                    Err(error) => {
-                        tracing::warn!(container.id = %id, %error, "plugins left something; tried again at the next start");
-                    }
-                }
-                drop(turn);
-            }
-        });
-        // Before anybody is served: what is attached meanwhile would not be in the list of what is to stay.
+    /// Tells the plugins of lists that are davit's alone what is to stay.
+    async fn collect_garbage(&self) -> Result<(), EngineError> {
         let garbage = self.engine.call(Engine::plugin_garbage).await?;
         for (plugins, valid) in garbage {
-            let collect = async { Chain::of(&plugins)?.collect_garbage(&valid).await };
+            let collect = async { Chain::of(&plugins, &self.running)?.collect_garbage(&valid).await };
             if let Err(error) = collect.await {
                 tracing::warn!(%error, "plugins could not look for what is left over");
             }
@@ -211,7 +196,7 @@ impl Sandboxes {
     pub async fn check(&self) -> Result<Vec<Drift>, EngineError> {
         let mut wrong = Vec::new();
         for work in self.engine.call(Engine::all_plugin_work).await? {
-            let found = match Chain::of(&work.plugins) {
+            let found = match Chain::of(&work.plugins, &self.running) {
                 Ok(chain) => chain.check(&work.at).await.and_then(Result::err),
                 Err(error) => Some(error),
             };
@@ -237,7 +222,7 @@ impl Sandboxes {
         let own = id.to_owned();
         let mut works = self.engine.call(move |e| e.plugin_work(&own, None)).await?;
         works.retain(|w| w.at.foreign.result.is_none());
-        let failure = match add(&works).await {
+        let failure = match add(&works, &self.running).await {
             Ok(results) => {
                 let own = id.to_owned();
                 match self.engine.call(move |e| e.finish(&own, results)).await {
@@ -247,7 +232,7 @@ impl Sandboxes {
             }
             Err(error) => error,
         };
-        if let Err(error) = delete(&works).await {
+        if let Err(error) = delete(&works, &self.running).await {
             tracing::warn!(container.id = %id, %error, "undoing a failed ADD");
         }
         let own = id.to_owned();
@@ -261,9 +246,27 @@ impl Sandboxes {
     async fn leave(&self, id: &str) -> Result<(), EngineError> {
         let own = id.to_owned();
         let works = self.engine.call(move |e| e.plugin_work(&own, None)).await?;
-        delete(&works).await?;
+        if let Err(error) = delete(&works, &self.running).await {
+            self.give_up(id, None, false, error).await?;
+        }
         let own = id.to_owned();
         self.engine.call(move |e| e.detach_own(&own)).await
+    }
+
+    /// Has what plugins did not remove kept as left over, where that is all that can be done; else answers their error.
+    async fn give_up(
+        &self,
+        id: &str,
+        network: Option<&str>,
+        force: bool,
+        error: EngineError,
+    ) -> Result<(), EngineError> {
+        let (own, from) = (id.to_owned(), network.map(str::to_owned));
+        if !self.engine.call(move |e| e.give_up(&own, from.as_deref(), force)).await? {
+            return Err(error);
+        }
+        tracing::warn!(container.id = %id, error = %chain(&error), "plugins left something; tried again from time to time");
+        Ok(())
     }
 }
 
@@ -274,10 +277,10 @@ async fn finished<T: Send + 'static>(
     tokio::spawn(work).await.map_err(|_| EngineError::Stopped)?
 }
 
-async fn add(works: &[Work]) -> Result<Vec<(EndpointId, Object)>, EngineError> {
+async fn add(works: &[Work], running: &Running) -> Result<Vec<(EndpointId, Object)>, EngineError> {
     let mut results = Vec::new();
     for work in works {
-        let add = async { Chain::of(&work.plugins)?.add(&work.at).await };
+        let add = async { Chain::of(&work.plugins, running)?.add(&work.at).await };
         let result = add.await.map_err(|e| failed("attach", work, e))?;
         results.push((work.endpoint.clone(), result));
     }
@@ -285,10 +288,10 @@ async fn add(works: &[Work]) -> Result<Vec<(EndpointId, Object)>, EngineError> {
 }
 
 /// The last first; goes on after errors and answers the first.
-async fn delete(works: &[Work]) -> Result<(), EngineError> {
+async fn delete(works: &[Work], running: &Running) -> Result<(), EngineError> {
     let mut first = Ok(());
     for work in works.iter().rev() {
-        let delete = async { Chain::of(&work.plugins)?.del(&work.at).await };
+        let delete = async { Chain::of(&work.plugins, running)?.del(&work.at).await };
         if let Err(error) = delete.await
             && first.is_ok()
         {

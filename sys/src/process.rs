@@ -63,7 +63,39 @@ impl ProcessRef {
 
     /// Whether this very process still exists and is no zombie.
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_ok_and(|s| s.start_time == self.start_time && !matches!(s.state, b'Z' | b'X'))
+        stat(self.pid).is_ok_and(|s| s.start_time == self.start_time && !s.has_ended())
+    }
+
+    /// The processes of a process group (setpgid(2)) that live.
+    pub fn group(pgid: i32) -> Result<Vec<Self>, ProcessError> {
+        let path = PathBuf::from("/proc");
+        let failed = |source| ProcessError::Proc { path: path.clone(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(pid) = name.to_str().and_then(|n| n.parse().ok()) else { continue };
+            // One that ends meanwhile is none of them.
+            let Ok(stat) = stat(pid) else { continue };
+            if stat.group == pgid && !stat.has_ended() {
+                found.push(Self { pid, start_time: stat.start_time });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends it at once (SIGKILL), if it is there still: no other process that has its pid by now.
+    pub fn kill(&self) -> Result<(), ProcessError> {
+        let fd = match self.pidfd() {
+            Ok(fd) => fd,
+            Err(ProcessError::Gone(_) | ProcessError::Recycled { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match rustix::process::pidfd_send_signal(fd, rustix::process::Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => {
+                Err(ProcessError::Proc { path: format!("/proc/{}", self.pid).into(), source: e.into() })
+            }
+        }
     }
 
     /// Opens a pidfd (pidfd_open(2), Linux 5.3) and checks after it that the pid had not been recycled before.
@@ -127,7 +159,14 @@ impl ProcessRef {
 
 struct Stat {
     state: u8,
+    group: i32,
     start_time: u64,
+}
+
+impl Stat {
+    fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
 }
 
 fn stat(pid: i32) -> Result<Stat, ProcessError> {
@@ -145,9 +184,10 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let rest = &text[text.rfind(')')? + 2..];
     let mut fields = rest.split(' ');
     let state = fields.next()?.bytes().next()?;
-    // `state` is field 3, so the start time (22) is 18 further after it.
-    let start_time = fields.nth(18)?.trim().parse().ok()?;
-    Some(Stat { state, start_time })
+    // `state` is field 3, so the process group (5) is the second after it, and the start time (22) the 17th after that.
+    let group = fields.nth(1)?.parse().ok()?;
+    let start_time = fields.nth(16)?.trim().parse().ok()?;
+    Some(Stat { state, group, start_time })
 }
 
 #[cfg(test)]
@@ -159,7 +199,21 @@ mod tests {
         let rest: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
         let text = format!("7 (a) R (b) S {}", rest.join(" "));
         let s = parse_stat(&text).unwrap();
-        assert_eq!((s.state, s.start_time), (b'S', 22));
+        assert_eq!((s.state, s.group, s.start_time), (b'S', 5, 22));
+    }
+
+    #[test]
+    fn a_group_is_found_and_its_members_end() {
+        use std::os::unix::process::CommandExt as _;
+        let mut child = std::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let leader = ProcessRef::of(child.id() as i32).unwrap();
+        assert_eq!(ProcessRef::group(leader.pid).unwrap(), [leader]);
+        ProcessRef { start_time: leader.start_time + 1, ..leader }.kill().unwrap();
+        assert!(leader.is_alive(), "another that had its pid was meant");
+        leader.kill().unwrap();
+        child.wait().unwrap();
+        leader.kill().unwrap();
+        assert_eq!(ProcessRef::group(leader.pid).unwrap(), []);
     }
 
     #[test]

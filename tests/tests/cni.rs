@@ -14,8 +14,8 @@ fn example() -> String {
 /// What podman is started with. Its state is below /run and /var/lib, which are made the test's own.
 fn set_up(host: &Host) -> String {
     let net = host.work("net.d");
-    fs::create_dir(&net).unwrap();
-    fs::write(net.join("my-bridge.conflist"), example()).unwrap();
+    fs::create_dir(&net).expect("a directory of the host");
+    fs::write(net.join("my-bridge.conflist"), example()).expect("a file of the host");
     let conf = host.work("containers.conf");
     let plugins = davit_tests::host::binaries();
     fs::write(
@@ -29,7 +29,7 @@ fn set_up(host: &Host) -> String {
             net.display()
         ),
     )
-    .unwrap();
+    .expect("a file of the host");
     let state = host.path().join("state").display().to_string();
     host.sh("mount -t tmpfs tmpfs /var/lib").ok();
     let podman = format!(

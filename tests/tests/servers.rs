@@ -6,8 +6,9 @@ use davit_tests::internet::HOST_ADDRESS;
 use davit_tests::{Container, Host, Internet, Ran, eventually, fixture};
 
 /// A host with the servers' image.
+#[track_caller]
 fn host() -> Host {
-    let host = Host::builder().on_disk().create().unwrap();
+    let host = Host::builder().on_disk().create().expect("a private host");
     host.davit(["image", "load", "-i", &fixture::servers().archive()]).ok();
     host
 }

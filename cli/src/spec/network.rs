@@ -20,6 +20,11 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
     let mode = wanted.first().map(|e| e.network.clone()).unwrap_or_default();
     let mode = if mode == "default" { String::new() } else { mode };
     check_shared(args, &mode, &wanted, &ports)?;
+    for (flag, texts) in [("dns-search", &args.dns_search), ("dns-option", &args.dns_option)] {
+        if let Some(bad) = texts.iter().find(|text| !super::is_word(text)) {
+            return Err(format!("--{flag} {bad:?} has a space, a line end or a control character in it"));
+        }
+    }
     Ok(NetworkSpec {
         endpoints: if is_shared(&mode) { Vec::new() } else { endpoints(args, wanted)? },
         mode,
@@ -62,8 +67,22 @@ fn check_shared(
     if has_own(args) || wanted.first().is_some_and(|e| *e != plain) {
         return Err(format!("the network '{mode}' has neither aliases nor addresses of the container's own"));
     }
-    if mode.starts_with("container:") && !ports.is_empty() {
+    if !mode.starts_with("container:") {
+        return Ok(());
+    }
+    if !ports.is_empty() {
         return Err("ports are published by the container whose network is shared".into());
+    }
+    // Its files of /etc are the other container's too.
+    let dns = !args.dns.is_empty() || !args.dns_search.is_empty() || !args.dns_option.is_empty();
+    for (given, what) in [
+        (args.hostname.is_some(), "hostname"),
+        (dns, "dns"),
+        (!args.add_host.is_empty(), "custom host-to-IP mapping"),
+    ] {
+        if given {
+            return Err(format!("conflicting options: {what} and the network mode '{mode}'"));
+        }
     }
     Ok(())
 }
@@ -152,6 +171,13 @@ mod tests {
             ("--network none --link db", "neither aliases"),
             ("--network container:web -p 80:80", "whose network is shared"),
             ("--mac-address nonsense", "hardware address"),
+            ("--network container:web --mac-address 02:00:00:00:00:01", "neither aliases"),
+            ("--network container:web --hostname a", "conflicting options: hostname"),
+            ("--network container:web --dns 192.0.2.1", "conflicting options: dns"),
+            ("--network container:web --dns-search a", "conflicting options: dns"),
+            ("--network container:web --dns-option ndots:1", "conflicting options: dns"),
+            ("--network container:web --add-host a:10.0.0.1", "conflicting options: custom host-to-IP"),
+            ("--dns-search a\u{1}b", "control character"),
         ] {
             let e = of(line).unwrap_err();
             assert!(e.contains(why), "{line}: {e}");

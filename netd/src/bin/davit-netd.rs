@@ -8,6 +8,7 @@ use davit_daemon_kit::config;
 use davit_daemon_kit::daemon::{Daemon, Listener, init_tracing};
 use davit_daemon_kit::paths::Layout;
 use davit_daemon_kit::state::StateDir;
+use davit_netd::driver::cni::running::Running;
 use davit_netd::engine::{Client, Engine, Instance};
 use davit_netd::foreign::Sandboxes;
 use davit_netd::server;
@@ -52,7 +53,8 @@ async fn run() -> anyhow::Result<()> {
     let engine = Engine::open(instance, settings.firewall)?;
     let (firewall, described) = engine.firewall();
     let client = Client::start(engine)?;
-    let sandboxes = Sandboxes::new(client.clone());
+    let running = Running::open(layout.network_run().join("plugins"))?;
+    let sandboxes = Sandboxes::new(client.clone(), running);
     sandboxes.clean_up().await?;
     let listener = Listener::bind(&layout, "netd")?;
     let daemon = Daemon::new("davit-netd", env!("CARGO_PKG_VERSION"), &[NETWORK])

@@ -50,8 +50,9 @@ fn hashed(first: u8, bytes: &[u8]) -> Mac {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, step);
     // The high bits of the product are the best mixed; the low ones are folded in.
-    let [_, _, _, a, b, c, d, e] = (hash ^ (hash >> 24)).to_be_bytes();
-    Mac([first, a, b, c, d, e])
+    let mut mac = [first; 6];
+    mac[1..].copy_from_slice(&(hash ^ (hash >> 24)).to_be_bytes()[3..]);
+    Mac(mac)
 }
 
 /// The MTU of the way out: of the interface that has the default route.

@@ -4,6 +4,7 @@
 //! list     the configuration list, checked                                    (pure)
 //! outcome  what a chain answered, as an endpoint's record                     (pure)
 //! asked    what a container asks for, as the capabilities that plugins have   (pure)
+//! running  which plugins run now, for the netd that comes after a killed one
 //! run      one plugin as a child process: time limit, bounded output
 //! chain    ADD forward, DEL in reverse, CHECK, GC, STATUS
 //! ```
@@ -15,6 +16,7 @@ pub mod chain;
 pub mod list;
 pub mod outcome;
 pub mod run;
+pub mod running;
 
 use std::path::PathBuf;
 
@@ -51,4 +53,16 @@ pub struct Foreign {
     pub asked: Object,
     /// What the last plugin answered; absent as long as it has not.
     pub result: Option<Object>,
+    /// Of an endpoint that is gone but for what the plugins made: all that DEL needs, also when the network is gone too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Box<Left>>,
+}
+
+/// The network that a leftover was on, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The network's name.
+    pub network: String,
+    /// Its plugins.
+    pub plugins: CniNetwork,
 }

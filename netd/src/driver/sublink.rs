@@ -11,7 +11,7 @@ use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
 use crate::endpoint::Endpoint;
 use crate::netlink::link::{self, Sub};
 use crate::netlink::route::{self, Link};
-use crate::netlink::{Batch, NetlinkError, Protocol, Socket};
+use crate::netlink::{Batch, NetlinkError, Protocol, Socket, view};
 use crate::network::options::{distance, nearest};
 use crate::network::sublink::{Made, Mode};
 use crate::network::{Driver, Network, Sublink};
@@ -106,29 +106,71 @@ impl Plumbing for SublinkDriver {
 
     fn is_plugged(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<bool, DriverError> {
         let Some(sandbox) = of.netns else { return Ok(false) };
-        let (name, group) = (&of.endpoint.interface, ground.group);
-        netns::visit(sandbox, || {
-            let socket = Socket::open(Protocol::Route)?;
-            Ok(route::link(&socket, name)?.is_some_and(|l| is_ours(&l, group)))
-        })?
+        let wanted = Wanted::of(ground, of)?;
+        netns::visit(sandbox, || Ok(!wanted.find(&Socket::open(Protocol::Route)?)?.is_empty()))?
     }
 
     fn unplug(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<(), DriverError> {
         let Some(sandbox) = of.netns else { return Ok(()) };
-        let (name, group) = (&of.endpoint.interface, ground.group);
+        let wanted = Wanted::of(ground, of)?;
         netns::visit(sandbox, || {
             let socket = Socket::open(Protocol::Route)?;
-            // An interface of that name may be another's, when it was the reason why ours could not be made.
-            match route::link(&socket, name)? {
-                Some(link) if is_ours(&link, group) => Ok(super::bridge::remove_link(&socket, name)?),
-                _ => Ok(()),
+            for index in wanted.find(&socket)? {
+                let mut batch = Batch::new();
+                link::delete(&mut batch, index);
+                match socket.run(&batch) {
+                    Err(e) if !e.is_missing() => return Err(e.into()),
+                    _ => {}
+                }
             }
+            Ok(())
         })?
     }
 }
 
-fn is_ours(link: &Link, group: u32) -> bool {
-    link.group == group && matches!(link.kind.as_str(), "macvlan" | "ipvlan")
+/// How an endpoint's interface is known inside. A container that may administer its network can rename it, mark it
+/// otherwise, give it another mac, and put more like it on the same parent; what they are and what they sit on it cannot
+/// change. An interface that has the endpoint's name may be another's, when it was the reason why ours could not be made.
+struct Wanted<'a> {
+    kinds: [&'static str; 2],
+    group: u32,
+    /// The parent's index on the host.
+    parent: Option<u32>,
+    endpoint: &'a Endpoint,
+    /// The sandbox's other endpoints without an end on the host.
+    others: Vec<&'a Endpoint>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(ground: Ground<'_>, of: &Unplug<'a>) -> Result<Self, NetlinkError> {
+        let ipvlan = of.network.driver == Driver::Ipvlan;
+        let other = |e: &&Endpoint| e.id != of.endpoint.id && e.is_wired() && !e.is_bridged();
+        Ok(Self {
+            kinds: if ipvlan { ["ipvlan", "ipvtap"] } else { ["macvlan", "macvtap"] },
+            group: ground.group,
+            parent: route::link(ground.socket, &options(of.network).parent)?.map(|l| l.index),
+            endpoint: of.endpoint,
+            others: of.sandbox.endpoints.iter().filter(other).collect(),
+        })
+    }
+
+    /// The indices of all that the endpoint brought.
+    fn find(&self, socket: &Socket) -> Result<Vec<u32>, NetlinkError> {
+        let links = view::links(socket)?;
+        Ok(links.iter().filter(|l| self.is_one(l)).map(|l| l.index).collect())
+    }
+
+    fn is_one(&self, link: &view::Link) -> bool {
+        let named = |e: &Endpoint| link.name == e.interface && link.group == self.group;
+        let others = |e: &&Endpoint| e.mac.map_or_else(|| named(e), |mac| link.mac == Some(mac));
+        if !self.kinds.contains(&link.kind.as_str()) || self.others.iter().any(others) {
+            return false;
+        }
+        // The kernel leaves the parent's index out where it is the interface's own.
+        let sits = link.reaches_out && self.parent == Some(link.parent.unwrap_or(link.index));
+        let mac = self.endpoint.mac.is_some() && link.mac == self.endpoint.mac;
+        sits || mac || named(self.endpoint)
+    }
 }
 
 /// ipvlan's endpoints have the parent's mac. So has passthru's, which would change the parent's otherwise.
@@ -169,5 +211,58 @@ fn unsupported(error: NetlinkError, kind: &'static str, module: &'static str) ->
     match error.errno() {
         Some(Errno::EOPNOTSUPP) => DriverError::Unsupported { kind, module },
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::route::Mac;
+    use davit_contracts::id::{EndpointId, NetworkId};
+
+    fn endpoint(interface: &str, mac: u8) -> Endpoint {
+        Endpoint {
+            id: EndpointId::from_random(rand::random()),
+            network: NetworkId::from_random(rand::random()),
+            interface: interface.into(),
+            host_interface: String::new(),
+            mac: Some(Mac([2, 0, 0, 0, 0, mac])),
+            ip: None,
+            gateway: None,
+            ip6: None,
+            gateway6: None,
+            names: Vec::new(),
+            links: std::collections::BTreeMap::new(),
+            gateway_priority: 0,
+            routed: false,
+            bandwidth: None,
+            sysctls: Vec::new(),
+            foreign: None,
+            pending: false,
+        }
+    }
+
+    #[test]
+    fn what_an_endpoint_brought_is_known_by_what_it_sits_on() {
+        let (mine, other) = (endpoint("eth0", 1), endpoint("eth1", 2));
+        let kinds = ["macvlan", "macvtap"];
+        let wanted = Wanted { kinds, group: 9, parent: Some(4), endpoint: &mine, others: vec![&other] };
+        let link = |name: &str, mac: u8, parent: u32| view::Link {
+            index: 7,
+            name: name.into(),
+            kind: "macvlan".into(),
+            mac: Some(Mac([2, 0, 0, 0, 0, mac])),
+            parent: Some(parent),
+            reaches_out: true,
+            ..view::Link::default()
+        };
+        assert!(wanted.is_one(&link("renamed", 77, 4)), "another name, group and mac");
+        assert!(wanted.is_one(&link("renamed", 1, 5)), "a parent of another name");
+        assert!(!wanted.is_one(&link("renamed", 2, 4)), "the other endpoint's");
+        assert!(!wanted.is_one(&link("eth0", 77, 5)), "the container's own name for something else");
+        let inside = view::Link { reaches_out: false, ..link("x", 77, 4) };
+        assert!(!wanted.is_one(&inside), "it sits on an interface of the container");
+        let bridge = view::Link { kind: "bridge".into(), ..link("eth0", 1, 4) };
+        assert!(!wanted.is_one(&bridge));
     }
 }

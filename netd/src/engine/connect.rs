@@ -1,12 +1,13 @@
 //! Changes of a sandbox that runs: networks added and taken away, its name.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::attach::{Attached, EndpointSpec, open_namespace};
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::inside::{Interface, Visit};
 use crate::endpoint::{Endpoint, Sandbox, Way};
+use crate::netlink::route;
 use crate::network::Driver;
 
 impl Engine {
@@ -112,13 +113,18 @@ impl Engine {
             return Err(EngineError::NotConnected { sandbox: before.name, network: network.name });
         };
         if endpoint.is_wired() {
+            // A holder that is gone has no routes to mend.
+            let netns = open_namespace(&before).ok();
+            if let Some(netns) = &netns {
+                self.check_within_reach(&before, endpoint, netns.as_fd())?;
+            }
             // From here on a restart finishes what a kill leaves half done.
             let mut draft = before.clone();
             draft.endpoints.iter_mut().filter(|e| e.network == network.id).for_each(|e| e.pending = true);
             self.journal.write(&draft)?;
-            // A holder that is gone has no routes to mend.
-            let netns = open_namespace(&before).ok();
             self.unplug(&before, endpoint, netns.as_ref().map(AsFd::as_fd))?;
+            // Should the rest fail, who tries again need not find it any more.
+            self.sandboxes.insert(draft.id.clone(), draft);
             let (_, routes_in) = routes_changed(&before, &after);
             if let Some(netns) = netns.filter(|_| !routes_in.is_empty()) {
                 self.visit(&mut after, netns.as_fd(), &Visit { routes_in, ..Visit::default() })?;
@@ -130,6 +136,25 @@ impl Engine {
         self.keep(&after)?;
         self.note_idle();
         Ok(())
+    }
+
+    /// Refuses when a container took an interface of a parent to a place where it cannot be found: the address must not go
+    /// to another while it is in use there. Without the parent there is none any more.
+    fn check_within_reach(
+        &self,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EngineError> {
+        let network =
+            self.networks.get(&endpoint.network).filter(|n| !endpoint.pending && n.sublink.is_some());
+        let parent = network.and_then(|n| n.sublink.as_ref()).map(|s| s.parent.as_str());
+        let Some((network, parent)) = network.zip(parent) else { return Ok(()) };
+        if route::link(&self.socket, parent)?.is_none() || self.is_plugged(sandbox, endpoint, netns)? {
+            return Ok(());
+        }
+        let (container, interface) = (sandbox.name.clone(), endpoint.interface.clone());
+        Err(EngineError::OutOfReach { container, interface, network: network.name.clone() })
     }
 
     /// Gives a sandbox another name. `None` when it is unknown.

@@ -91,6 +91,8 @@ pub enum EngineError {
     Connected { sandbox: String, network: String },
     #[error("'{sandbox}' is not connected to network '{network}'")]
     NotConnected { sandbox: String, network: String },
+    #[error("'{container}' took its interface {interface} of network '{network}' away, or moved it")]
+    OutOfReach { container: String, interface: String, network: String },
     #[error("network '{network}' is not usable")]
     Base { network: String, source: DriverError },
     #[error("the parent interface {parent} is in use by network '{network}': {why}")]
@@ -160,7 +162,9 @@ impl EngineError {
             | Self::NoneWithOthers
             | Self::NoPolicy(..) => Kind::InvalidArgument,
             Self::Plugins { source, .. } | Self::NotReady { source, .. } => of_plugins(source),
-            Self::HolderGone { .. } | Self::HostNamespace { .. } => Kind::WrongState,
+            Self::HolderGone { .. } | Self::HostNamespace { .. } | Self::OutOfReach { .. } => {
+                Kind::WrongState
+            }
             Self::Stopped => Kind::Unavailable,
             Self::NoIngressLimit { .. }
             | Self::NoBridgeFilter(_)
@@ -242,6 +246,7 @@ impl EngineError {
                 "the host has no such address".into()
             }
             Self::Address { holder: Some(holder), .. } => format!("'{holder}' has it"),
+            Self::OutOfReach { .. } => "it leaves the network when it is stopped".into(),
             Self::NoIngressLimit { .. } => "limit what leaves, or use a bridge network".into(),
             Self::Option(e) => e.hint(),
             Self::Address { source: IpamError::Full(_), .. } => {

@@ -9,7 +9,7 @@ use super::{Engine, EngineError};
 use crate::driver::cni::asked::{self, Asked};
 use crate::driver::cni::chain::Attachment;
 use crate::driver::cni::list::List;
-use crate::driver::cni::{CniNetwork, Foreign, Object, outcome};
+use crate::driver::cni::{CniNetwork, Foreign, Left, Object, outcome};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::foreign::Work;
 use crate::network::{Network, SpecError};
@@ -40,7 +40,7 @@ impl Engine {
             capability: r.capability,
         };
         let asked = asked::arguments(&list, &asked).map_err(refused)?;
-        Ok(Box::new(Foreign { asked, result: None }))
+        Ok(Box::new(Foreign { asked, ..Foreign::default() }))
     }
 
     /// Ports of a sandbox that is on no bridge of ours: a plugin publishes them. They are reserved as ours are, so that
@@ -90,13 +90,13 @@ impl Engine {
         let netns = sandbox.holder.is_alive().then(|| sandbox.holder.path());
         let work = |endpoint: &Endpoint| {
             let foreign = endpoint.foreign.as_deref()?.clone();
-            let network = self.networks.get(&endpoint.network)?;
+            let Left { network, plugins } = self.left_of(endpoint)?;
             let interface = endpoint.interface.clone();
             Some(Work {
                 endpoint: endpoint.id.clone(),
                 container: sandbox.name.clone(),
-                network: network.name.clone(),
-                plugins: network.cni.clone()?,
+                network,
+                plugins,
                 at: Attachment { container: sandbox.id.clone(), netns: netns.clone(), interface, foreign },
             })
         };
@@ -125,21 +125,62 @@ impl Engine {
         Ok(self.attached(sandbox, Stages::start()))
     }
 
+    /// The plugins of an endpoint, as a leftover has them on record or as its network has them.
+    fn left_of(&self, endpoint: &Endpoint) -> Option<Left> {
+        if let Some(left) = endpoint.foreign.as_ref()?.left.as_deref() {
+            return Some(left.clone());
+        }
+        let network = self.networks.get(&endpoint.network)?;
+        Some(Left { network: network.name.clone(), plugins: network.cni.clone()? })
+    }
+
     /// Keeps in mind what plugins may have made for endpoints whose record goes.
     pub(super) fn leave_behind(&self, sandbox: &Sandbox, endpoints: &[Endpoint]) -> Result<(), EngineError> {
         let mut foreign: Vec<_> = endpoints.iter().filter(|e| e.foreign.is_some()).cloned().collect();
         if foreign.is_empty() {
             return Ok(());
         }
-        if let Some(earlier) = self.leftovers.all()?.into_iter().find(|s| s.id == sandbox.id) {
-            foreign.extend(earlier.endpoints);
+        for endpoint in &mut foreign {
+            let left = self.left_of(endpoint).map(Box::new);
+            if let Some(foreign) = &mut endpoint.foreign {
+                foreign.left = left;
+            }
+        }
+        if let Some(earlier) = self.leftover(&sandbox.id)? {
+            let known: Vec<_> = foreign.iter().map(|e| e.id.clone()).collect();
+            foreign.extend(earlier.endpoints.into_iter().filter(|e| !known.contains(&e.id)));
         }
         Ok(self.leftovers.write(&Sandbox { endpoints: foreign, ..sandbox.clone() })?)
     }
 
-    /// What earlier runs left for plugins to remove.
+    /// Takes over what plugins do not remove of a sandbox, on one network or on all: it becomes leftovers. Only when that is
+    /// `forced` or nobody holds the sandbox any more; else answers false.
+    pub fn give_up(&mut self, id: &str, network: Option<&str>, forced: bool) -> Result<bool, EngineError> {
+        let network = network.map(|name| self.find_network(name).map(|n| n.id.clone())).transpose()?;
+        let Some(sandbox) = self.sandboxes.get(id) else { return Ok(false) };
+        if !forced && sandbox.holder.is_alive() {
+            return Ok(false);
+        }
+        let theirs = sandbox.endpoints.iter().filter(|e| network.as_ref().is_none_or(|n| e.network == *n));
+        self.leave_behind(sandbox, &theirs.cloned().collect::<Vec<_>>())?;
+        Ok(true)
+    }
+
+    fn leftover(&self, id: &str) -> Result<Option<Sandbox>, EngineError> {
+        Ok(self.leftovers.all()?.into_iter().find(|s| s.id == id))
+    }
+
+    /// What is left for plugins to remove.
     pub fn leftovers(&mut self) -> Result<Vec<(String, Vec<Work>)>, EngineError> {
-        let all = self.leftovers.all()?;
+        let mut all = self.leftovers.all()?;
+        for sandbox in &mut all {
+            // What was attached anew since is not removed by a DEL of the same name.
+            let now = self.sandboxes.get(&sandbox.id).map_or(&[][..], |s| &s.endpoints);
+            let again =
+                |e: &Endpoint| now.iter().any(|n| n.network == e.network && n.interface == e.interface);
+            sandbox.endpoints.retain(|e| !again(e));
+        }
+        all.retain(|sandbox| !sandbox.endpoints.is_empty());
         Ok(all.iter().map(|sandbox| (sandbox.id.clone(), self.works_of(sandbox))).collect())
     }
 
@@ -159,9 +200,14 @@ impl Engine {
         Ok(ready.flat_map(|s| self.works_of(s)).collect())
     }
 
-    /// They have removed it.
-    pub fn forget_leftover(&mut self, id: &str) -> Result<(), EngineError> {
-        Ok(self.leftovers.remove(id)?)
+    /// The plugins have removed these of a sandbox's. What no plugins are known for goes too.
+    pub fn forget_leftovers(&mut self, id: &str, gone: &[EndpointId]) -> Result<(), EngineError> {
+        let Some(mut sandbox) = self.leftover(id)? else { return Ok(()) };
+        sandbox.endpoints.retain(|e| !gone.contains(&e.id) && self.left_of(e).is_some());
+        if sandbox.endpoints.is_empty() {
+            return Ok(self.leftovers.remove(id)?);
+        }
+        Ok(self.leftovers.write(&sandbox)?)
     }
 }
 

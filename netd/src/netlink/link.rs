@@ -9,6 +9,7 @@ use super::route::{
     IFLA_MTU, IFLA_NET_NS_FD, NEWLINK, link_head,
 };
 
+const DELLINK: u16 = 17;
 const IFLA_LINK: u16 = 5;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_MODE: u16 = 1;
@@ -77,6 +78,12 @@ pub fn add_vlan(batch: &mut Batch, name: &str, on: u32, id: u16, group: u32) {
             a.nested(IFLA_INFO_DATA, |a| a.bytes(IFLA_VLAN_ID, &id.to_ne_bytes()));
         });
     });
+}
+
+/// Removes the interface with this index, whatever it is called.
+pub fn delete(batch: &mut Batch, index: u32) {
+    let head = link_head(AF_UNSPEC, index, 0, 0);
+    batch.push(format!("delete interface {index}"), DELLINK, Flags::ACK, &head, |_| {});
 }
 
 /// Makes an interface that leads nowhere and is up.

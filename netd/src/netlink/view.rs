@@ -52,6 +52,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The index of the interface that it sits on, or of its peer.
     pub parent: Option<u32>,
+    /// Whether what it sits on is in another namespace than it is itself.
+    pub reaches_out: bool,
     /// Set up.
     pub up: bool,
     /// Up with something at the other end.
@@ -96,6 +98,8 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
             10 => link.master = Some(number(value)),
             18 => parse_info(&mut link, value),
             27 => link.group = number(value),
+            // IFLA_LINK_NETNSID
+            37 => link.reaches_out = true,
             _ => {}
         }
     }

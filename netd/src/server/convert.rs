@@ -26,6 +26,10 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
         return Err(invalid(format!("'{}' is not a sandbox id", request.sandbox_id)));
     }
     let holder = request.holder.ok_or_else(|| invalid("the sandbox's holder is missing".into()))?;
+    // They are written into files of lines and words.
+    one_word("hostname", &request.hostname)?;
+    request.dns_search.iter().try_for_each(|domain| one_word("search domain", domain))?;
+    request.dns_options.iter().try_for_each(|option| one_word("DNS option", option))?;
     let servers = request
         .dns_servers
         .iter()
@@ -44,6 +48,14 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
         id: request.sandbox_id,
         hostname: request.hostname,
     })
+}
+
+/// Refuses white space and control characters.
+fn one_word(what: &str, text: &str) -> Result<(), Status> {
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(invalid(format!("{what} {text:?} has a space, a line end or a control character in it")));
+    }
+    Ok(())
 }
 
 fn holder_of(holder: &proto::Holder) -> Result<Holder, Status> {
@@ -239,5 +251,33 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
             _ if n.driver == Driver::Bridge => "allow".to_owned(),
             _ => String::new(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_into_files_of_lines_is_one_word() {
+        let request = || proto::AttachRequest {
+            sandbox_id: "a".into(),
+            holder: Some(proto::Holder { pid: 1, start_time: 1, ..Default::default() }),
+            hostname: "web.lan".into(),
+            dns_search: vec![".".into()],
+            dns_options: vec!["ndots:2".into()],
+            ..Default::default()
+        };
+        assert!(attach_spec(request()).is_ok());
+        for bad in ["a b", "a\nnameserver 192.0.2.1", "a\r", "a\0", "\u{2028}a", "\u{85}"] {
+            for (what, request) in [
+                ("hostname", proto::AttachRequest { hostname: bad.into(), ..request() }),
+                ("search", proto::AttachRequest { dns_search: vec![bad.into()], ..request() }),
+                ("option", proto::AttachRequest { dns_options: vec![bad.into()], ..request() }),
+            ] {
+                let error = attach_spec(request).unwrap_err();
+                assert!(error.message().contains(what), "{bad:?}: {error}");
+            }
+        }
     }
 }

@@ -42,8 +42,8 @@ impl Endpoints for Service {
         &self,
         request: Request<proto::DisconnectRequest>,
     ) -> Result<Response<proto::DisconnectResponse>, Status> {
-        let proto::DisconnectRequest { sandbox_id, network, .. } = request.into_inner();
-        self.sandboxes.disconnect(sandbox_id, network).await.map_err(|e| status(&e))?;
+        let proto::DisconnectRequest { sandbox_id, network, force } = request.into_inner();
+        self.sandboxes.disconnect(sandbox_id, network, force).await.map_err(|e| status(&e))?;
         Ok(Response::new(proto::DisconnectResponse {}))
     }
 

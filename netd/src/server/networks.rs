@@ -91,6 +91,8 @@ impl Networks for Service {
             drifts.extend(found.map_err(|e| status(&e))?);
         }
         drifts.extend(self.sandboxes.check().await.map_err(|e| status(&e))?);
+        // After the sandboxes: a repair of those may leave something for plugins.
+        drifts.extend(self.sandboxes.check_leftovers(repair).await.map_err(|e| status(&e))?);
         let drifts = drifts.into_iter().map(view::drift).collect();
         Ok(Response::new(proto::CheckResponse { drifts }))
     }

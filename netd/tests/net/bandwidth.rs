@@ -4,6 +4,9 @@
 //! through (2% of a second's worth here), and TCP needs a part of the time to find the rate. A limit that does not hold is off by
 //! a factor of a hundred: unlimited, these links pass gigabits.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use davit_contracts::Kind;
 use davit_contracts::network as proto;
 
@@ -108,6 +111,11 @@ async fn a_burst_that_no_packet_fits_in_is_refused() {
         assert!(e.to_string().contains(what) && e.to_string().contains("1418 bytes"), "{e}");
     }
     let at = host.attach_request(Host::request(&guest, vec![of(1418, 1418)], &[])).await.unwrap();
-    let full = format!("ping -c 1 -W 5 -M do -s 1372 {}", at.endpoints[0].gateway);
-    guest.space.run(&full);
+    // A full packet: 1372 bytes, and the headers of UDP and IPv4.
+    let gateway = at.endpoints[0].gateway.clone();
+    let server = host.space.inside(|| UdpSocket::bind(format!("{gateway}:9000"))).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let client = guest.space.inside(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    client.send_to(&[7; 1372], format!("{gateway}:9000")).unwrap();
+    assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1372);
 }

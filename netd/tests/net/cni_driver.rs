@@ -9,6 +9,7 @@ use crate::host::{BEYOND, Guest, HOST, Host, WORLD, ip};
 /// Plugins keep their state below /var/lib/cni and /run.
 const PLACES: &str = "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib";
 
+#[allow(clippy::needless_pass_by_value, reason = "what json! makes is given away")]
 fn list(name: &str, version: &str, plugins: Value) -> String {
     json!({"cniVersion": version, "name": name, "plugins": plugins}).to_string()
 }
@@ -308,6 +309,93 @@ async fn a_check_asks_the_plugins_and_is_clean_where_all_is_well() {
         "{found:?}"
     );
     assert!(guest.space.run("ip -o addr show eth0").contains("10.92.0."));
+}
+
+#[tokio::test]
+async fn an_add_that_outlives_netd_is_ended_before_del() {
+    // It takes its time, and then makes a link of the host; by a child, as plugins run plugins.
+    let mut host = with_plugin(
+        "case $CNI_COMMAND in
+        ADD) sh -c 'echo $$ > /run/pid; while [ ! -e /run/go ]; do sleep 0.02; done; ip link add late type veth peer name late1'; exit 1;;
+        DEL) readlink /proc/$(cat /run/pid)/exe && touch /run/beside; touch /run/go;; esac",
+    )
+    .await;
+    host.create(odd("slow")).await.unwrap();
+    let guest = Guest::new("g");
+    let (mut client, request) = (host.endpoints(), Host::request(&guest, vec![on("slow")], &[]));
+    let attach = tokio::spawn(async move { client.attach(request).await.is_ok() });
+    host.eventually("the plugin runs", || host.space.attempt("test -s /run/pid").0).await;
+    let plugins = host.file("run/network/plugins");
+    assert_eq!(std::fs::read_dir(&plugins).unwrap().count(), 1);
+    host.kill();
+    assert!(!attach.await.unwrap());
+    host.start().await;
+    host.eventually("DEL has ended", || {
+        let none = |folder: &str| std::fs::read_dir(host.file(folder)).unwrap().count() == 0;
+        none("run/network/leftovers") && none("run/network/plugins")
+    })
+    .await;
+    assert!(!host.space.attempt("test -e /run/beside").0, "the ADD went on beside the DEL");
+    assert!(!host.space.run("ip -o link").contains("late"));
+}
+
+async fn drifts(host: &Host, repair: bool) -> Vec<proto::Drift> {
+    let mut all = host.networks().check(proto::CheckRequest { repair }).await.unwrap().into_inner().drifts;
+    all.retain(|d| d.object.contains("plugins"));
+    all
+}
+
+#[tokio::test]
+async fn what_plugins_do_not_remove_outlives_its_network_and_is_removed_by_a_repair() {
+    let host = with_plugin(&format!(
+        "echo $CNI_CONTAINERID $CNI_IFNAME >> /run/said-$CNI_COMMAND; case $CNI_COMMAND in ADD) {RESULT};; DEL) test -e /run/go || {{ echo not now >&2; exit 1; }};; esac"
+    ))
+    .await;
+    host.create(odd("stubborn")).await.unwrap();
+    let guest = host.guest("g", &["stubborn"], &[]).await;
+    let force = proto::RemoveNetworkRequest { name: "stubborn".into(), force: true };
+    host.networks().remove(force).await.unwrap();
+    let found = drifts(&host, false).await;
+    let [one] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((one.kind.as_str(), one.network.as_str(), one.sandbox.as_str()), ("stray", "stubborn", "g"));
+    assert!(!one.repaired);
+    let found = drifts(&host, true).await;
+    assert!(!found[0].repaired && found[0].error.contains("not now"), "{found:?}");
+    host.space.run("touch /run/go; rm /run/said-DEL");
+    assert!(drifts(&host, true).await[0].repaired);
+    assert_eq!(host.space.run("cat /run/said-DEL").trim(), format!("{} eth0", guest.id));
+    assert!(host.space.run("cat /run/last-DEL").contains("10.94.0.2"), "DEL is told what ADD answered");
+    assert!(drifts(&host, false).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_container_whose_plugin_is_gone_can_be_removed() {
+    let host = with_plugin(&format!("case $CNI_COMMAND in ADD) {RESULT};; esac")).await;
+    host.create(odd("gone")).await.unwrap();
+    let forced = host.guest("forced", &["bridge", "gone"], &[]).await;
+    let dead = host.guest("dead", &["gone"], &[]).await;
+    let ghost = host.guest("ghost", &["gone"], &[]).await;
+    host.space.run("mv /run/bin/odd /run/odd");
+    let leave =
+        |force| proto::DisconnectRequest { sandbox_id: forced.id.clone(), network: "gone".into(), force };
+    let e = davit_contracts::Error::from(host.endpoints().disconnect(leave(false)).await.unwrap_err());
+    assert!(e.to_string().contains("odd"), "{e}");
+    host.endpoints().disconnect(leave(true)).await.unwrap();
+    // Nobody holds it any more: nothing that is left of it can be of use.
+    let dead_id = dead.id.clone();
+    drop(dead);
+    host.endpoints().detach(proto::DetachRequest { sandbox_id: dead_id }).await.unwrap();
+    drop(ghost);
+    host.networks().check(proto::CheckRequest { repair: true }).await.unwrap();
+    let all = host.endpoints().list(proto::ListSandboxesRequest {}).await.unwrap().into_inner().sandboxes;
+    assert_eq!(all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["forced"]);
+    host.net_remove("gone").await.unwrap();
+    let mut left: Vec<_> = drifts(&host, false).await.into_iter().map(|d| d.sandbox).collect();
+    left.sort();
+    assert_eq!(left, ["dead", "forced", "ghost"]);
+    host.space.run("mv /run/odd /run/bin/odd");
+    assert!(drifts(&host, true).await.iter().all(|d| d.repaired));
+    assert!(drifts(&host, false).await.is_empty());
 }
 
 #[tokio::test]

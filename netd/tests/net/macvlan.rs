@@ -302,3 +302,38 @@ async fn a_parent_that_is_down_or_gone_is_told() {
     assert_eq!(host.inspect("n").await.problems, ["the host has no interface spare, which is the parent"]);
     host.net_remove("n").await.unwrap();
 }
+
+fn leave(guest: &Guest) -> proto::DisconnectRequest {
+    proto::DisconnectRequest { sandbox_id: guest.id.clone(), network: "wire".into(), force: false }
+}
+
+#[tokio::test]
+async fn a_container_cannot_keep_an_interface_by_disguising_it() {
+    let host = Host::new().await;
+    wire(&host, "wire", "bridge").await.unwrap();
+    host.net_create("mine").await;
+    let guest = host.guest("g", &["mine", "wire"], &[]).await;
+    guest.space.run(
+        "ip link set eth1 down; ip link set eth1 name kept; ip link set kept group 0
+         ip link set kept address 02:00:00:00:00:99; ip link set kept up
+         ip link add link kept name more type macvlan mode bridge; ip link set more up",
+    );
+    host.endpoints().disconnect(leave(&guest)).await.unwrap();
+    let left = guest.space.run("ip -o link");
+    assert!(!left.contains("kept") && !left.contains("more") && left.contains("eth0"), "{left}");
+}
+
+#[tokio::test]
+async fn an_interface_that_a_container_took_elsewhere_keeps_its_address_taken() {
+    let host = Host::new().await;
+    wire(&host, "wire", "bridge").await.unwrap();
+    host.net_create("mine").await;
+    let guest = host.guest("g", &["mine", "wire"], &[]).await;
+    let nested = Guest::new("nested");
+    guest.space.run(&format!("ip link set eth1 netns {}", nested.space.pid()));
+    let e = Error::from(host.endpoints().disconnect(leave(&guest)).await.unwrap_err());
+    assert!(e.kind() == Kind::WrongState && e.to_string().contains("eth1"), "{e}");
+    let all = host.endpoints().list(proto::ListSandboxesRequest {}).await.unwrap().into_inner().sandboxes;
+    assert_eq!(all[0].endpoints.len(), 2, "nothing changed");
+    host.detach(&guest).await;
+}

@@ -250,6 +250,40 @@ async fn an_unreachable_upstream_fails_without_delaying_our_names() {
     assert_ne!(a.space.dig("alpha"), "");
 }
 
+/// Sends more than both ends buffer before it reads anything: netd stops and goes on, and forgets no query.
+#[tokio::test]
+async fn each_of_many_queries_on_a_connection_is_answered_once_its_client_reads() {
+    use std::io::{Read as _, Write as _};
+    const QUERIES: usize = 120_000;
+    let host = Host::new().await;
+    host.net_create("n").await;
+    let a = host.guest("alpha", &["n"], &[]).await;
+    let mut stream = a.space.inside(|| std::net::TcpStream::connect("127.0.0.11:53")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut one = query("alpha.", 7);
+    one.splice(..0, u16::try_from(one.len()).unwrap().to_be_bytes());
+    let (all, mut sender) = (one.repeat(QUERIES), stream.try_clone().unwrap());
+    stream.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while let Some(n) = stream.write(&all[sent..]).ok().filter(|n| *n > 0) {
+        sent += n;
+    }
+    stream.set_nonblocking(false).unwrap();
+    let rest = std::thread::spawn(move || {
+        sender.write_all(&all[sent..]).unwrap();
+        sender.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut replies = 0;
+    let mut reader = std::io::BufReader::new(stream);
+    let mut len = [0; 2];
+    while reader.read_exact(&mut len).is_ok() {
+        reader.read_exact(&mut vec![0; usize::from(u16::from_be_bytes(len))]).unwrap();
+        replies += 1;
+    }
+    rest.join().unwrap();
+    assert_eq!(replies, QUERIES);
+}
+
 #[tokio::test]
 async fn a_renamed_sandbox_answers_to_its_new_name_and_aliases_only() {
     let mut host = Host::new().await;

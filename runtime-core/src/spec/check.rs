@@ -68,11 +68,7 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
         resources::device(device)?;
     }
     let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
-    for entry in &spec.extra_hosts {
-        if entry.split_once([':', '=']).is_none_or(|(name, ip)| name.is_empty() || ip.is_empty()) {
-            return invalid(format!("bad format for --add-host: '{entry}': NAME:IP is expected"));
-        }
-    }
+    check_lines(spec)?;
     let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
     match policy {
         "" | "no" => {}
@@ -108,6 +104,37 @@ fn check_hostname(name: &str) -> Result<(), RuntimeError> {
     } else {
         Err(RuntimeError::Invalid(format!("invalid hostname: {name}")))
     }
+}
+
+/// What is written into /etc/hosts and /etc/resolv.conf: nothing there may end a line or a word.
+fn check_lines(spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    let invalid = |text: String| Err(RuntimeError::Invalid(text));
+    let is_word = |text: &str| !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    for entry in &spec.extra_hosts {
+        let known = |ip: &str| {
+            let ip = ip.trim_start_matches('[').trim_end_matches(']');
+            ip == "host-gateway" || ip.parse::<std::net::IpAddr>().is_ok()
+        };
+        let (name, ip) = entry.split_once([':', '=']).unwrap_or((entry, ""));
+        if name.is_empty() || name.contains('#') || !is_word(name) || !known(ip) {
+            return invalid(format!("bad format for --add-host: {entry:?}: NAME:IP is expected"));
+        }
+    }
+    let network = spec.network.clone().unwrap_or_default();
+    if let Some(bad) = network.dns.iter().find(|server| server.parse::<std::net::IpAddr>().is_err()) {
+        return invalid(format!("DNS server {bad:?} is not an address"));
+    }
+    let domain = std::slice::from_ref(&spec.domainname);
+    for (what, texts) in [
+        ("--dns-search", network.dns_search.as_slice()),
+        ("--dns-option", &network.dns_options),
+        ("--domainname", domain),
+    ] {
+        if let Some(bad) = texts.iter().find(|text| !is_word(text)) {
+            return invalid(format!("{what} {bad:?} has a space, a line end or a control character in it"));
+        }
+    }
+    Ok(())
 }
 
 fn check_mounts(spec: &ContainerSpec) -> Result<(), RuntimeError> {

@@ -71,7 +71,21 @@ impl Serving {
         }
     }
 
+    /// Answers what a client asked, as far as it takes the answers; the rest when it has taken them.
     fn converse(&mut self, at: usize, now: u64) -> io::Result<()> {
+        loop {
+            self.answer_client(at, now)?;
+            let Some(client) = self.clients.get(at) else { return Ok(()) };
+            let full = client.is_full();
+            self.flush(at)?;
+            // It took at once what it was full of: its other queries are here already, and nothing more may come to tell.
+            if !full || self.clients[at].is_full() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn answer_client(&mut self, at: usize, now: u64) -> io::Result<()> {
         self.apply_changes();
         let Some(client) = self.clients.get_mut(at) else { return Ok(()) };
         let place = client.server;
@@ -104,7 +118,7 @@ impl Serving {
             }
         }
         self.message = message;
-        self.flush(at)
+        Ok(())
     }
 
     fn flush(&mut self, at: usize) -> io::Result<()> {
@@ -120,7 +134,10 @@ impl Serving {
         let Some(client) = self.clients.get_mut(at).filter(|c| c.serial == serial) else { return };
         client.waiting = client.waiting.saturating_sub(1);
         client.reply(&self.reply);
-        if self.flush(at).is_err() {
+        let hopeless = client.is_hopeless();
+        // When it takes all that it was full of, its other queries go on from here.
+        let now = self.now();
+        if (hopeless || self.converse(at, now).is_err()) && self.clients.contains(at) {
             self.close_client(at);
         }
     }

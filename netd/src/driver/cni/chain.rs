@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::list::{List, ListError};
 use super::run::{Call, RunError, run};
+use super::running::Running;
 use super::{CniNetwork, Foreign, Object};
 
 /// Why a chain did not do what it was to.
@@ -26,6 +27,7 @@ pub struct Chain {
     list: List,
     programs: Vec<PathBuf>,
     path: Vec<PathBuf>,
+    running: Running,
 }
 
 /// Whose attachment it is about.
@@ -43,11 +45,11 @@ pub struct Attachment {
 }
 
 impl Chain {
-    /// Reads a network's list and finds its plugins.
-    pub fn of(network: &CniNetwork) -> Result<Self, ChainError> {
+    /// Reads a network's list and finds its plugins. Their runs are on record in `running`.
+    pub fn of(network: &CniNetwork, running: &Running) -> Result<Self, ChainError> {
         let list = List::parse(&network.config)?;
         let programs = list.plugins.iter().map(|p| p.program(&network.path)).collect::<Result<_, _>>()?;
-        Ok(Self { list, programs, path: network.path.clone() })
+        Ok(Self { list, programs, path: network.path.clone(), running: running.clone() })
     }
 
     /// Attaches; the last plugin's result. After an error DEL has to follow.
@@ -142,6 +144,7 @@ impl Chain {
             interface: &at.interface,
             path: &self.path,
             config,
+            running: &self.running,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::Object;
+use super::running::{MARK, Running, RunningError};
 
 /// How long a plugin may take. DHCP takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +38,8 @@ pub struct Call<'a> {
     pub path: &'a [PathBuf],
     /// stdin.
     pub config: &'a Object,
+    /// Where it is on record meanwhile.
+    pub running: &'a Running,
 }
 
 /// Why a plugin did not do what it was to.
@@ -45,6 +48,8 @@ pub struct Call<'a> {
 pub enum RunError {
     #[error("cannot run {program}")]
     Start { program: PathBuf, source: io::Error },
+    #[error("cannot record that {program} runs")]
+    Record { program: PathBuf, source: RunningError },
     #[error("plugin '{plugin}' did not end its {verb} within {} s", PATIENCE.as_secs())]
     Timeout { plugin: String, verb: &'static str },
     #[error("plugin '{plugin}' refused {verb}: {message} (code {code})")]
@@ -69,19 +74,34 @@ impl RunError {
 pub async fn run(call: &Call<'_>) -> Result<Option<Object>, RunError> {
     let plugin = call.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let failed = |source| RunError::Start { program: call.program.to_owned(), source };
-    let mut child = command(call).spawn().map_err(failed)?;
-    let group = child.id();
-    let talk = talk(&mut child, call.config);
-    let Ok(talked) = tokio::time::timeout(PATIENCE, talk).await else {
-        // Plugins run plugins: all of the group ends.
-        if let Some(group) = group {
-            let _ = killpg(Pid::from_raw(group as i32), Signal::SIGKILL);
+    let mark = format!("{:032x}", rand::random::<u128>());
+    let mut child = command(call).env(MARK, &mark).spawn().map_err(failed)?;
+    let group = child.id().map_or(0, |id| id as i32);
+    // Before it is told what to do: a kill of netd from here on leaves a plugin that the next start finds.
+    let recorded = match call.running.record(group, &mark) {
+        Ok(recorded) => recorded,
+        Err(source) => {
+            end(&mut child, group).await;
+            return Err(RunError::Record { program: call.program.to_owned(), source });
         }
-        let _ = child.wait().await;
-        return Err(RunError::Timeout { plugin, verb: call.verb });
     };
+    let talk = talk(&mut child, call.config);
+    let talked = tokio::time::timeout(PATIENCE, talk).await;
+    if talked.is_err() {
+        end(&mut child, group).await;
+    }
+    recorded.ended();
+    let Ok(talked) = talked else { return Err(RunError::Timeout { plugin, verb: call.verb }) };
     let (status, out, log) = talked.map_err(failed)?;
     read(plugin, call.verb, status, &out, &log)
+}
+
+/// Plugins run plugins: all of the group ends.
+async fn end(child: &mut Child, group: i32) {
+    if group > 0 {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let _ = child.wait().await;
 }
 
 fn command(call: &Call<'_>) -> Command {
@@ -191,8 +211,11 @@ mod tests {
             interface: "eth0",
             path: &[PathBuf::from("/a"), PathBuf::from("/b")],
             config: &config,
+            running: &Running::open(dir.path().join("running")).unwrap(),
         };
-        run(&call).await
+        let result = run(&call).await;
+        assert_eq!(fs::read_dir(dir.path().join("running")).unwrap().count(), 0, "no record is left");
+        result
     }
 
     #[tokio::test]

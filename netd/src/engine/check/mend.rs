@@ -89,7 +89,9 @@ impl Engine {
                 Ok(())
             }
             Mend::Detach(id) => {
-                self.detach(id)?;
+                // What plugins made is on record as left over, and theirs to remove after this.
+                self.give_up(id, None, false)?;
+                self.detach_own(id)?;
                 self.settle();
                 Ok(())
             }

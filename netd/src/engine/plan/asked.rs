@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn names_that_nobody_could_ask_for() {
-        for good in ["db", "db.front", "my_db-1", &"a".repeat(63), &["a".repeat(62); 4].join(".")] {
+        for good in ["db", "db.front", "my_db-1", &"a".repeat(63), &vec!["a".repeat(62); 4].join(".")] {
             assert_eq!(unusable(good), None, "{good}");
         }
         let long = [&*"a".repeat(63); 4].join(".");

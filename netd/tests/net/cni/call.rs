@@ -54,6 +54,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
+    #[allow(clippy::needless_pass_by_value, reason = "what json! makes is given away")]
     /// davit-cni with these fields besides the general ones.
     pub fn davit(host: &Host, version: &str, more: Value) -> Self {
         let mut config =

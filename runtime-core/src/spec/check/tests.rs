@@ -106,3 +106,27 @@ fn log_options() {
     assert_eq!(bytes("-1"), Some(0));
     assert_eq!(bytes("99999999999999999999g"), None);
 }
+
+#[test]
+fn nothing_that_is_written_into_files_of_lines_ends_one() {
+    let host = host();
+    let ok = |s: &ContainerSpec| spec(s, &host).is_ok();
+    let hosts = |entry: &str| ContainerSpec { extra_hosts: vec![entry.into()], ..base() };
+    for good in ["db:10.0.0.1", "db=[fd00::1]", "v:::1", "h:host-gateway"] {
+        assert!(ok(&hosts(good)), "{good}");
+    }
+    for bad in
+        ["a\n10.0.0.9 b:10.0.0.1", "a b:10.0.0.1", "a:10.0.0.1\n", "a\r:10.0.0.1", "a:x", "#a:10.0.0.1"]
+    {
+        assert!(!ok(&hosts(bad)), "{bad:?}");
+    }
+    let search =
+        |text: &str| networked(NetworkSpec { dns_search: vec![text.into()], ..NetworkSpec::default() });
+    let option =
+        |text: &str| networked(NetworkSpec { dns_options: vec![text.into()], ..NetworkSpec::default() });
+    let server = |text: &str| networked(NetworkSpec { dns: vec![text.into()], ..NetworkSpec::default() });
+    assert!(ok(&search(".")) && ok(&option("ndots:2")) && ok(&server("fd00::1")));
+    assert!(!ok(&search("a\nb")) && !ok(&option("a b")) && !ok(&server("10.0.0.1\nsearch x")));
+    assert!(!ok(&ContainerSpec { domainname: "lan\n10.0.0.9 b".into(), ..base() }));
+    assert!(!ok(&ContainerSpec { hostname: "web\nx".into(), ..base() }));
+}
