@@ -34,6 +34,9 @@ async fn add_and_del() {
             plugin.del("c1").result();
             del.push(start.elapsed().as_micros());
         }
+        // davit's interface is removed behind the answer.
+        let links = || host.space.run("ip netns exec c1 ip -o link");
+        host.eventually("the interface is gone", || !links().contains("eth0")).await;
         println!("{}: ADD {} us, DEL {} us", plugin.config["type"], median(add), median(del));
     }
 }
