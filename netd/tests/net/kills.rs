@@ -20,6 +20,9 @@ struct Doomed {
 impl Doomed {
     async fn new() -> Self {
         let mut host = Host::new().await;
+        // With the connection of a client that has been answered.
+        let mut client = host.endpoints();
+        client.list(proto::ListSandboxesRequest {}).await.unwrap();
         let fresh = host.descriptors().len();
         host.kill();
         Self { host, fresh }
