@@ -51,7 +51,8 @@ pub fn survey(reply: &[u8]) -> Option<Survey> {
     };
     let mut at = question_end;
     let counts = [word(reply, 6)?, word(reply, 8)?, word(reply, 10)?];
-    for _ in 0..counts.iter().map(|c| u32::from(*c)).sum() {
+    let [before, additional] = [u32::from(counts[0]) + u32::from(counts[1]), counts[2].into()];
+    for index in 0..before + additional {
         // What was cut may end in the middle of a record.
         let record = match record(reply, at) {
             Some(record) => record,
@@ -59,6 +60,10 @@ pub fn survey(reply: &[u8]) -> Option<Survey> {
             None => return None,
         };
         if record.kind == kind::OPT {
+            // One at most, of the root, behind all answers (RFC 6891, 6.1.1).
+            if index < before || reply[at] != 0 || found.opt.is_some() {
+                return None;
+            }
             found.opt = Some((at, record.end));
             found.code |= (record.ttl >> 20) as u16 & 0x0ff0;
         } else {
@@ -106,4 +111,27 @@ fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
 
 fn number(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reply to a question of the root, with these counts and records.
+    fn reply(counts: [u8; 3], records: &[&[u8]]) -> Vec<u8> {
+        let [an, ns, ar] = counts;
+        let head = [0xab, 0xcd, 0x81, 0x80, 0, 1, 0, an, 0, ns, 0, ar, 0, 0, 2, 0, 1];
+        [&head[..], &records.concat()].concat()
+    }
+
+    #[test]
+    fn an_opt_record_is_one_of_the_root_behind_all_answers() {
+        let opt: &[u8] = &[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0];
+        let named: &[u8] = &[1, b'a', 0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0];
+        assert!(survey(&reply([0, 0, 1], &[opt])).is_some_and(|s| s.opt.is_some()));
+        assert_eq!(survey(&reply([1, 0, 0], &[opt])), None);
+        assert_eq!(survey(&reply([0, 1, 0], &[opt])), None);
+        assert_eq!(survey(&reply([0, 0, 1], &[named])), None);
+        assert_eq!(survey(&reply([0, 0, 2], &[opt, opt])), None);
+    }
 }
