@@ -38,6 +38,9 @@ thread_local! {
     pub static BACKEND: std::cell::Cell<Backend> = const { std::cell::Cell::new(Backend::Nftables) };
 }
 
+/// How long a connection may take: longer than a SYN that is lost and sent again, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
 /// A process that holds a network namespace.
 pub struct Space {
     child: Child,
@@ -132,7 +135,7 @@ impl Space {
     /// What a TCP server says to a client here; `None` when it cannot be reached.
     pub fn ask_tcp(&self, to: &str) -> Option<String> {
         let to: SocketAddr = to.parse().unwrap();
-        let mut stream = self.inside(|| TcpStream::connect_timeout(&to, Duration::from_millis(700))).ok()?;
+        let mut stream = self.inside(|| TcpStream::connect_timeout(&to, PATIENCE)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
