@@ -7,7 +7,6 @@ use std::os::fd::BorrowedFd;
 use davit_sys::netns::{self, NetnsError};
 use ipnet::IpNet;
 
-use crate::driver::bridge::mac_of;
 use crate::endpoint::{Endpoint, Way};
 use crate::firewall;
 use crate::netlink::tc::{self, Limit};
@@ -32,9 +31,6 @@ pub struct Interface {
     pub sysctls: Vec<(String, String)>,
     /// Of what leaves by it.
     pub limit: Option<Limit>,
-    /// Whether neighbours may know its address with another mac: it is announced when the interface comes up. An
-    /// announcement goes to every port of a bridge, so it is not made where the mac follows from the address.
-    pub announced: bool,
 }
 
 impl Interface {
@@ -45,8 +41,6 @@ impl Interface {
             addresses: endpoint.addresses().collect(),
             sysctls: endpoint.sysctls.clone(),
             limit: endpoint.bandwidth.as_ref().and_then(|b| b.egress()),
-            announced: !endpoint.is_bridged()
-                || endpoint.ip.is_some_and(|ip| endpoint.mac != Some(mac_of(ip.addr()))),
         }
     }
 }
@@ -111,10 +105,9 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
     route::set_up(&mut batch, LOOPBACK);
     for interface in &visit.interfaces {
         let index = index_of(&socket, &interface.name)?;
-        if interface.announced {
-            // A kernel that cannot loses little: neighbours forget in a minute.
-            let _ = sysctl::set(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
-        }
+        // Announces the addresses to neighbours when the interface comes up: somebody with a chosen mac may have had them
+        // a moment ago. A kernel that cannot loses little.
+        let _ = sysctl::set(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
         if interface.addresses.iter().all(|a| a.addr().is_ipv4()) {
             // As docker: without IPv6 on the network no link-local address either, whose solicitations and group
             // reports would go to every port of a bridge. A kernel without IPv6 has no such setting.
