@@ -119,6 +119,9 @@ pub struct Network {
     /// Who may reach whom on it; of a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// Whether there was ever a mac on it that does not follow from its address; of a bridge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub other_macs: bool,
 }
 
 fn yes() -> bool {
@@ -310,5 +313,6 @@ pub(crate) fn example(name: &str, subnet: &str) -> Network {
         sublink: None,
         cni: None,
         policy: None,
+        other_macs: false,
     }
 }

@@ -229,6 +229,20 @@ fn filesystem(
     })
 }
 
+/// A /proc of its own (proc(5)): mounted nowhere, reached by the descriptor, gone when that is closed. From Linux 5.8 each is
+/// a file system of its own, with none of the directory entries that lookups by others left in the kernel's caches.
+///
+/// # Errors
+/// A kernel without fsopen(2), no CAP_SYS_ADMIN, or a user namespace whose /proc is partly hidden (EPERM).
+pub fn detached_proc() -> io::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
 fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)

@@ -31,16 +31,20 @@ pub struct Interface {
     pub sysctls: Vec<(String, String)>,
     /// Of what leaves by it.
     pub limit: Option<Limit>,
+    /// Whether neighbours may know its IPv4 address with another mac: then they are told when it comes up. On a bridge that
+    /// packet goes to every port, and the attach waits for it.
+    pub announced: bool,
 }
 
 impl Interface {
     /// How an endpoint's interface is set up.
-    pub fn of(endpoint: &Endpoint) -> Self {
+    pub fn of(endpoint: &Endpoint, announced: bool) -> Self {
         Self {
             name: endpoint.interface.clone(),
             addresses: endpoint.addresses().collect(),
             sysctls: endpoint.sysctls.clone(),
             limit: endpoint.bandwidth.as_ref().and_then(|b| b.egress()),
+            announced,
         }
     }
 }
@@ -105,16 +109,17 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
     route::set_up(&mut batch, LOOPBACK);
     for interface in &visit.interfaces {
         let index = index_of(&socket, &interface.name)?;
-        // Announces the addresses to neighbours when the interface comes up: somebody with a chosen mac may have had them
-        // a moment ago. A kernel that cannot loses little.
-        let _ = sysctl::set(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
+        if interface.announced {
+            // A kernel that cannot loses little: neighbours find out after some seconds.
+            let _ = sysctl::set_inside(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
+        }
         if interface.addresses.iter().all(|a| a.addr().is_ipv4()) {
             // As docker: without IPv6 on the network no link-local address either, whose solicitations and group
             // reports would go to every port of a bridge. A kernel without IPv6 has no such setting.
-            let _ = sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", interface.name), "1");
+            let _ = sysctl::set_inside(&format!("net/ipv6/conf/{}/disable_ipv6", interface.name), "1");
         }
         for (setting, value) in &interface.sysctls {
-            sysctl::set(&setting_path(setting, &interface.name), value)?;
+            sysctl::set_inside(&setting_path(setting, &interface.name), value)?;
         }
         for address in &interface.addresses {
             route::add_address(&mut batch, index, *address);

@@ -204,7 +204,7 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let wired: Vec<_> = sandbox.endpoints.iter().filter(|e| e.is_wired()).collect();
-        let interfaces = wired.iter().filter(|e| e.foreign.is_none()).map(|e| Interface::of(e)).collect();
+        let interfaces = wired.iter().filter(|e| e.foreign.is_none()).map(|e| self.interface(e)).collect();
         let routes_in = sandbox.ways();
         let resolver = (!wired.is_empty() && !sandbox.without_resolver).then_some(sandbox.resolver);
         // Whoever keeps a namespace by a path may have put other interfaces into it.
@@ -213,6 +213,12 @@ impl Engine {
         self.visit(sandbox, netns, &visit)?;
         stages.end("inside");
         Ok(())
+    }
+
+    /// How an endpoint's interface is set up. On a bridge where all macs follow from addresses no neighbour is ever wrong.
+    pub(super) fn interface(&self, endpoint: &Endpoint) -> Interface {
+        let network = self.networks.get(&endpoint.network);
+        Interface::of(endpoint, network.is_none_or(|n| n.driver != Driver::Bridge || n.other_macs))
     }
 
     /// Visits a sandbox and serves the resolver that was opened there.

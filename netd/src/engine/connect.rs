@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::attach::{Attached, EndpointSpec, open_namespace};
 use super::stages::Stages;
 use super::{Engine, EngineError};
-use crate::driver::inside::{Interface, Visit};
+use crate::driver::inside::Visit;
 use crate::endpoint::{Endpoint, Sandbox, Way};
 use crate::netlink::route;
 use crate::network::Driver;
@@ -64,7 +64,7 @@ impl Engine {
         let (routes_out, routes_in) = routes_changed(before, after);
         let resolver = (!before.without_resolver && !self.names.serves(&before.id)).then_some(None);
         let unfinished = after.endpoints[at].is_unfinished();
-        let interfaces = if unfinished { Vec::new() } else { vec![Interface::of(&after.endpoints[at])] };
+        let interfaces = if unfinished { Vec::new() } else { vec![self.interface(&after.endpoints[at])] };
         let visit = Visit { interfaces, routes_out, routes_in, resolver, ..Visit::default() };
         self.visit(after, netns.as_fd(), &visit)?;
         self.await_ready(&after.endpoints[at])?;

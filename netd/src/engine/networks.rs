@@ -79,6 +79,7 @@ impl Engine {
             sublink,
             cni: spec.cni,
             policy: None,
+            other_macs: false,
         };
         self.check_parent(&network)?;
         self.store.put(&[&network])?;
@@ -231,6 +232,7 @@ impl Engine {
                 sublink: None,
                 cni: None,
                 policy: None,
+                other_macs: false,
             });
         }
         if made.is_empty() {

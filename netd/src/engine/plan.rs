@@ -108,6 +108,10 @@ impl Engine {
         let own = has_own_mac(network);
         let first = endpoint.addresses().next().filter(|_| own).map(|a| a.addr());
         endpoint.mac = asked_mac.or_else(|| first.map(|ip| self.free_mac(sandbox, network, ip)));
+        if let Err(e) = self.note_mac(&endpoint) {
+            self.release_addresses(&endpoint);
+            return Err(e);
+        }
         Ok(endpoint)
     }
 

@@ -10,7 +10,7 @@ use super::attach::open_namespace;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::bridge::{self, PREFIXES};
-use crate::driver::inside::{Interface, Visit};
+use crate::driver::inside::Visit;
 use crate::endpoint::{Endpoint, Phase, Sandbox, Way};
 use crate::netlink::route;
 
@@ -165,7 +165,7 @@ impl Engine {
                 } else if whole || endpoint.foreign.is_some() {
                     continue;
                 }
-                visit.interfaces.push(Interface::of(&sandbox.endpoints[at]));
+                visit.interfaces.push(self.interface(&sandbox.endpoints[at]));
             }
             let again = |way: &Way| visit.interfaces.iter().any(|i| i.name == way.interface);
             visit.routes_in = sandbox.ways().into_iter().filter(again).collect();

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use ipnet::IpNet;
 
 pub use super::mac::Mac;
-use super::message::{Batch, Flags, attributes};
+use super::message::{Attrs, Batch, Flags, attributes};
 pub use super::reach::{Reach, addresses, own_addresses, routes};
 use super::socket::{NetlinkError, Socket};
 use crate::endpoint::Way;
@@ -22,6 +22,8 @@ pub(super) const IFLA_ADDRESS: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
 pub(super) const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_OPERSTATE: u16 = 16;
 pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_GROUP: u16 = 27;
@@ -112,6 +114,9 @@ pub fn set_bridge_filter(batch: &mut Batch, name: &str, on: bool) {
 }
 
 /// Makes a veth pair in one message: our end up and on the bridge, the peer born inside the sandbox.
+///
+/// Unasked, the kernel makes a queue for each CPU and then uses one; taking the others away costs it a grace period for each
+/// direction of each end.
 pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
     let head = link_head(AF_UNSPEC, 0, IFF_UP, IFF_UP);
     let label = format!("make veth pair {} - {}", veth.host, veth.inside);
@@ -120,6 +125,7 @@ pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
         a.number(IFLA_MTU, veth.mtu);
         a.number(IFLA_GROUP, veth.group);
         a.number(IFLA_MASTER, veth.bridge);
+        one_queue(a);
         a.nested(IFLA_LINKINFO, |a| {
             a.text(IFLA_INFO_KIND, "veth");
             a.nested(IFLA_INFO_DATA, |a| {
@@ -127,11 +133,17 @@ pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
                     a.text(IFLA_IFNAME, veth.inside);
                     a.bytes(IFLA_ADDRESS, &veth.mac.0);
                     a.number(IFLA_MTU, veth.mtu);
+                    one_queue(a);
                     a.number(IFLA_NET_NS_FD, veth.netns.as_raw_fd() as u32);
                 });
             });
         });
     });
+}
+
+fn one_queue(attributes: &mut Attrs<'_>) {
+    attributes.number(IFLA_NUM_TX_QUEUES, 1);
+    attributes.number(IFLA_NUM_RX_QUEUES, 1);
 }
 
 /// How a bridge treats one of its ports.
@@ -348,6 +360,10 @@ mod tests {
         let info = find(body, IFLA_LINKINFO);
         assert_eq!(find(&info, IFLA_INFO_KIND), b"veth\0");
         let peer = find(&find(&info, IFLA_INFO_DATA), VETH_INFO_PEER);
+        for end in [body, &peer[16..]] {
+            assert_eq!(find(end, IFLA_NUM_TX_QUEUES), 1u32.to_ne_bytes());
+            assert_eq!(find(end, IFLA_NUM_RX_QUEUES), 1u32.to_ne_bytes());
+        }
         assert_eq!(find(&peer[16..], IFLA_IFNAME), b"eth0\0");
         assert_eq!(find(&peer[16..], IFLA_ADDRESS), [2, 0, 0, 0, 0, 1]);
         assert_eq!(find(&peer[16..], IFLA_NET_NS_FD), (null.as_raw_fd() as u32).to_ne_bytes());

@@ -1,5 +1,7 @@
 //! Networks made, refused, listed, removed.
 
+use std::time::{Duration, Instant};
+
 use davit_contracts::Kind;
 use davit_contracts::network as proto;
 
@@ -124,4 +126,31 @@ async fn a_mac_that_somebody_chose_is_not_given_to_another() {
     assert_ne!(at.endpoints[0].mac, "02:da:0a:59:00:03");
     a.space.serve_tcp("0.0.0.0:80");
     assert_eq!(b.space.ask_tcp("10.89.0.9:80").as_deref(), Some("10.89.0.3"));
+}
+
+/// Addresses keep their macs, and nobody need be told, until somebody chooses one.
+#[tokio::test]
+async fn neighbours_are_told_of_an_address_whose_mac_was_a_chosen_one() {
+    let mut host = Host::new().await;
+    host.create(with_subnet("n", "10.89.0.0/24")).await.unwrap();
+    let (a, b, c) = (Guest::new("a"), Guest::new("b"), Guest::new("c"));
+    host.attach(&b, &["n"], &[]).await.unwrap();
+    assert_eq!(b.space.run("cat /proc/sys/net/ipv4/conf/eth0/arp_notify").trim(), "0", "nothing to tell");
+    let at = |mac: &str| {
+        let (network, ip, mac) = ("n".into(), "10.89.0.9".into(), mac.into());
+        vec![proto::EndpointSpec { network, ip, mac, ..Default::default() }]
+    };
+    host.attach_request(Host::request(&a, at("02:00:00:00:00:77"), &[])).await.unwrap();
+    let known = || b.space.run("ip neigh show 10.89.0.9");
+    b.space.run("ping -c1 -W5 10.89.0.9");
+    assert!(known().contains("02:00:00:00:00:77"), "{}", known());
+    host.detach(&a).await;
+    host.kill();
+    host.start().await;
+    host.attach_request(Host::request(&c, at(""), &[])).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !known().contains("02:da:0a:59:00:09") {
+        assert!(Instant::now() < deadline, "{}", known());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

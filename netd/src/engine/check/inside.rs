@@ -231,6 +231,7 @@ mod tests {
                     addresses: vec!["10.0.0.2/24".parse().unwrap()],
                     sysctls: Vec::new(),
                     limit: None,
+                    announced: false,
                 },
                 mac: Some(Mac([2, 0, 0, 0, 0, 1])),
                 mtu: Some(1500),

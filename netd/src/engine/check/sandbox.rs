@@ -10,7 +10,6 @@ use super::inside::{self, WantedInside, WantedInterface};
 use super::mend::Mend;
 use super::{Fault, Found};
 use crate::driver::bridge;
-use crate::driver::inside::Interface;
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::netlink::route::PortMode;
 use crate::netlink::tc::Limit;
@@ -133,7 +132,7 @@ impl Engine {
             Some(WantedInterface {
                 network: e.network.clone(),
                 network_name: network.name.clone(),
-                setup: Interface::of(e),
+                setup: self.interface(e),
                 mac: e.mac.filter(|_| own_mac),
                 mtu: self.bases.get(&e.network).map(|b| b.mtu).or(network.mtu()),
             })

@@ -59,6 +59,19 @@ impl Engine {
         mac
     }
 
+    /// Keeps that a bridge has a mac now that does not follow from its address: whoever gets that address next has another.
+    pub(super) fn note_mac(&mut self, endpoint: &Endpoint) -> Result<(), EngineError> {
+        let follows = endpoint.addresses().next().map(|a| mac_of(a.addr()));
+        let Some(network) = self.networks.get_mut(&endpoint.network) else { return Ok(()) };
+        if network.driver != Driver::Bridge || network.other_macs || endpoint.mac == follows {
+            return Ok(());
+        }
+        let noted = Network { other_macs: true, ..network.clone() };
+        self.store.put(&[&noted])?;
+        *network = noted;
+        Ok(())
+    }
+
     /// Who has a mac where frames of a network are heard; `sandbox` is not known yet when it is being attached.
     fn mac_holder(&self, sandbox: &Sandbox, network: &Network, mac: Mac) -> Option<String> {
         if network.driver == Driver::Bridge && bridge_mac(network) == Some(mac) {

@@ -1,6 +1,7 @@
 //! The engines that wire a namespace, each on a host of its own, as whoever starts containers calls them: netd over its
 //! socket, netavark and the plugins as programs with JSON on their standard input.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,10 @@ pub trait Engine {
     fn attach(&mut self, id: usize, space: &Space, ports: &[(u16, u16)]) -> anyhow::Result<String>;
     /// Undoes it.
     fn detach(&mut self, id: usize, space: &Space, ports: &[(u16, u16)]) -> anyhow::Result<()>;
+    /// Microseconds that each stage of the last attach took, where the engine tells.
+    fn stages(&self) -> BTreeMap<String, u32> {
+        BTreeMap::new()
+    }
 }
 
 /// The host of an engine: an uplink to a world beyond.
@@ -69,6 +74,7 @@ pub struct Netd {
     daemon: Child,
     runtime: Runtime,
     endpoints: EndpointsClient<tonic::transport::Channel>,
+    stages: BTreeMap<String, u32>,
     _host: Space,
     _dir: tempfile::TempDir,
 }
@@ -105,7 +111,8 @@ impl Netd {
             ..Default::default()
         };
         runtime.block_on(NetworksClient::new(channel.clone()).create(request))?;
-        Ok(Self { daemon, runtime, endpoints: EndpointsClient::new(channel), _host: host, _dir: dir })
+        let (endpoints, stages) = (EndpointsClient::new(channel), BTreeMap::new());
+        Ok(Self { daemon, runtime, endpoints, stages, _host: host, _dir: dir })
     }
 
     /// The daemon.
@@ -146,6 +153,7 @@ impl Engine for Netd {
             ..Default::default()
         };
         let answer = self.runtime.block_on(self.endpoints.attach(request))?.into_inner();
+        self.stages = answer.stage_us.into_iter().collect();
         Ok(answer.endpoints[0].ip.split('/').next().unwrap_or_default().to_owned())
     }
 
@@ -153,6 +161,10 @@ impl Engine for Netd {
         let request = proto::DetachRequest { sandbox_id: format!("{id:064x}") };
         self.runtime.block_on(self.endpoints.detach(request))?;
         Ok(())
+    }
+
+    fn stages(&self) -> BTreeMap<String, u32> {
+        self.stages.clone()
     }
 }
 

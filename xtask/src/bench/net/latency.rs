@@ -1,5 +1,6 @@
 //! How long an attach and a detach take, from the caller's side.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
@@ -19,6 +20,8 @@ pub struct Line {
     detach: f64,
     attach_samples: Vec<f64>,
     detach_samples: Vec<f64>,
+    /// Of davit's attach, as netd tells them; medians.
+    stages: BTreeMap<String, f64>,
 }
 
 /// What netd holds.
@@ -114,7 +117,7 @@ fn in_turn(
     rounds: usize,
     ports: &[(u16, u16)],
 ) -> anyhow::Result<Vec<Line>> {
-    let mut samples: Vec<(Vec<f64>, Vec<f64>)> = engines.iter().map(|_| (Vec::new(), Vec::new())).collect();
+    let mut samples: Vec<Samples> = engines.iter().map(|_| Samples::default()).collect();
     for round in 0..rounds {
         for turn in 0..engines.len() {
             let which = (round + turn) % engines.len();
@@ -122,26 +125,39 @@ fn in_turn(
             let space = Space::new(false, "")?;
             let since = Instant::now();
             engine.attach(id, &space, ports)?;
-            samples[which].0.push(milliseconds(since));
+            samples[which].attach.push(milliseconds(since));
             let since = Instant::now();
             engine.detach(id, &space, ports)?;
-            samples[which].1.push(milliseconds(since));
+            samples[which].detach.push(milliseconds(since));
+            for (stage, us) in engine.stages() {
+                samples[which].stages.entry(stage).or_default().push(f64::from(us) / 1e3);
+            }
         }
     }
-    let median = |samples: &[f64]| {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        quantile(&sorted, 0.5)
-    };
-    let line = |(engine, (attach, detach)): (&&mut dyn Engine, (Vec<f64>, Vec<f64>))| Line {
+    let line = |(engine, samples): (&&mut dyn Engine, Samples)| Line {
         situation: situation.to_owned(),
         engine: engine.name(),
-        attach: median(&attach),
-        detach: median(&detach),
-        attach_samples: attach,
-        detach_samples: detach,
+        attach: median(&samples.attach),
+        detach: median(&samples.detach),
+        attach_samples: samples.attach,
+        detach_samples: samples.detach,
+        stages: samples.stages.iter().map(|(stage, took)| (stage.clone(), median(took))).collect(),
     };
     Ok(engines.iter().zip(samples).map(line).collect())
+}
+
+/// Of one engine in one situation; milliseconds.
+#[derive(Default)]
+struct Samples {
+    attach: Vec<f64>,
+    detach: Vec<f64>,
+    stages: BTreeMap<String, Vec<f64>>,
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.5)
 }
 
 fn megabytes(kilobytes: u64) -> f64 {
@@ -167,6 +183,11 @@ pub fn table(lines: &[Line]) -> String {
             ratio(line.attach, |l| l.attach),
             ratio(line.detach, |l| l.detach)
         );
+    }
+    let _ = write!(text, "\nWhere davit's attach goes, in milliseconds (the rest is the call):\n\n");
+    for line in lines.iter().filter(|l| !l.stages.is_empty()) {
+        let stages: Vec<_> = line.stages.iter().map(|(stage, took)| format!("{stage} {took:.2}")).collect();
+        let _ = writeln!(text, "- {}: {}", line.situation, stages.join(", "));
     }
     text
 }
