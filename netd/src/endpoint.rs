@@ -199,6 +199,11 @@ impl Sandbox {
         self.endpoints.iter().any(Endpoint::is_unfinished)
     }
 
+    /// Whether a resolver is inside; also while an attach is under way, and after its last network was taken away.
+    pub fn resolves(&self) -> bool {
+        !self.without_resolver && (self.resolver.is_some() || self.endpoints.iter().any(Endpoint::is_wired))
+    }
+
     /// Whether plugins have a part in it.
     pub fn has_foreign(&self) -> bool {
         self.endpoints.iter().any(|e| e.foreign.is_some())

@@ -339,6 +339,19 @@ pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), Firewall
     }
 }
 
+/// Takes that redirection out of the calling thread's namespace; fine where there is none.
+///
+/// # Errors
+/// The kernel refused.
+pub fn leave_dns(resolver: IpAddr) -> Result<(), FirewallError> {
+    let socket = Socket::open(Netlink::Netfilter)?;
+    match socket.run_transaction(&nftables::sandbox::removal().finish(), 1) {
+        Err(e) if e.is_missing() => Ok(()),
+        Err(_) if !nftables::works(&socket) => iptables::sandbox::leave(resolver),
+        other => Ok(other?),
+    }
+}
+
 /// What differs between that redirection and the calling thread's namespace. Without nf_tables nobody looks.
 pub fn resolver_differences(resolver: IpAddr, ports: (u16, u16)) -> Result<Vec<Difference>, NetlinkError> {
     let socket = Socket::open(Netlink::Netfilter)?;

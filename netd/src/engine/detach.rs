@@ -1,10 +1,14 @@
 //! Detach: everything of a sandbox removed, going on after errors.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use davit_sys::netns;
 
 use super::attach::open_namespace;
 use super::{Engine, EngineError};
+use crate::driver::inside::RESOLVER;
 use crate::endpoint::Sandbox;
+use crate::firewall;
 
 impl Engine {
     /// Removes a sandbox; fine when it is unknown. Refused while plugins have a part in it: they come first.
@@ -27,15 +31,17 @@ impl Engine {
         Err(EngineError::Teardown { what: sandbox.name, errors })
     }
 
-    /// Takes away the interfaces of which nothing is on the host, while the record is there: no other mark leads to them.
+    /// Takes away the interfaces of which nothing is on the host, and the resolver's rules, while the record is there: no
+    /// other mark leads to them.
     fn unplug_inside(&self, sandbox: &Sandbox) -> Vec<EngineError> {
         let mut inside = sandbox.endpoints.iter().filter(|e| e.is_wired() && !e.is_bridged()).peekable();
-        if inside.peek().is_none() {
+        if inside.peek().is_none() && !sandbox.resolves() {
             return Vec::new();
         }
         // Where the holder is gone they go with its namespace.
         let Ok(netns) = open_namespace(sandbox) else { return Vec::new() };
-        inside.filter_map(|e| self.unplug(sandbox, e, Some(netns.as_fd())).err()).collect()
+        let unplugged = inside.filter_map(|e| self.unplug(sandbox, e, Some(netns.as_fd())).err());
+        unplugged.chain(leave_resolver(sandbox, netns.as_fd()).err()).collect()
     }
 
     /// Undoes what an attach did, however far it came. The record goes when names and ports are gone; veth pairs
@@ -65,4 +71,14 @@ impl Engine {
         }
         errors
     }
+}
+
+/// Takes the resolver's rules out of a sandbox that may live on.
+pub(super) fn leave_resolver(sandbox: &Sandbox, netns: BorrowedFd<'_>) -> Result<(), EngineError> {
+    if !sandbox.resolves() {
+        return Ok(());
+    }
+    let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
+    let left = netns::visit(netns, || firewall::leave_dns(RESOLVER.into()));
+    left.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))
 }

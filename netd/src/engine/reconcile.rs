@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use super::attach::open_namespace;
+use super::detach::leave_resolver;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::bridge::{self, PREFIXES};
@@ -39,6 +40,11 @@ impl Engine {
         self.raise_bases();
         for sandbox in dropped {
             self.remove_inside(&sandbox, &sandbox.endpoints);
+            if let Ok(netns) = open_namespace(&sandbox)
+                && let Err(error) = leave_resolver(&sandbox, netns.as_fd())
+            {
+                tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "rules are left inside");
+            }
             self.leave_behind(&sandbox, &sandbox.endpoints)?;
             tracing::info!(container.id = %sandbox.id, "removed what an attach without a living holder had left");
             self.journal.remove(&sandbox.id)?;

@@ -87,6 +87,8 @@ impl Doomed {
             let wired = record.is_some_and(|s| !s.endpoints.is_empty());
             assert!(resolves || !wired, "{when}: no resolver in {}", guest.name);
             assert!(!resolves || record.is_some(), "{when}: a resolver is left in {}", guest.name);
+            let tables = guest.space.run("nft list tables");
+            assert!(record.is_some() || tables.is_empty(), "{when}: {tables} is left in {}", guest.name);
         }
         let rules = self.host.space.run("nft list ruleset");
         for port in PORTS {

@@ -16,6 +16,16 @@ pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), FirewallErro
     tool.ensure("nat", "OUTPUT", &format!("-d {resolver} -j {CHAIN}"))
 }
 
+/// Takes it away; fine where there is none.
+pub fn leave(resolver: IpAddr) -> Result<(), FirewallError> {
+    let tool = Tool::of(false, Children::default())?;
+    if !tool.has_chain("nat", CHAIN)? {
+        return Ok(());
+    }
+    tool.drop_all("nat", "OUTPUT", &format!("-d {resolver} -j {CHAIN}"))?;
+    tool.restore(&format!("*nat\n-F {CHAIN}\n-X {CHAIN}\nCOMMIT\n"))
+}
+
 fn script(resolver: IpAddr, udp: u16, tcp: u16) -> String {
     format!(
         "*nat\n:{CHAIN} - [0:0]\n\

@@ -17,6 +17,13 @@ use crate::firewall::rules::Transport;
 /// Before connection tracking, which the container may use for itself (`NF_IP_PRI_RAW`).
 const RAW: i32 = -300;
 
+/// Takes the redirection away; an error (ENOENT) where there is none.
+pub fn removal() -> Transaction {
+    let mut t = Transaction::new(Family::Ip, "davit");
+    t.delete_table();
+    t
+}
+
 /// Sends `resolver`:53 to the ports of our sockets at the same address; with `replace`, in place of what an earlier netd
 /// had set, else refused (EEXIST) where something is set.
 pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16, replace: bool) -> Transaction {
@@ -28,6 +35,8 @@ pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16, replace: bool) -> Transact
         t.new_table();
     }
     t.chain("output", Some(Base { kind: "filter", hook: Hook::Output, priority: RAW }));
+    // Each packet that leaves the container passes here.
+    t.rule("output", &Rule::new("not to itself").out("lo", false).accept());
     for (transport, port) in [(Transport::Udp.number(), udp), (Transport::Tcp.number(), tcp)] {
         let there = Rule::new("names").destination(resolver.into()).port(transport, 53);
         t.rule("output", &there.rewrite_port(transport, false, port));

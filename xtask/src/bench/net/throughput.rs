@@ -21,7 +21,7 @@ pub struct Line {
     by_hand_samples: Vec<f64>,
 }
 
-const TURNS: usize = 3;
+const TURNS: usize = 9;
 const PUBLISHED: u16 = 8201;
 const IPERF: u16 = 5201;
 
