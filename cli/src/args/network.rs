@@ -52,6 +52,12 @@ pub struct CreateArgs {
     /// Addresses that are not given to containers (NAME=ADDRESS)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = parse::env::pair)]
     pub aux_address: Vec<(String, String)>,
+    /// Who gives addresses; only 'default' is here
+    #[arg(long, value_name = "DRIVER", default_value = "default", hide_default_value = true)]
+    pub ipam_driver: String,
+    /// Option of the IPAM driver; the default one has none
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub ipam_opt: Vec<(String, String)>,
     /// With IPv4, unless =false
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub ipv4: bool,
@@ -64,6 +70,18 @@ pub struct CreateArgs {
     /// Accepted for scripts: containers can always be connected by hand
     #[arg(long)]
     pub attachable: bool,
+    /// How far it reaches; only 'local' is here
+    #[arg(long, value_name = "SCOPE", default_value = "local", hide_default_value = true)]
+    pub scope: String,
+    /// Refused: configurations without a network are for swarms
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    pub config_only: bool,
+    /// Refused, as --config-only
+    #[arg(long, value_name = "NETWORK")]
+    pub config_from: Option<String>,
+    /// Refused: swarms have such a network
+    #[arg(long)]
+    pub ingress: bool,
     /// Without name resolution
     #[arg(long)]
     pub disable_dns: bool,
@@ -203,10 +221,10 @@ pub struct DisconnectArgs {
 /// `davit network prune`
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Accepted for scripts; nothing is asked
+    /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-    /// Only those that match
+    /// Only those that match (until=24h or a time, label=, label!=, name=, id=, driver=)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
 }
