@@ -6,7 +6,7 @@ use davit_contracts::{Error, Kind};
 use tonic::Status;
 
 use crate::engine::Listed;
-use crate::network::options::nearest;
+use crate::network::options::{distance, nearest};
 
 const FILTERS: [&str; 7] = ["name", "id", "driver", "label", "scope", "type", "dangling"];
 /// What else narrows a removal.
@@ -37,8 +37,13 @@ impl Filters {
         for (key, value) in &filters {
             if !known.contains(&key.as_str()) {
                 let nearest = nearest(key, known.iter().copied());
+                let hint = if distance(key, nearest) <= 2 {
+                    format!("did you mean '{nearest}'?")
+                } else {
+                    format!("the filters are {}", known.join(", "))
+                };
                 let error = Error::new(Kind::InvalidArgument, format!("unknown filter '{key}'"));
-                return Err(error.with_hint(format!("did you mean '{nearest}'?")).into());
+                return Err(error.with_hint(hint).into());
             }
             let allowed: &[&str] = match key.as_str() {
                 "type" => &["custom", "builtin"],
@@ -158,6 +163,8 @@ mod tests {
     fn what_is_not_known_is_told() {
         let e = filters(&[("drivr", "bridge")]).unwrap_err();
         assert_eq!(e.hint(), "did you mean 'driver'?");
+        let e = filters(&[("colour", "x")]).unwrap_err();
+        assert!(e.hint().contains("name, id, driver"), "{}", e.hint());
         let e = filters(&[("type", "custm")]).unwrap_err();
         assert!(e.hint().contains("builtin"), "{}", e.hint());
     }

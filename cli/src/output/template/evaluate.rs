@@ -144,8 +144,9 @@ impl Rendering<'_> {
             if matches!(name.as_str(), "and" | "or") && piped.is_none() {
                 return self.decide(name == "or", operands, dot);
             }
-            let values = operands.iter().map(|o| self.operand(o, dot)).collect::<Result<Vec<_>, _>>()?;
-            return call(name, values.into_iter().chain(piped).collect());
+            let mut values = operands.iter().map(|o| self.operand(o, dot)).collect::<Result<Vec<_>, _>>()?;
+            values.extend(piped);
+            return call(name, &values);
         }
         match (command, piped) {
             ([one], None) => self.operand(one, dot),
@@ -169,7 +170,7 @@ impl Rendering<'_> {
         let (from, names) = match operand {
             Operand::Literal(value) => return Ok(value.clone()),
             // `index .A len` is a mistake, `(len .A)` is meant; a function without operands may stand alone.
-            Operand::Function(name) => return call(name, Vec::new()),
+            Operand::Function(name) => return call(name, &[]),
             Operand::Path { from, names } => (from, names),
         };
         match from {

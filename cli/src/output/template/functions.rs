@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::verbs::format;
 
 /// Calls one.
-pub(super) fn call(name: &str, values: Vec<Value>) -> Result<Value, String> {
-    match (name, values.as_slice()) {
+pub(super) fn call(name: &str, values: &[Value]) -> Result<Value, String> {
+    match (name, values) {
         ("json", [value]) => Ok(Value::String(value.to_string())),
         ("upper", [value]) => Ok(show(value).to_uppercase().into()),
         ("lower", [value]) => Ok(show(value).to_lowercase().into()),
         ("title", [value]) => Ok(title(&show(value)).into()),
-        ("print", _) => Ok(printed(&values).into()),
+        ("print", _) => Ok(printed(values).into()),
         ("println", _) => Ok(format!("{}\n", values.iter().map(show).collect::<Vec<_>>().join(" ")).into()),
         ("printf", [Value::String(text), rest @ ..]) => Ok(format(text, rest).into()),
         ("len", [value]) => length(value),

@@ -27,13 +27,15 @@ pub(super) fn format(text: &str, values: &[Value]) -> String {
         }
         match values.next() {
             Some(value) => out.push_str(&filled(spec, verb, value)),
-            None => out.push_str(&format!("%!{verb}(MISSING)")),
+            None => {
+                out.extend(["%!", verb.encode_utf8(&mut [0; 4]), "(MISSING)"]);
+            }
         }
     }
     out.push_str(rest);
     let left: Vec<String> = values.map(show).collect();
     if !left.is_empty() {
-        out.push_str(&format!("%!(EXTRA {})", left.join(", ")));
+        out.extend(["%!(EXTRA ", &left.join(", "), ")"]);
     }
     out
 }
@@ -60,13 +62,14 @@ fn one(verb: char, precision: Option<usize>, value: &Value) -> String {
             Some(most) => shown.chars().take(most).collect(),
             None => shown,
         },
-        ('v', _) | ('d', Value::Number(_)) | ('t', Value::Bool(_)) => shown,
-        ('s', Value::Array(_) | Value::Object(_) | Value::Null) => shown,
+        ('v', _)
+        | ('d', Value::Number(_))
+        | ('t', Value::Bool(_))
+        | ('s', Value::Array(_) | Value::Object(_) | Value::Null) => shown,
         ('q', Value::String(text)) => format!("{text:?}"),
         ('x', Value::Number(n)) if n.is_i64() || n.is_u64() => n
             .as_u64()
             .map_or_else(|| format!("-{:x}", n.as_i64().unwrap_or(0).unsigned_abs()), |n| format!("{n:x}")),
-        ('x', Value::String(text)) => text.bytes().map(|b| format!("{b:02x}")).collect(),
         ('f', Value::Number(n)) => format!("{:.*}", precision.unwrap_or(6), n.as_f64().unwrap_or(0.0)),
         _ => format!("%!{verb}({shown})"),
     }
