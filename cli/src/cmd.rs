@@ -16,6 +16,7 @@ mod lifecycle;
 mod login;
 mod logs;
 mod net_check;
+mod net_create;
 mod net_explain;
 mod net_graph;
 mod network;

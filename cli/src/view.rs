@@ -21,8 +21,7 @@ pub fn labels(map: &HashMap<String, String>) -> String {
 pub fn storage_filters(pairs: &[(String, String)], now: i64) -> Result<Vec<Filter>, String> {
     let filter = |(key, value): &(String, String)| {
         let value = if key == "until" {
-            let ns = crate::parse::duration::moment(value, now)?;
-            format!("{}.{:09}", ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000))
+            crate::output::words::unix(crate::parse::duration::moment(value, now)?)
         } else {
             value.clone()
         };

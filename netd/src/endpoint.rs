@@ -18,7 +18,7 @@ use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::cni::Foreign;
+use crate::driver::cni::{Foreign, outcome};
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
 use crate::netlink::tc::Limit;
@@ -159,6 +159,15 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The default route of a family that its plugins made, as far as their result tells.
+    fn foreign_way(&self, ipv4: bool) -> Option<Way> {
+        let told = outcome::default_route(self.foreign.as_ref()?.result.as_ref()?, ipv4)?;
+        let gateway = told.or(if ipv4 { self.gateway } else { self.gateway6 })?;
+        Some(Way { ipv4, gateway: Some(gateway), interface: self.interface.clone() })
+    }
+}
+
 /// A sandbox with all that was made for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
@@ -217,6 +226,17 @@ impl Sandbox {
     /// The default routes.
     pub fn ways(&self) -> Vec<Way> {
         [true, false].into_iter().filter_map(|v4| self.way_out(v4)?.way(v4)).collect()
+    }
+
+    /// The default routes that are to be there when others have gone: ours, else those of plugins, which see to them only as
+    /// they come and go. None where plugins have no part.
+    pub fn ways_left(&self) -> Vec<Way> {
+        if !self.has_foreign() {
+            return Vec::new();
+        }
+        let of_plugins = |v4| self.first_of(|e| e.foreign_way(v4).is_some())?.foreign_way(v4);
+        let of_all = |v4| self.way_out(v4).and_then(|e| e.way(v4)).or_else(|| of_plugins(v4));
+        [true, false].into_iter().filter_map(of_all).collect()
     }
 
     /// The endpoint that published ports lead to: of those on bridges that lead out, the highest priority, then the

@@ -34,3 +34,8 @@ pub fn pass(name: &str) {
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn pass(_: &str) {}
+
+/// Whether a test wants the kernel taken for one without a feature: no machine of ours lacks nf_tables.
+pub fn lacks(feature: &str) -> bool {
+    cfg!(debug_assertions) && davit_sys::failpoint::lacks(feature)
+}

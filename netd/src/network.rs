@@ -214,6 +214,16 @@ pub enum SpecError {
         /// What it may be.
         expected: &'static str,
     },
+    /// A subnet or range that is written as one of its addresses. The words are docker's.
+    #[error("invalid {what} {given}: it should be {meant}")]
+    HostBits {
+        /// "subnet" or "ip-range".
+        what: &'static str,
+        /// As given.
+        given: IpNet,
+        /// What it is a part of.
+        meant: IpNet,
+    },
     /// An address outside of its subnet.
     #[error("{what} {address} is not inside the subnet {subnet}")]
     Outside {

@@ -5,6 +5,7 @@
 //!   exists.
 //! - `DAVIT_STALLPOINT=name=/path`: whoever passes the point waits for as long as the file `/path` exists, and makes
 //!   `/path.reached`, so that a test knows that it is there.
+//! - `DAVIT_KERNEL_LACKS=name`: the process takes the kernel for one without that feature.
 //!
 //! For builds with debug assertions: callers leave the calls out of others.
 
@@ -17,6 +18,12 @@ use std::time::Duration;
 pub fn pass(name: &str) {
     die(name);
     stall(name);
+}
+
+/// Whether the kernel is to be taken for one without a feature.
+pub fn lacks(feature: &str) -> bool {
+    static WANTED: OnceLock<Option<String>> = OnceLock::new();
+    WANTED.get_or_init(|| std::env::var("DAVIT_KERNEL_LACKS").ok()).as_deref() == Some(feature)
 }
 
 fn die(name: &str) {

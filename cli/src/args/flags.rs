@@ -19,14 +19,15 @@ pub fn refuse_unknown(command: &str, word: &str) -> Result<(), String> {
 fn nearest(command: &str, flag: &str) -> Option<String> {
     let name = flag.strip_prefix("--")?;
     let root = Cli::command();
-    root.find_subcommand(command)?
-        .get_arguments()
-        .filter_map(clap::Arg::get_long_and_visible_aliases)
-        .flatten()
-        .map(|known| (distance(name, known), known))
-        .min()
-        .filter(|(distance, known)| *distance <= 2 && *distance < known.len())
-        .map(|(_, known)| format!("--{known}"))
+    let sub = root.find_subcommand(command)?;
+    let known = sub.get_arguments().filter_map(clap::Arg::get_long_and_visible_aliases).flatten();
+    nearest_of(name, known).map(|known| format!("--{known}"))
+}
+
+/// The known word that is almost this one.
+pub fn nearest_of<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let all = known.into_iter().map(|known| (distance(word, known), known));
+    all.min().filter(|(distance, known)| *distance <= 2 && *distance < known.len()).map(|(_, known)| known)
 }
 
 /// Insertions, removals and replacements between two words.

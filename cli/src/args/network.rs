@@ -9,7 +9,7 @@ use crate::parse;
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
     /// Make a network
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// List networks
     #[command(visible_alias = "list")]
     Ls(ListArgs),
@@ -41,17 +41,23 @@ pub struct CreateArgs {
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
     pub driver: String,
     /// Subnet (CIDR); one is chosen otherwise
-    #[arg(long, value_name = "SUBNET")]
+    #[arg(long, value_name = "SUBNET", value_parser = parse::network::subnet)]
     pub subnet: Vec<ipnet::IpNet>,
     /// The subnets' gateways
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse::network::ip)]
     pub gateway: Vec<std::net::IpAddr>,
     /// Part of a subnet that addresses are chosen from (CIDR)
-    #[arg(long, value_name = "RANGE")]
+    #[arg(long, value_name = "RANGE", value_parser = parse::network::subnet)]
     pub ip_range: Vec<ipnet::IpNet>,
     /// Addresses that are not given to containers (NAME=ADDRESS)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = parse::env::pair)]
     pub aux_address: Vec<(String, String)>,
+    /// Who gives addresses; only 'default' is here
+    #[arg(long, value_name = "DRIVER", default_value = "default", hide_default_value = true)]
+    pub ipam_driver: String,
+    /// Option of the IPAM driver; the default one has none
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
+    pub ipam_opt: Vec<(String, String)>,
     /// With IPv4, unless =false
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub ipv4: bool,
@@ -59,11 +65,23 @@ pub struct CreateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub ipv6: bool,
     /// Without a way out
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub internal: bool,
     /// Accepted for scripts: containers can always be connected by hand
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub attachable: bool,
+    /// How far it reaches; only 'local' is here
+    #[arg(long, value_name = "SCOPE", default_value = "local", hide_default_value = true)]
+    pub scope: String,
+    /// Refused: configurations without a network are for swarms
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    pub config_only: bool,
+    /// Refused, as --config-only
+    #[arg(long, value_name = "NETWORK")]
+    pub config_from: Option<String>,
+    /// Refused: swarms have such a network
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    pub ingress: bool,
     /// Without name resolution
     #[arg(long)]
     pub disable_dns: bool,
@@ -152,16 +170,16 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "NAME")]
     pub alias: Vec<String>,
     /// IPv4 address on it
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse::network::ipv4)]
     pub ip: Option<std::net::Ipv4Addr>,
     /// IPv6 address on it
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse::network::ipv6)]
     pub ip6: Option<std::net::Ipv6Addr>,
     /// Hardware address on it
     #[arg(long, value_name = "MAC", value_parser = parse::network::mac)]
     pub mac_address: Option<String>,
     /// Call another container by a name of one's own (CONTAINER[:NAME])
-    #[arg(long, value_name = "CONTAINER")]
+    #[arg(long, value_name = "CONTAINER", value_parser = parse::network::link)]
     pub link: Vec<String>,
     /// The network with the highest has the default route
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0)]
@@ -203,10 +221,10 @@ pub struct DisconnectArgs {
 /// `davit network prune`
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Accepted for scripts; nothing is asked
+    /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-    /// Only those that match
+    /// Only those that match (until=24h or a time, label=, label!=, name=, id=, driver=)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
 }

@@ -82,16 +82,16 @@ pub struct CreateArgs {
     #[arg(long, visible_alias = "net-alias", value_name = "NAME", help_heading = "Network")]
     pub network_alias: Vec<String>,
     /// IPv4 address on the network
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network", value_parser = parse::network::ipv4)]
     pub ip: Option<std::net::Ipv4Addr>,
     /// IPv6 address on the network
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network", value_parser = parse::network::ipv6)]
     pub ip6: Option<std::net::Ipv6Addr>,
     /// Hardware address on the network
     #[arg(long, value_name = "MAC", value_parser = parse::network::mac, help_heading = "Network")]
     pub mac_address: Option<String>,
     /// Call another container by a name of one's own (CONTAINER[:NAME])
-    #[arg(long, value_name = "CONTAINER", help_heading = "Network")]
+    #[arg(long, value_name = "CONTAINER", help_heading = "Network", value_parser = parse::network::link)]
     pub link: Vec<String>,
     /// Publish a port on the host ([[IP:]HOST_PORT:]PORT[/udp])
     #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
@@ -103,7 +103,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "PORT", help_heading = "Network")]
     pub expose: Vec<String>,
     /// Name server in place of the network's
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network", value_parser = parse::network::ip)]
     pub dns: Vec<std::net::IpAddr>,
     /// Domain in which short names are looked for
     #[arg(long, value_name = "DOMAIN", help_heading = "Network")]

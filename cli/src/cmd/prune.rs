@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use davit_contracts::network::{ListNetworksRequest, PruneNetworksRequest};
+use davit_contracts::network::PruneNetworksRequest;
 use davit_contracts::runtime::{Container, ListRequest, RemoveRequest};
 use davit_contracts::storage::{Filter, PruneVolumesRequest, UsageRequest};
 
@@ -15,7 +15,7 @@ use crate::error::{Failure, Outcome};
 use crate::output::{self, words};
 use crate::{parse, view};
 
-/// Which containers and networks are meant: those have no filters of their own daemons that are rich enough.
+/// Which containers are meant: their daemon has no filters that are rich enough.
 struct Wanted {
     /// Made before then.
     until: Option<i64>,
@@ -86,7 +86,7 @@ pub async fn system(app: &App, args: &PruneArgs) -> Outcome {
     if !args.force && !confirm(&warning(args))? {
         return Ok(());
     }
-    let mut all = vec![prune_containers(app, &wanted).await?, prune_networks(app, &wanted).await?];
+    let mut all = vec![prune_containers(app, &wanted).await?, prune_networks(app, &args.filter).await?];
     let filter = view::storage_filters(&args.filter, words::now())?;
     if args.volumes {
         all.push(prune_volumes(app, false, filter.clone()).await?);
@@ -167,25 +167,11 @@ pub async fn written(app: &App, id: &str) -> u64 {
     app.storage(snapshots.usage(request)).await.map_or(0, |u| u.bytes)
 }
 
-async fn prune_networks(app: &App, wanted: &Wanted) -> Outcome<Pruned> {
-    let mut networks = app.networks().await?;
-    let all = app.network(networks.list(ListNetworksRequest::default())).await?.networks;
-    let (mut removed, mut failed) = (Vec::new(), false);
-    for network in all.into_iter().filter(|n| !n.predefined && wanted.fits(n.created_unix_ns, &n.labels)) {
-        // Only netd knows whether anything is connected.
-        let filters = HashMap::from([("id".to_owned(), network.id)]);
-        match app.network(networks.prune(PruneNetworksRequest { filters })).await {
-            Ok(answer) => {
-                removed.extend(answer.removed);
-                failed |= tell_failed(&answer.failed).is_err();
-            }
-            Err(e) => {
-                e.tell();
-                failed = true;
-            }
-        }
-    }
-    Ok(Pruned { failed, ..Pruned::list("Networks", &removed, 0) })
+async fn prune_networks(app: &App, filter: &[(String, String)]) -> Outcome<Pruned> {
+    let filters = view::network::prune_filters(filter, words::now())?;
+    let answer = app.network(app.networks().await?.prune(PruneNetworksRequest { filters })).await?;
+    let failed = tell_failed(&answer.failed).is_err();
+    Ok(Pruned { failed, ..Pruned::list("Networks", &answer.removed, 0) })
 }
 
 /// Says which networks could not be removed and why; an error when there are any.

@@ -63,7 +63,7 @@ impl Format {
                 }
             }
             Self::TableTemplate(template) => {
-                let mut lines: Vec<Vec<String>> = vec![cells(&template.titles())];
+                let mut lines: Vec<Vec<String>> = vec![cells(&template.titles(columns))];
                 for row in rows {
                     lines.push(cells(&template.render(row)?));
                 }

@@ -53,6 +53,11 @@ fn moment(ns: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(ns)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
+/// Seconds since 1970 with nanoseconds, as the contracts' filters take moments.
+pub fn unix(ns: i64) -> String {
+    format!("{}.{:09}", ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000))
+}
+
 /// RFC 3339 with nanoseconds, always UTC. Zero is docker's "never".
 pub fn rfc3339(ns: i64) -> String {
     if ns == 0 {

@@ -1,6 +1,9 @@
 //! `--network`: a name, or docker's long form `name=NET,alias=A,ip=ADDRESS,...`.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use davit_contracts::network::{Bandwidth, EndpointSpec};
+use ipnet::IpNet;
 
 use super::mount::fields;
 use super::{env, rate, size};
@@ -35,13 +38,13 @@ fn field(spec: &mut EndpointSpec, key: &str, value: &str) -> Result<(), String> 
     match key {
         "name" => value.clone_into(&mut spec.network),
         "alias" => spec.aliases.push(value.to_owned()),
-        "link" => spec.links.push(value.to_owned()),
+        "link" => spec.links.push(link(value)?),
         "ip" => {
-            let ip: std::net::Ipv4Addr = value.parse().map_err(|_| no_address(value, "IPv4"))?;
+            let ip: Ipv4Addr = value.parse().map_err(|_| no_address(value, "IPv4"))?;
             spec.ip = ip.to_string();
         }
         "ip6" => {
-            let ip: std::net::Ipv6Addr = value.parse().map_err(|_| no_address(value, "IPv6"))?;
+            let ip: Ipv6Addr = value.parse().map_err(|_| no_address(value, "IPv6"))?;
             spec.ip6 = ip.to_string();
         }
         "mac-address" => value.clone_into(&mut spec.mac),
@@ -74,10 +77,63 @@ fn no_address(value: &str, version: &str) -> String {
 pub fn mac(text: &str) -> Result<String, String> {
     let bytes: Vec<_> = text.split([':', '-']).collect();
     let hex = |b: &&str| (1..=2).contains(&b.len()) && b.bytes().all(|c| c.is_ascii_hexdigit());
-    if bytes.len() == 6 && bytes.iter().all(hex) {
-        return Ok(text.to_owned());
+    if bytes.len() != 6 || !bytes.iter().all(hex) {
+        return Err(format!("'{text}' is not a hardware address such as 02:42:ac:11:00:02"));
     }
-    Err(format!("'{text}' is not a hardware address such as 02:42:ac:11:00:02"))
+    if u8::from_str_radix(bytes[0], 16).is_ok_and(|first| first & 1 == 1) {
+        return Err(format!(
+            "'{text}' is a group's hardware address: the first byte of an interface's is even"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// `CONTAINER` or `CONTAINER:NAME`.
+pub fn link(text: &str) -> Result<String, String> {
+    let mut parts = text.split(':');
+    let good = parts.clone().count() <= 2 && parts.all(|part| !part.is_empty());
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("'{text}' is not a link: CONTAINER[:NAME] is expected"))
+    }
+}
+
+/// A subnet or a part of one, as CIDR. Host bits are netd's to refuse.
+pub fn subnet(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(ip) => format!("'{text}' has no length: a subnet such as {} is expected", example(ip)),
+        Err(_) => format!("'{text}' is not a subnet such as 10.89.0.0/24 or fd00:89::/64"),
+    })
+}
+
+fn example(ip: IpAddr) -> String {
+    let length = if ip.is_ipv4() { 24 } else { 64 };
+    IpNet::new(ip, length).map_or_else(|_| ip.to_string(), |net| net.trunc().to_string())
+}
+
+/// An address of either version.
+pub fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| match text.parse::<IpNet>() {
+        Ok(net) => format!("'{text}' is an address with a length: only {} is expected", net.addr()),
+        Err(_) => format!("'{text}' is not an IP address"),
+    })
+}
+
+/// An IPv4 address.
+pub fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+    match ip(text)? {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(_) => Err(format!("'{text}' is an IPv6 address, which --ip6 takes")),
+    }
+}
+
+/// An IPv6 address.
+pub fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
+    match ip(text)? {
+        IpAddr::V6(ip) => Ok(ip),
+        IpAddr::V4(_) => Err(format!("'{text}' is an IPv4 address, which --ip takes")),
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +163,29 @@ mod tests {
             (10_000_000, 1_000_000_000, 65536)
         );
         assert!(got.options["com.docker.network.endpoint.sysctls"].ends_with("IFNAME.b=0"));
+    }
+
+    #[test]
+    fn what_looks_like_an_address_is_told_as_what_it_is() {
+        let told = |result: Result<String, String>, why: &str| {
+            let e = result.unwrap_err();
+            assert!(e.contains(why), "{e}");
+        };
+        let text = |value: &dyn ToString| value.to_string();
+        told(subnet("10.1.2.3").map(|v| text(&v)), "such as 10.1.2.0/24");
+        told(subnet("fd00:1::1").map(|v| text(&v)), "such as fd00:1::/64");
+        told(subnet("10.1.2.0/33").map(|v| text(&v)), "not a subnet");
+        told(ip("10.1.2.3/24").map(|v| text(&v)), "only 10.1.2.3");
+        told(ip("router").map(|v| text(&v)), "not an IP address");
+        told(ipv4("fd00::1").map(|v| text(&v)), "--ip6");
+        told(ipv6("10.1.2.3").map(|v| text(&v)), "--ip takes");
+        told(mac("01:00:5e:00:00:01"), "a group's");
+        told(mac("02:00:5e:00:00"), "not a hardware address");
+        for bad in ["", "db:", ":db", "db:a:b"] {
+            told(link(bad), "not a link");
+        }
+        assert!(link("db").is_ok() && link("db:data").is_ok());
+        assert!(mac("2:42:ac:11:0:2").is_ok() && subnet("10.1.2.3/24").is_ok());
     }
 
     #[test]

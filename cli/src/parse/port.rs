@@ -1,8 +1,36 @@
 //! `-p`: `[HOST_IP:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/PROTO]`, `CONTAINER_PORT`, with IPv6 addresses in brackets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use davit_contracts::network::PortMapping;
+
+/// Host ports that two flags name: the two as they were given. A flag that leaves the choice meets nobody.
+pub fn clash<'a>(given: &'a [(&'a str, Vec<PortMapping>)]) -> Option<(&'a str, &'a str)> {
+    for (at, (text, mappings)) in given.iter().enumerate() {
+        for (earlier, others) in &given[..at] {
+            if mappings.iter().any(|m| others.iter().any(|o| meet(m, o))) {
+                return Some((earlier, text));
+            }
+        }
+    }
+    None
+}
+
+/// Whether two mappings are of the same host port. Without an address it is every one of IPv4, as 0.0.0.0; `[::]` is IPv6's.
+fn meet(a: &PortMapping, b: &PortMapping) -> bool {
+    let address = |m: &PortMapping| match m.host_ip.as_str() {
+        "" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        text => text.parse().ok(),
+    };
+    let same_place = match (address(a), address(b)) {
+        (Some(x), Some(y)) => {
+            x.is_ipv4() == y.is_ipv4() && (x == y || x.is_unspecified() || y.is_unspecified())
+        }
+        _ => false,
+    };
+    let chosen = |m: &PortMapping| m.host_port == 0 || m.host_port_end != 0;
+    same_place && a.protocol == b.protocol && a.host_port == b.host_port && !chosen(a) && !chosen(b)
+}
 
 /// All mappings that one `-p` means. A range of host ports for one container port means "a free one of these".
 pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
@@ -24,8 +52,13 @@ pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
         range(container).ok_or_else(|| bad(&format!("'{container}' is not a port of 1 to 65535")))?;
     let (ip, ports) = match host {
         None => ("", ""),
-        Some(host) => address(host).ok_or_else(|| bad(&format!("'{host}' is not an address and a port")))?,
+        Some(host) => address(host).ok_or_else(|| bad(&no_address(host)))?,
     };
+    if ports.parse::<IpAddr>().is_ok() {
+        return Err(bad(&format!(
+            "behind an address come two ports, {ports}:{container}:{container} or {ports}::{container}"
+        )));
+    }
     let mapping = |host_port, host_port_end, container_port| PortMapping {
         host_ip: ip.to_owned(),
         host_port: u32::from(host_port),
@@ -45,6 +78,15 @@ pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
         return Ok(vec![mapping(host_first, host_last, first)]);
     }
     Err(bad("the two ranges are not of the same length"))
+}
+
+fn no_address(host: &str) -> String {
+    match host.rsplit_once(':') {
+        Some((ip, ports)) if range(ports).is_some() || ports.is_empty() => {
+            format!("'{ip}' is not an IP address")
+        }
+        _ => format!("'{host}' is not an address and a port"),
+    }
 }
 
 /// `IP:PORTS`, `IP:`, `[V6]:PORTS` or `PORTS`.
@@ -77,7 +119,9 @@ pub fn exposed(text: &str) -> Result<Vec<PortMapping>, String> {
     if text.contains(':') {
         return Err(format!("'{text}' is no port to expose: only PORT[-END][/PROTO] is"));
     }
-    publish(text)
+    publish(text).map_err(|_| {
+        format!("'{text}' is no port to expose: a port of 1 to 65535, of tcp, udp or sctp, is (such as 80, 53/udp, 80-90)")
+    })
 }
 
 #[cfg(test)]
@@ -110,6 +154,47 @@ mod tests {
             ("80-81/udp", vec!["|0|0|80|udp", "|0|0|81|udp"]),
         ] {
             assert_eq!(show(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let says = |text: &str, why: &str| {
+            let e = publish(text).unwrap_err();
+            assert!(e.contains(why), "{e}");
+        };
+        says("127.0.0.1:80", "127.0.0.1:80:80 or 127.0.0.1::80");
+        says("web:8080:80", "'web' is not an IP address");
+        says("[::1:8080:80", "'[::1' is not an IP address");
+        let e = exposed("80/x").unwrap_err();
+        assert!(e.contains("to expose") && !e.contains("8080"), "{e}");
+    }
+
+    #[test]
+    fn two_flags_of_one_host_port_are_found() {
+        let clash = |texts: &[&'static str]| {
+            let given: Vec<_> = texts.iter().map(|t| (*t, publish(t).unwrap())).collect();
+            clash(&given).map(|(a, b)| format!("{a} {b}"))
+        };
+        for texts in [
+            ["8080:80", "8080:81"],
+            ["8080:80", "8080:80"],
+            ["8080:80", "127.0.0.1:8080:81"],
+            ["8000-8002:80-82", "8001:90"],
+            ["[::]:8080:80", "[::1]:8080:80"],
+            ["53:53/udp", "0.0.0.0:53:54/udp"],
+        ] {
+            assert_eq!(clash(&texts), Some(texts.join(" ")));
+        }
+        for texts in [
+            ["8080:80", "8081:80"],
+            ["53:53/udp", "53:53/tcp"],
+            ["127.0.0.1:8080:80", "127.0.0.2:8080:80"],
+            ["8080:80", "[::1]:8080:80"],
+            ["8000-8010:80", "8005:81"],
+            ["80", "80"],
+        ] {
+            assert_eq!(clash(&texts), None);
         }
     }
 

@@ -8,10 +8,14 @@ use crate::parse;
 
 /// What the flags say of networks, names and ports.
 pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
-    let mut ports: Vec<PortMapping> = Vec::new();
-    for text in &args.publish {
-        ports.extend(parse::port::publish(text)?);
+    let published = args.publish.iter().map(|text| Ok((text.as_str(), parse::port::publish(text)?)));
+    let published = published.collect::<Result<Vec<_>, String>>()?;
+    if let Some((one, other)) = parse::port::clash(&published) {
+        return Err(format!(
+            "-p {one} and -p {other} are for the same port of the host: one of them has to be another"
+        ));
     }
+    let ports: Vec<PortMapping> = published.into_iter().flat_map(|(_, mappings)| mappings).collect();
     for text in &args.expose {
         parse::port::exposed(text)?;
     }
@@ -98,6 +102,11 @@ fn endpoints(args: &CreateArgs, mut wanted: Vec<EndpointSpec>) -> Result<Vec<End
         }
         endpoint.aliases.extend(args.network_alias.iter().cloned());
     }
+    for (at, endpoint) in wanted.iter().enumerate() {
+        if wanted[..at].iter().any(|e| e.network == endpoint.network) {
+            return Err(format!("--network {} is given twice", endpoint.network));
+        }
+    }
     let first = &mut wanted[0];
     first.links.extend(args.link.iter().cloned());
     let text = |ip: Option<String>| ip.unwrap_or_default();
@@ -166,11 +175,15 @@ mod tests {
         for (line, why) in [
             ("--network name=front,ip=10.0.0.9 --ip 10.0.0.8", "both given"),
             ("--network host --network front", "excludes"),
+            ("--network front --network name=front,alias=a", "--network front is given twice"),
+            ("--network default --network bridge", "--network bridge is given twice"),
+            ("--link db:a:b", "not a link"),
             ("--network front --network none", "excludes"),
             ("--network name=host,alias=a", "neither aliases"),
             ("--network none --link db", "neither aliases"),
             ("--network container:web -p 80:80", "whose network is shared"),
             ("--mac-address nonsense", "hardware address"),
+            ("-p 8080:80 -p 8080:81", "-p 8080:80 and -p 8080:81"),
             ("--network container:web --mac-address 02:00:00:00:00:01", "neither aliases"),
             ("--network container:web --hostname a", "conflicting options: hostname"),
             ("--network container:web --dns 192.0.2.1", "conflicting options: dns"),

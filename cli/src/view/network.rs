@@ -1,5 +1,7 @@
 //! Networks in lists and inspections.
 
+use std::collections::HashMap;
+
 use davit_contracts::network::Network;
 use serde_json::{Map, Value, json};
 
@@ -93,6 +95,30 @@ pub fn inspect(n: &Network) -> Value {
     out
 }
 
+/// Filters of a list as the contract takes them: labels stand on lines of their own, other repeated keys are joined by commas.
+pub fn filters(pairs: &[(String, String)]) -> HashMap<String, String> {
+    let mut out: HashMap<String, String> = HashMap::new();
+    for (key, value) in pairs {
+        let between = if matches!(key.as_str(), "label" | "label!") { '\n' } else { ',' };
+        let joined = |all: &mut String| {
+            all.push(between);
+            all.push_str(value);
+        };
+        out.entry(key.clone()).and_modify(joined).or_insert_with(|| value.clone());
+    }
+    out
+}
+
+/// Filters of what is to be removed. Ages become moments here; of several the earliest counts.
+pub fn prune_filters(pairs: &[(String, String)], now: i64) -> Result<HashMap<String, String>, String> {
+    let (ages, others): (Vec<_>, Vec<_>) = pairs.iter().cloned().partition(|(key, _)| key == "until");
+    let moments = ages.iter().map(|(_, age)| parse::duration::moment(age, now));
+    let earliest = moments.collect::<Result<Vec<_>, _>>()?.into_iter().min();
+    let mut out = filters(&others);
+    out.extend(earliest.map(|ns| ("until".to_owned(), words::unix(ns))));
+    Ok(out)
+}
+
 /// As the command line writes it; null where there can be none.
 fn policy(n: &Network) -> Value {
     if n.policy_default.is_empty() {
@@ -105,6 +131,29 @@ fn policy(n: &Network) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_are_joined_and_ages_are_moments() {
+        let own = |pairs: &[(&str, &str)]| -> Vec<_> {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let given = own(&[("label", "a=1,2"), ("label", "b"), ("name", "x"), ("name", "y"), ("label!", "c")]);
+        let got = filters(&given);
+        assert_eq!(
+            (got["label"].as_str(), got["name"].as_str(), got["label!"].as_str()),
+            ("a=1,2\nb", "x,y", "c")
+        );
+        let now = 100_000_000_000;
+        let until = |pairs: &[(&str, &str)]| prune_filters(&own(pairs), now).map(|mut f| f.remove("until"));
+        assert_eq!(until(&[("until", "10s")]), Ok(Some("90.000000000".into())));
+        assert_eq!(
+            until(&[("until", "1970-01-01T00:00:07Z"), ("until", "10s")]),
+            Ok(Some("7.000000000".into()))
+        );
+        assert_eq!(until(&[("until", "42.5")]), Ok(Some("42.500000000".into())));
+        assert_eq!(until(&[]), Ok(None));
+        assert!(until(&[("until", "soon")]).is_err());
+    }
 
     /// The fields of `docker network inspect` of docker 28, and of `docker network ls --format json`.
     #[test]

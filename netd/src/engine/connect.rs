@@ -83,6 +83,7 @@ impl Engine {
                 let routes_in = before.ways();
                 let _ =
                     self.visit(&mut before.clone(), netns.as_fd(), &Visit { routes_in, ..Visit::default() });
+                self.take_ways_left(&mut before.clone(), netns.as_fd());
             }
         }
         self.release_addresses(endpoint);
@@ -126,8 +127,11 @@ impl Engine {
             // Should the rest fail, who tries again need not find it any more.
             self.sandboxes.insert(draft.id.clone(), draft);
             let (_, routes_in) = routes_changed(&before, &after);
-            if let Some(netns) = netns.filter(|_| !routes_in.is_empty()) {
-                self.visit(&mut after, netns.as_fd(), &Visit { routes_in, ..Visit::default() })?;
+            if let Some(netns) = netns {
+                if !routes_in.is_empty() {
+                    self.visit(&mut after, netns.as_fd(), &Visit { routes_in, ..Visit::default() })?;
+                }
+                self.take_ways_left(&mut after, netns.as_fd());
             }
             self.move_ports(&before, &after)?;
             self.firewall.forget(endpoint.addresses().filter(|_| endpoint.is_bridged()).map(|a| a.addr()));
@@ -136,6 +140,20 @@ impl Engine {
         self.keep(&after)?;
         self.note_idle();
         Ok(())
+    }
+
+    /// Where plugins have a part: adds a default route that is not there any more. A route of theirs was replaced when ours
+    /// came, and only they know of it.
+    fn take_ways_left(&mut self, sandbox: &mut Sandbox, netns: BorrowedFd<'_>) {
+        let routes_in = sandbox.ways_left();
+        if routes_in.is_empty() {
+            return;
+        }
+        // A plugin's interface may be gone or have another name by now: that keeps nobody from leaving a network.
+        if let Err(error) = self.visit(sandbox, netns, &Visit { routes_in, yields: true, ..Visit::default() })
+        {
+            tracing::warn!(container.id = %sandbox.id, %error, "the default route was not taken over");
+        }
     }
 
     /// Refuses when a container took an interface of a parent to a place where it cannot be found: the address must not go

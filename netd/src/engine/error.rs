@@ -230,7 +230,7 @@ impl EngineError {
             Self::PoolsExhausted => "give a subnet, or remove networks that are not needed".into(),
             Self::Spec(SpecError::Option { nearest, .. }) => format!("did you mean {nearest}?"),
             Self::Spec(SpecError::Driver(_)) => {
-                "the drivers are bridge, macvlan and ipvlan; host and none are there already".into()
+                "the drivers are bridge, macvlan, ipvlan and cni, all of this host only; host and none are there already".into()
             }
             Self::Spec(SpecError::Contradiction { instead, .. }) => (*instead).into(),
             Self::Base { source, .. } | Self::Wire { source, .. } => source.hint(),
@@ -261,6 +261,9 @@ impl EngineError {
             Self::Option(e) => e.hint(),
             Self::Address { source: IpamError::Full(_), .. } => {
                 "use a network with a larger subnet, or remove containers".into()
+            }
+            Self::Address { source: IpamError::Outside { .. }, .. } => {
+                "give an address of this subnet, or the network that has it with --network".into()
             }
             Self::NoFamily { version: 6, .. } => "create the network with --ipv6".into(),
             Self::Capability { capability, .. } => {

@@ -10,10 +10,12 @@ use nix::sys::socket::{
 };
 
 use super::message::{Batch, messages};
-use crate::failpoint::pass;
+use crate::failpoint::{lacks, pass};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message's type.
+const NF_TABLES: u16 = 10;
 const RECEIVE: usize = 64 << 10;
 /// nf_tables wants a whole transaction in one send.
 const SEND_BUFFER: usize = 8 << 20;
@@ -182,6 +184,10 @@ impl Socket {
     }
 
     fn send(&self, batch: &Batch) -> Result<(), NetlinkError> {
+        if lacks("nf_tables") && messages(batch.bytes()).any(|(kind, ..)| kind >> 8 == NF_TABLES) {
+            let source = Errno::EOPNOTSUPP.into();
+            return Err(NetlinkError::Refused { operation: batch.label(1).to_owned(), source });
+        }
         send(self.fd.as_raw_fd(), batch.bytes(), MsgFlags::empty())
             .map(drop)
             .map_err(|e| NetlinkError::Exchange { operation: batch.label(1).to_owned(), source: e.into() })

@@ -159,8 +159,7 @@ fn parse<T: std::str::FromStr>(value: &str, expected: &'static str) -> Result<T,
 /// Checks one subnet. A bridge is the gateway of its subnet, by the first address unless another is given; the gateway of
 /// other networks is a router that is there or not.
 fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
-    let whole: IpNet = parse(&given.subnet, "a subnet such as 10.89.0.0/24")?;
-    let whole = whole.trunc();
+    let whole = network_address("subnet", parse(&given.subnet, "a subnet such as 10.89.0.0/24")?)?;
     // A /30 has one address for the bridge and one for a container.
     if whole.max_prefix_len() - whole.prefix_len() < 2 {
         return Err(SpecError::TooSmall(whole));
@@ -174,9 +173,9 @@ fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
     let ip_range = match given.ip_range.as_str() {
         "" => None,
         text => {
-            let range: IpNet = parse(text, "a range such as 10.89.0.128/25")?;
+            let range = network_address("ip-range", parse(text, "a range such as 10.89.0.128/25")?)?;
             inside(&whole, "ip range", &range, whole.contains(&range))?;
-            Some(range.trunc())
+            Some(range)
         }
     };
     let gateway = match given.gateway.as_str() {
@@ -206,6 +205,12 @@ fn subnet(given: &proto::Subnet, driver: Driver) -> Result<Subnet, SpecError> {
         }
         _ => Ok(subnet),
     }
+}
+
+/// Host bits mean a mistyped length or an address in the place of a network: docker refuses them since 28.
+fn network_address(what: &'static str, given: IpNet) -> Result<IpNet, SpecError> {
+    let meant = given.trunc();
+    if given == meant { Ok(meant) } else { Err(SpecError::HostBits { what, given, meant }) }
 }
 
 fn inside(subnet: &IpNet, what: &str, address: &dyn std::fmt::Display, ok: bool) -> Result<(), SpecError> {
@@ -255,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_gateway_is_the_first_address_unless_given() {
-        let spec = check(&request("10.89.0.7/24", "", "")).unwrap();
+        let spec = check(&request("10.89.0.0/24", "", "")).unwrap();
         assert_eq!(spec.subnets[0].subnet.to_string(), "10.89.0.0/24");
         assert_eq!(spec.subnets[0].gateway, Some("10.89.0.1".parse().unwrap()));
         assert!(check(&request("10.89.0.0/24", "10.89.0.254", "10.89.0.128/25")).is_ok());
@@ -273,6 +278,15 @@ mod tests {
         ] {
             assert!(check(&request(subnet, gateway, range)).is_err(), "{subnet} {gateway} {range}");
         }
+    }
+
+    #[test]
+    fn host_bits_are_told_in_dockers_words() {
+        let say = |subnet, range| check(&request(subnet, "", range)).unwrap_err().to_string();
+        assert_eq!(say("10.89.0.7/24", ""), "invalid subnet 10.89.0.7/24: it should be 10.89.0.0/24");
+        assert_eq!(say("fd00::1/64", ""), "invalid subnet fd00::1/64: it should be fd00::/64");
+        let range = say("10.89.0.0/24", "10.89.0.129/25");
+        assert_eq!(range, "invalid ip-range 10.89.0.129/25: it should be 10.89.0.128/25");
     }
 
     #[test]

@@ -128,6 +128,13 @@ fn port(mapping: &proto::PortMapping) -> Result<Wanted, Status> {
         "" => Ipv4Addr::UNSPECIFIED.into(),
         text => text.parse().map_err(|_| invalid(format!("host address '{text}' is not an IP address")))?,
     };
+    if let Some(what) = no_place(host_ip) {
+        let text = format!("cannot publish a port on {host_ip}: it is {what}");
+        return Err(Error::new(Kind::InvalidArgument, text)
+            .with_subject(host_ip.to_string())
+            .with_hint("give an address that the host has, or none for all of them")
+            .into());
+    }
     let (first, last) = (number(mapping.host_port)?, number(mapping.host_port_end)?);
     let container_port = number(mapping.container_port)?;
     if container_port == 0 {
@@ -137,6 +144,18 @@ fn port(mapping: &proto::PortMapping) -> Result<Wanted, Status> {
         return Err(invalid(format!("{first}-{last} is not a range of ports")));
     }
     Ok(Wanted { transport, host_ip, first, last: last.max(first), container_port })
+}
+
+/// What an address is on which nobody outside would ask for a port, though the kernel may bind it.
+fn no_place(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        ip if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(ip) if ip.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+            Some("a link-local address, which means nothing without an interface")
+        }
+        _ => None,
+    }
 }
 
 fn mapping(m: &Mapping) -> proto::PortMapping {
@@ -257,6 +276,26 @@ pub(super) fn network(listed: &Listed) -> proto::Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_published_where_somebody_can_ask() {
+        let on = |host_ip: &str| {
+            let host_ip = host_ip.to_owned();
+            port(&proto::PortMapping { host_ip, host_port: 80, container_port: 80, ..Default::default() })
+        };
+        for ip in ["", "0.0.0.0", "127.0.0.1", "192.0.2.1", "::", "::1", "2001:db8::1"] {
+            assert!(on(ip).is_ok(), "{ip}");
+        }
+        for (ip, what) in [
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("fe80::1", "link-local"),
+        ] {
+            let e = Error::from(on(ip).unwrap_err());
+            assert!(e.message().contains(what) && e.message().contains(ip), "{e}");
+        }
+    }
 
     #[test]
     fn what_is_written_into_files_of_lines_is_one_word() {

@@ -57,7 +57,7 @@ impl Networks for Service {
         &self,
         request: Request<proto::PruneNetworksRequest>,
     ) -> Result<Response<proto::PruneNetworksResponse>, Status> {
-        let filters = Filters::parse(&request.into_inner().filters)?;
+        let filters = Filters::of_prune(&request.into_inner().filters)?;
         let prune = move |e: &mut crate::engine::Engine| Ok(e.prune_networks(|l| filters.match_network(l)));
         let pruned = self.engine.call(prune).await.map_err(|e| status(&e))?;
         let mut failed = HashMap::new();

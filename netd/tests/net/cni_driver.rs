@@ -1,5 +1,7 @@
 //! Networks of the driver `cni`, made by Debian's plugins and by scripts that misbehave.
 
+mod routes;
+
 use davit_contracts::Kind;
 use davit_contracts::network as proto;
 use serde_json::{Value, json};

@@ -12,6 +12,7 @@ mod firewall;
 mod golden;
 mod host;
 mod kills;
+mod lacking;
 mod lifecycle;
 mod macvlan;
 mod matrix;

@@ -82,10 +82,7 @@ pub(super) fn parse(object: &Object, named: bool) -> Result<Option<Wanted>, Fail
         subnets.extend(ranges(sets)?);
     }
     for subnet in &subnets {
-        let _: IpNet = subnet
-            .subnet
-            .parse()
-            .map_err(|_| refused("subnets", &subnet.subnet, "a subnet such as 10.90.0.0/24"))?;
+        network_address("subnets", &subnet.subnet)?;
     }
     let mut options: BTreeMap<String, String> = field(object, "options")?.unwrap_or_default();
     if let Some(mtu) = field::<u32>(object, "mtu")?.filter(|mtu| *mtu > 0) {
@@ -107,6 +104,18 @@ pub(super) fn parse(object: &Object, named: bool) -> Result<Option<Wanted>, Fail
     }))
 }
 
+/// As host-local and netd have it, host bits are a mistake.
+fn network_address(name: &str, text: &str) -> Result<IpNet, Failure> {
+    let net: IpNet = text.parse().map_err(|_| refused(name, text, "a subnet such as 10.90.0.0/24"))?;
+    if net != net.trunc() {
+        return Err(Failure::new(
+            Code::Config,
+            format!("field {name}: invalid subnet {net}: it should be {}", net.trunc()),
+        ));
+    }
+    Ok(net)
+}
+
 /// Range sets as subnets.
 pub(super) fn ranges(sets: Vec<Vec<Range>>) -> Result<Vec<Subnet>, Failure> {
     let mut subnets = Vec::new();
@@ -114,10 +123,7 @@ pub(super) fn ranges(sets: Vec<Vec<Range>>) -> Result<Vec<Subnet>, Failure> {
         let (Some(range), true) = (set.pop(), set.is_empty()) else {
             return Err(Failure::new(Code::Config, "field ranges: each set has to hold one range"));
         };
-        let whole: IpNet = range
-            .subnet
-            .parse()
-            .map_err(|_| refused("ranges", &range.subnet, "a subnet such as 10.90.0.0/24"))?;
+        let whole = network_address("ranges", &range.subnet)?;
         let ip_range = part(&whole, range.first, range.last)?;
         subnets.push(Subnet { subnet: range.subnet, gateway: range.gateway, ip_range, ..Subnet::default() });
     }
@@ -153,7 +159,7 @@ fn part(whole: &IpNet, first: Option<IpAddr>, last: Option<IpAddr>) -> Result<St
 impl Wanted {
     /// The subnets that it has to have; chosen by netd when there are none.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.subnets.iter().filter_map(|s| s.subnet.parse::<IpNet>().ok()).map(|net| net.trunc())
+        self.subnets.iter().filter_map(|s| s.subnet.parse().ok())
     }
 
     /// The request that makes it.

@@ -21,10 +21,22 @@ fn a_named_network_has_to_be_there_and_any_other_is_made() {
     assert_eq!((named.network.as_str(), named.wanted), ("my-bridge", None));
     let plain = parse(&with(&json!({}))).unwrap();
     assert!(plain.network == "web" && plain.wanted.is_some());
-    let both = parse(&with(&json!({"network": "other", "subnets": ["10.90.0.7/24"]}))).unwrap();
+    let both = parse(&with(&json!({"network": "other", "subnets": ["10.90.0.0/24"]}))).unwrap();
     assert_eq!(both.network, "other");
     let wanted = both.wanted.unwrap();
     assert_eq!(wanted.subnets().map(|s| s.to_string()).collect::<Vec<_>>(), ["10.90.0.0/24"]);
+}
+
+#[test]
+fn host_bits_are_a_mistake() {
+    for field in [json!({"subnets": ["10.90.0.7/24"]}), json!({"ranges": [[{"subnet": "10.90.0.7/24"}]]})] {
+        let failure = parse(&with(&field)).unwrap_err();
+        assert_eq!(failure.code, Code::Config);
+        assert!(
+            failure.message.ends_with("invalid subnet 10.90.0.7/24: it should be 10.90.0.0/24"),
+            "{failure:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! ADD.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 
 use davit_contracts::network::{AttachRequest, AttachResponse, DetachRequest, EndpointSpec, Holder};
 use davit_contracts::{Error, Kind};
+use davit_sys::netns;
 use ipnet::IpNet;
+use nix::net::if_::if_nametoindex;
 
 use super::identity::{CONFIGURATION, CONTAINER, INTERFACE, sandbox_id};
 use crate::call::Attachment;
@@ -29,7 +32,7 @@ pub(super) async fn add(at: &Attachment, config: &Config) -> Result<Object, Fail
         },
         other => other,
     }
-    .map_err(|error| refused(at, error))?;
+    .map_err(|error| refused(at, config, error))?;
     if let Err(failure) = check_subnets(config, &attached) {
         // The network was there, and is another than the configuration means.
         let id = sandbox_id(&config.name, &at.container, &at.interface);
@@ -109,12 +112,29 @@ async fn make(netd: &Netd, config: &Config, wanted: &Wanted) -> Result<(), Failu
     }
 }
 
-fn refused(at: &Attachment, error: Error) -> Failure {
-    if error.kind() != Kind::AlreadyExists {
-        return error.into();
+fn refused(at: &Attachment, config: &Config, error: Error) -> Failure {
+    match error.kind() {
+        Kind::AlreadyExists => {
+            let message = format!("{} of container {} was added already", at.interface, at.container);
+            Failure::new(Code::Attached, message).with_details("DEL has to come before another ADD")
+        }
+        // The specification has ADD refuse an interface that is there. The kernel says it where it is made; looked for only
+        // then, since an interface that is on its way out is no mistake.
+        Kind::Internal | Kind::InUse if is_there(at) => {
+            let message = format!(
+                "CNI_IFNAME cannot be '{}': container {} has an interface of that name, which '{}' did not add",
+                at.interface, at.container, config.name
+            );
+            Failure::new(Code::Environment, message).with_details(error.to_string())
+        }
+        _ => error.into(),
     }
-    let message = format!("{} of container {} was added already", at.interface, at.container);
-    Failure::new(Code::Attached, message).with_details("DEL has to come before another ADD")
+}
+
+/// Whether the sandbox has the interface. What cannot be looked at has none.
+fn is_there(at: &Attachment) -> bool {
+    let Some(netns) = at.netns.as_deref().and_then(|path| netns::open(path).ok()) else { return false };
+    netns::visit(netns.as_fd(), || if_nametoindex(at.interface.as_str()).is_ok()).unwrap_or(false)
 }
 
 fn check_subnets(config: &Config, attached: &AttachResponse) -> Result<(), Failure> {

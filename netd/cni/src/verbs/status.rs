@@ -12,9 +12,14 @@ use crate::netd::{Netd, answer};
 
 /// Nothing, or why not.
 pub(super) async fn status(config: &Config) -> Result<(), Failure> {
-    // Without netd containers go on, but nobody answers their questions for names.
-    let away = if config.resolver { Code::Limited } else { Code::Unavailable };
-    let netd = Netd::connect(config.socket.as_deref()).await.map_err(|e| Failure { code: away, ..e })?;
+    // Without netd containers go on, but nobody answers their questions for names. Of one that is not ours to ask that is
+    // not known.
+    let away = |code: Code| match code {
+        Code::Again if config.resolver => Code::Limited,
+        _ => Code::Unavailable,
+    };
+    let netd =
+        Netd::connect(config.socket.as_deref()).await.map_err(|e| Failure { code: away(e.code), ..e })?;
     let failed = |e: davit_contracts::Error| Failure { code: Code::Unavailable, ..e.into() };
     let info =
         answer(netd.plugin().info(InfoRequest { contracts: vec![NETWORK.into()] })).await.map_err(failed)?;

@@ -43,6 +43,18 @@ pub fn read(result: &Object, interface: &str) -> Outcome {
     outcome
 }
 
+/// Whether the result has a default route of a family, and its gateway when that is told apart from the address's.
+pub fn default_route(result: &Object, ipv4: bool) -> Option<Option<IpAddr>> {
+    let routes = result.get("routes").and_then(Value::as_array)?;
+    let text = |route: &Value, key: &str| route.get(key).and_then(Value::as_str).map(str::to_owned);
+    let leads_out = |route: &&Value| {
+        let to: Option<IpNet> = text(route, "dst").and_then(|dst| dst.parse().ok());
+        to.is_some_and(|to| to.prefix_len() == 0 && to.addr().is_ipv4() == ipv4)
+    };
+    let route = routes.iter().find(leads_out)?;
+    Some(text(route, "gw").and_then(|gateway| gateway.parse().ok()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +78,16 @@ mod tests {
         assert_eq!(outcome.v4, Some(("10.0.0.2/24".parse().unwrap(), "10.0.0.1".parse().ok())));
         assert_eq!(outcome.v6, Some(("fd00::2/64".parse().unwrap(), None)));
         assert_eq!(read(&Object::new(), "eth0"), Outcome::default());
+    }
+
+    #[test]
+    fn a_default_route_may_name_its_gateway() {
+        let of = |routes: Value, ipv4| default_route(json!({ "routes": routes }).as_object().unwrap(), ipv4);
+        let both = json!([{"dst": "10.0.0.0/8"}, {"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd00::1"}]);
+        assert_eq!(of(both.clone(), true), Some(None));
+        assert_eq!(of(both, false), Some("fd00::1".parse().ok()));
+        assert_eq!(of(json!([{"dst": "10.0.0.0/8"}, {"gw": 7}, "x"]), true), None);
+        assert_eq!(default_route(&Object::new(), true), None);
     }
 
     proptest! {

@@ -72,7 +72,16 @@ async fn an_interface_that_is_there_and_a_port_that_is_taken_are_refused() {
     let plugin = Plugin::davit(&host, "1.0.0", json!({"network": "my-bridge"}));
     host.space.run("ip netns exec c1 ip link add eth0 type veth peer name other");
     let (code, message) = plugin.add("c1").failure();
-    assert!(code >= 100, "{code} {message}");
+    assert!(code == 4 && message.contains("CNI_IFNAME") && message.contains("eth0"), "{code} {message}");
+    assert!(host.space.run("ip netns exec c1 ip -o link").contains("eth0@other"), "it is whose it was");
+    // Ours that was added is told as before, and a failure of another kind is not blamed on an interface.
+    plugin.verb("ADD", ("c2", "eth0"), &json!({})).result();
+    assert_eq!(plugin.add("c2").failure().0, 101);
+    let taken = host.inspect("my-bridge").await.endpoints[0].ip.split('/').next().unwrap().to_owned();
+    let same = json!({"runtimeConfig": {"ips": [taken]}});
+    let (code, message) = plugin.verb("ADD", ("c1", "eth7"), &same).failure();
+    assert!(code == 102 && message.contains(&taken), "{code} {message}");
+    plugin.del("c2").result();
     let ports = json!({"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}});
     plugin.verb("ADD", ("c1", "eth1"), &ports).result();
     let (code, message) = plugin.verb("ADD", ("c2", "eth0"), &ports).failure();

@@ -1,0 +1,148 @@
+//! docker's words for networks: what they choose, what they show, and what a person reads who types something else.
+
+use davit_tests::Host;
+
+#[test]
+fn prune_asks_and_takes_what_age_and_labels_say() {
+    let host = Host::with_busybox();
+    let create = |name: &str, labels: &[&str]| {
+        let labels = labels.iter().flat_map(|l| ["--label", l]);
+        host.davit(["net", "create"].into_iter().chain(labels).chain([name])).ok();
+    };
+    create("plain", &[]);
+    create("kept", &["keep", "tier=web,db"]);
+    create("used", &[]);
+    host.run_detached("c", &["--net", "used", "busybox:1", "sleep", "1000"]);
+    let prune = |args: &[&str]| host.davit(["net", "prune"].iter().chain(args).copied());
+    // Nobody answers: that is no.
+    prune(&[]).ok().says("WARNING! This will remove all custom networks not used by at least one container.");
+    prune(&["-f", "--filter", "until=24h"]).ok().prints("");
+    prune(&["-f", "--filter", "until=2020-01-01T00:00:00Z"]).ok().prints("");
+    prune(&["-f", "--filter", "until=1600000000"]).ok().prints("");
+    prune(&["-f", "--filter", "label=other"]).ok().prints("");
+    // A value may have a comma.
+    prune(&["-f", "--filter", "label!=tier=web,db", "--filter", "until=0s"])
+        .ok()
+        .prints("Deleted Networks:\nplain\n");
+    prune(&["-f", "--filter", "label=keep", "--filter", "label=tier=web,db"])
+        .ok()
+        .prints("Deleted Networks:\nkept\n");
+    prune(&["-f"]).ok().prints("");
+    prune(&["-f", "--filter", "until=soon"]).refused(&["'soon'", "10m"]);
+    prune(&["-f", "--filter", "untill=1h"]).refused(&["'untill'", "'until'"]);
+    host.davit(["net", "ls", "--filter", "until=1h"]).refused(&["'until'"]);
+    host.davit(["net", "ls", "-f", "type=custom", "--format", "{{.Name}}"]).ok().prints("used\n");
+}
+
+#[test]
+fn templates_as_they_are_typed_for_docker() {
+    let host = Host::with_busybox();
+    host.davit(["net", "create", "--subnet", "10.50.0.0/24", "--ipv6", "--subnet", "fd00:50::/64", "n"]).ok();
+    host.run_detached("web", &["--net", "n", "-p", "8090:80", "-l", "a=b", "busybox:1", "sleep", "1000"]);
+    let net = |template: &str| host.davit(["net", "inspect", "-f", template, "n"]).ok();
+    net("{{(index .IPAM.Config 0).Gateway}}").prints("10.50.0.1\n");
+    net("{{range .IPAM.Config}}{{.Subnet}} {{end}}").prints("10.50.0.0/24 fd00:50::/64 \n");
+    net("{{len .Containers}} {{range $id, $c := .Containers}}{{$c.Name}}={{$c.IPv4Address}}{{end}}")
+        .prints("1 web=10.50.0.2/24\n");
+    net("{{.Containers}}").says("Name:web");
+    net("{{json .IPAM.Options}} {{with .Labels}}labels{{else}}none{{end}}").prints("{} none\n");
+    assert_eq!(net("{{json .}}").json()["Driver"], "bridge");
+    let web = |template: &str| host.davit(["inspect", "-f", template, "web"]).ok();
+    web("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}").prints("10.50.0.2\n");
+    web("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}").prints("8090\n");
+    web("{{range $p, $conf := .NetworkSettings.Ports}}{{$p}} -> {{(index $conf 0).HostPort}}{{end}}")
+        .prints("80/tcp -> 8090\n");
+    web("{{index .Config.Labels \"a\"}}{{index .Config.Labels \"none\"}}").prints("b\n");
+    web("{{if .State.Health}}{{.State.Health.Status}}{{else}}no check{{end}}").prints("no check\n");
+    host.davit(["net", "inspect", "-f", "{{.Subnet}}", "n"]).refused(&[".Subnet", ".IPAM"]);
+    host.davit([
+        "net",
+        "ls",
+        "-f",
+        "driver=bridge",
+        "-f",
+        "name=n",
+        "--format",
+        "table {{.ID}}\\t{{upper .Name}}",
+    ])
+    .ok()
+    .says("NETWORK ID");
+}
+
+#[test]
+fn networks_that_cannot_be_made_say_why() {
+    let host = Host::new();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--subnet", "10.51.0.7/24"], &["invalid subnet 10.51.0.7/24: it should be 10.51.0.0/24"]),
+        (
+            &["--subnet", "10.51.0.0/24", "--ip-range", "10.51.0.129/25"],
+            &["invalid ip-range 10.51.0.129/25: it should be 10.51.0.128/25"],
+        ),
+        (&["--gateway", "10.51.0.1"], &["10.51.0.1", "none of the subnets"]),
+        (&["--ipam-driver", "dhcp"], &["'dhcp'", "'default'"]),
+        (&["--ipam-opt", "subnet=10.51.0.0/24"], &["'subnet'", "--subnet"]),
+        (&["--scope", "swarm"], &["'swarm'", "'local'"]),
+        (&["--config-only"], &["--config-only", "swarm"]),
+        (&["--config-from", "x"], &["--config-from", "swarm"]),
+        (&["-d", "overlay"], &["'overlay'", "bridge, macvlan, ipvlan and cni"]),
+    ];
+    for (args, words) in cases {
+        host.leaves_nothing(|| {
+            host.davit(["net", "create"].iter().chain(*args).chain(&["n"])).exits(1).refused(words)
+        });
+    }
+    for name in ["bridge", "host", "none", "default"] {
+        host.leaves_nothing(|| host.davit(["net", "create", name]).refused(&[name, "predefined"]));
+    }
+    let wrong: [(&[&str], &str); 3] = [
+        (&["--subnet", "10.51.0.0"], "a subnet such as 10.51.0.0/24"),
+        (&["--subnet", "10.51.0.0/24", "--gateway", "10.51.0.1/24"], "only 10.51.0.1 is expected"),
+        (&["--subnet", "10.51.0.0/33"], "not a subnet"),
+    ];
+    for (args, part) in wrong {
+        let ran = host.davit(["net", "create"].iter().chain(args).chain(&["n"])).exits(125);
+        assert!(ran.stderr.contains(part), "{ran}");
+    }
+    // In the one form that there is here they are taken.
+    let words =
+        ["--ipam-driver", "default", "--scope", "local", "--config-only=false", "--internal=true", "n"];
+    host.davit(["net", "create"].iter().chain(&words)).ok();
+    host.davit(["net", "inspect", "-f", "{{.IPAM.Driver}} {{.Scope}} {{.Internal}}", "n"])
+        .ok()
+        .prints("default local true\n");
+}
+
+#[test]
+fn flags_of_run_that_cannot_be_meant_say_why() {
+    let host = Host::with_busybox();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["-p", "8080:80", "-p", "8080:81"], &["-p 8080:80", "-p 8080:81"]),
+        (
+            &["-p", "8080-8082:80-82", "-p", "127.0.0.1:8081:90"],
+            &["-p 8080-8082:80-82", "-p 127.0.0.1:8081:90"],
+        ),
+        (&["-p", "224.0.0.1:8080:80"], &["224.0.0.1", "multicast"]),
+        (&["-p", "255.255.255.255:8080:80"], &["255.255.255.255", "broadcast"]),
+        (&["-p", "[ff02::1]:8080:80"], &["ff02::1", "multicast"]),
+        (&["-p", "[fe80::1]:8080:80"], &["fe80::1", "link-local"]),
+        (&["-p", "127.0.0.1:80"], &["127.0.0.1::80"]),
+        (&["--expose", "80/icmp"], &["80/icmp", "to expose"]),
+        (&["--ip", "10.0.0.5"], &["10.0.0.5", "'bridge'", "--network"]),
+        (&["--net", "bridge", "--net", "default"], &["--network bridge", "twice"]),
+    ];
+    for (args, words) in cases {
+        host.leaves_nothing(|| {
+            let ran = host.davit(["run", "--rm"].iter().chain(*args).chain(&["busybox:1", "true"]));
+            ran.exits(125).refused(words)
+        });
+    }
+    for (args, part) in [
+        (["--link", "db:a:b"], "CONTAINER[:NAME]"),
+        (["--ip", "fd00::1"], "--ip6"),
+        (["--mac-address", "03:00:00:00:00:01"], "a group's"),
+        (["--dns", "name"], "'name' is not an IP address"),
+    ] {
+        let ran = host.davit(["run", "--rm"].iter().chain(&args).chain(&["busybox:1", "true"])).exits(125);
+        assert!(ran.stderr.contains(part), "{ran}");
+    }
+}
