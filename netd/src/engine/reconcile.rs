@@ -149,6 +149,8 @@ impl Engine {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }
         }
+        let relayed = self.relayed(&sandbox);
+        self.ports.answer(&sandbox.id, &relayed);
         if sandbox.endpoints.iter().any(Endpoint::is_wired) {
             let netns = open_namespace(&sandbox)?;
             let resolver = (!sandbox.without_resolver).then_some(sandbox.resolver);

@@ -421,7 +421,7 @@ impl Host {
         self.networks().remove(request).await.map(drop).map_err(Error::from)
     }
 
-    /// A guest attached to networks, with ports as "8080:80/tcp" or "127.0.0.1:8080:80/udp".
+    /// A guest attached to networks, with ports as "8080:80/tcp", "127.0.0.1:8080:80/udp" or "[::1]:8080:80".
     pub async fn guest(&self, name: &str, networks: &[&str], ports: &[&str]) -> Guest {
         let guest = Guest::new(&format!("{name}-{}", self.guests.replace(self.guests.get() + 1)));
         let guest = Guest { name: name.to_owned(), ..guest };
@@ -532,7 +532,7 @@ fn port(text: &str) -> proto::PortMapping {
     proto::PortMapping {
         container_port: parts[0].parse().unwrap(),
         host_port: parts.get(1).map_or(0, |p| p.parse().unwrap()),
-        host_ip: parts.get(2).map_or_else(String::new, |ip| (*ip).to_owned()),
+        host_ip: parts.get(2).map_or_else(String::new, |ip| ip.trim_matches(['[', ']']).to_owned()),
         protocol: protocol.into(),
         host_port_end: 0,
     }

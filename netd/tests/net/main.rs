@@ -24,5 +24,6 @@ mod policies;
 mod policy;
 mod ports;
 mod reach;
+mod relay;
 mod rootless;
 mod upstream;
