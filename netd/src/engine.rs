@@ -19,6 +19,7 @@ mod detach;
 pub mod error;
 mod explain;
 mod foreign;
+mod forwarding;
 mod guard;
 mod host;
 mod networks;
@@ -43,7 +44,7 @@ use crate::dns::Names;
 use crate::driver::Base;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
-use crate::firewall::{Choice, Firewall, Mark, Member};
+use crate::firewall::{Choice, Firewall, Guard, Mark, Member};
 use crate::ipam::Pool;
 use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
@@ -51,6 +52,7 @@ use crate::network::Network;
 use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
+use crate::settings::Forwarding;
 use sweep::Sweeper;
 
 pub use attach::{AttachSpec, Attached, EndpointSpec};
@@ -82,6 +84,8 @@ pub struct Instance {
     pub apart: bool,
     /// Where subnets are chosen from.
     pub pools: Pools,
+    /// For whom the host forwards.
+    pub forwarding: Forwarding,
 }
 
 impl Instance {
@@ -93,7 +97,15 @@ impl Instance {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
+        Self {
+            state,
+            run,
+            table,
+            group: 0x0a00_0000 | hash,
+            apart: false,
+            pools: Pools::default(),
+            forwarding: Forwarding::default(),
+        }
     }
 }
 
@@ -133,6 +145,8 @@ pub struct Engine {
     problems: BTreeMap<NetworkId, Vec<String>>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
+    /// Whose forwarding is ours.
+    forwarded: Guard,
     /// Whether there is a table, or may be one.
     table: bool,
     /// Endpoints that the policies' tables know, with their networks.
@@ -163,6 +177,7 @@ impl Engine {
             bases: HashMap::new(),
             problems: BTreeMap::new(),
             walled: BTreeSet::new(),
+            forwarded: Guard::default(),
             table: false,
             members: BTreeMap::new(),
             policies: true,

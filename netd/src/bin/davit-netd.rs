@@ -60,6 +60,7 @@ async fn run() -> anyhow::Result<()> {
     bring_forward(&mut state)?;
     let instance = Instance {
         pools,
+        forwarding: settings.forwarding,
         apart: layout.rootless,
         ..Instance::new(layout.network_state(), layout.network_run())
     };

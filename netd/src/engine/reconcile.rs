@@ -34,6 +34,7 @@ impl Engine {
             self.sequence = self.sequence.max(sandbox.sequence);
             self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         }
+        self.restore_forwarding();
         self.predefine()?;
         self.remove_strangers()?;
         self.raise_bases();

@@ -11,7 +11,6 @@ use crate::firewall::{Forward, Rules, Segment, Transport};
 use crate::network::{GatewayMode, Network};
 use crate::publish::Relayed;
 use crate::publish::relay::Refused;
-use crate::sysctl;
 
 impl Engine {
     /// What the firewall must know now.
@@ -68,9 +67,7 @@ impl Engine {
 
     /// Writes the whole table.
     pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
-        for (setting, value) in self.wanted_settings() {
-            sysctl::ensure(setting, value)?;
-        }
+        self.forward()?;
         self.refuse_internal();
         let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
@@ -80,6 +77,7 @@ impl Engine {
 
     /// Writes the rules again after somebody else took some away; nothing when none are needed.
     pub(super) fn mend_rules(&mut self) {
+        self.mend_guard();
         if self.walled.is_empty() {
             return;
         }

@@ -103,6 +103,11 @@ impl Space {
         (out.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// The index of an interface here.
+    pub fn index(&self, name: &str) -> u32 {
+        self.run(&format!("ip -o link show dev {name}")).split(':').next().unwrap().parse().unwrap()
+    }
+
     /// Does something on a thread in this namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let fd = ProcessRef::of(self.pid()).unwrap().namespace("net").unwrap();
@@ -468,7 +473,8 @@ impl Host {
         self.endpoints().detach(request).await.unwrap();
     }
 
-    /// Interfaces of the host that netd makes, and its tables.
+    /// Interfaces of the host that netd makes, and its tables; but for what keeps strangers out, which stays for as long as
+    /// the host forwards.
     pub fn traces(&self) -> Vec<String> {
         let links = self.space.run("ip -o link");
         let mut found: Vec<String> = links
@@ -478,12 +484,18 @@ impl Host {
             .map(|name| name.split('@').next().unwrap().to_owned())
             .collect();
         found.extend(
-            self.space.run("nft list tables").lines().filter(|l| l.contains("davit")).map(str::to_owned),
+            self.space
+                .run("nft list tables")
+                .lines()
+                .filter(|l| l.contains("davit") && !l.contains("-guard"))
+                .map(str::to_owned),
         );
         if self.backend != Backend::Nftables {
             let saved = "iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save";
             let (_, text) = self.space.attempt(saved);
-            found.extend(text.lines().filter(|l| l.contains("DAVIT-")).map(str::to_owned));
+            found.extend(
+                text.lines().filter(|l| l.contains("DAVIT-") && !l.contains("-GUARD")).map(str::to_owned),
+            );
         }
         found
     }
@@ -501,7 +513,8 @@ impl Host {
     pub async fn becomes_clean_of(&self, before: &str) {
         let rules = || self.space.run("nft list ruleset; iptables-legacy-save 2>/dev/null || true");
         let counted = |text: &str| {
-            text.lines()
+            unguarded(text)
+                .lines()
                 .filter(|l| !l.contains("counter") && !l.contains('[') && !l.starts_with('#'))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
@@ -524,6 +537,20 @@ impl Drop for Host {
             eprintln!("netd's log:\n{}", self.log());
         }
     }
+}
+
+/// What `nft list ruleset` tells, without the table that stays.
+fn unguarded(text: &str) -> String {
+    let mut kept = String::new();
+    let mut within = false;
+    for line in text.lines() {
+        within |= line.starts_with("table inet davit") && line.contains("-guard");
+        if !within {
+            kept += &format!("{line}\n");
+        }
+        within &= line != "}";
+    }
+    kept
 }
 
 fn port(text: &str) -> proto::PortMapping {

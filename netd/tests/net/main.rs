@@ -26,4 +26,5 @@ mod ports;
 mod reach;
 mod relay;
 mod rootless;
+mod strangers;
 mod upstream;
