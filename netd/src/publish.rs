@@ -203,6 +203,13 @@ impl Ports {
         self.relay.refuse(refused);
     }
 
+    /// Ends what answers, when there is no port left that it is for.
+    pub fn rest(&mut self) {
+        if !self.held.values().any(|r| r.relayed.is_some()) {
+            self.relay.end();
+        }
+    }
+
     /// Gives back all ports of a sandbox. Connections that were answered for it end.
     pub fn release(&mut self, sandbox: &str) {
         let answered = self.held.iter().filter(|(_, r)| r.sandbox == sandbox && r.relayed.is_some());

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use super::{Engine, EngineError};
 use crate::failpoint::pass;
 use crate::firewall::Guard;
+use crate::firewall::guard::There;
 use crate::netlink::view;
 use crate::settings::Forwarding;
 use crate::sysctl;
@@ -35,7 +36,7 @@ impl Engine {
             Guard::default()
         });
         for ipv6 in [false, true] {
-            if noted.bridges(ipv6).is_some() && !is_on(ipv6) {
+            if noted.there(ipv6).is_some() && !is_on(ipv6) {
                 noted.forget(ipv6);
             }
         }
@@ -52,7 +53,7 @@ impl Engine {
         for (setting, value) in self.wanted_settings() {
             let ipv6 = setting == SETTINGS[1];
             if sysctl::get(setting)? != value {
-                self.forwarded.note(ipv6, self.bridges_of_others()?);
+                self.forwarded.note(ipv6, self.of_others()?);
                 self.note_forwarding()?;
                 self.apply_guard()?;
                 if ipv6 {
@@ -123,9 +124,16 @@ impl Engine {
         Ok(())
     }
 
-    fn bridges_of_others(&self) -> Result<BTreeSet<String>, EngineError> {
-        let theirs = |l: &view::Link| l.kind == "bridge" && l.group != self.instance.group;
-        Ok(view::links(&self.socket)?.into_iter().filter(theirs).map(|l| l.name).collect())
+    fn of_others(&self) -> Result<There, EngineError> {
+        let mut there = There::default();
+        for link in view::links(&self.socket)?.into_iter().filter(|l| l.group != self.instance.group) {
+            match link.kind.as_str() {
+                "bridge" => there.bridges.insert(link.name),
+                "veth" if link.master.is_none() => there.veths.insert(link.name),
+                _ => false,
+            };
+        }
+        Ok(there)
     }
 }
 

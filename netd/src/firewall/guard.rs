@@ -1,9 +1,9 @@
 //! A host whose forwarding we turned on must not become a router for strangers: what neither comes from nor goes to one of
 //! our networks is dropped, as it was while forwarding was off. Where forwarding was on before us, nothing is.
 //!
-//! Others who come later and need forwarding find it on. What their bridges are for is theirs to say: packets from and to
-//! bridges that were not there when we turned it on pass, and so do frames that only cross a bridge (with br_netfilter
-//! they are seen here).
+//! Others who come later and need forwarding find it on. What their bridges and veth pairs are for is theirs to say, of which
+//! containers' and virtual machines' networks are made (those of CNI plugins too): packets from and to such as were not
+//! there when we turned it on pass, and so do frames that only cross a bridge (with br_netfilter they are seen here).
 
 use std::collections::BTreeSet;
 
@@ -13,17 +13,26 @@ use super::compare::{self, Difference, Fault};
 use super::nftables::{self, guard as table};
 use super::{Backend, Firewall, FirewallError};
 
-/// The IP versions whose forwarding we turned on; for each of them the bridges of others that were there then.
+/// Interfaces of others by name that were there when we turned forwarding on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct There {
+    /// Bridges.
+    pub bridges: BTreeSet<String>,
+    /// Ends of veth pairs that are on no bridge.
+    pub veths: BTreeSet<String>,
+}
+
+/// The IP versions whose forwarding we turned on, and what was there then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
-    ipv4: Option<BTreeSet<String>>,
-    ipv6: Option<BTreeSet<String>>,
+    ipv4: Option<There>,
+    ipv6: Option<There>,
 }
 
 impl Guard {
     /// Remembers that forwarding of an IP version is ours.
-    pub fn note(&mut self, ipv6: bool, bridges: BTreeSet<String>) {
-        *self.version(ipv6) = Some(bridges);
+    pub fn note(&mut self, ipv6: bool, there: There) {
+        *self.version(ipv6) = Some(there);
     }
 
     /// Forgets it.
@@ -31,12 +40,12 @@ impl Guard {
         *self.version(ipv6) = None;
     }
 
-    fn version(&mut self, ipv6: bool) -> &mut Option<BTreeSet<String>> {
+    fn version(&mut self, ipv6: bool) -> &mut Option<There> {
         if ipv6 { &mut self.ipv6 } else { &mut self.ipv4 }
     }
 
-    /// The bridges of others that were there, if forwarding of the IP version is ours.
-    pub fn bridges(&self, ipv6: bool) -> Option<&BTreeSet<String>> {
+    /// What was there, if forwarding of the IP version is ours.
+    pub fn there(&self, ipv6: bool) -> Option<&There> {
         if ipv6 { self.ipv6.as_ref() } else { self.ipv4.as_ref() }
     }
 

@@ -64,8 +64,15 @@ enum Order {
 /// What the engine has of the thread.
 #[derive(Debug, Default)]
 pub struct Relay {
-    orders: Option<(mpsc::Sender<Order>, Arc<EventFd>)>,
+    running: Option<Running>,
     refused: Refused,
+}
+
+#[derive(Debug)]
+struct Running {
+    orders: mpsc::Sender<Order>,
+    wake: Arc<EventFd>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Relay {
@@ -84,8 +91,8 @@ impl Relay {
             setsockopt(socket, sockopt::TcpNoDelay, &true)?;
             listen(socket, Backlog::new(BACKLOG)?)?;
         }
-        if self.orders.is_none() {
-            self.orders = Some(start()?);
+        if self.running.is_none() {
+            self.running = Some(start()?);
             self.order(Order::Refuse(self.refused.clone()));
         }
         self.order(Order::Serve { key, socket: socket.clone(), to });
@@ -111,20 +118,30 @@ impl Relay {
         }
     }
 
+    /// Ends the thread; the next port starts another.
+    pub fn end(&mut self) {
+        let Some(Running { orders, wake, thread }) = self.running.take() else { return };
+        drop(orders);
+        // It ends when it looks for orders. One that ended before is gone already.
+        if wake.write(1).is_ok() {
+            let _ = thread.join();
+        }
+    }
+
     fn order(&self, order: Order) {
-        let Some((orders, wake)) = &self.orders else { return };
+        let Some(Running { orders, wake, .. }) = &self.running else { return };
         if orders.send(order).is_err() || wake.write(1).is_err() {
             tracing::error!("nothing answers published ports at ::1 any more; a restart of netd mends it");
         }
     }
 }
 
-fn start() -> io::Result<(mpsc::Sender<Order>, Arc<EventFd>)> {
+fn start() -> io::Result<Running> {
     let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
     let (orders, queue) = mpsc::channel();
     let mut worker = Worker::new(queue, wake.clone())?;
-    thread::Builder::new().name("netd-relay".into()).stack_size(128 << 10).spawn(move || worker.run())?;
-    Ok((orders, wake))
+    let thread = thread::Builder::new().name("netd-relay".into()).stack_size(128 << 10);
+    Ok(Running { orders, wake, thread: thread.spawn(move || worker.run())? })
 }
 
 #[cfg(test)]

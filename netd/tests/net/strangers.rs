@@ -162,7 +162,7 @@ async fn the_configuration_may_open_it() {
 }
 
 #[tokio::test]
-async fn a_bridge_that_others_make_later_is_theirs_to_guard() {
+async fn bridges_and_pairs_that_others_make_later_are_theirs_to_guard() {
     let early = Space::new("");
     let late = Space::new("");
     let bridge = |name: &str, net: u8, space: &Space| {
@@ -188,6 +188,16 @@ async fn a_bridge_that_others_make_later_is_theirs_to_guard() {
     assert!(scene.neighbour.ask_tcp("10.97.0.1:80").is_some());
     assert!(late.ask_tcp(NEIGHBOUR).is_some());
     assert_eq!(early.ask_tcp(NEIGHBOUR), None);
+    // As CNI's plugin ptp makes them, without a bridge. The uplinks of these hosts are such, too, but were there before.
+    let pod = Space::new("");
+    scene.host.space.run(&format!(
+        "ip link add veth7 type veth peer name eth0 netns {}; ip addr add 10.95.0.2/24 dev veth7
+         ip link set veth7 up",
+        pod.pid()
+    ));
+    pod.run("ip addr add 10.95.0.1/24 dev eth0; ip link set eth0 up; ip route add default via 10.95.0.2");
+    assert!(pod.ask_tcp(NEIGHBOUR).is_some());
+    assert_eq!(scene.meet()[0], false);
 }
 
 #[tokio::test]

@@ -23,9 +23,11 @@ fn whole(mark: &Mark, guard: &Guard, ipv6: bool) -> Option<String> {
         let _ = writeln!(text, "-A {x} -m devgroup --{which}-group {group} -j RETURN");
     }
     // With br_netfilter frames that only cross a bridge are seen here. The extension physdev would turn it on.
-    for bridge in guard.bridges(ipv6)?.iter().filter(|b| is_plain(b)) {
+    for bridge in guard.there(ipv6)?.bridges.iter().filter(|b| is_plain(b)) {
         let _ = writeln!(text, "-A {x} -i {bridge} -o {bridge} -j RETURN");
     }
+    // Kinds of interfaces are not known here; the plugins of CNI that lead out without a bridge name theirs so.
+    let _ = writeln!(text, "-A {x} -i veth+ -j RETURN\n-A {x} -o veth+ -j RETURN");
     let _ = write!(text, "-A {x} -j DROP\nCOMMIT\n");
     Some(text)
 }
@@ -95,18 +97,21 @@ impl Iptables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::firewall::guard::There;
 
     #[test]
     fn a_version_that_is_not_guarded_has_no_chain() {
         let mark = Mark { table: "davit".into(), group: 0x0a00_0001 };
         let mut guard = Guard::default();
-        guard.note(true, ["br+", "br0"].map(str::to_owned).into());
+        let bridges = ["br+", "br0"].map(str::to_owned).into();
+        guard.note(true, There { bridges, ..There::default() });
         assert_eq!(whole(&mark, &guard, false), None);
         assert_eq!(
             whole(&mark, &guard, true).unwrap(),
             "*filter\n:DAVIT-GUARD - [0:0]\n-A DAVIT-GUARD -m devgroup --src-group 0xa000001 -j RETURN\n\
              -A DAVIT-GUARD -m devgroup --dst-group 0xa000001 -j RETURN\n\
-             -A DAVIT-GUARD -i br0 -o br0 -j RETURN\n-A DAVIT-GUARD -j DROP\nCOMMIT\n"
+             -A DAVIT-GUARD -i br0 -o br0 -j RETURN\n\
+             -A DAVIT-GUARD -i veth+ -j RETURN\n-A DAVIT-GUARD -o veth+ -j RETURN\n-A DAVIT-GUARD -j DROP\nCOMMIT\n"
         );
     }
 }

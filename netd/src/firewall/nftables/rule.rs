@@ -84,14 +84,14 @@ impl Rule {
         ])
     }
 
-    /// Came in through a bridge that is not in `set`, or goes out through one.
+    /// Came in through an interface of this kind that is not in `set`, or goes out through one.
     #[must_use]
-    pub fn other_bridge(self, incoming: bool, set: impl Into<Name>) -> Self {
+    pub fn other_of_kind(self, word: &str, incoming: bool, set: impl Into<Name>) -> Self {
         let (kind, name) =
             if incoming { (Meta::InKind, Meta::InName) } else { (Meta::OutKind, Meta::OutName) };
         self.with([
             Expression::Meta(kind, KEY),
-            Expression::Compare { register: KEY, equal: true, value: ifname("bridge") },
+            Expression::Compare { register: KEY, equal: true, value: ifname(word) },
             Expression::Meta(name, KEY),
             Expression::Lookup { set: set.into(), key: KEY, answer: None, absent: true },
         ])
