@@ -48,8 +48,10 @@ struct Reservation {
     name: String,
     /// Absent when another program took the port while no netd was running, and where the kernel has no such sockets.
     socket: Option<Arc<OwnedFd>>,
-    /// Whether what comes to the socket is answered, and by which container: without one it is reset.
-    relayed: Option<Option<SocketAddr>>,
+    /// Whether what comes to the socket is answered.
+    relayed: bool,
+    /// By which container: without one who comes is reset.
+    to: Option<SocketAddr>,
     /// Whoever made the sandbox may hold the port itself: that it is free was seen, and no socket is kept.
     shared: bool,
 }
@@ -57,8 +59,8 @@ struct Reservation {
 impl Reservation {
     /// Tells the relay of a socket that it is to answer at.
     fn answer(&self, relay: &mut Relay, key: Key) {
-        let Some((socket, to)) = self.socket.as_ref().zip(self.relayed) else { return };
-        if let Err(error) = relay.serve(key, socket, to) {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.relayed) else { return };
+        if let Err(error) = relay.serve(key, socket, self.to) {
             tracing::warn!(host = %key.1, container = %self.name, %error, "a published port is not answered at ::1");
         }
     }
@@ -177,7 +179,9 @@ impl Ports {
             match bind_port(transport, host) {
                 Ok((_, fd)) => {
                     held.socket = fd.map(Arc::new);
-                    key(at).into_iter().for_each(|key| held.answer(&mut self.relay, key));
+                    if let Some(key) = key(at) {
+                        held.answer(&mut self.relay, key);
+                    }
                 }
                 Err(source) => outcome = outcome.and(Err(PublishError::of(transport, host, source))),
             }
@@ -191,8 +195,8 @@ impl Ports {
         for (at, held) in self.held.iter_mut().filter(|(_, r)| r.sandbox == sandbox) {
             let Some(key) = key(at) else { continue };
             let to = relayed.iter().find(|r| (r.transport, r.host) == key).map(|r| r.to);
-            if to.is_some() || held.relayed.is_some() {
-                held.relayed = Some(to);
+            if to.is_some() || held.relayed {
+                (held.relayed, held.to) = (true, to);
                 held.answer(&mut self.relay, key);
             }
         }
@@ -205,14 +209,14 @@ impl Ports {
 
     /// Ends what answers, when there is no port left that it is for.
     pub fn rest(&mut self) {
-        if !self.held.values().any(|r| r.relayed.is_some()) {
+        if !self.held.values().any(|r| r.relayed) {
             self.relay.end();
         }
     }
 
     /// Gives back all ports of a sandbox. Connections that were answered for it end.
     pub fn release(&mut self, sandbox: &str) {
-        let answered = self.held.iter().filter(|(_, r)| r.sandbox == sandbox && r.relayed.is_some());
+        let answered = self.held.iter().filter(|(_, r)| r.sandbox == sandbox && r.relayed);
         self.relay.leave(answered.filter_map(|(at, _)| key(at)).collect());
         self.held.retain(|_, r| r.sandbox != sandbox);
     }
@@ -229,7 +233,8 @@ impl Ports {
             sandbox: sandbox.into(),
             name: name.into(),
             socket: fd.map(Arc::new),
-            relayed: None,
+            relayed: false,
+            to: None,
             shared: false,
         };
         self.held.insert((transport, host.port(), host.ip()), reservation);

@@ -267,10 +267,8 @@ impl Engine {
             // The same port, when the first is the host's at all.
             let port = mapping.host.port();
             let (first, last) = if port == 0 { (wanted.first, wanted.last) } else { (port, port) };
-            let failed = match self.plan_port(sandbox, Wanted { host_ip, first, last, ..wanted }, modes) {
-                Ok(_) => return Ok(()),
-                Err(e) => e,
-            };
+            let same = Wanted { host_ip, first, last, ..wanted };
+            let Err(failed) = self.plan_port(sandbox, same, modes) else { return Ok(()) };
             match wanted.first {
                 0 if tries < RANDOM_TRIES => {}
                 first if first != 0 && port != 0 && port < wanted.last => attempt.first = port + 1,

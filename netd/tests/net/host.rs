@@ -513,7 +513,7 @@ impl Host {
     pub async fn becomes_clean_of(&self, before: &str) {
         let rules = || self.space.run("nft list ruleset; iptables-legacy-save 2>/dev/null || true");
         let counted = |text: &str| {
-            unguarded(text)
+            crate::strangers::unguarded(text)
                 .lines()
                 .filter(|l| !l.contains("counter") && !l.contains('[') && !l.starts_with('#'))
                 .map(str::to_owned)
@@ -537,20 +537,6 @@ impl Drop for Host {
             eprintln!("netd's log:\n{}", self.log());
         }
     }
-}
-
-/// What `nft list ruleset` tells, without the table that stays.
-fn unguarded(text: &str) -> String {
-    let mut kept = String::new();
-    let mut within = false;
-    for line in text.lines() {
-        within |= line.starts_with("table inet davit") && line.contains("-guard");
-        if !within {
-            kept += &format!("{line}\n");
-        }
-        within &= line != "}";
-    }
-    kept
 }
 
 fn port(text: &str) -> proto::PortMapping {

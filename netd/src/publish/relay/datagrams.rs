@@ -147,7 +147,9 @@ impl Flows {
 
     fn drop_those(&mut self, gone: impl Fn(&Flow) -> bool) {
         let all: Vec<usize> = self.all.iter().filter(|(_, f)| gone(f)).map(|(at, _)| at).collect();
-        all.into_iter().for_each(|at| self.remove(at));
+        for at in all {
+            self.remove(at);
+        }
     }
 
     fn remove(&mut self, at: usize) {

@@ -247,10 +247,10 @@ mod tests {
         let (client, mut stream, mut server) = connected();
         let mut pipes = Pipes::default();
         client.set_nonblocking(true).unwrap();
-        let mut sent = 0;
+        let (mut sent, much) = (0, vec![7; 65536]);
         // Until everything between both is full.
         for _ in 0..50 {
-            while let Ok(n) = (&client).write(&[7; 65536]) {
+            while let Ok(n) = (&client).write(&much) {
                 sent += n;
             }
             stream.pump(&mut pipes);

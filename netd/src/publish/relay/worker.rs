@@ -181,7 +181,9 @@ impl Worker {
             match self.orders.try_recv() {
                 Ok(Order::Serve { key, socket, to }) => self.serve(key, socket, to),
                 Ok(Order::Leave { keys, done }) => {
-                    keys.iter().for_each(|key| self.leave(key));
+                    for key in &keys {
+                        self.leave(key);
+                    }
                     drop(done);
                 }
                 Ok(Order::Refuse(refused)) => self.refused = refused,
@@ -215,18 +217,19 @@ impl Worker {
         // The engine may have the socket still, and then closing it here would not take it out.
         let _ = self.epoll.delete(port.socket.as_fd());
         let gone: Vec<usize> = self.streams.iter().filter(|(_, s)| s.port == at).map(|(n, _)| n).collect();
-        gone.into_iter().for_each(|stream| self.close(stream, true));
+        for stream in gone {
+            self.close(stream, true);
+        }
         self.flows.leave(at);
     }
 
     fn arrive(&mut self, at: usize) {
         let Some(port) = self.ports.get(at) else { return };
-        let (socket, to) = (port.socket.clone(), port.to);
+        let (transport, socket, to) = (port.key.0, port.socket.clone(), port.to);
         for _ in 0..BATCH {
-            let go_on = match port_kind(self.ports.get(at)) {
-                Some(Transport::Udp) => self.take_datagram(at, &socket, to),
-                Some(_) => self.accept(at, &socket, to),
-                None => false,
+            let go_on = match transport {
+                Transport::Udp => self.take_datagram(at, &socket, to),
+                _ => self.accept(at, &socket, to),
             };
             if !go_on {
                 return;
@@ -337,10 +340,6 @@ impl Worker {
             }
         }
     }
-}
-
-fn port_kind(port: Option<&Port>) -> Option<Transport> {
-    port.map(|p| p.key.0)
 }
 
 #[cfg(test)]
