@@ -33,7 +33,8 @@ mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -242,9 +243,17 @@ impl Engine {
 
 /// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
 fn guard_subnets(watch: RouteWatch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    // On a host with very many routes a look takes longer than the next change: one waits at most, or requests would wait
+    // behind them all.
+    let waits = Arc::new(AtomicBool::new(false));
     let guard = move || {
         while watch.next_change().is_ok() {
-            if jobs.send(Box::new(Engine::note_problems)).is_err() {
+            let begins = waits.clone();
+            let look = move |engine: &mut Engine| {
+                begins.store(false, Ordering::Relaxed);
+                engine.note_problems();
+            };
+            if !waits.swap(true, Ordering::Relaxed) && jobs.send(Box::new(look)).is_err() {
                 return;
             }
             // Routing daemons change many at a time; one look at them all is enough.
