@@ -19,6 +19,7 @@ mod detach;
 pub mod error;
 mod explain;
 mod foreign;
+mod forwarding;
 mod guard;
 mod host;
 mod networks;
@@ -32,7 +33,8 @@ mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,7 +45,7 @@ use crate::dns::Names;
 use crate::driver::Base;
 use crate::endpoint::Sandbox;
 use crate::endpoint::journal::Journal;
-use crate::firewall::{Choice, Firewall, Mark, Member};
+use crate::firewall::{Choice, Firewall, Guard, Mark, Member};
 use crate::ipam::Pool;
 use crate::netlink::watch::RouteWatch;
 use crate::netlink::{Protocol, Socket};
@@ -51,6 +53,7 @@ use crate::network::Network;
 use crate::network::pools::Pools;
 use crate::network::store::Store;
 use crate::publish::Ports;
+use crate::settings::Forwarding;
 use sweep::Sweeper;
 
 pub use attach::{AttachSpec, Attached, EndpointSpec};
@@ -82,6 +85,8 @@ pub struct Instance {
     pub apart: bool,
     /// Where subnets are chosen from.
     pub pools: Pools,
+    /// For whom the host forwards.
+    pub forwarding: Forwarding,
 }
 
 impl Instance {
@@ -93,7 +98,15 @@ impl Instance {
             Some("/var/lib/davit/network") => "davit".to_owned(),
             _ => format!("davit-{hash:06x}"),
         };
-        Self { state, run, table, group: 0x0a00_0000 | hash, apart: false, pools: Pools::default() }
+        Self {
+            state,
+            run,
+            table,
+            group: 0x0a00_0000 | hash,
+            apart: false,
+            pools: Pools::default(),
+            forwarding: Forwarding::default(),
+        }
     }
 }
 
@@ -133,6 +146,8 @@ pub struct Engine {
     problems: BTreeMap<NetworkId, Vec<String>>,
     /// Networks that the firewall's table knows.
     walled: BTreeSet<NetworkId>,
+    /// Whose forwarding is ours.
+    forwarded: Guard,
     /// Whether there is a table, or may be one.
     table: bool,
     /// Endpoints that the policies' tables know, with their networks.
@@ -163,6 +178,7 @@ impl Engine {
             bases: HashMap::new(),
             problems: BTreeMap::new(),
             walled: BTreeSet::new(),
+            forwarded: Guard::default(),
             table: false,
             members: BTreeMap::new(),
             policies: true,
@@ -227,9 +243,17 @@ impl Engine {
 
 /// A thread that has the engine compare its subnets with the host's addresses and routes when these have changed.
 fn guard_subnets(watch: RouteWatch, jobs: mpsc::Sender<Job>) -> std::io::Result<()> {
+    // On a host with very many routes a look takes longer than the next change: one waits at most, or requests would wait
+    // behind them all.
+    let waits = Arc::new(AtomicBool::new(false));
     let guard = move || {
         while watch.next_change().is_ok() {
-            if jobs.send(Box::new(Engine::note_problems)).is_err() {
+            let begins = waits.clone();
+            let look = move |engine: &mut Engine| {
+                begins.store(false, Ordering::Relaxed);
+                engine.note_problems();
+            };
+            if !waits.swap(true, Ordering::Relaxed) && jobs.send(Box::new(look)).is_err() {
                 return;
             }
             // Routing daemons change many at a time; one look at them all is enough.

@@ -17,6 +17,8 @@ pub const POINTS: &[&str] = &[
     // Whatever the kernel is asked to change: links, addresses, routes, rules.
     "netlink.sending",
     "netlink.sent",
+    // Whose forwarding is ours.
+    "forwarding.noted",
     // Settings of the host.
     "sysctl.set",
     // Reservations.

@@ -5,6 +5,7 @@
 //! nftables   tables of our own by netlink; accepts in others' chains that would drop
 //! compare    what the kernel has beside what it should have, for checks
 //! iptables   chains of our own by iptables-restore, for hosts that need it
+//! guard      that strangers are not forwarded for
 //! policy     who reaches whom within a network, always by nf_tables
 //! watch      hears when somebody else takes something away
 //! ```
@@ -12,6 +13,7 @@
 //! with nftables a port is added or removed as elements of maps, so that neither costs more when there are many.
 
 pub mod compare;
+pub mod guard;
 pub mod iptables;
 pub mod nftables;
 pub mod policy;
@@ -32,6 +34,7 @@ use crate::netlink::conntrack;
 use crate::netlink::{NetlinkError, Protocol as Netlink, Socket};
 pub use compare::ForeignChain;
 use compare::{Difference, Fault};
+pub use guard::Guard;
 use iptables::{Iptables, script};
 pub use nftables::foreign::Mark;
 pub use policy::{Member, Policed};
@@ -140,8 +143,13 @@ impl Firewall {
 
     fn remove_former(&self) {
         let outcome = match &self.backend {
-            Backend::Iptables(_) => self.commit(nftables::host::removal(&self.mark.table)),
-            Backend::Nftables => Iptables::open(self.mark.clone()).and_then(|i| i.remove()),
+            Backend::Iptables(_) => self
+                .commit(nftables::host::removal(&self.mark.table))
+                .and_then(|()| self.remove_guard_table()),
+            Backend::Nftables => Iptables::open(self.mark.clone()).and_then(|i| {
+                i.guard(&Guard::default())?;
+                i.remove()
+            }),
         };
         if let Err(error) = outcome {
             tracing::warn!(%error, "the former firewall backend's rules are left");

@@ -1,28 +1,28 @@
 //! Published ports: which host ports are ours, and that nobody else takes them.
 //!
-//! A published port is held by a socket bound to it for as long as it is published: a TCP or SCTP socket that never
-//! listens, a UDP socket that is never read (packets are redirected before they would reach it). So a conflict shows
-//! before anything is changed, in both directions, and the kernel's choice of a random port is as good as a reservation.
+//! A published port is held by a socket bound to it for as long as it is published. Packets are redirected before they
+//! would reach it, so that a TCP or SCTP socket need not listen and a UDP socket is not read; but for IPv6, where the
+//! kernel cannot redirect everything and [`relay`] takes what comes. So a conflict shows before anything is changed, in
+//! both directions, and the kernel's choice of a random port is as good as a reservation.
 //! A kernel without SCTP sockets can still forward SCTP: nobody on the host can have such a port then, and only our own
 //! containers are asked.
 
+mod bind;
+mod error;
 pub mod occupant;
+pub mod relay;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
-    sockopt,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::endpoint::Mapping;
 use crate::failpoint::pass;
 use crate::firewall::Transport;
+use bind::bind_port;
+pub use error::PublishError;
+use relay::{Key, Refused, Relay};
 
 /// Ports for dynamic use (RFC 6335, section 6).
 const DYNAMIC: std::ops::RangeInclusive<u16> = 49152..=65535;
@@ -42,95 +42,54 @@ pub struct Wanted {
     pub container_port: u16,
 }
 
-/// Why a port cannot be published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// One of our containers has it.
-    #[error("port {host}/{} is in use by container {by}", transport.name())]
-    Ours {
-        /// Where.
-        host: SocketAddr,
-        /// TCP or UDP.
-        transport: Transport,
-        /// The container's name.
-        by: String,
-    },
-    /// A program of the host has it.
-    #[error("port {host}/{} is in use by {by}", transport.name())]
-    Host {
-        /// Where.
-        host: SocketAddr,
-        /// TCP or UDP.
-        transport: Transport,
-        /// What is known of the program.
-        by: String,
-    },
-    /// Every port of a range is in use.
-    #[error("no port of {first}-{last}/{} is free on {ip}", transport.name())]
-    Range {
-        /// The host's address.
-        ip: IpAddr,
-        /// Lowest.
-        first: u16,
-        /// Highest.
-        last: u16,
-        /// TCP or UDP.
-        transport: Transport,
-    },
-    /// netd may not open another descriptor.
-    #[error(
-        "cannot publish on {host}/{}: netd has as many descriptors open as it may (RLIMIT_NOFILE, {limit})",
-        transport.name()
-    )]
-    Descriptors {
-        /// Where.
-        host: SocketAddr,
-        /// TCP or UDP.
-        transport: Transport,
-        /// How many it may.
-        limit: u64,
-    },
-    /// bind(2) failed otherwise, for example since the host has no such address.
-    #[error("cannot publish on {host}/{}", transport.name())]
-    Bind {
-        /// Where.
-        host: SocketAddr,
-        /// TCP or UDP.
-        transport: Transport,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl PublishError {
-    /// Of what a port's socket was refused with.
-    fn of(transport: Transport, host: SocketAddr, source: io::Error) -> Self {
-        match source.raw_os_error() {
-            Some(libc::EADDRINUSE) => Self::Host { host, transport, by: occupant::describe(transport, host) },
-            Some(libc::EMFILE) => {
-                let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-                Self::Descriptors { host, transport, limit }
-            }
-            _ => Self::Bind { host, transport, source },
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Reservation {
     sandbox: String,
     name: String,
     /// Absent when another program took the port while no netd was running, and where the kernel has no such sockets.
-    socket: Option<OwnedFd>,
+    socket: Option<Arc<OwnedFd>>,
+    /// Whether what comes to the socket is answered.
+    relayed: bool,
+    /// By which container: without one who comes is reset.
+    to: Option<SocketAddr>,
     /// Whoever made the sandbox may hold the port itself: that it is free was seen, and no socket is kept.
     shared: bool,
+}
+
+impl Reservation {
+    /// Tells the relay of a socket that it is to answer at.
+    fn answer(&self, relay: &mut Relay, key: Key) {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.relayed) else { return };
+        if let Err(error) = relay.serve(key, socket, self.to) {
+            tracing::warn!(host = %key.1, container = %self.name, %error, "a published port is not answered at ::1");
+        }
+    }
+}
+
+/// A port that the kernel does not redirect all packets of: who answers at its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The host's address and port.
+    pub host: SocketAddrV6,
+    /// The container's.
+    pub to: SocketAddr,
 }
 
 /// All host ports that are published.
 #[derive(Debug, Default)]
 pub struct Ports {
     held: BTreeMap<(Transport, u16, IpAddr), Reservation>,
+    relay: Relay,
+}
+
+/// What the relay calls a port.
+fn key((transport, port, ip): &(Transport, u16, IpAddr)) -> Option<Key> {
+    match ip {
+        IpAddr::V6(ip) => Some((*transport, SocketAddrV6::new(*ip, *port, 0, 0))),
+        IpAddr::V4(_) => None,
+    }
 }
 
 impl Ports {
@@ -169,6 +128,11 @@ impl Ports {
         };
         self.hold(sandbox, name, mapping.transport, mapping.host, fd);
         outcome
+    }
+
+    /// Gives back one port that nobody knows of yet.
+    pub fn give_back(&mut self, mapping: &Mapping) {
+        self.held.remove(&(mapping.transport, mapping.host.port(), mapping.host.ip()));
     }
 
     /// Another name for whoever is refused a port of this sandbox.
@@ -210,18 +174,50 @@ impl Ports {
             .held
             .iter_mut()
             .filter(|((transport, ..), r)| r.socket.is_none() && !r.shared && transport.holds());
-        for ((transport, port, ip), held) in lost {
+        for (at @ (transport, port, ip), held) in lost {
             let (transport, host) = (*transport, SocketAddr::new(*ip, *port));
             match bind_port(transport, host) {
-                Ok((_, fd)) => held.socket = fd,
+                Ok((_, fd)) => {
+                    held.socket = fd.map(Arc::new);
+                    if let Some(key) = key(at) {
+                        held.answer(&mut self.relay, key);
+                    }
+                }
                 Err(source) => outcome = outcome.and(Err(PublishError::of(transport, host, source))),
             }
         }
         outcome
     }
 
-    /// Gives back all ports of a sandbox.
+    /// Has those of a sandbox's ports answered that the kernel does not redirect all packets of. One that was answered and is
+    /// not among them resets who comes.
+    pub fn answer(&mut self, sandbox: &str, relayed: &[Relayed]) {
+        for (at, held) in self.held.iter_mut().filter(|(_, r)| r.sandbox == sandbox) {
+            let Some(key) = key(at) else { continue };
+            let to = relayed.iter().find(|r| (r.transport, r.host) == key).map(|r| r.to);
+            if to.is_some() || held.relayed {
+                (held.relayed, held.to) = (true, to);
+                held.answer(&mut self.relay, key);
+            }
+        }
+    }
+
+    /// Says who is not answered there.
+    pub fn refuse(&mut self, refused: Refused) {
+        self.relay.refuse(refused);
+    }
+
+    /// Ends what answers, when there is no port left that it is for.
+    pub fn rest(&mut self) {
+        if !self.held.values().any(|r| r.relayed) {
+            self.relay.end();
+        }
+    }
+
+    /// Gives back all ports of a sandbox. Connections that were answered for it end.
     pub fn release(&mut self, sandbox: &str) {
+        let answered = self.held.iter().filter(|(_, r)| r.sandbox == sandbox && r.relayed);
+        self.relay.leave(answered.filter_map(|(at, _)| key(at)).collect());
         self.held.retain(|_, r| r.sandbox != sandbox);
     }
 
@@ -233,8 +229,14 @@ impl Ports {
         host: SocketAddr,
         fd: Option<OwnedFd>,
     ) {
-        let reservation =
-            Reservation { sandbox: sandbox.into(), name: name.into(), socket: fd, shared: false };
+        let reservation = Reservation {
+            sandbox: sandbox.into(),
+            name: name.into(),
+            socket: fd.map(Arc::new),
+            relayed: false,
+            to: None,
+            shared: false,
+        };
         self.held.insert((transport, host.port(), host.ip()), reservation);
     }
 
@@ -280,48 +282,6 @@ impl Ports {
             })
             .map(|(_, r)| r.name.as_str())
     }
-}
-
-/// Binds without listening and answers the port that it became; without a socket where the kernel has none for SCTP.
-fn bind_port(transport: Transport, host: SocketAddr) -> io::Result<(SocketAddr, Option<OwnedFd>)> {
-    match attempt(transport, host, false) {
-        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if transport == Transport::Sctp => {
-            return Ok((host, None));
-        }
-        // Connections in TIME-WAIT also say "in use", but let a socket with SO_REUSEADDR in; one that is listened
-        // on, or bound by somebody who does not share, refuses again.
-        Err(Errno::EADDRINUSE) if transport == Transport::Tcp => attempt(transport, host, true),
-        other => other,
-    }
-    .map(|(host, fd)| (host, Some(fd)))
-    .map_err(Into::into)
-}
-
-fn attempt(transport: Transport, host: SocketAddr, reuse: bool) -> Result<(SocketAddr, OwnedFd), Errno> {
-    let family = if host.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let (kind, protocol) = match transport {
-        Transport::Tcp => (SockType::Stream, None),
-        Transport::Udp => (SockType::Datagram, None),
-        Transport::Sctp => (SockType::Stream, Some(SockProtocol::Sctp)),
-    };
-    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
-    if host.is_ipv6() {
-        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
-    }
-    if reuse {
-        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    }
-    if transport == Transport::Udp {
-        // What arrives in spite of the redirection is not read; let it take no memory.
-        setsockopt(&fd, sockopt::RcvBuf, &0)?;
-    }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(host))?;
-    let bound: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    let port = match host {
-        SocketAddr::V4(_) => bound.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port),
-        SocketAddr::V6(_) => bound.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port),
-    };
-    Ok((SocketAddr::new(host.ip(), port.unwrap_or(host.port())), fd))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The configuration file, netd.toml. Every key has a default; unknown keys are refused.
 //!
 //! ```toml
-//! firewall = "auto"   # or "nftables", "iptables"
+//! firewall = "auto"        # or "nftables", "iptables"
+//! forwarding = "guarded"   # or "open"
 //!
 //! [[default-address-pools]]
 //! base = "10.200.0.0/16"
@@ -20,8 +21,21 @@ use crate::network::pools::{PoolError, Pools};
 pub struct Settings {
     /// What rules are written with. "auto": nftables where the kernel has it, else iptables.
     pub firewall: Choice,
+    /// Whether a host whose forwarding netd turned on forwards for others than containers.
+    pub forwarding: Forwarding,
     /// Where subnets are chosen from, in place of docker's pools.
     pub default_address_pools: Vec<AddressPool>,
+}
+
+/// For whom a host forwards that did not before netd.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwarding {
+    /// For our networks only.
+    #[default]
+    Guarded,
+    /// For whoever sends it packets.
+    Open,
 }
 
 /// A network that is cut into subnets.

@@ -307,7 +307,10 @@ impl Host {
         }
         let files = self
             .sh("cd \"$DAVIT_STATE_DIR\" && find . -mindepth 1; cd \"$DAVIT_RUN_DIR\" && find . -mindepth 1");
-        traces.extend(files.ok().stdout.lines().map(|line| format!("file {line}")));
+        // That forwarding is netd's is remembered for as long as the host forwards.
+        let files = files.ok();
+        let lines = files.stdout.lines().filter(|line| !line.ends_with("/forwarding.json"));
+        traces.extend(lines.map(|line| format!("file {line}")));
         traces
     }
 

@@ -13,9 +13,12 @@ use davit_netd::engine::{Client, Engine, Instance};
 use davit_netd::foreign::Sandboxes;
 use davit_netd::server;
 use davit_netd::settings::Settings;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Of what is in state/network.
 const FORMAT: u32 = 2;
+/// As many as netd needs at most.
+const DESCRIPTORS: u64 = 65_536;
 
 fn main() -> ExitCode {
     init_tracing("netd");
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> anyhow::Result<()> {
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(2)
@@ -37,6 +41,15 @@ fn start() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(run())
+}
+
+/// Each published port takes a descriptor, or two, and many systems start programs with 1024.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS).max(soft), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of descriptors");
+    }
 }
 
 async fn run() -> anyhow::Result<()> {
@@ -47,6 +60,7 @@ async fn run() -> anyhow::Result<()> {
     bring_forward(&mut state)?;
     let instance = Instance {
         pools,
+        forwarding: settings.forwarding,
         apart: layout.rootless,
         ..Instance::new(layout.network_state(), layout.network_run())
     };

@@ -42,7 +42,7 @@ impl Engine {
         if network.driver != Driver::Bridge {
             return Ok(());
         }
-        let taken = self.taken(Some(&network.id))?;
+        let taken = self.taken(Some(&network.id), &network.subnets)?;
         for subnet in &network.subnets {
             if let Some(t) = pools::conflict(&subnet.subnet, &taken) {
                 return Err(EngineError::Overlap { subnet: subnet.subnet, by: t.by.clone() });

@@ -5,12 +5,14 @@
 
 use super::Engine;
 use crate::netlink::route;
-use crate::network::{Driver, Network, pools};
+use crate::network::pools::{self, Near};
+use crate::network::{Driver, Network};
 
 impl Engine {
     /// Compares the subnets of bridges with the host's addresses and routes.
     pub(super) fn note_problems(&mut self) {
-        let taken = match self.taken_by_host() {
+        let near = Near::of(self.networks.values().flat_map(|n| &n.subnets).map(|s| s.subnet));
+        let taken = match self.taken_by_host(&near) {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(%error, "cannot compare the networks' subnets with the host's routes");

@@ -194,7 +194,7 @@ impl Engine {
     }
 
     fn move_ports(&mut self, before: &Sandbox, after: &Sandbox) -> Result<(), EngineError> {
-        if self.forwards(before) == self.forwards(after) {
+        if self.forwards(before) == self.forwards(after) && self.relayed(before) == self.relayed(after) {
             return Ok(());
         }
         self.close_ports(before)?;

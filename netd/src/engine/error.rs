@@ -115,6 +115,8 @@ pub enum EngineError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    #[error("cannot write {}", path.display())]
+    Note { path: PathBuf, source: std::io::Error },
     #[error("not everything of '{what}' could be removed: {}", errors.join("; "))]
     Teardown { what: String, errors: Vec<String> },
     #[error("cannot start a thread")]
@@ -183,6 +185,7 @@ impl EngineError {
             | Self::Store(_)
             | Self::Journal(_)
             | Self::Sysctl(_)
+            | Self::Note { .. }
             | Self::Thread(_)
             | Self::Teardown { .. } => Kind::Internal,
         }

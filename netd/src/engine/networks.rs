@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, Sandbox};
 use crate::ipam::Pool;
 use crate::netlink::route;
 use crate::network::options::{distance, nearest};
-use crate::network::pools::{self, Taken};
+use crate::network::pools::{self, Near, Taken};
 use crate::network::spec::{self, PREDEFINED, Spec};
 use crate::network::{BridgeOptions, Driver, Network, Subnet};
 
@@ -131,7 +131,7 @@ impl Engine {
     /// Given subnets must be free, and missing ones are chosen. A bridge gives the host a route, so the host must not have
     /// one yet; macvlan and ipvlan join a wire, whose subnet the host often knows.
     fn choose_subnets(&self, spec: &Spec) -> Result<Vec<Subnet>, EngineError> {
-        let taken = self.taken(None)?;
+        let taken = self.taken(None, &spec.subnets)?;
         let ours: Vec<Taken> = self.taken_by_networks(None);
         let against = if spec.driver == Driver::Bridge { &taken } else { &ours };
         for subnet in &spec.subnets {
@@ -163,20 +163,26 @@ impl Engine {
     }
 
     /// Every network that is in use: ours (but for `except`), the host's addresses and routes.
-    pub(super) fn taken(&self, except: Option<&NetworkId>) -> Result<Vec<Taken>, EngineError> {
+    /// As far as it is near what subnets are chosen from, or one of `subnets`.
+    pub(super) fn taken(
+        &self,
+        except: Option<&NetworkId>,
+        subnets: &[Subnet],
+    ) -> Result<Vec<Taken>, EngineError> {
         let mut taken = self.taken_by_networks(except);
-        taken.extend(self.taken_by_host()?);
+        let near = Near::of(subnets.iter().map(|s| s.subnet).chain(self.instance.pools.bases()));
+        taken.extend(self.taken_by_host(&near)?);
         Ok(taken)
     }
 
-    /// The host's addresses and routes, but for those of our bridges.
-    pub(super) fn taken_by_host(&self) -> Result<Vec<Taken>, EngineError> {
+    /// The host's addresses and routes that are near, but for those of our bridges.
+    pub(super) fn taken_by_host(&self, near: &Near) -> Result<Vec<Taken>, EngineError> {
         let mut taken = Vec::new();
         let links = route::links(&self.socket)?;
         let ours = |name: &str| !name.is_empty() && self.networks.values().any(|n| n.interface == name);
         let mut reaches = route::addresses(&self.socket)?;
         reaches.extend(route::routes(&self.socket)?);
-        for reach in reaches {
+        for reach in reaches.iter().filter(|r| near.meets(&r.net)) {
             let name = links.iter().find(|l| l.index == reach.index).map_or("", |l| l.name.as_str());
             if reach.net.prefix_len() > 0 && !ours(name) {
                 taken.push(Taken {
@@ -190,7 +196,8 @@ impl Engine {
 
     /// The default network's subnet when it has none yet, or when the host has come to use it meanwhile.
     pub(super) fn choose_default_subnet(&mut self, id: &NetworkId) -> Result<(), EngineError> {
-        let taken = self.taken(Some(id))?;
+        let known = self.networks.get(id).map_or(&[][..], |n| &n.subnets);
+        let taken = self.taken(Some(id), known)?;
         let Some(network) = self.networks.get(id) else { return Ok(()) };
         if network.subnets.iter().all(|s| pools::conflict(&s.subnet, &taken).is_none())
             && !network.subnets.is_empty()
@@ -240,7 +247,7 @@ impl Engine {
         }
         if let Some(bridge) = made.iter_mut().find(|n| n.driver == Driver::Bridge) {
             // Without a free pool the daemon starts all the same; the first attach says so.
-            let free = self.instance.pools.free(true, &self.taken(None)?);
+            let free = self.instance.pools.free(true, &self.taken(None, &[])?);
             bridge.subnets = free.map(|net| spec::chosen(net, Driver::Bridge)).into_iter().collect();
         }
         self.store.put(&made.iter().collect::<Vec<_>>())?;

@@ -19,6 +19,9 @@ use crate::network::options::{NAMES, chosen_name};
 use crate::network::{Driver, GatewayMode, Network};
 use crate::publish::Wanted;
 
+/// Random ports that are tried until one is free in both IP versions.
+const RANDOM_TRIES: u32 = 8;
+
 impl Engine {
     /// Adds endpoints and ports to a new sandbox's record. What it took is in the record even when it fails.
     pub(super) fn plan(&mut self, sandbox: &mut Sandbox, spec: &AttachSpec) -> Result<(), EngineError> {
@@ -240,20 +243,43 @@ impl Engine {
         let (binding, binding6) = (network.bridge.host_binding, network.bridge.host_binding6);
         let modes = network.bridge.gateway_modes();
         let ipv6 = endpoint.ip6.is_some();
+        // Whoever has a namespace by a path publishes by himself what the kernel does not redirect.
+        let relayed = !ipv6 && modes[0] != GatewayMode::Routed && sandbox.holder.process().is_some();
         for wanted in ports {
             let any = wanted.host_ip.is_unspecified() && wanted.host_ip.is_ipv4();
             let ip = binding.filter(|_| any).unwrap_or(wanted.host_ip);
-            let mapping = self.plan_port(sandbox, Wanted { host_ip: ip, ..*wanted }, modes)?;
-            if ipv6 && any && (ip.is_unspecified() || binding6.is_some()) {
-                // The same port, when the first is the host's at all.
-                let (first, last) = match mapping.host.port() {
-                    0 => (wanted.first, wanted.last),
-                    port => (port, port),
-                };
-                let host_ip = binding6.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
-                let same = Wanted { host_ip, first, last, ..*wanted };
-                self.plan_port(sandbox, same, modes)?;
+            let both = ipv6 || (relayed && wanted.transport.is_relayed() && has_ipv6());
+            let ip6 = binding6.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+            let ip6 = (both && any && (ip.is_unspecified() || binding6.is_some())).then_some(ip6);
+            self.plan_pair(sandbox, Wanted { host_ip: ip, ..*wanted }, ip6, modes)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves a port, and the same one of an IPv6 address: of a range, the first that is free on both.
+    fn plan_pair(
+        &mut self,
+        sandbox: &mut Sandbox,
+        wanted: Wanted,
+        ip6: Option<IpAddr>,
+        modes: [GatewayMode; 2],
+    ) -> Result<(), EngineError> {
+        let mut attempt = wanted;
+        for tries in 1.. {
+            let mapping = self.plan_port(sandbox, attempt, modes)?;
+            let Some(host_ip) = ip6 else { return Ok(()) };
+            // The same port, when the first is the host's at all.
+            let port = mapping.host.port();
+            let (first, last) = if port == 0 { (wanted.first, wanted.last) } else { (port, port) };
+            let same = Wanted { host_ip, first, last, ..wanted };
+            let Err(failed) = self.plan_port(sandbox, same, modes) else { return Ok(()) };
+            match wanted.first {
+                0 if tries < RANDOM_TRIES => {}
+                first if first != 0 && port != 0 && port < wanted.last => attempt.first = port + 1,
+                _ => return Err(failed),
             }
+            sandbox.ports.pop();
+            self.ports.give_back(&mapping);
         }
         Ok(())
     }
@@ -275,6 +301,11 @@ impl Engine {
         sandbox.ports.push(mapping);
         Ok(mapping)
     }
+}
+
+/// Whether this host speaks IPv6 at all.
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
 }
 
 fn check_family(sandbox: &Sandbox, wanted: &EndpointSpec, network: &Network) -> Result<(), EngineError> {

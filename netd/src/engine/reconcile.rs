@@ -35,6 +35,7 @@ impl Engine {
             self.sequence = self.sequence.max(sandbox.sequence);
             self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         }
+        self.restore_forwarding();
         self.predefine()?;
         self.remove_strangers()?;
         self.raise_bases();
@@ -155,6 +156,8 @@ impl Engine {
                 tracing::warn!(container.id = %sandbox.id, %error, "a published port is not reserved any more");
             }
         }
+        let relayed = self.relayed(&sandbox);
+        self.ports.answer(&sandbox.id, &relayed);
         if sandbox.endpoints.iter().any(Endpoint::is_wired) {
             let netns = open_namespace(&sandbox)?;
             let resolver = (!sandbox.without_resolver).then_some(sandbox.resolver);

@@ -1,7 +1,7 @@
 //! Rules: written for as long as somebody is attached, and again when somebody takes them away.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use davit_contracts::id::NetworkId;
 
@@ -9,7 +9,8 @@ use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
 use crate::firewall::{Forward, Rules, Segment, Transport};
 use crate::network::{GatewayMode, Network};
-use crate::sysctl;
+use crate::publish::Relayed;
+use crate::publish::relay::Refused;
 
 impl Engine {
     /// What the firewall must know now.
@@ -66,9 +67,8 @@ impl Engine {
 
     /// Writes the whole table.
     pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
-        for (setting, value) in self.wanted_settings() {
-            sysctl::ensure(setting, value)?;
-        }
+        self.forward()?;
+        self.refuse_internal();
         let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
         self.table = true;
@@ -77,6 +77,7 @@ impl Engine {
 
     /// Writes the rules again after somebody else took some away; nothing when none are needed.
     pub(super) fn mend_rules(&mut self) {
+        self.mend_guard();
         if self.walled.is_empty() {
             return;
         }
@@ -100,6 +101,8 @@ impl Engine {
     /// Publishes a sandbox's ports. Elements only; when they cannot be added, since somebody flushed the rules, all
     /// rules are written again.
     pub(super) fn open_ports(&mut self, sandbox: &Sandbox) -> Result<(), EngineError> {
+        let relayed = self.relayed(sandbox);
+        self.ports.answer(&sandbox.id, &relayed);
         let wanted = self.forwards(sandbox);
         if wanted.is_empty() {
             return Ok(());
@@ -150,11 +153,50 @@ impl Engine {
             let routed = modes[usize::from(m.host.is_ipv6())] == GatewayMode::Routed;
             let to = SocketAddr::new(ip.addr(), m.container_port);
             // A port that was published while the way out was routed has none of the host's.
-            let nowhere = !routed && m.host.port() == 0;
+            let nowhere = !routed && (m.host.port() == 0 || is_loopback6(m.host.ip()));
             (!nowhere).then_some(Forward { transport: m.transport, host: (!routed).then_some(m.host), to })
         };
         sandbox.ports.iter().filter_map(forward).collect()
     }
+
+    /// Those of a sandbox's published ports that netd answers itself: at `::1`, and at all IPv6 addresses of the host when
+    /// the sandbox has none of its own.
+    pub(super) fn relayed(&self, sandbox: &Sandbox) -> Vec<Relayed> {
+        let Some(endpoint) = sandbox.gateway_endpoint() else { return Vec::new() };
+        let modes =
+            self.networks.get(&endpoint.network).map(|n| n.bridge.gateway_modes()).unwrap_or_default();
+        let Some(ip) = endpoint.ip6.or(endpoint.ip).map(|ip| ip.addr()) else { return Vec::new() };
+        if modes[usize::from(ip.is_ipv6())] == GatewayMode::Routed {
+            return Vec::new();
+        }
+        let relayed = |m: &crate::endpoint::Mapping| {
+            let SocketAddr::V6(host) = m.host else { return None };
+            let taken = ip.is_ipv4() || host.ip().is_unspecified() || host.ip().is_loopback();
+            let to = SocketAddr::new(ip, m.container_port);
+            (taken && host.port() != 0 && m.transport.is_relayed()).then_some(Relayed {
+                transport: m.transport,
+                host,
+                to,
+            })
+        };
+        sandbox.ports.iter().filter_map(relayed).collect()
+    }
+
+    /// Containers of internal networks reach no published port, and are not to reach one by way of the relay.
+    fn refuse_internal(&mut self) {
+        let internal: Vec<_> =
+            self.walled.iter().filter_map(|id| self.networks.get(id)).filter(|n| n.internal).collect();
+        let refused = Refused {
+            subnets: internal.iter().flat_map(|n| &n.subnets).map(|s| s.subnet).collect(),
+            bridges: internal.iter().filter_map(|n| self.bases.get(&n.id)).map(|b| b.index).collect(),
+        };
+        self.ports.refuse(refused);
+    }
+}
+
+/// The kernel routes nothing from or to it over an interface.
+fn is_loopback6(ip: IpAddr) -> bool {
+    ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
 /// What rules need to know of a network.

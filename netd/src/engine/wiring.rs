@@ -17,6 +17,7 @@ impl Engine {
         if self.idle.take().is_none() {
             return;
         }
+        self.ports.rest();
         let warn = |what: &str, error: &dyn std::fmt::Display| tracing::warn!(%error, "cannot remove {what}");
         let default = self.networks.values().find(|n| n.predefined && n.driver == Driver::Bridge).cloned();
         if let Some(network) = default

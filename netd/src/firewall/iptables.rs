@@ -13,6 +13,7 @@
 pub mod children;
 pub mod command;
 mod compare;
+pub mod guard;
 pub mod legacy;
 pub mod sandbox;
 pub mod script;
@@ -22,7 +23,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{FirewallError, Forward, Mark, Rules, Segment};
+use super::{FirewallError, Forward, Guard, Mark, Rules, Segment};
 use children::Children;
 use command::Tool;
 
@@ -39,6 +40,8 @@ pub struct Iptables {
     published: RefCell<HashSet<Forward>>,
     /// What is written besides.
     segments: RefCell<Vec<Segment>>,
+    /// What keeps strangers out.
+    guard: RefCell<Guard>,
     children: Children,
     /// Set by each change of ours.
     touched: Arc<AtomicBool>,
@@ -60,6 +63,7 @@ impl Iptables {
             entered: Cell::new([false; 2]),
             published: RefCell::default(),
             segments: RefCell::default(),
+            guard: RefCell::default(),
             children,
             touched: Arc::default(),
         })

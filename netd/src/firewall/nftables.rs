@@ -8,6 +8,7 @@
 
 pub mod expr;
 pub mod foreign;
+pub mod guard;
 pub mod host;
 pub mod policy;
 pub mod rule;

@@ -97,6 +97,11 @@ impl Transport {
         self != Self::Sctp
     }
 
+    /// Whether a program can answer for it in place of the kernel's redirection.
+    pub fn is_relayed(self) -> bool {
+        self != Self::Sctp
+    }
+
     /// `tcp`, `udp` or `sctp`.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@
 use std::io;
 
 use super::iptables::children::Children;
-use super::iptables::script;
+use super::iptables::{guard, script};
 use super::nftables::foreign::{self, Mark};
 use super::nftables::{self, Family, HEAD};
 use crate::netlink::message::{attributes, notices};
@@ -76,7 +76,9 @@ fn takes_of_iptables(kind: u16, payload: &[u8], mark: &Mark) -> bool {
     let concerns = |name: &str| {
         let own = name.strip_prefix(&script::prefix(mark)).and_then(|n| n.strip_prefix('-'));
         CHAINS.contains(&name)
-            || own.is_some_and(|own| script::chains(false).iter().any(|(_, names)| names.contains(&own)))
+            || own.is_some_and(|own| {
+                own == guard::NAME || script::chains(false).iter().any(|(_, names)| names.contains(&own))
+            })
     };
     let of_chain = |(attr, value): (u16, &[u8])| {
         attr == 2 && std::str::from_utf8(value).is_ok_and(|v| concerns(v.trim_end_matches('\0')))

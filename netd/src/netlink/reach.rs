@@ -64,7 +64,9 @@ pub fn own_addresses(socket: &Socket) -> Result<Vec<IpAddr>, NetlinkError> {
 pub fn routes(socket: &Socket) -> Result<Vec<Reach>, NetlinkError> {
     let mut batch = Batch::new();
     batch.push("list routes", GETROUTE, Flags::DUMP, &[0; 12], |_| {});
-    Ok(socket.dump(&batch, NEWROUTE)?.iter().filter_map(|p| parse_route(p)).collect())
+    let mut found = Vec::new();
+    socket.each(&batch, NEWROUTE, |payload| found.extend(parse_route(payload)))?;
+    Ok(found)
 }
 
 pub(super) fn parse_route(payload: &[u8]) -> Option<Reach> {

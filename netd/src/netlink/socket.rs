@@ -148,16 +148,22 @@ impl Socket {
 
     /// Asks for objects and returns the payload of every answer of type `wanted`.
     pub fn dump(&self, batch: &Batch, wanted: u16) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        self.send(batch)?;
         let mut found = Vec::new();
+        self.each(batch, wanted, |payload| found.push(payload.to_vec()))?;
+        Ok(found)
+    }
+
+    /// The same for objects of which there may be very many: each is handed to `take` where it was received.
+    pub fn each(&self, batch: &Batch, wanted: u16, mut take: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
+        self.send(batch)?;
         let mut buffer = vec![0; RECEIVE];
         loop {
             let n = self.receive(batch, &mut buffer, MsgFlags::empty())?.unwrap_or(0);
             for (kind, seq, payload) in messages(&buffer[..n]) {
                 match kind {
-                    NLMSG_DONE => return Ok(found),
-                    NLMSG_ERROR => return refusal(batch, seq, payload).map(|()| found),
-                    k if k == wanted => found.push(payload.to_vec()),
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return refusal(batch, seq, payload),
+                    k if k == wanted => take(payload),
                     _ => {}
                 }
             }

@@ -23,6 +23,45 @@ pub fn conflict<'a>(wanted: &IpNet, taken: &'a [Taken]) -> Option<&'a Taken> {
     taken.iter().find(|t| overlap(wanted, &t.net))
 }
 
+/// Some networks, of which one that another meets is found without asking each: a host may have very many routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Near {
+    /// Their addresses from first to last in order and apart: IPv4, IPv6.
+    spans: [Vec<(u128, u128)>; 2],
+}
+
+impl Near {
+    /// Of these networks.
+    pub fn of(nets: impl IntoIterator<Item = IpNet>) -> Self {
+        let mut spans: [Vec<(u128, u128)>; 2] = Default::default();
+        for net in nets {
+            let span = (number(net.network()), number(net.broadcast()));
+            spans[usize::from(net.addr().is_ipv6())].push(span);
+        }
+        for spans in &mut spans {
+            spans.sort_unstable();
+            // Of two that meet one holds the other, and the larger comes first or begins at the same address.
+            let mut apart: Vec<(u128, u128)> = Vec::new();
+            for span in spans.drain(..) {
+                match apart.last_mut() {
+                    Some(last) if span.0 <= last.1 => last.1 = last.1.max(span.1),
+                    _ => apart.push(span),
+                }
+            }
+            *spans = apart;
+        }
+        Self { spans }
+    }
+
+    /// Whether one of them shares an address with this.
+    pub fn meets(&self, net: &IpNet) -> bool {
+        let spans = &self.spans[usize::from(net.addr().is_ipv6())];
+        let (first, last) = (number(net.network()), number(net.broadcast()));
+        let at = spans.partition_point(|span| span.1 < first);
+        spans.get(at).is_some_and(|span| span.0 <= last)
+    }
+}
+
 /// Where subnets are chosen from: networks that are cut into equal parts (docker's `default-address-pools`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pools(Vec<PoolRange>);
@@ -73,6 +112,11 @@ impl Pools {
         Ok(Self(ranges))
     }
 
+    /// The networks that subnets are chosen from.
+    pub fn bases(&self) -> impl Iterator<Item = IpNet> {
+        self.0.iter().map(|r| r.base).chain([IpNet::V6(UNIQUE_LOCAL)])
+    }
+
     /// The first subnet of a version that nothing overlaps. Without a pool of IPv6, a unique local one.
     pub fn free(&self, ipv4: bool, taken: &[Taken]) -> Option<IpNet> {
         let mut ranges = self.0.iter().filter(|r| r.base.addr().is_ipv4() == ipv4).peekable();
@@ -109,6 +153,9 @@ impl PoolRange {
         None
     }
 }
+
+/// RFC 4193, section 3.1, with the bit for local assignment.
+const UNIQUE_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// A unique local /64 (RFC 4193: fd and 40 random bits).
 fn free_ipv6(taken: &[Taken]) -> Option<IpNet> {
@@ -179,6 +226,18 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn what_is_near_is_what_overlaps_one(
+            nets in proptest::collection::vec((0u32.., 4u8..=32), 0..12),
+            other in (0u32.., 0u8..=32),
+        ) {
+            let net = |(ip, len): (u32, u8)| IpNet::V4(Ipv4Net::new(Ipv4Addr::from(ip), len).unwrap().trunc());
+            let nets: Vec<_> = nets.into_iter().map(net).collect();
+            let near = Near::of(nets.iter().copied());
+            proptest::prop_assert_eq!(near.meets(&net(other)), nets.iter().any(|n| overlap(n, &net(other))));
+            proptest::prop_assert!(!near.meets(&"::/0".parse().unwrap()));
+        }
+
         #[test]
         fn a_chosen_pool_overlaps_nothing(nets in proptest::collection::vec((0u32.., 8u8..=30), 0..40)) {
             let taken: Vec<_> = nets

@@ -7,12 +7,12 @@ use davit_contracts::network as proto;
 use crate::host::{BACKEND, BEYOND, Backend, Guest, HOST, Host, WORLD};
 
 /// What a check answers.
-async fn check(host: &Host, repair: bool) -> Vec<proto::Drift> {
+pub async fn check(host: &Host, repair: bool) -> Vec<proto::Drift> {
     let answer = host.networks().check(proto::CheckRequest { repair }).await;
     answer.unwrap_or_else(|e| panic!("{e}\n{}", host.log())).into_inner().drifts
 }
 
-fn words(drifts: &[proto::Drift]) -> Vec<String> {
+pub fn words(drifts: &[proto::Drift]) -> Vec<String> {
     drifts.iter().map(|d| format!("{} {}", d.kind, d.object)).collect()
 }
 
@@ -36,8 +36,7 @@ impl Scene {
         let web = host.guest("web", &["n"], &[]).await;
         db.space.serve_tcp("0.0.0.0:5432");
         host.world.serve_tcp(&format!("{BEYOND}:80"));
-        let tables = host.space.run("nft list tables");
-        let table = tables.split_whitespace().find(|w| w.starts_with("davit")).unwrap().to_owned();
+        let table = host.space.run("nft list tables | grep -v guard | grep -o 'davit.*'").trim().to_owned();
         let link = host.space.run("ip -d -o link show type bridge");
         let group = link.split("group ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         let end = db_at.endpoints[0].host_interface.clone();

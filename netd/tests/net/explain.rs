@@ -83,6 +83,7 @@ fn targets(all: &[Party]) -> Vec<(String, u16)> {
     for port in [8080, 8081, 8082, 8083, 9090, 7070, 99] {
         to.push((HOST.into(), port));
         to.push(("127.0.0.1".into(), port));
+        to.push(("::1".into(), port));
     }
     to.extend([(BEYOND.into(), 80), (WORLD.into(), 80), ("10.99.0.77".into(), 80)]);
     // An address of a subnet that nobody has.
@@ -106,11 +107,12 @@ async fn explanations_agree_with_traffic_for_every_pair() {
         said.push(explain(&host, name, to, u32::from(*port)).await.unwrap());
     }
     let reality: Vec<bool> = thread::scope(|scope| {
-        let ask = |space: &'_ Space, to: &str| space.ask_tcp(to).is_some();
-        let asks: Vec<_> = pairs
-            .iter()
-            .map(|(_, space, (to, port))| scope.spawn(move || ask(space, &format!("{to}:{port}"))))
-            .collect();
+        let ask = |space: &'_ Space, to: &str, port: u16| {
+            let to = if to.contains(':') { format!("[{to}]:{port}") } else { format!("{to}:{port}") };
+            space.ask_tcp(&to).is_some()
+        };
+        let asks: Vec<_> =
+            pairs.iter().map(|(_, space, (to, port))| scope.spawn(move || ask(space, to, *port))).collect();
         asks.into_iter().map(|a| a.join().unwrap()).collect()
     });
     let mut wrong = Vec::new();
@@ -120,7 +122,8 @@ async fn explanations_agree_with_traffic_for_every_pair() {
         for (when, answer) in [("before", &said[n]), ("after", &again)] {
             // Nobody can tell before who is there on the link beyond, nor where the world sends what is not its own.
             let of_wire = ["kim", "lea"].contains(name) && !to.starts_with("10.99.") && to != BEYOND;
-            let unknown = (to == "10.99.0.77" && when == "before") || (of_wire && to != "127.0.0.1");
+            let unknown =
+                (to == "10.99.0.77" && when == "before") || (of_wire && to != "127.0.0.1" && to != "::1");
             if answer.reaches != reality[n] && !unknown {
                 wrong.push(format!("{name} -> {to}:{port}: {} {when}: {:#?}", reality[n], told(answer)));
             }

@@ -9,18 +9,27 @@ use davit_contracts::network as proto;
 
 use crate::host::{BACKEND, Backend, Guest, Host};
 
-/// A feature: its name, the network's options, whether it is internal and has IPv6, its policy, published ports.
+/// A feature: its name, the network's options, whether it is internal and has IPv6, its policy, its host, published ports.
 struct Feature {
     name: &'static str,
     options: &'static [(&'static str, &'static str)],
     internal: bool,
     ipv6: bool,
     policy: Option<(&'static str, proto::PolicyRule)>,
+    /// The host did not forward before, and has a bridge of somebody else.
+    guarded: bool,
     ports: &'static [&'static str],
 }
 
-const PLAIN: Feature =
-    Feature { name: "nat", options: &[], internal: false, ipv6: false, policy: None, ports: &[] };
+const PLAIN: Feature = Feature {
+    name: "nat",
+    options: &[],
+    internal: false,
+    ipv6: false,
+    policy: None,
+    guarded: false,
+    ports: &[],
+};
 const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 
 fn features() -> Vec<Feature> {
@@ -35,6 +44,7 @@ fn features() -> Vec<Feature> {
     };
     vec![
         PLAIN,
+        Feature { name: "guard", ipv6: true, guarded: true, ..PLAIN },
         Feature { name: "dual-stack", ipv6: true, ports: &["8080:80"], ..PLAIN },
         Feature {
             name: "ports",
@@ -56,7 +66,8 @@ fn features() -> Vec<Feature> {
 }
 
 async fn rules_of(feature: &Feature) -> String {
-    let host = Host::new().await;
+    let forwards = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
+    let host = Host::with(if feature.guarded { "ip link add br0 type bridge" } else { forwards }).await;
     let options = feature.options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let subnets = [("10.10.0.0/24", true), ("fd10::/64", feature.ipv6)];
     let subnets = subnets
@@ -125,6 +136,12 @@ fn normalise(text: &str, names: &BTreeMap<String, String>) -> String {
         if let Some(at) = line.find("-group 0x") {
             let end = line[at + 9..].find(' ').map_or(line.len(), |n| at + 9 + n);
             line.replace_range(at + 7..end, "GROUP");
+        }
+        for group in ["iifgroup ", "oifgroup "] {
+            if let Some(at) = line.find(group).map(|at| at + group.len()) {
+                let digits = line[at..].chars().take_while(char::is_ascii_digit).count();
+                line.replace_range(at..at + digits, "GROUP");
+            }
         }
         match line.find(" [") {
             Some(at) if line.starts_with(':') => line.truncate(at),

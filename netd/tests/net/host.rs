@@ -103,6 +103,11 @@ impl Space {
         (out.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// The index of an interface here.
+    pub fn index(&self, name: &str) -> u32 {
+        self.run(&format!("ip -o link show dev {name}")).split(':').next().unwrap().parse().unwrap()
+    }
+
     /// Does something on a thread in this namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let fd = ProcessRef::of(self.pid()).unwrap().namespace("net").unwrap();
@@ -421,7 +426,7 @@ impl Host {
         self.networks().remove(request).await.map(drop).map_err(Error::from)
     }
 
-    /// A guest attached to networks, with ports as "8080:80/tcp" or "127.0.0.1:8080:80/udp".
+    /// A guest attached to networks, with ports as "8080:80/tcp", "127.0.0.1:8080:80/udp" or "[::1]:8080:80".
     pub async fn guest(&self, name: &str, networks: &[&str], ports: &[&str]) -> Guest {
         let guest = Guest::new(&format!("{name}-{}", self.guests.replace(self.guests.get() + 1)));
         let guest = Guest { name: name.to_owned(), ..guest };
@@ -468,7 +473,8 @@ impl Host {
         self.endpoints().detach(request).await.unwrap();
     }
 
-    /// Interfaces of the host that netd makes, and its tables.
+    /// Interfaces of the host that netd makes, and its tables; but for what keeps strangers out, which stays for as long as
+    /// the host forwards.
     pub fn traces(&self) -> Vec<String> {
         let links = self.space.run("ip -o link");
         let mut found: Vec<String> = links
@@ -478,12 +484,18 @@ impl Host {
             .map(|name| name.split('@').next().unwrap().to_owned())
             .collect();
         found.extend(
-            self.space.run("nft list tables").lines().filter(|l| l.contains("davit")).map(str::to_owned),
+            self.space
+                .run("nft list tables")
+                .lines()
+                .filter(|l| l.contains("davit") && !l.contains("-guard"))
+                .map(str::to_owned),
         );
         if self.backend != Backend::Nftables {
             let saved = "iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save";
             let (_, text) = self.space.attempt(saved);
-            found.extend(text.lines().filter(|l| l.contains("DAVIT-")).map(str::to_owned));
+            found.extend(
+                text.lines().filter(|l| l.contains("DAVIT-") && !l.contains("-GUARD")).map(str::to_owned),
+            );
         }
         found
     }
@@ -501,7 +513,8 @@ impl Host {
     pub async fn becomes_clean_of(&self, before: &str) {
         let rules = || self.space.run("nft list ruleset; iptables-legacy-save 2>/dev/null || true");
         let counted = |text: &str| {
-            text.lines()
+            crate::strangers::unguarded(text)
+                .lines()
                 .filter(|l| !l.contains("counter") && !l.contains('[') && !l.starts_with('#'))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
@@ -532,7 +545,7 @@ fn port(text: &str) -> proto::PortMapping {
     proto::PortMapping {
         container_port: parts[0].parse().unwrap(),
         host_port: parts.get(1).map_or(0, |p| p.parse().unwrap()),
-        host_ip: parts.get(2).map_or_else(String::new, |ip| (*ip).to_owned()),
+        host_ip: parts.get(2).map_or_else(String::new, |ip| ip.trim_matches(['[', ']']).to_owned()),
         protocol: protocol.into(),
         host_port_end: 0,
     }

@@ -25,5 +25,7 @@ mod policies;
 mod policy;
 mod ports;
 mod reach;
+mod relay;
 mod rootless;
+mod strangers;
 mod upstream;

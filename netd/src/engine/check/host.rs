@@ -131,6 +131,12 @@ impl Engine {
     }
 
     fn look_at_rules(&mut self, found: &mut Vec<Found>) -> Result<(), EngineError> {
+        let differences =
+            self.firewall.guard_differences(&self.wanted_guard()).map_err(EngineError::Firewall)?;
+        found.extend(differences.into_iter().map(|mut d| {
+            d.object.push_str(" of the guard against strangers");
+            Found::of_table(d, Mend::Guard)
+        }));
         if self.walled.is_empty() {
             if !self.table && self.firewall.is_there().map_err(EngineError::Firewall)? {
                 let detail = "no network needs it";

@@ -30,6 +30,8 @@ pub(super) enum Mend {
     RemoveInterface(String),
     /// Write the firewall's table anew.
     Rules,
+    /// Write the rules against strangers anew, or remove them.
+    Guard,
     /// Write the policies' tables anew.
     Policies,
     /// Remove the firewall's table.
@@ -76,6 +78,7 @@ impl Engine {
             }
             Mend::RemoveInterface(name) => Ok(bridge::remove_link(&self.socket, name)?),
             Mend::Rules => self.apply_rules(),
+            Mend::Guard => self.apply_guard(),
             Mend::Policies => self.apply_policies(),
             Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
             Mend::Reservations => Ok(self.ports.reserve_lost()?),

@@ -6,6 +6,7 @@ use super::{Packet, Place, REPAIR, Scene, Step, Walk, of, scene};
 use crate::firewall::compare;
 use crate::netlink::view::{Fate, Route};
 use crate::network::Network;
+use crate::publish::Relayed;
 use crate::{firewall, sysctl};
 
 use crate::engine::rules::segment;
@@ -24,6 +25,9 @@ impl Walk<'_> {
             packet.source = packet.source.or(route.source);
         }
         if route.fate == Fate::Local {
+            if let Some((name, to)) = self.relayed(packet) {
+                return self.relay(from, packet, &name, to);
+            }
             if let Some((name, to)) = self.published(packet) {
                 return self.redirected(from, packet, &name, to);
             }
@@ -76,10 +80,6 @@ impl Walk<'_> {
     ) -> Step {
         self.table("nat")?;
         let was = packet.target();
-        if packet.to == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
-            let what = format!("{was} is published, but the kernel does not redirect from ::1");
-            return Err(self.stop("nat", "host", what, "use 127.0.0.1, or another address of the host"));
-        }
         let loopback = packet.to.is_loopback();
         packet = Packet { to: to.ip(), port: to.port(), translated: true, ..packet };
         self.pass("nat", "host", format!("{was} is published: {name} at {}", packet.target()));
@@ -90,6 +90,39 @@ impl Walk<'_> {
             packet.source = packet.source.or(route.source);
         }
         self.forward(from, packet, &seen, &route)
+    }
+
+    /// The container that netd answers for at this address of the host, since the kernel does not redirect it.
+    fn relayed(&self, packet: Packet) -> Option<(String, std::net::SocketAddr)> {
+        let meets = |r: &Relayed| {
+            let (host, to) = (IpAddr::V6(*r.host.ip()), packet.to);
+            let kept = to == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) || r.to.is_ipv4();
+            let address = to.is_ipv6() && (host == to || host.is_unspecified());
+            r.transport == packet.transport && r.host.port() == packet.port && address && kept
+        };
+        let sandboxes = self.engine.sandboxes.values();
+        let mut all = sandboxes.flat_map(|s| self.engine.relayed(s).into_iter().map(move |r| (s, r)));
+        all.find(|(_, r)| meets(r)).map(|(s, r)| (s.name.clone(), r.to))
+    }
+
+    /// netd takes the connection, and makes one of its own to the container.
+    fn relay(
+        &mut self,
+        from: Option<&Network>,
+        packet: Packet,
+        name: &str,
+        to: std::net::SocketAddr,
+    ) -> Step {
+        let was = packet.target();
+        if let Some(from) = from.filter(|n| n.internal) {
+            let what = format!("{was} is published, but {} is internal: netd does not answer", of(from));
+            return Err(self.stop("nat", "host", what, "connect the container to another network"));
+        }
+        let packet = Packet { to: to.ip(), port: to.port(), source: None, ..packet };
+        self.pass("nat", "host", format!("{was} is published: netd relays to {name} at {}", packet.target()));
+        let seen = scene(&self.engine.socket, packet.to).map_err(inside)?;
+        let route = self.host_route(&seen, packet)?;
+        self.forward(None, Packet { source: route.source, ..packet }, &seen, &route)
     }
 
     /// On to another interface.

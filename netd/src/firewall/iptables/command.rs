@@ -155,6 +155,15 @@ impl Tool {
         done.succeeded(self.command)
     }
 
+    /// Puts a rule behind all others of a chain, unless it is there.
+    pub fn ensure_last(&self, table: &str, chain: &str, rule: &str) -> Result<(), FirewallError> {
+        if self.has(table, chain, rule)? {
+            return Ok(());
+        }
+        let done = self.about(table, &format!("-A {chain} {rule}"))?;
+        done.succeeded(self.command)
+    }
+
     /// Takes a rule out, however often it is there.
     pub fn drop_all(&self, table: &str, chain: &str, rule: &str) -> Result<(), FirewallError> {
         while self.has(table, chain, rule)? {

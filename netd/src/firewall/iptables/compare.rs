@@ -50,7 +50,7 @@ impl Iptables {
     }
 }
 
-fn lines_of(script: &str, chain: &str) -> Vec<String> {
+pub(super) fn lines_of(script: &str, chain: &str) -> Vec<String> {
     let start = format!("-A {chain} ");
     script.lines().filter(|l| l.starts_with(&start)).map(str::to_owned).collect()
 }
@@ -64,7 +64,7 @@ fn plain(line: &str) -> String {
     words.join(" ")
 }
 
-fn compare(chain: &str, wanted: &[String], found: &[String], all: &mut Vec<Difference>) {
+pub(super) fn compare(chain: &str, wanted: &[String], found: &[String], all: &mut Vec<Difference>) {
     let mut left: Vec<String> = found.iter().map(|l| plain(l)).collect();
     let mut tell = |fault, line: &str| {
         let rule = line.trim_start_matches("-A ").trim_start_matches(chain).trim();

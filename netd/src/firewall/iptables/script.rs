@@ -79,6 +79,10 @@ pub fn whole(mark: &Mark, rules: &Rules, ipv6: bool) -> String {
                 let _ = writeln!(text, "-A {x}-RAW -d 127.0.0.0/8 -j DROP");
             }
             "nat" => {
+                if ipv6 {
+                    // netd answers there: the kernel does not redirect it.
+                    let _ = writeln!(text, "-A {x}-PORTS -d ::1/128 -j RETURN");
+                }
                 ports(&mut text, &x, "-A", rules.forwards.iter(), ipv6, true);
                 sources(&mut text, &x, &group, rules, ipv6);
             }

@@ -33,12 +33,17 @@ impl Mark {
 
     /// Whether a table is one of ours.
     pub fn owns(&self, table: &str) -> bool {
-        table == self.table || table == self.policy_table()
+        table == self.table || table == self.policy_table() || table == self.guard_table()
     }
 
     /// The name of the tables of policies.
     pub fn policy_table(&self) -> String {
         format!("{}-policy", self.table)
+    }
+
+    /// The name of the table that keeps strangers from using the host as a router.
+    pub fn guard_table(&self) -> String {
+        format!("{}-guard", self.table)
     }
 }
 

@@ -4,7 +4,7 @@
 //! raw          prerouting -300   containers may not reach the host's 127/8 (route_localnet is on for bridges)
 //! prerouting   nat -100          for this host? -> ports        (never for 127/8: that would open it to neighbours)
 //! output       nat -100          for this host? -> ports
-//! ports        (jumped to)       (address, transport, port) or (transport, port) -> address and port, by map
+//! ports        (jumped to)       (address, transport, port) or (transport, port) -> address and port, by map; not at ::1
 //! forward      filter -10        established, same bridge, published: yes; other bridge or internal: no; out: yes
 //! postrouting  nat 100           127/8 and hairpin sources, and what leaves a network with NAT
 //! ```
@@ -13,7 +13,7 @@
 //! drops they never see, and what it accepts they still judge, see [`super::foreign`].
 
 use std::borrow::Cow;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -160,6 +160,8 @@ fn constant_rules(t: &mut Transaction) {
     for chain in ["prerouting", "output"] {
         t.rule(chain, &Rule::new("to this host").for_this_host().jump("ports"));
     }
+    let relayed = Rule::new("answered by netd").version(Version::V6);
+    t.rule("ports", &relayed.destination(IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST))).leave());
     for (version, with_address, any) in
         [(Version::V4, ADDR_PORTS4.name, PORTS4.name), (Version::V6, ADDR_PORTS6.name, PORTS6.name)]
     {

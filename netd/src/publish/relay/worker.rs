@@ -1,0 +1,355 @@
+//! The thread: waits for whatever is ready, and never for one connection alone.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno as NixErrno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use slab::Slab;
+
+use super::datagrams::Flows;
+use super::stream::{Pipes, State, Stream, reset};
+use super::{Key, Order, Refused};
+use crate::firewall::Transport;
+
+/// Connections, and as many clients over UDP, whatever the limit of descriptors.
+const MOST: usize = 1024;
+/// Connections or datagrams that are taken from one socket before others have their turn.
+const BATCH: usize = 32;
+/// Between two looks for clients that are silent.
+const SWEEP: Duration = Duration::from_secs(10);
+/// How long connections wait when there are no descriptors for them.
+const STALL: Duration = Duration::from_millis(200);
+
+/// What is ready, by the number that epoll keeps with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Orders,
+    Port(usize),
+    Stream(usize),
+    Flow(usize),
+}
+
+impl Ready {
+    fn data(self) -> u64 {
+        match self {
+            Self::Orders => 0,
+            Self::Port(at) => 1 | (at as u64) << 2,
+            Self::Stream(at) => 2 | (at as u64) << 2,
+            Self::Flow(at) => 3 | (at as u64) << 2,
+        }
+    }
+
+    fn of(data: u64) -> Self {
+        let at = (data >> 2) as usize;
+        match data & 3 {
+            0 => Self::Orders,
+            1 => Self::Port(at),
+            2 => Self::Stream(at),
+            _ => Self::Flow(at),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Port {
+    key: Key,
+    socket: Arc<OwnedFd>,
+    to: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+pub struct Worker {
+    epoll: Epoll,
+    orders: mpsc::Receiver<Order>,
+    wake: Arc<EventFd>,
+    ports: Slab<Port>,
+    by_key: HashMap<Key, usize>,
+    streams: Slab<Stream>,
+    pipes: Pipes,
+    flows: Flows,
+    refused: Refused,
+    most: usize,
+    /// Streams that have more to move at once.
+    busy: Vec<usize>,
+    /// Ports that are not listened to until then: there are no descriptors.
+    stalled: Option<Instant>,
+    swept: Instant,
+    /// Somebody was told that there are too many connections.
+    crowded: bool,
+}
+
+impl Worker {
+    pub fn new(orders: mpsc::Receiver<Order>, wake: Arc<EventFd>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, Ready::Orders.data()))?;
+        // A stream has two descriptors, and four more while both of its ends are slow: attaching comes first.
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        let most = MOST.min(descriptors as usize / 16).max(16);
+        Ok(Self {
+            epoll,
+            orders,
+            wake,
+            ports: Slab::new(),
+            by_key: HashMap::new(),
+            streams: Slab::new(),
+            pipes: Pipes::default(),
+            flows: Flows::new(most),
+            refused: Refused::default(),
+            most,
+            busy: Vec::new(),
+            stalled: None,
+            swept: Instant::now(),
+            crowded: false,
+        })
+    }
+
+    /// Works until nobody can order anything any more.
+    pub fn run(&mut self) {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let n = match self.epoll.wait(&mut events, self.patience()) {
+                Ok(n) => n,
+                Err(NixErrno::EINTR) => 0,
+                Err(error) => {
+                    tracing::error!(%error, "published ports are not answered at ::1 any more");
+                    return;
+                }
+            };
+            for at in std::mem::take(&mut self.busy) {
+                self.pump(at);
+            }
+            for event in &events[..n] {
+                match Ready::of(event.data()) {
+                    Ready::Orders if !self.obey() => return,
+                    Ready::Orders => {}
+                    Ready::Port(at) => self.arrive(at),
+                    Ready::Stream(at) => self.pump(at),
+                    Ready::Flow(at) => self.answer(at),
+                }
+            }
+            self.tidy();
+        }
+    }
+
+    fn patience(&self) -> EpollTimeout {
+        let now = Instant::now();
+        let wait = if !self.busy.is_empty() {
+            Some(Duration::ZERO)
+        } else if let Some(until) = self.stalled {
+            Some(until.saturating_duration_since(now) + Duration::from_millis(1))
+        } else {
+            (!self.flows.is_empty()).then_some(SWEEP)
+        };
+        wait.map_or(EpollTimeout::NONE, |w| EpollTimeout::try_from(w).unwrap_or(EpollTimeout::ZERO))
+    }
+
+    fn tidy(&mut self) {
+        let now = Instant::now();
+        if !self.flows.is_empty() && now.saturating_duration_since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.flows.expire(now);
+        }
+        if self.stalled.is_some_and(|until| until <= now) {
+            self.stalled = None;
+            self.listen(EpollFlags::EPOLLIN);
+        }
+    }
+
+    /// Has epoll tell of all TCP ports, or of none.
+    fn listen(&self, flags: EpollFlags) {
+        for (at, port) in self.ports.iter().filter(|(_, p)| p.key.0 == Transport::Tcp) {
+            let mut event = EpollEvent::new(flags, Ready::Port(at).data());
+            if let Err(error) = self.epoll.modify(port.socket.as_fd(), &mut event) {
+                tracing::warn!(host = %port.key.1, %error, "a published port is not answered at ::1");
+            }
+        }
+    }
+
+    /// Does what is ordered; false when nobody orders any more.
+    fn obey(&mut self) -> bool {
+        let _ = self.wake.read();
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Serve { key, socket, to }) => self.serve(key, socket, to),
+                Ok(Order::Leave { keys, done }) => {
+                    for key in &keys {
+                        self.leave(key);
+                    }
+                    drop(done);
+                }
+                Ok(Order::Refuse(refused)) => self.refused = refused,
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn serve(&mut self, key: Key, socket: Arc<OwnedFd>, to: Option<SocketAddr>) {
+        if let Some(at) = self.by_key.get(&key).copied() {
+            let same = Arc::ptr_eq(&self.ports[at].socket, &socket);
+            if same && self.ports[at].to == to {
+                return;
+            }
+            self.leave(&key);
+        }
+        let at = self.ports.vacant_key();
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Ready::Port(at).data());
+        if let Err(error) = self.epoll.add(socket.as_fd(), event) {
+            tracing::warn!(host = %key.1, %error, "a published port is not answered at ::1");
+            return;
+        }
+        self.ports.insert(Port { key, socket, to });
+        self.by_key.insert(key, at);
+    }
+
+    fn leave(&mut self, key: &Key) {
+        let Some(at) = self.by_key.remove(key) else { return };
+        let port = self.ports.remove(at);
+        // The engine may have the socket still, and then closing it here would not take it out.
+        let _ = self.epoll.delete(port.socket.as_fd());
+        let gone: Vec<usize> = self.streams.iter().filter(|(_, s)| s.port == at).map(|(n, _)| n).collect();
+        for stream in gone {
+            self.close(stream, true);
+        }
+        self.flows.leave(at);
+    }
+
+    fn arrive(&mut self, at: usize) {
+        let Some(port) = self.ports.get(at) else { return };
+        let (transport, socket, to) = (port.key.0, port.socket.clone(), port.to);
+        for _ in 0..BATCH {
+            let go_on = match transport {
+                Transport::Udp => self.take_datagram(at, &socket, to),
+                _ => self.accept(at, &socket, to),
+            };
+            if !go_on {
+                return;
+            }
+        }
+    }
+
+    /// Takes one connection; false when there is none for now.
+    fn accept(&mut self, at: usize, socket: &OwnedFd, to: Option<SocketAddr>) -> bool {
+        let (client, peer) = match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(accepted) => accepted,
+            Err(Errno::CONNABORTED | Errno::INTR) => return true,
+            Err(Errno::AGAIN) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "connections to published ports at ::1 wait");
+                self.stalled = Some(Instant::now() + STALL);
+                self.listen(EpollFlags::empty());
+                return false;
+            }
+        };
+        let peer = peer.and_then(|p| SocketAddrV6::try_from(p).ok());
+        let refused = peer.is_none_or(|p| self.refused.holds(&p));
+        let full = self.streams.len() >= self.most;
+        if full && !self.crowded {
+            tracing::warn!(
+                most = self.most,
+                "too many connections to published ports at ::1; more are refused"
+            );
+        }
+        self.crowded = full;
+        let Some(to) = to.filter(|_| !refused && !full) else {
+            reset(client);
+            return true;
+        };
+        match Stream::open(at, client, to) {
+            Ok(stream) => self.watch(stream),
+            Err((client, error)) => {
+                tracing::debug!(%to, %error, "a container was not reached for a client at ::1");
+                reset(client);
+            }
+        }
+        true
+    }
+
+    fn watch(&mut self, stream: Stream) {
+        let at = self.streams.insert(stream);
+        // Told once of each change; the pump goes on until both ends wait.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        let stream = &self.streams[at];
+        let added = [&stream.client, &stream.server]
+            .into_iter()
+            .try_for_each(|end| self.epoll.add(end, EpollEvent::new(flags, Ready::Stream(at).data())));
+        if let Err(error) = added {
+            tracing::warn!(%error, "a connection to a published port at ::1 is given up");
+            self.close(at, true);
+        }
+    }
+
+    fn pump(&mut self, at: usize) {
+        let Some(stream) = self.streams.get_mut(at) else { return };
+        match stream.pump(&mut self.pipes) {
+            State::Waits => {}
+            State::More if self.busy.contains(&at) => {}
+            State::More => self.busy.push(at),
+            State::Done => self.close(at, false),
+            State::Broken => self.close(at, true),
+        }
+    }
+
+    fn close(&mut self, at: usize, broken: bool) {
+        let stream = self.streams.remove(at);
+        self.busy.retain(|b| *b != at);
+        if broken {
+            reset(stream.client);
+            reset(stream.server);
+        }
+    }
+
+    /// Takes one datagram; false when there is none for now.
+    fn take_datagram(&mut self, at: usize, socket: &OwnedFd, to: Option<SocketAddr>) -> bool {
+        let (client, len) = match self.flows.receive(at, socket) {
+            Ok(Some(got)) => got,
+            Ok(None) | Err(NixErrno::EINTR) => return true,
+            Err(_) => return false,
+        };
+        let Some(to) = to.filter(|_| !self.refused.holds(&client.peer)) else { return true };
+        match self.flows.forward(client, len, to, Instant::now()) {
+            Ok(Some(new)) => {
+                if let Some((flow, _)) = self.flows.socket(new) {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, Ready::Flow(new).data());
+                    if let Err(error) = self.epoll.add(flow, event) {
+                        tracing::warn!(%error, "a client of a published UDP port at ::1 gets no answer");
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%to, %error, "a container was not reached for a client at ::1"),
+        }
+        true
+    }
+
+    fn answer(&mut self, at: usize) {
+        let Some(port) = self.flows.socket(at).and_then(|(_, port)| self.ports.get(port)) else { return };
+        let (socket, now) = (port.socket.clone(), Instant::now());
+        for _ in 0..BATCH {
+            if !self.flows.answer(at, &socket, now) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ready_is_what_it_was() {
+        for ready in [Ready::Orders, Ready::Port(0), Ready::Stream(1 << 40), Ready::Flow(7)] {
+            assert_eq!(Ready::of(ready.data()), ready);
+        }
+    }
+}
