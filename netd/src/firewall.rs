@@ -347,17 +347,23 @@ pub fn redirect_dns(resolver: IpAddr, udp: u16, tcp: u16) -> Result<(), Firewall
     }
 }
 
-/// Takes that redirection out of the calling thread's namespace; fine where there is none.
+/// Takes that redirection out of the calling thread's namespace; fine where there is none. It answers the socket, since to
+/// close one waits for what was removed through it: a grace period of the kernel.
 ///
 /// # Errors
 /// The kernel refused.
-pub fn leave_dns(resolver: IpAddr) -> Result<(), FirewallError> {
+pub fn leave_dns(resolver: IpAddr) -> Result<Socket, FirewallError> {
     let socket = Socket::open(Netlink::Netfilter)?;
     match socket.run_transaction(&nftables::sandbox::removal().finish(), 1) {
-        Err(e) if e.is_missing() => Ok(()),
-        Err(_) if !nftables::works(&socket) => iptables::sandbox::leave(resolver),
-        other => Ok(other?),
+        Err(e) if !e.is_missing() => {
+            if nftables::works(&socket) {
+                return Err(e.into());
+            }
+            iptables::sandbox::leave(resolver)?;
+        }
+        _ => {}
     }
+    Ok(socket)
 }
 
 /// What differs between that redirection and the calling thread's namespace. Without nf_tables nobody looks.

@@ -80,5 +80,8 @@ pub(super) fn leave_resolver(sandbox: &Sandbox, netns: BorrowedFd<'_>) -> Result
     }
     let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
     let left = netns::visit(netns, || firewall::leave_dns(RESOLVER.into()));
-    left.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))
+    let socket = left.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))?;
+    // Where no thread can be had it is closed here.
+    let _ = std::thread::Builder::new().name("netd-close".into()).stack_size(64 << 10).spawn(|| drop(socket));
+    Ok(())
 }
