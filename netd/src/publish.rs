@@ -32,8 +32,10 @@ const DYNAMIC: std::ops::RangeInclusive<u16> = 49152..=65535;
 pub struct Wanted {
     /// TCP or UDP.
     pub transport: Transport,
-    /// The host's address; unspecified for all.
+    /// The host's address; unspecified for all of its version.
     pub host_ip: IpAddr,
+    /// No address was named: all of both versions.
+    pub everywhere: bool,
     /// Lowest acceptable host port; 0: any.
     pub first: u16,
     /// Highest acceptable host port.
@@ -95,7 +97,7 @@ fn key((transport, port, ip): &(Transport, u16, IpAddr)) -> Option<Key> {
 impl Ports {
     /// Reserves a port.
     pub fn reserve(&mut self, sandbox: &str, name: &str, wanted: Wanted) -> Result<Mapping, PublishError> {
-        let Wanted { transport, host_ip: ip, first, last, container_port } = wanted;
+        let Wanted { transport, host_ip: ip, first, last, container_port, .. } = wanted;
         let mut failure = None;
         for port in first..=last.max(first) {
             let host = SocketAddr::new(ip, port);
@@ -290,7 +292,8 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     fn wanted(transport: Transport, port: u16) -> Wanted {
-        Wanted { transport, host_ip: Ipv4Addr::LOCALHOST.into(), first: port, last: port, container_port: 80 }
+        let host_ip = Ipv4Addr::LOCALHOST.into();
+        Wanted { transport, host_ip, everywhere: false, first: port, last: port, container_port: 80 }
     }
 
     #[test]

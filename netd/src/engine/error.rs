@@ -53,6 +53,8 @@ pub enum EngineError {
     Endpoint { container: String, what: &'static str, value: String, expected: String },
     #[error("'{container}' cannot have address {ip} on network '{network}', which has no IPv{version}")]
     NoFamily { container: String, network: String, version: u8, ip: IpAddr },
+    #[error("no port of '{0}' can be published at {1}: it has no IPv4 address")]
+    NoPortFamily(String, IpAddr),
     #[error("what enters '{container}' on network '{network}' cannot be limited: it comes from the wire")]
     NoIngressLimit { container: String, network: String },
     #[error(transparent)]
@@ -157,6 +159,7 @@ impl EngineError {
             | Self::Address { .. }
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
+            | Self::NoPortFamily(..)
             | Self::Option(_)
             | Self::Inside { source: InsideError::Sysctl(_), .. }
             | Self::NoWayIn(_)
@@ -268,6 +271,7 @@ impl EngineError {
             Self::Address { source: IpamError::Outside { .. }, .. } => {
                 "give an address of this subnet, or the network that has it with --network".into()
             }
+            Self::NoPortFamily(..) => "publish it at an IPv6 address of the host, or at none by name".into(),
             Self::NoFamily { version: 6, .. } => "create the network with --ipv6".into(),
             Self::Capability { capability, .. } => {
                 format!(

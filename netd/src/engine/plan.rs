@@ -242,15 +242,23 @@ impl Engine {
         let Some(network) = self.networks.get(&endpoint.network) else { return Ok(()) };
         let (binding, binding6) = (network.bridge.host_binding, network.bridge.host_binding6);
         let modes = network.bridge.gateway_modes();
-        let ipv6 = endpoint.ip6.is_some();
+        let (ipv4, ipv6) = (endpoint.ip.is_some(), endpoint.ip6.is_some());
         // Whoever has a namespace by a path publishes by himself what the kernel does not redirect.
         let relayed = !ipv6 && modes[0] != GatewayMode::Routed && sandbox.holder.process().is_some();
         for wanted in ports {
-            let any = wanted.host_ip.is_unspecified() && wanted.host_ip.is_ipv4();
+            let any = wanted.everywhere;
             let ip = binding.filter(|_| any).unwrap_or(wanted.host_ip);
             let both = ipv6 || (relayed && wanted.transport.is_relayed() && has_ipv6());
             let ip6 = binding6.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
             let ip6 = (both && any && (ip.is_unspecified() || binding6.is_some())).then_some(ip6);
+            if !ipv4 && ip.is_ipv4() {
+                // Nothing leads from the host's IPv4 addresses to a container that has none.
+                let Some(host_ip) = ip6 else {
+                    return Err(EngineError::NoPortFamily(sandbox.name.clone(), ip));
+                };
+                self.plan_port(sandbox, Wanted { host_ip, ..*wanted }, modes)?;
+                continue;
+            }
             self.plan_pair(sandbox, Wanted { host_ip: ip, ..*wanted }, ip6, modes)?;
         }
         Ok(())

@@ -143,7 +143,8 @@ fn port(mapping: &proto::PortMapping) -> Result<Wanted, Status> {
     if last != 0 && (first == 0 || last < first) {
         return Err(invalid(format!("{first}-{last} is not a range of ports")));
     }
-    Ok(Wanted { transport, host_ip, first, last: last.max(first), container_port })
+    let everywhere = mapping.host_ip.is_empty();
+    Ok(Wanted { transport, host_ip, everywhere, first, last: last.max(first), container_port })
 }
 
 /// What an address is on which nobody outside would ask for a port, though the kernel may bind it.

@@ -223,3 +223,40 @@ async fn an_internal_network_reaches_no_port_by_way_of_the_relay() {
     let (_, local) = bridge(host.inspect("dual").await);
     assert!(ask_near(&neighbour.space, &local).is_some(), "{}", host.log());
 }
+
+/// An address of one version that is named is that version's only; with none named it is both, as docker has it.
+#[tokio::test]
+async fn who_names_an_address_of_one_version_gets_no_other() {
+    let host = Host::new().await;
+    let six = proto::CreateNetworkRequest {
+        name: "six".into(),
+        ipv6: true,
+        disable_ipv4: true,
+        ..Default::default()
+    };
+    host.create(six).await.unwrap();
+    host.create(proto::CreateNetworkRequest { name: "dual".into(), ipv6: true, ..Default::default() })
+        .await
+        .unwrap();
+    host.net_create("four").await;
+    let told = |at: &proto::AttachResponse| {
+        at.ports.iter().map(|p| format!("{} {}", p.host_ip, p.host_port)).collect::<Vec<_>>()
+    };
+    for (network, ports, expected) in [
+        ("dual", &["8080:80"][..], &["0.0.0.0 8080", ":: 8080"][..]),
+        ("dual", &["0.0.0.0:8080:80"], &["0.0.0.0 8080"]),
+        ("dual", &["0.0.0.0:8080:80", "[::]:8080:80"], &["0.0.0.0 8080", ":: 8080"]),
+        ("four", &["0.0.0.0:8080:80"], &["0.0.0.0 8080"]),
+        ("six", &["8080:80"], &[":: 8080"]),
+    ] {
+        let guest = Guest::new("c");
+        let at = host.attach(&guest, &[network], ports).await.unwrap();
+        assert_eq!(told(&at), expected, "{network} {ports:?}");
+        host.detach(&guest).await;
+    }
+    for port in ["0.0.0.0:8080:80", "127.0.0.1:8080:80"] {
+        let e = host.attach(&Guest::new("c"), &["six"], &[port]).await.unwrap_err();
+        assert!(e.to_string().contains("it has no IPv4 address"), "{port}: {e}");
+    }
+    host.eventually("no interface is left", || !host.traces().iter().any(|t| t.starts_with("dvh"))).await;
+}
