@@ -33,6 +33,8 @@ impl Engine {
         };
         if driver.is_lasting() {
             self.bases.insert(id.clone(), base);
+            // It may have another index than before.
+            self.refuse_internal();
         }
         Ok(base)
     }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use davit_sys::netns;
 
 use super::attach::open_namespace;
+use super::reconcile::chain;
 use super::{Engine, EngineError};
 use crate::driver::inside::RESOLVER;
 use crate::endpoint::Sandbox;
@@ -40,8 +41,11 @@ impl Engine {
         }
         // Where the holder is gone they go with its namespace.
         let Ok(netns) = open_namespace(sandbox) else { return Vec::new() };
-        let unplugged = inside.filter_map(|e| self.unplug(sandbox, e, Some(netns.as_fd())).err());
-        unplugged.chain(leave_resolver(sandbox, netns.as_fd()).err()).collect()
+        if let Err(error) = leave_resolver(sandbox, netns.as_fd()) {
+            // A container may have made the table its own: it does not get to keep its addresses by that.
+            tracing::warn!(container.id = %sandbox.id, error = %chain(&error), "rules are left inside");
+        }
+        inside.filter_map(|e| self.unplug(sandbox, e, Some(netns.as_fd())).err()).collect()
     }
 
     /// Undoes what an attach did, however far it came. The record goes when names and ports are gone; veth pairs

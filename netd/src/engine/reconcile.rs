@@ -33,6 +33,10 @@ impl Engine {
         for sandbox in &kept {
             self.restore_addresses(sandbox);
             self.sequence = self.sequence.max(sandbox.sequence);
+            // Records of an earlier version do not say of their networks which macs they saw.
+            for endpoint in &sandbox.endpoints {
+                self.note_mac(endpoint)?;
+            }
             self.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         }
         self.restore_forwarding();
@@ -56,6 +60,8 @@ impl Engine {
         if self.idle.is_some() {
             self.clear_idle();
         }
+        // Before a published port is listened at again.
+        self.refuse_internal();
         for sandbox in kept {
             let pending = half_done.get(&sandbox.id);
             self.remove_inside(&sandbox, pending.map_or(&[], Vec::as_slice));

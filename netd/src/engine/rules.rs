@@ -67,8 +67,8 @@ impl Engine {
 
     /// Writes the whole table.
     pub(super) fn apply_rules(&mut self) -> Result<(), EngineError> {
-        self.forward()?;
         self.refuse_internal();
+        self.forward()?;
         let rules = self.rules();
         self.firewall.apply(&rules).map_err(EngineError::Firewall)?;
         self.table = true;
@@ -183,9 +183,8 @@ impl Engine {
     }
 
     /// Containers of internal networks reach no published port, and are not to reach one by way of the relay.
-    fn refuse_internal(&mut self) {
-        let internal: Vec<_> =
-            self.walled.iter().filter_map(|id| self.networks.get(id)).filter(|n| n.internal).collect();
+    pub(super) fn refuse_internal(&mut self) {
+        let internal: Vec<_> = self.networks.values().filter(|n| n.internal).collect();
         let refused = Refused {
             subnets: internal.iter().flat_map(|n| &n.subnets).map(|s| s.subnet).collect(),
             bridges: internal.iter().filter_map(|n| self.bases.get(&n.id)).map(|b| b.index).collect(),

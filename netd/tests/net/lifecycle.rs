@@ -209,3 +209,27 @@ pub async fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }
+
+/// A table that a process owns is nobody else's to delete (nft(8), "flags owner").
+#[tokio::test]
+async fn a_container_that_owns_the_resolvers_table_is_detached_all_the_same() {
+    let host = Host::new().await;
+    host.net_create("n").await;
+    let guest = host.guest("holder", &["n"], &[]).await;
+    guest.space.run(
+        "mkfifo /tmp/words-$$; (nft -i </tmp/words-$$ >/dev/null 2>&1 &); exec 9>/tmp/words-$$; rm /tmp/words-$$
+         echo 'delete table ip davit' >&9; echo 'add table ip davit { flags owner; }' >&9
+         (sleep 30 >&9 2>/dev/null </dev/null &) >/dev/null
+         until nft list tables | grep -q 'ip davit' && nft list table ip davit | grep -q owner; do sleep 0.05; done",
+    );
+    host.detach(&guest).await;
+    assert!(
+        host.endpoints()
+            .list(proto::ListSandboxesRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .sandboxes
+            .is_empty()
+    );
+}

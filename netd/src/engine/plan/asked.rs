@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// Keeps that a bridge has a mac now that does not follow from its address: whoever gets that address next has another.
-    pub(super) fn note_mac(&mut self, endpoint: &Endpoint) -> Result<(), EngineError> {
+    pub(in crate::engine) fn note_mac(&mut self, endpoint: &Endpoint) -> Result<(), EngineError> {
         let follows = endpoint.addresses().next().map(|a| mac_of(a.addr()));
         let Some(network) = self.networks.get_mut(&endpoint.network) else { return Ok(()) };
         if network.driver != Driver::Bridge || network.other_macs || endpoint.mac == follows {
