@@ -157,6 +157,9 @@ async fn names_are_explained() {
     assert!(told(&alone)[0].contains("joe is on no network"), "{alone:?}");
     assert!(explain(&host, "host", "ann", 80).await.unwrap().reaches);
     assert!(explain(&host, "bob", "host", 8080).await.unwrap().reaches);
+    let itself = explain(&host, "host", "localhost", 8080).await.unwrap();
+    assert_eq!(itself.reaches, explain(&host, "host", "127.0.0.1", 8080).await.unwrap().reaches);
+    assert!(explain(&host, "ann", "localhost", 81).await.unwrap().reaches, "what listens at its loopback");
 
     let e = explain(&host, "anne", "bob", 80).await.unwrap_err();
     assert_eq!((e.kind(), e.hint()), (Kind::NotFound, "did you mean 'ann'?"));

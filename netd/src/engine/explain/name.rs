@@ -11,6 +11,10 @@ impl Walk<'_> {
         if let Ok(ip) = to.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(ip);
         }
+        // Nobody asks a server for it (RFC 6761, section 6.3).
+        if to.eq_ignore_ascii_case("localhost") {
+            return Ok(Ipv4Addr::LOCALHOST.into());
+        }
         if to == "host" {
             return self.address_of_host(from);
         }
