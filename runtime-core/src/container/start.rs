@@ -210,6 +210,8 @@ impl Task {
         }
         let (user, attached, _) = (user?, attached?, points?);
         if let Some(a) = &attached {
+            let asked = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
+            network::settle(asked, |text| network::name_among(&a.endpoints, text));
             self.record.container.endpoints.clone_from(&a.endpoints);
             self.record.container.ports.clone_from(&a.ports);
         }
