@@ -292,6 +292,7 @@ impl Task {
         c.env = program.env;
         c.working_dir = program.cwd;
         c.user = program.user;
+        c.exposed_ports = check::exposed_ports(spec, &self.record.image);
         self.record.prepared = true;
         Ok(())
     }
