@@ -99,7 +99,7 @@ pub struct CreateArgs {
     /// Publish all ports that the image exposes
     #[arg(short = 'P', long, help_heading = "Network")]
     pub publish_all: bool,
-    /// Note a port as exposed
+    /// Note a port, or a range, as exposed: `-P` publishes it
     #[arg(long, value_name = "PORT", help_heading = "Network")]
     pub expose: Vec<String>,
     /// Name server in place of the network's

@@ -124,6 +124,11 @@ pub fn exposed(text: &str) -> Result<Vec<PortMapping>, String> {
     })
 }
 
+/// A mapping's port in the container, as docker's keys name it: `80/tcp`.
+pub fn inside(p: &PortMapping) -> String {
+    format!("{}/{}", p.container_port, if p.protocol.is_empty() { "tcp" } else { &p.protocol })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,8 +16,9 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
         ));
     }
     let ports: Vec<PortMapping> = published.into_iter().flat_map(|(_, mappings)| mappings).collect();
+    let mut exposed = Vec::new();
     for text in &args.expose {
-        parse::port::exposed(text)?;
+        exposed.extend(parse::port::exposed(text)?.iter().map(parse::port::inside));
     }
     let wanted = args.network.iter().map(|text| parse::network::network(text));
     let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
@@ -34,6 +35,7 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
         mode,
         ports,
         publish_all: args.publish_all,
+        exposed,
         dns: args.dns.iter().map(ToString::to_string).collect(),
         dns_search: args.dns_search.clone(),
         dns_options: args.dns_option.clone(),
@@ -76,6 +78,9 @@ fn check_shared(
     }
     if !ports.is_empty() {
         return Err("ports are published by the container whose network is shared".into());
+    }
+    if !args.expose.is_empty() {
+        return Err("ports are exposed by the container whose network is shared".into());
     }
     // Its files of /etc are the other container's too.
     let dns = !args.dns.is_empty() || !args.dns_search.is_empty() || !args.dns_option.is_empty();
@@ -171,6 +176,11 @@ mod tests {
     }
 
     #[test]
+    fn exposed_ports_are_kept_one_by_one() {
+        assert_eq!(of("--expose 80-81 --expose 53/UDP").unwrap().exposed, ["80/tcp", "81/tcp", "53/udp"]);
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         for (line, why) in [
             ("--network name=front,ip=10.0.0.9 --ip 10.0.0.8", "both given"),
@@ -181,7 +191,8 @@ mod tests {
             ("--network front --network none", "excludes"),
             ("--network name=host,alias=a", "neither aliases"),
             ("--network none --link db", "neither aliases"),
-            ("--network container:web -p 80:80", "whose network is shared"),
+            ("--network container:web -p 80:80", "published by the container whose network is shared"),
+            ("--network container:web --expose 80", "exposed by the container whose network is shared"),
             ("--mac-address nonsense", "hardware address"),
             ("-p 8080:80 -p 8080:81", "-p 8080:80 and -p 8080:81"),
             ("--network container:web --mac-address 02:00:00:00:00:01", "neither aliases"),

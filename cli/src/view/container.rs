@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::labels;
 use crate::output::words;
+use crate::parse::port::inside;
 
 /// docker's columns of `ps`.
 pub const COLUMNS: [(&str, &str); 7] = [
@@ -38,7 +39,7 @@ pub fn row(c: &Container, now: i64, no_trunc: bool) -> Value {
         "Command": format!("\"{}\"", command.escape_default().to_string().replace("\\u{2026}", "…").replace("\\'", "'")),
         "CreatedAt": words::listed(c.created_unix_ns),
         "RunningFor": words::ago(c.created_unix_ns, now),
-        "Ports": ports(&c.ports),
+        "Ports": ports(&[c.ports.clone(), unpublished(c)].concat()),
         "State": state.status,
         "Status": status(&state, now),
         "Size": "0B",
@@ -76,6 +77,20 @@ pub fn status(state: &State, now: i64) -> String {
     }
 }
 
+/// The ports that a living container exposes in networks of its own and does not publish; without a port of the host.
+pub fn unpublished(c: &Container) -> Vec<PortMapping> {
+    if c.endpoints.is_empty() {
+        return Vec::new();
+    }
+    let published: Vec<String> = c.ports.iter().map(inside).collect();
+    let exposed = c.exposed_ports.iter().filter(|text| !published.contains(text));
+    let port = |(port, protocol): (&str, &str)| {
+        let container_port = port.parse().ok()?;
+        Some(PortMapping { container_port, protocol: protocol.to_owned(), ..PortMapping::default() })
+    };
+    exposed.filter_map(|text| text.split_once('/').and_then(port)).collect()
+}
+
 /// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`, with neighbouring ports as one range.
 pub fn ports(ports: &[PortMapping]) -> String {
     let mut sorted: Vec<&PortMapping> = ports.iter().collect();
@@ -87,8 +102,7 @@ pub fn ports(ports: &[PortMapping]) -> String {
                 if first.protocol == p.protocol
                     && first.host_ip == p.host_ip
                     && first.container_port + *n == p.container_port
-                    && ((first.host_port == 0 && p.host_port == 0)
-                        || first.host_port + *n == p.host_port) =>
+                    && p.host_port == if first.host_port == 0 { 0 } else { first.host_port + *n } =>
             {
                 *n += 1;
             }
@@ -135,6 +149,7 @@ mod tests {
         assert_eq!(ports(&all), "0.0.0.0:8080-8081->80-81/tcp, 127.0.0.1:9->90/tcp, [::1]:53->53/udp");
         assert_eq!(ports(&[port("", 0, 80, "tcp")]), "80/tcp");
         assert_eq!(ports(&[]), "");
+        assert_eq!(ports(&[port("", 0, 80, "tcp"), port("", 1, 81, "tcp")]), "80/tcp, 0.0.0.0:1->81/tcp");
     }
 
     #[test]
@@ -171,5 +186,19 @@ mod tests {
         assert_eq!(row["ID"], "aaaaaaaaaaaa");
         assert_eq!(row["Command"], "\"sh -c echo a long c…\"");
         assert_eq!(row["Networks"], "bridge");
+    }
+
+    #[test]
+    fn exposed_ports_stand_beside_published_ones_while_it_lives() {
+        let mut c = Container {
+            exposed_ports: ["53/udp", "80/tcp", "81/tcp"].map(str::to_owned).to_vec(),
+            ports: vec![port("", 8080, 80, "tcp")],
+            endpoints: vec![davit_contracts::network::Endpoint::default()],
+            ..Container::default()
+        };
+        assert_eq!(row(&c, 0, false)["Ports"], "0.0.0.0:8080->80/tcp, 81/tcp, 53/udp");
+        c.endpoints.clear();
+        c.ports.clear();
+        assert_eq!(row(&c, 0, false)["Ports"], "");
     }
 }

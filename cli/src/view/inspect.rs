@@ -6,8 +6,9 @@ use davit_contracts::network::{Endpoint, PortMapping};
 use davit_contracts::runtime::{Container, ContainerSpec, State};
 use serde_json::{Map, Value, json};
 
-use super::container::mode;
+use super::container::{mode, unpublished};
 use crate::output::words;
+use crate::parse::port::inside;
 
 /// docker's object.
 pub fn container(c: &Container) -> Value {
@@ -54,7 +55,9 @@ fn state_of(s: &State) -> Value {
 }
 
 fn config(c: &Container, spec: &ContainerSpec) -> Value {
-    let exposed: BTreeMap<String, Value> = c.ports.iter().map(|p| (key(p), json!({}))).collect();
+    let published = c.ports.iter().map(inside);
+    let exposed: BTreeMap<String, Value> =
+        c.exposed_ports.iter().cloned().chain(published).map(|port| (port, json!({}))).collect();
     json!({
         "Hostname": c.hostname,
         "Domainname": spec.domainname,
@@ -155,11 +158,15 @@ fn mounts(c: &Container) -> Value {
 
 fn network_settings(c: &Container) -> Value {
     let networks: Map<String, Value> = c.endpoints.iter().map(|e| (e.network.clone(), endpoint(e))).collect();
+    let mut ports = bindings(&c.ports);
+    for port in unpublished(c) {
+        ports[inside(&port)] = Value::Null;
+    }
     let first = c.endpoints.first().map_or_else(|| endpoint(&Endpoint::default()), endpoint);
     json!({
         "SandboxID": c.id,
         "SandboxKey": if c.monitor_pid > 0 { format!("/proc/{}/ns/net", c.monitor_pid) } else { String::new() },
-        "Ports": bindings(&c.ports),
+        "Ports": ports,
         "IPAddress": first["IPAddress"],
         "IPPrefixLen": first["IPPrefixLen"],
         "Gateway": first["Gateway"],
@@ -190,17 +197,13 @@ fn endpoint(e: &Endpoint) -> Value {
     })
 }
 
-fn key(p: &PortMapping) -> String {
-    format!("{}/{}", p.container_port, if p.protocol.is_empty() { "tcp" } else { &p.protocol })
-}
-
 /// `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`
 pub fn bindings(ports: &[PortMapping]) -> Value {
     let mut out: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for p in ports {
         let ip = if p.host_ip.is_empty() { "0.0.0.0" } else { &p.host_ip };
         let host = if p.host_port == 0 { String::new() } else { p.host_port.to_string() };
-        out.entry(key(p)).or_default().push(json!({"HostIp": ip, "HostPort": host}));
+        out.entry(inside(p)).or_default().push(json!({"HostIp": ip, "HostPort": host}));
     }
     json!(out)
 }
@@ -229,7 +232,10 @@ mod tests {
             state: Some(State { status: "running".into(), pid: 7, ..State::default() }),
             ..Container::default()
         };
-        let v = container(&c);
+        let v = container(&Container { exposed_ports: vec!["53/udp".into()], ..c });
+        assert_eq!(v["Config"]["ExposedPorts"], json!({"53/udp": {}, "80/tcp": {}}));
+        assert!(v["NetworkSettings"]["Ports"]["53/udp"].is_null());
+        assert!(v["NetworkSettings"]["Ports"].as_object().unwrap().contains_key("53/udp"));
         assert_eq!(v["NetworkSettings"]["Networks"]["my-bridge"]["IPAddress"], "10.89.0.2");
         assert_eq!(v["NetworkSettings"]["IPPrefixLen"], 24);
         assert_eq!(v["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080");

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use davit_contracts::Kind;
 use davit_contracts::network::EndpointSpec;
 
 use super::files::{self, Own};
@@ -60,9 +61,9 @@ impl Task {
                 "container {name} cannot be connected to network {network}: it is for containers without networks of their own"
             )));
         }
-        if list.iter().any(|e| e.network == network || e.network == id) {
+        if self.place_of(&list, &id, &network).await.is_some() {
             return Err(RuntimeError::Peer(Box::new(davit_contracts::Error::new(
-                davit_contracts::Kind::AlreadyExists,
+                Kind::AlreadyExists,
                 format!("endpoint with name {name} already exists in network {network}"),
             ))));
         }
@@ -87,12 +88,20 @@ impl Task {
         else {
             return Err(not_there());
         };
-        let (id, canonical) = network::lookup(&self.engine.peers, network).await?;
-        let before = list.len();
-        list.retain(|e| e.network != id && e.network != canonical);
-        if list.len() == before {
-            return Err(not_there());
-        }
+        let (id, canonical) = match network::lookup(&self.engine.peers, network).await {
+            // Nothing but the spec knows of a network that was removed while the container was stopped.
+            Err(RuntimeError::Peer(e)) if e.kind() == Kind::NotFound && !self.status().is_alive() => {
+                let Some(at) = list.iter().position(|e| e.network == network) else {
+                    return Err(RuntimeError::Peer(e));
+                };
+                list.remove(at);
+                self.set_endpoints(list);
+                return Ok(());
+            }
+            found => found?,
+        };
+        let at = self.place_of(&list, &id, &canonical).await.ok_or_else(not_there)?;
+        list.remove(at);
         if self.status().is_alive() {
             network::disconnect(&self.engine.peers, self.record.id(), &id, force).await?;
             for gone in self.record.container.endpoints.iter().filter(|e| e.network_id == id) {
@@ -102,6 +111,29 @@ impl Task {
         self.record.container.endpoints.retain(|e| e.network_id != id);
         self.set_endpoints(list);
         Ok(())
+    }
+
+    /// Which of the connections is the one to a network. A record of before names had to be written may have an id, or the
+    /// beginning of one, which netd is asked about: a network may be called as another's id begins.
+    async fn place_of(&self, list: &[EndpointSpec], id: &str, name: &str) -> Option<usize> {
+        if let Some(at) = list.iter().position(|e| e.network == name || e.network == id) {
+            return Some(at);
+        }
+        for (at, endpoint) in list.iter().enumerate().filter(|(_, e)| id.starts_with(&e.network)) {
+            let meant = network::lookup(&self.engine.peers, &endpoint.network).await;
+            if meant.is_ok_and(|(meant, _)| meant == id) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// Enters the names of networks, found for the texts they were asked for by.
+    pub fn settle_networks(&mut self, names: &[(String, String)]) {
+        let asked = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
+        network::settle(asked, |text| {
+            names.iter().find(|(asked, _)| asked == text).map(|(_, name)| name.clone())
+        });
     }
 
     /// Changes what a living container's /etc/hosts says of itself. The connection stands whether or not that succeeds.

@@ -4,6 +4,7 @@ use davit_contracts::network::{
     AttachRequest, AttachResponse, ConnectRequest, DetachRequest, DisconnectRequest, Endpoint, EndpointSpec,
     Holder, InspectNetworkRequest, PortMapping, RenameSandboxRequest,
 };
+use davit_contracts::runtime::NetworkSpec;
 
 use super::record::{ProcessRecord, Record};
 use crate::error::RuntimeError;
@@ -87,4 +88,58 @@ pub async fn lookup(peers: &Peers, name: &str) -> Result<(String, String), Runti
         networks(channel).inspect(InspectNetworkRequest { name: name.to_owned() }).await
     };
     peers.network.call(call).await.map(|n| (n.id, n.name))
+}
+
+/// Writes the names of networks into a spec that was given their ids or beginnings of them, so that they are known again when
+/// netd is not asked, or does not know them any more. `none` and `host` are modes when they are named, and nothing else.
+pub fn settle(asked: &mut NetworkSpec, name_of: impl Fn(&str) -> Option<String>) {
+    let texts = asked.endpoints.iter_mut().map(|e| &mut e.network).chain([&mut asked.mode]);
+    for text in texts.filter(|text| !text.is_empty()) {
+        if let Some(name) = name_of(text).filter(|name| !matches!(name.as_str(), "none" | "host")) {
+            *text = name;
+        }
+    }
+}
+
+/// The name of the network that a text meant when these connections were made: netd takes a name before the beginning of an id.
+pub fn name_among(made: &[Endpoint], text: &str) -> Option<String> {
+    let named = made.iter().find(|e| e.network == text);
+    named.or_else(|| made.iter().find(|e| e.network_id.starts_with(text))).map(|e| e.network.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(mode: &str, networks: &[&str]) -> NetworkSpec {
+        let endpoint = |n: &&str| EndpointSpec { network: (*n).into(), ..EndpointSpec::default() };
+        NetworkSpec {
+            mode: mode.into(),
+            endpoints: networks.iter().map(endpoint).collect(),
+            ..NetworkSpec::default()
+        }
+    }
+
+    #[test]
+    fn ids_become_names() {
+        let endpoint = |id: &str, name: &str| Endpoint {
+            network_id: id.into(),
+            network: name.into(),
+            ..Endpoint::default()
+        };
+        // The second is called as the first's id begins.
+        let made = [endpoint("beef01", "front"), endpoint("cafe02", "beef"), endpoint("dada03", "host")];
+        let settled = |mode: &str, networks: &[&str]| {
+            let mut spec = asked(mode, networks);
+            settle(&mut spec, |text| name_among(&made, text));
+            (spec.mode, spec.endpoints.into_iter().map(|e| e.network).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            settled("beef0", &["beef0", "beef"]),
+            ("front".into(), vec!["front".into(), "beef".into()])
+        );
+        assert_eq!(settled("", &["cafe02"]), (String::new(), vec!["beef".into()]));
+        assert_eq!(settled("dada03", &[]).0, "dada03");
+        assert_eq!(settled("container:beef", &[]).0, "container:beef");
+    }
 }

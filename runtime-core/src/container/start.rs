@@ -210,6 +210,8 @@ impl Task {
         }
         let (user, attached, _) = (user?, attached?, points?);
         if let Some(a) = &attached {
+            let asked = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
+            network::settle(asked, |text| network::name_among(&a.endpoints, text));
             self.record.container.endpoints.clone_from(&a.endpoints);
             self.record.container.ports.clone_from(&a.ports);
         }
@@ -290,6 +292,7 @@ impl Task {
         c.env = program.env;
         c.working_dir = program.cwd;
         c.user = program.user;
+        c.exposed_ports = check::exposed_ports(spec, &self.record.image);
         self.record.prepared = true;
         Ok(())
     }

@@ -35,9 +35,15 @@ impl Engine {
         finish(tokio::spawn(async move {
             let (mut task, handle, created) = engine.begin(spec)?;
             let made = async {
+                let mut names = Vec::new();
                 for endpoint in endpoints_of(&task.spec_of())? {
-                    network::lookup(&engine.peers, &endpoint.network).await?;
+                    let (_, name) = network::lookup(&engine.peers, &endpoint.network).await?;
+                    if names.iter().any(|(_, other)| *other == name) {
+                        return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
+                    }
+                    names.push((endpoint.network, name));
                 }
+                task.settle_networks(&names);
                 task.create().await
             };
             if let Err(e) = made.await {

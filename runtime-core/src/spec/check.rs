@@ -4,6 +4,7 @@ use davit_contracts::network::{EndpointSpec, PortMapping};
 use davit_contracts::runtime::{ContainerSpec, MountSpec};
 use davit_contracts::storage::ImageConfig;
 use davit_wire::config::LogSink;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
@@ -138,7 +139,7 @@ fn check_lines(spec: &ContainerSpec) -> Result<(), RuntimeError> {
 }
 
 fn check_mounts(spec: &ContainerSpec) -> Result<(), RuntimeError> {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for m in &spec.mounts {
         check_mount(m)?;
         if !seen.insert(clean(&m.target)) {
@@ -186,6 +187,9 @@ pub fn network(spec: &ContainerSpec) -> Result<Network, RuntimeError> {
     for p in &asked.ports {
         check_port(p)?;
     }
+    if let Some(bad) = asked.exposed.iter().find(|text| exposed(text).is_none()) {
+        return Err(RuntimeError::Invalid(format!("invalid exposed port {bad}: PORT[/PROTO] is expected")));
+    }
     let only_one = |mode: &str| {
         Err(RuntimeError::Invalid(format!(
             "conflicting options: the network '{mode}' cannot be combined with other networks"
@@ -210,6 +214,11 @@ pub fn network(spec: &ContainerSpec) -> Result<Network, RuntimeError> {
                 if !asked.ports.is_empty() {
                     return Err(RuntimeError::Invalid(
                         "conflicting options: port publishing and the container type network mode".into(),
+                    ));
+                }
+                if !asked.exposed.is_empty() {
+                    return Err(RuntimeError::Invalid(
+                        "conflicting options: port exposing and the container type network mode".into(),
                     ));
                 }
                 return Ok(Network::Container(other.to_owned()));
@@ -268,7 +277,7 @@ pub fn ports(spec: &ContainerSpec, image: &ImageConfig) -> Vec<PortMapping> {
         }
     }
     if asked.publish_all {
-        for (port, protocol) in image.exposed_ports.iter().filter_map(|e| exposed(e)) {
+        for (port, protocol) in all_exposed(spec, image) {
             if !ports.iter().any(|p| p.container_port == port && p.protocol == protocol) {
                 ports.push(PortMapping { container_port: port, protocol, ..PortMapping::default() });
             }
@@ -277,11 +286,22 @@ pub fn ports(spec: &ContainerSpec, image: &ImageConfig) -> Vec<PortMapping> {
     ports
 }
 
+/// The ports that the image and the spec expose, each once: "53/udp".
+pub fn exposed_ports(spec: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
+    all_exposed(spec, image).into_iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect()
+}
+
+fn all_exposed(spec: &ContainerSpec, image: &ImageConfig) -> BTreeSet<(u32, String)> {
+    let own = spec.network.iter().flat_map(|n| &n.exposed);
+    image.exposed_ports.iter().chain(own).filter_map(|e| exposed(e)).collect()
+}
+
 /// "80/tcp", "80".
 fn exposed(text: &str) -> Option<(u32, String)> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let port = port.parse().ok().filter(|p| (1..=65_535).contains(p))?;
-    Some((port, protocol.to_ascii_lowercase()))
+    let protocol = protocol.to_ascii_lowercase();
+    matches!(protocol.as_str(), "tcp" | "udp" | "sctp").then_some((port, protocol))
 }
 
 /// Where output goes.

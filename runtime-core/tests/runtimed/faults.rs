@@ -207,3 +207,89 @@ fn a_container_without_its_last_network_can_be_connected_again() {
         assert!(w.client().connect_network(to_none).await.is_err(), "asked for with none");
     });
 }
+
+#[test]
+fn a_network_that_was_asked_for_by_its_id_is_known_by_its_name() {
+    world(async |w| {
+        let asked = |mode: &str| Some(NetworkSpec { mode: mode.into(), ..NetworkSpec::default() });
+        let connect = |container: &str, network: &str| ConnectNetworkRequest {
+            container: container.into(),
+            endpoint: Some(EndpointSpec { network: network.into(), ..EndpointSpec::default() }),
+        };
+        let disconnect = |container: &str, network: &str| DisconnectNetworkRequest {
+            container: container.into(),
+            network: network.into(),
+            force: false,
+        };
+        let mut spec = w.spec("made", &["sleep", "100"]);
+        spec.network = asked("id-bl");
+        w.client().create(CreateRequest { spec: Some(spec) }).await.unwrap();
+        let mut spec = w.spec("runs", &["sleep", "100"]);
+        spec.network = asked("id-bl");
+        w.run(spec, false).await.unwrap();
+        for container in ["made", "runs"] {
+            assert_eq!(w.inspect(container).await.unwrap().spec.unwrap().network.unwrap().mode, "blue");
+            let e = Error::from(w.client().connect_network(connect(container, "blue")).await.unwrap_err());
+            assert_eq!(e.kind(), Kind::AlreadyExists, "{container}: {e}");
+            w.client().disconnect_network(disconnect(container, "id-b")).await.unwrap_err();
+            w.client().disconnect_network(disconnect(container, "id-blue")).await.unwrap();
+        }
+        let mut spec = w.spec("twice", &["sleep", "100"]);
+        spec.network = asked("blue");
+        spec.network.as_mut().unwrap().endpoints.extend(connect("", "id-bl").endpoint);
+        let e = Error::from(w.client().create(CreateRequest { spec: Some(spec) }).await.unwrap_err());
+        assert!(e.to_string().contains("blue is given twice"), "{e}");
+    });
+}
+
+#[test]
+fn a_stopped_container_lets_go_of_a_network_that_was_removed() {
+    world(async |w| {
+        let mut spec = w.spec("web", &["sleep", "100"]);
+        let endpoint = |n: &str| EndpointSpec { network: n.into(), ..EndpointSpec::default() };
+        spec.network = Some(NetworkSpec {
+            endpoints: vec![endpoint("blue"), endpoint("green")],
+            ..NetworkSpec::default()
+        });
+        w.client().create(CreateRequest { spec: Some(spec) }).await.unwrap();
+        w.peers.held().removed_networks.insert("blue".into());
+        let start = StartRequest { container: "web".into(), hold_for_attach: false };
+        let disconnect = |network: &str| DisconnectNetworkRequest {
+            container: "web".into(),
+            network: network.into(),
+            force: false,
+        };
+        let e = Error::from(w.client().disconnect_network(disconnect("missing")).await.unwrap_err());
+        assert_eq!(e.kind(), Kind::NotFound, "{e}");
+        w.client().disconnect_network(disconnect("blue")).await.unwrap();
+        w.client().start(start).await.unwrap();
+        let networks = w.inspect("web").await.unwrap().endpoints;
+        assert_eq!(networks.iter().map(|e| e.network.as_str()).collect::<Vec<_>>(), ["green"]);
+    });
+}
+
+#[test]
+fn a_record_with_the_beginning_of_a_networks_id_is_understood() {
+    world(async |w| {
+        let mut spec = w.spec("web", &["sleep", "100"]);
+        spec.network = Some(NetworkSpec { mode: "blue".into(), ..NetworkSpec::default() });
+        let create = CreateRequest { spec: Some(spec) };
+        let id = w.client().create(create).await.unwrap().into_inner().id;
+        w.kill_daemon();
+        // As it was written before names were looked up.
+        let record = w.state_dir().join("containers").join(id).join("container.json");
+        let text = std::fs::read_to_string(&record).unwrap();
+        std::fs::write(&record, text.replace("\"blue\"", "\"id-bl\"")).unwrap();
+        w.start().await;
+        assert_eq!(w.inspect("web").await.unwrap().spec.unwrap().network.unwrap().mode, "id-bl");
+        let connect = ConnectNetworkRequest {
+            container: "web".into(),
+            endpoint: Some(EndpointSpec { network: "blue".into(), ..EndpointSpec::default() }),
+        };
+        let e = Error::from(w.client().connect_network(connect).await.unwrap_err());
+        assert_eq!(e.kind(), Kind::AlreadyExists, "{e}");
+        let disconnect =
+            DisconnectNetworkRequest { container: "web".into(), network: "blue".into(), force: false };
+        w.client().disconnect_network(disconnect).await.unwrap();
+    });
+}

@@ -30,6 +30,8 @@ pub struct Held {
     pub refuse_detach: bool,
     pub slow_prepare: Duration,
     pub prepares: usize,
+    /// Networks that were removed.
+    pub removed_networks: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -269,9 +271,10 @@ impl Endpoints for Peers {
         let endpoints: Vec<Endpoint> = request
             .endpoints
             .iter()
-            .map(|e| Endpoint {
-                network: e.network.clone(),
-                network_id: format!("id-{}", e.network),
+            .map(|e| meant(&e.network))
+            .map(|network| Endpoint {
+                network_id: format!("id-{network}"),
+                network,
                 ip: "10.89.0.2/24".into(),
                 ..Endpoint::default()
             })
@@ -306,8 +309,9 @@ impl Endpoints for Peers {
     }
     async fn connect(&self, request: Request<net::ConnectRequest>) -> Reply<Endpoint> {
         let spec = request.into_inner().endpoint.unwrap();
-        let network_id = format!("id-{}", spec.network);
-        Ok(Response::new(Endpoint { network: spec.network, network_id, ..Endpoint::default() }))
+        let network = meant(&spec.network);
+        let network_id = format!("id-{network}");
+        Ok(Response::new(Endpoint { network, network_id, ..Endpoint::default() }))
     }
     async fn disconnect(&self, _: Request<net::DisconnectRequest>) -> Reply<net::DisconnectResponse> {
         Ok(Response::new(net::DisconnectResponse {}))
@@ -333,6 +337,15 @@ impl Endpoints for Peers {
     }
 }
 
+/// The name of a network that is named by itself or by the beginning of its id, which is "id-" and the name.
+fn meant(text: &str) -> String {
+    let known = ["bridge", "blue", "green"].into_iter();
+    match text.strip_prefix("id-") {
+        Some(rest) => known.into_iter().find(|n| n.starts_with(rest)).unwrap_or(rest).to_owned(),
+        None => text.to_owned(),
+    }
+}
+
 #[tonic::async_trait]
 impl Networks for Peers {
     async fn create(&self, _: Request<net::CreateNetworkRequest>) -> Reply<Network> {
@@ -342,9 +355,9 @@ impl Networks for Peers {
         Err(Status::unimplemented(""))
     }
     async fn inspect(&self, request: Request<net::InspectNetworkRequest>) -> Reply<Network> {
-        let name = request.into_inner().name;
-        if name == "missing" {
-            return Err(Error::new(Kind::NotFound, "network missing not found").into());
+        let name = meant(&request.into_inner().name);
+        if name == "missing" || self.held().removed_networks.contains(&name) {
+            return Err(Error::new(Kind::NotFound, format!("network {name} not found")).into());
         }
         Ok(Response::new(Network { id: format!("id-{name}"), name, ..Network::default() }))
     }

@@ -52,9 +52,32 @@ fn ports_are_checked_and_exposed_ones_added() {
         exposed_ports: vec!["80/tcp".into(), "53/udp".into(), "x".into()],
         ..ImageConfig::default()
     };
-    let all = ports(&with(port(8080, 80)), &image);
-    let got: Vec<_> = all.iter().map(|p| (p.host_port, p.container_port, p.protocol.as_str())).collect();
-    assert_eq!(got, [(8080, 80, "tcp"), (0, 53, "udp")]);
+    let published = |spec: &ContainerSpec| -> Vec<_> {
+        ports(spec, &image).into_iter().map(|p| (p.host_port, p.container_port, p.protocol)).collect()
+    };
+    let mut s = with(port(8080, 80));
+    assert_eq!(published(&s), [(8080, 80, "tcp".into()), (0, 53, "udp".into())]);
+    assert_eq!(exposed_ports(&s, &image), ["53/udp", "80/tcp"]);
+    let asked = s.network.as_mut().unwrap();
+    asked.exposed = ["90", "80/tcp", "53/udp", "7/SCTP"].map(str::to_owned).to_vec();
+    let expected =
+        [(8080, 80, "tcp".into()), (0, 7, "sctp".into()), (0, 53, "udp".into()), (0, 90, "tcp".into())];
+    assert_eq!(published(&s), expected);
+    assert_eq!(exposed_ports(&s, &image), ["7/sctp", "53/udp", "80/tcp", "90/tcp"]);
+    let asked = s.network.as_mut().unwrap();
+    asked.publish_all = false;
+    assert_eq!(published(&s), [(8080, 80, "tcp".into())]);
+    for bad in ["0", "65536", "80/x", "80-90", ""] {
+        s.network.as_mut().unwrap().exposed = vec![bad.into()];
+        assert!(network(&s).is_err(), "{bad}");
+    }
+    let shared = NetworkSpec {
+        mode: "container:web".into(),
+        exposed: vec!["80/tcp".into()],
+        ..NetworkSpec::default()
+    };
+    let e = network(&ContainerSpec { network: Some(shared), ..base() }).unwrap_err().to_string();
+    assert!(e.contains("port exposing"), "{e}");
 }
 
 #[test]
