@@ -1,35 +1,34 @@
-//! `-p`: `[HOST_IP:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/PROTO]`, `CONTAINER_PORT`, with IPv6 addresses in brackets.
+//! `-p`: `[HOST_IP:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/PROTO]`, `CONTAINER_PORT`, with IPv6 addresses in brackets, and docker's
+//! long form `published=,target=[,protocol=][,host_ip=]`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 use davit_contracts::network::PortMapping;
 
 /// Host ports that two flags name: the two as they were given. A flag that leaves the choice meets nobody.
 pub fn clash<'a>(given: &'a [(&'a str, Vec<PortMapping>)]) -> Option<(&'a str, &'a str)> {
+    // Ranges are long: a port looks only at those that name the same one.
+    let mut earlier: HashMap<(&str, u32), Vec<(usize, Option<IpAddr>)>> = HashMap::new();
     for (at, (text, mappings)) in given.iter().enumerate() {
-        for (earlier, others) in &given[..at] {
-            if mappings.iter().any(|m| others.iter().any(|o| meet(m, o))) {
-                return Some((earlier, text));
+        let chosen = |m: &&PortMapping| m.host_port == 0 || m.host_port_end != 0;
+        for m in mappings.iter().filter(|m| !chosen(m)) {
+            let address = m.host_ip.parse().ok();
+            let same_port = earlier.entry((&m.protocol, m.host_port)).or_default();
+            if let Some((other, _)) = same_port.iter().find(|(n, o)| *n != at && meet(*o, address)) {
+                return Some((given[*other].0, text));
             }
+            same_port.push((at, address));
         }
     }
     None
 }
 
-/// Whether two mappings are of the same host port. Without an address it is every one of IPv4, as 0.0.0.0; `[::]` is IPv6's.
-fn meet(a: &PortMapping, b: &PortMapping) -> bool {
-    let address = |m: &PortMapping| match m.host_ip.as_str() {
-        "" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        text => text.parse().ok(),
-    };
-    let same_place = match (address(a), address(b)) {
-        (Some(x), Some(y)) => {
-            x.is_ipv4() == y.is_ipv4() && (x == y || x.is_unspecified() || y.is_unspecified())
-        }
-        _ => false,
-    };
-    let chosen = |m: &PortMapping| m.host_port == 0 || m.host_port_end != 0;
-    same_place && a.protocol == b.protocol && a.host_port == b.host_port && !chosen(a) && !chosen(b)
+/// Whether two places of the host have an address in common. None is every address of both versions; `0.0.0.0` and `::` are
+/// those of one.
+fn meet(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return true };
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 /// All mappings that one `-p` means. A range of host ports for one container port means "a free one of these".
@@ -183,6 +182,8 @@ mod tests {
             ["8000-8002:80-82", "8001:90"],
             ["[::]:8080:80", "[::1]:8080:80"],
             ["53:53/udp", "0.0.0.0:53:54/udp"],
+            ["8080:80", "[::1]:8080:80"],
+            ["[::]:8080:80", "8080:80"],
         ] {
             assert_eq!(clash(&texts), Some(texts.join(" ")));
         }
@@ -190,12 +191,24 @@ mod tests {
             ["8080:80", "8081:80"],
             ["53:53/udp", "53:53/tcp"],
             ["127.0.0.1:8080:80", "127.0.0.2:8080:80"],
-            ["8080:80", "[::1]:8080:80"],
+            ["0.0.0.0:8080:80", "[::]:8080:80"],
+            ["0.0.0.0:8080:80", "[::1]:8080:80"],
             ["8000-8010:80", "8005:81"],
             ["80", "80"],
         ] {
             assert_eq!(clash(&texts), None);
         }
+    }
+
+    /// Four flags of thirty thousand ports each: compared one by one these are billions of pairs.
+    #[test]
+    fn long_ranges_are_compared_by_port() {
+        let texts = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
+            .map(|ip| format!("{ip}:10001-40000:10001-40000"));
+        let mut given: Vec<_> = texts.iter().map(|t| (t.as_str(), publish(t).unwrap())).collect();
+        assert_eq!(clash(&given), None);
+        given.push(("40000:1", publish("40000:1").unwrap()));
+        assert_eq!(clash(&given), Some((texts[0].as_str(), "40000:1")));
     }
 
     #[test]
