@@ -33,11 +33,19 @@ fn meet(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
 
 /// All mappings that one `-p` means. A range of host ports for one container port means "a free one of these".
 pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
+    if text.contains('=') {
+        let short = long(text).map_err(|why| {
+            format!("'{text}' is no port mapping: {why} (such as published=8080,target=80,protocol=tcp)")
+        })?;
+        return publish(&short);
+    }
     let bad = |why: &str| {
         format!("'{text}' is no port mapping: {why} (such as 8080:80, 127.0.0.1:53:53/udp, 8000-8010:80)")
     };
     let (rest, protocol) = match text.rsplit_once('/') {
-        Some((rest, protocol)) => (rest, protocol.to_ascii_lowercase()),
+        // docker takes `80/` for `80`.
+        Some((rest, protocol)) if !protocol.is_empty() => (rest, protocol.to_ascii_lowercase()),
+        Some((rest, _)) => (rest, "tcp".to_owned()),
         None => (text, "tcp".to_owned()),
     };
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
@@ -79,6 +87,40 @@ pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
     Err(bad("the two ranges are not of the same length"))
 }
 
+/// docker's long form in the short one.
+fn long(text: &str) -> Result<String, String> {
+    let (mut ip, mut published, mut target, mut protocol) = ("", "", "", "tcp");
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        if value.is_empty() || value.contains(['/', ' ']) {
+            return Err(format!("'{key}' has no value that fits"));
+        }
+        match key.trim().to_ascii_lowercase().as_str() {
+            "target" => target = value,
+            "published" => published = value,
+            "protocol" => protocol = value,
+            "host_ip" | "host-ip" => ip = value.trim_start_matches('[').trim_end_matches(']'),
+            // Of swarms: without one both mean the same.
+            "mode" if matches!(value, "ingress" | "host") => {}
+            "mode" => return Err(format!("the mode '{value}' is none of ingress and host")),
+            _ => return Err(format!("'{key}' is none of published, target, protocol, host_ip and mode")),
+        }
+    }
+    if target.is_empty() {
+        return Err("the container's port is missing, target=".into());
+    }
+    for (key, value) in [("target", target), ("published", published)] {
+        if value.contains(':') {
+            return Err(format!("{key} '{value}' is not a port"));
+        }
+    }
+    Ok(match ip {
+        "" => format!("{published}:{target}/{protocol}"),
+        ip if ip.contains(':') => format!("[{ip}]:{published}:{target}/{protocol}"),
+        ip => format!("{ip}:{published}:{target}/{protocol}"),
+    })
+}
+
 fn no_address(host: &str) -> String {
     match host.rsplit_once(':') {
         Some((ip, ports)) if range(ports).is_some() || ports.is_empty() => {
@@ -96,7 +138,8 @@ fn address(text: &str) -> Option<(&str, &str)> {
         return matches!(ip.parse(), Ok(IpAddr::V6(_))).then_some((ip, ports));
     }
     match text.rsplit_once(':') {
-        Some((ip, ports)) => ip.parse::<IpAddr>().is_ok().then_some((ip, ports)),
+        // docker takes an empty address for none.
+        Some((ip, ports)) => (ip.is_empty() || ip.parse::<IpAddr>().is_ok()).then_some((ip, ports)),
         // `127.0.0.1::80` was cut at its last colon: what is left ends with one. `127.0.0.1:80` is docker's error.
         None => Some(("", text)),
     }
@@ -115,7 +158,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 /// `--expose` and an image's exposed ports: `80`, `80/udp`, `80-90`.
 pub fn exposed(text: &str) -> Result<Vec<PortMapping>, String> {
-    if text.contains(':') {
+    if text.contains([':', '=']) {
         return Err(format!("'{text}' is no port to expose: only PORT[-END][/PROTO] is"));
     }
     publish(text).map_err(|_| {
@@ -143,6 +186,8 @@ mod tests {
             ("53:53/udp", vec!["|53|0|53|udp"]),
             (":80", vec!["|0|0|80|tcp"]),
             ("0:80", vec!["|0|0|80|tcp"]),
+            (":8080:80", vec!["|8080|0|80|tcp"]),
+            ("8080:80/", vec!["|8080|0|80|tcp"]),
             ("127.0.0.1:8080:80", vec!["127.0.0.1|8080|0|80|tcp"]),
             ("127.0.0.1::80", vec!["127.0.0.1|0|0|80|tcp"]),
             ("[::1]:8080:80/TCP", vec!["::1|8080|0|80|tcp"]),
@@ -154,6 +199,34 @@ mod tests {
         ] {
             assert_eq!(show(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn dockers_long_form() {
+        for (text, short) in [
+            ("published=8080,target=80", "8080:80/tcp"),
+            ("target=53,published=53,protocol=udp", "53:53/udp"),
+            ("target=80", ":80"),
+            ("published=8000-8001,target=80-81,mode=host", "8000-8001:80-81"),
+            ("host_ip=127.0.0.1,published=8080,target=80", "127.0.0.1:8080:80"),
+            ("host_ip=::1,published=8080,target=80", "[::1]:8080:80"),
+            ("host_ip=[::1],target=80", "[::1]::80"),
+        ] {
+            assert_eq!(show(text), show(short), "{text}");
+        }
+        for (text, why) in [
+            ("published=8080", "target="),
+            ("published=8080,target=", "'target' has no value"),
+            ("publish=8080,target=80", "'publish' is none of"),
+            ("published=8080,target=80,protocol=icmp", "none of tcp, udp, sctp"),
+            ("published=8080,target=80,mode=x", "none of ingress and host"),
+            ("published=127.0.0.1:8080,target=80", "not a port"),
+            ("host_ip=web,published=8080,target=80", "'web' is not an IP address"),
+        ] {
+            let e = publish(text).unwrap_err();
+            assert!(e.contains(why), "{text}: {e}");
+        }
+        assert!(exposed("published=1,target=2").is_err());
     }
 
     #[test]
@@ -222,7 +295,8 @@ mod tests {
             "0",
             "65536",
             "80/icmp",
-            "80/",
+            "/",
+            "80/tcp/",
             "8000-8001:80-82",
             "9-8",
             "1-2-3:1",
