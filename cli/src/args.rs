@@ -172,6 +172,10 @@ mod tests {
     fn dockers_lines_are_understood() {
         for line in [
             "davit net create my-bridge",
+            "davit net inspect -v n",
+            "davit net connect --ingress-rate 10mbit --ingress-burst 64k --egress-burst 64k n c",
+            "davit run --publish-all=false img",
+            "davit run -Pit -p published=9080,target=80 img",
             "davit net check --repair --format json",
             "davit net explain web [fd00::2]:53/udp --format json",
             "davit network graph --format dot -o file a b",

@@ -19,13 +19,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The text is no TOML, or holds a key or value that is not known.
-    #[error("{path} is not a valid configuration")]
+    #[error("{path} is not a valid configuration: line {line}: {why}")]
     Parse {
         /// Which file.
         path: PathBuf,
-        /// Where and why.
-        #[source]
-        source: Box<toml::de::Error>,
+        /// Where, from 1.
+        line: usize,
+        /// Why, in one line: toml's own text is a drawing of several.
+        why: String,
     },
 }
 
@@ -36,8 +37,14 @@ pub fn load<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ConfigError
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    toml::from_str(&text).map_err(|e| parse_error(path, &text, &e))
+}
+
+fn parse_error(path: &Path, text: &str, e: &toml::de::Error) -> ConfigError {
+    let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let why = e.message().trim().replace('\n', ", ");
+    ConfigError::Parse { path: path.to_owned(), line, why }
 }
 
 #[cfg(test)]
@@ -57,9 +64,14 @@ mod tests {
         assert_eq!(load::<Sample>(&path).unwrap(), Sample::default());
         fs::write(&path, "driver = \"overlay\"").unwrap();
         assert_eq!(load::<Sample>(&path).unwrap().driver, "overlay");
-        fs::write(&path, "drivr = \"overlay\"").unwrap();
-        let e = load::<Sample>(&path).unwrap_err();
-        let cause = std::error::Error::source(&e).unwrap().to_string();
-        assert!(cause.contains("drivr"), "{cause}");
+        for (text, words) in [
+            ("# mine\n\ndrivr = \"overlay\"\n", ["line 3", "drivr"]),
+            ("driver = 7", ["line 1", "string"]),
+            ("driver = \"overlay\"\n[", ["line 2", "keys"]),
+        ] {
+            fs::write(&path, text).unwrap();
+            let e = load::<Sample>(&path).unwrap_err().to_string();
+            assert!(words.iter().all(|w| e.contains(w)) && !e.contains('\n'), "{e}");
+        }
     }
 }

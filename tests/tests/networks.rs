@@ -215,6 +215,13 @@ fn networks_are_listed_inspected_and_removed() {
     let c = idle(&host, "c", &["--net", "own", "--ip", "10.77.0.40"]);
     c.sh("ip route; ip -o -4 addr").ok().says("default via 10.77.0.9").says("10.77.0.40/24");
     host.davit(["net", "rm", "own"]).refused(&["own", "c"]);
+    // docker's -f is about networks that are missing: nobody loses an address by it.
+    host.davit(["net", "rm", "-f", "own"]).exits(1).refused(&["own", "c", "disconnect or remove"]);
+    host.davit(["net", "rm", "-f", "missing"]).exits(0);
+    c.sh("ip -o -4 addr").ok().says("10.77.0.40/24");
+    host.davit(["net", "ls", "--filter", "name=own", "--format", "{{.Name}} {{.Label \"a\"}}"])
+        .ok()
+        .prints("own b");
     c.remove();
     host.davit(["net", "rm", "own"]).ok().prints("own");
     host.davit(["net", "inspect", "own"]).refused(&["own"]);

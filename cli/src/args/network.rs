@@ -62,8 +62,8 @@ pub struct CreateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub ipv4: bool,
     /// With IPv6
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
-    pub ipv6: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub ipv6: Option<bool>,
     /// Without a way out
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub internal: bool,
@@ -147,6 +147,9 @@ pub struct InspectArgs {
     /// json, or a template such as '{{.Driver}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Accepted for scripts: everything is shown always
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     pub names: Vec<String>,
@@ -155,7 +158,7 @@ pub struct InspectArgs {
 /// `davit network rm`
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    /// Disconnect the containers that use it
+    /// No failure when there is no such network
     #[arg(short, long)]
     pub force: bool,
     /// Names or ids
@@ -193,9 +196,15 @@ pub struct ConnectArgs {
     /// Limit of what enters it, such as 10mbit
     #[arg(long, value_name = "RATE", value_parser = parse::rate::bits)]
     pub ingress_rate: Option<u64>,
+    /// How much of it may come at once, such as 64k
+    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes)]
+    pub ingress_burst: Option<u64>,
     /// Limit of what leaves it
     #[arg(long, value_name = "RATE", value_parser = parse::rate::bits)]
     pub egress_rate: Option<u64>,
+    /// How much of it may leave at once
+    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes)]
+    pub egress_burst: Option<u64>,
     /// The network
     #[arg(value_name = "NETWORK")]
     pub network: String,

@@ -75,7 +75,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "DEVICE", help_heading = "Files")]
     pub device: Vec<String>,
     /// Network: a name, bridge, host, none or container:NAME; or
-    /// name=NET[,alias=,ip=,ip6=,mac-address=,gw-priority=,interface-name=,link=,driver-opt=K=V,ingress-rate=,egress-rate=]
+    /// name=NET[,alias=,ip=,ip6=,mac-address=,gw-priority=,interface-name=,link=,driver-opt=K=V,ingress-rate=,ingress-burst=,egress-rate=,egress-burst=]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", help_heading = "Network")]
     pub network: Vec<String>,
     /// One more name on the network
@@ -93,11 +93,11 @@ pub struct CreateArgs {
     /// Call another container by a name of one's own (CONTAINER[:NAME])
     #[arg(long, value_name = "CONTAINER", help_heading = "Network", value_parser = parse::network::link)]
     pub link: Vec<String>,
-    /// Publish a port on the host ([[IP:]HOST_PORT:]PORT[/udp])
+    /// Publish a port on the host ([[IP:]HOST_PORT:]PORT[/udp], or published=HOST_PORT,target=PORT[,protocol=udp])
     #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
     pub publish: Vec<String>,
     /// Publish all ports that the image exposes
-    #[arg(short = 'P', long, help_heading = "Network")]
+    #[arg(short = 'P', long, help_heading = "Network", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
     pub publish_all: bool,
     /// Note a port, or a range, as exposed: `-P` publishes it
     #[arg(long, value_name = "PORT", help_heading = "Network")]

@@ -18,6 +18,7 @@ use crate::output;
 /// `davit network create`
 pub async fn create(app: &App, args: &CreateArgs) -> Outcome {
     refuse_others(args)?;
+    check_ipv6(args)?;
     id::check_name(&args.name).map_err(|e| e.to_string())?;
     let mut options: HashMap<String, String> = args.opt.iter().cloned().collect();
     let cni_config = match options.remove("conflist") {
@@ -29,7 +30,7 @@ pub async fn create(app: &App, args: &CreateArgs) -> Outcome {
         name: args.name.clone(),
         driver: args.driver.clone(),
         subnets: subnets(&args.subnet, &args.gateway, &args.ip_range, &args.aux_address)?,
-        ipv6: args.ipv6,
+        ipv6: args.ipv6.unwrap_or(false),
         internal: args.internal,
         attachable: args.attachable,
         options,
@@ -47,7 +48,10 @@ pub async fn create(app: &App, args: &CreateArgs) -> Outcome {
         };
         if let Err(e) = app.network(app.networks().await?.set_policy(set)).await {
             let undo = RemoveNetworkRequest { name: network.id, force: false };
-            app.network(app.networks().await?.remove(undo)).await?;
+            // What went wrong first is the answer, whatever becomes of the undoing.
+            if let Err(left) = app.network(app.networks().await?.remove(undo)).await {
+                left.tell();
+            }
             return Err(e);
         }
     }
@@ -72,6 +76,16 @@ fn conflist(path: &str) -> Result<String, String> {
     }
 }
 
+/// A subnet says by itself which version it is of; a flag that says no to it is meant, as `--ipv4=false` is.
+fn check_ipv6(args: &CreateArgs) -> Result<(), String> {
+    match args.subnet.iter().find(|net| net.addr().is_ipv6()) {
+        Some(net) if args.ipv6 == Some(false) => {
+            Err(format!("a network without IPv6 cannot have the IPv6 subnet {net}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Puts gateways, ranges and reserved addresses to the subnet that holds them.
 fn subnets(
     nets: &[IpNet],
@@ -82,7 +96,10 @@ fn subnets(
     let mut out: Vec<Subnet> =
         nets.iter().map(|net| Subnet { subnet: net.to_string(), ..Subnet::default() }).collect();
     let home = |what: &str, inside: &dyn Fn(&IpNet) -> bool| {
-        nets.iter().position(inside).ok_or_else(|| format!("{what} is in none of the subnets"))
+        nets.iter().position(inside).ok_or_else(|| match nets {
+            [] => format!("{what} is of no subnet: --subnet has to be given too"),
+            _ => format!("{what} is in none of the subnets"),
+        })
     };
     for gateway in gateways {
         let n = home(&format!("the gateway {gateway}"), &|net| net.contains(gateway))?;
@@ -101,7 +118,12 @@ fn subnets(
     for (name, address) in aux {
         let ip: IpAddr = address.parse().map_err(|_| format!("'{address}' is not an address"))?;
         let n = home(&format!("the address {ip}"), &|net| net.contains(&ip))?;
-        if let Some(other) = out[n].aux_addresses.insert(name.clone(), ip.to_string()) {
+        let same = out[n].aux_addresses.iter().find(|(other, at)| *other != name && **at == ip.to_string());
+        if let Some((other, _)) = same {
+            return Err(format!("the auxiliary addresses '{other}' and '{name}' are both {ip}"));
+        }
+        let before = out[n].aux_addresses.insert(name.clone(), ip.to_string());
+        if let Some(other) = before.filter(|other| *other != ip.to_string()) {
             return Err(format!("the auxiliary address '{name}' is both {other} and {ip}"));
         }
     }
@@ -164,7 +186,14 @@ mod tests {
         assert_eq!((got[0].ip_range.as_str(), got[1].gateway.as_str()), ("10.0.0.128/25", "fd00::1"));
         assert_eq!(got[0].aux_addresses["printer"], "10.0.0.9");
         assert!(subnets(&nets, &["10.1.0.1".parse().unwrap()], &[], &[]).is_err());
-        assert!(subnets(&[], &["10.1.0.1".parse().unwrap()], &[], &[]).is_err());
+        for (gateways, ranges) in
+            [(vec!["10.1.0.1".parse().unwrap()], vec![]), (vec![], vec!["10.1.0.0/25".parse().unwrap()])]
+        {
+            let e = subnets(&[], &gateways, &ranges, &[]).unwrap_err();
+            assert!(e.contains("--subnet has to be given"), "{e}");
+        }
+        let twice = [("a".to_owned(), "10.0.0.9".to_owned()), ("a".to_owned(), "10.0.0.9".to_owned())];
+        assert!(subnets(&nets, &[], &[], &twice).is_ok());
     }
 
     #[test]
@@ -173,10 +202,12 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let ranges = ["10.0.0.0/25", "10.0.0.128/25"].map(|r| r.parse().unwrap());
         let aux = [("a".to_owned(), "10.0.0.8".to_owned()), ("a".to_owned(), "10.0.0.9".to_owned())];
+        let two_names = [("a".to_owned(), "10.0.0.8".to_owned()), ("b".to_owned(), "10.0.0.8".to_owned())];
         for (got, why) in [
             (subnets(&nets, &[ip("10.0.0.1"), ip("10.0.0.2")], &[], &[]), "two gateways"),
             (subnets(&nets, &[], &ranges, &[]), "two ranges"),
             (subnets(&nets, &[], &[], &aux), "both 10.0.0.8 and 10.0.0.9"),
+            (subnets(&nets, &[], &[], &two_names), "'a' and 'b' are both 10.0.0.8"),
         ] {
             let e = got.unwrap_err();
             assert!(e.contains(why), "{e}");
@@ -187,6 +218,20 @@ mod tests {
     struct Line {
         #[command(flatten)]
         args: CreateArgs,
+    }
+
+    #[test]
+    fn no_ipv6_means_no_ipv6_subnet() {
+        let of = |line: &str| {
+            let words = ["create"].into_iter().chain(line.split_whitespace()).chain(["n"]);
+            check_ipv6(&<Line as clap::Parser>::try_parse_from(words).unwrap().args)
+        };
+        assert!(of("--ipv6=false --subnet fd00:2::/64").unwrap_err().contains("fd00:2::/64"));
+        for line in
+            ["--subnet fd00:2::/64", "--ipv6 --subnet fd00:2::/64", "--ipv6=false --subnet 10.2.0.0/24"]
+        {
+            assert_eq!(of(line), Ok(()), "{line}");
+        }
     }
 
     #[test]

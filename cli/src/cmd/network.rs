@@ -56,12 +56,16 @@ async fn list(app: &App, args: &ListArgs) -> Outcome {
 
 async fn remove(app: &App, args: &RemoveArgs) -> Outcome {
     each(&args.networks, |network| async {
-        let request = RemoveNetworkRequest { name: network.clone(), force: args.force };
+        // docker's -f forgives what is missing. Whom a network would be taken from is not for it to decide.
+        let request = RemoveNetworkRequest { name: network.clone(), force: false };
         match app.network(app.networks().await?.remove(request)).await {
             Ok(_) => Ok(network),
             Err(Failure::Told(e)) if args.force && e.kind() == Kind::NotFound => {
                 crate::error::tell(&e);
                 Ok(String::new())
+            }
+            Err(Failure::Told(e)) if e.kind() == Kind::InUse => {
+                Err(e.with_hint("disconnect or remove these containers first").into())
             }
             Err(e) => Err(e),
         }
@@ -90,8 +94,9 @@ async fn connect(app: &App, args: &ConnectArgs) -> Outcome {
 fn limits(args: &ConnectArgs) -> Option<Bandwidth> {
     let limits = Bandwidth {
         ingress_rate: args.ingress_rate.unwrap_or(0),
+        ingress_burst: args.ingress_burst.unwrap_or(0),
         egress_rate: args.egress_rate.unwrap_or(0),
-        ..Bandwidth::default()
+        egress_burst: args.egress_burst.unwrap_or(0),
     };
     (limits != Bandwidth::default()).then_some(limits)
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::table;
-use super::template::Template;
+use super::template::{Template, visible};
 
 /// What a list is shown as.
 #[derive(Debug)]
@@ -21,10 +21,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// Reads `--format`; `quiet` goes first.
+    /// Reads `--format`; `quiet` is about docker's table only, a template says itself what is shown.
     pub fn parse(text: Option<&str>, quiet: bool) -> Result<Self, String> {
         match text {
-            _ if quiet => Ok(Self::Quiet),
+            None | Some("" | "table") if quiet => Ok(Self::Quiet),
             None | Some("" | "table") => Ok(Self::Table),
             Some("json") => Ok(Self::Json),
             Some(text) => match text.strip_prefix("table ") {
@@ -46,7 +46,7 @@ impl Format {
             }
             Self::Json => {
                 for row in rows {
-                    out.push_str(&row.to_string());
+                    out.push_str(&visible(row).to_string());
                     out.push('\n');
                 }
             }
@@ -143,7 +143,25 @@ mod tests {
         );
         assert_eq!(show(None, true), "a\nbb\n");
         assert_eq!(show(Some("{{.Name}}"), false), "x\ny\n");
+        assert_eq!(show(Some("{{.Name}}"), true), "x\ny\n");
+        assert_eq!(show(Some("table"), true), "a\nbb\n");
         assert_eq!(show(Some("table {{.Name}}\\t{{.ID}}"), false), "NAME   ID\nx      a\ny      bb\n");
+    }
+
+    #[test]
+    fn a_label_is_looked_up_and_shows_nowhere_else() {
+        let labels = json!({"com.example.my-team": "a,b=c"});
+        let rows = [json!({"ID": "a", "Label": labels}), json!({"ID": "b", "Label": {}})];
+        let show = |text: &str| Format::parse(Some(text), false).unwrap().show(&rows, &[("ID", "ID")], "ID");
+        let key = "com.example.my-team";
+        assert_eq!(show(&format!("{{{{.ID}}}} {{{{.Label \"{key}\"}}}}")).unwrap(), "a a,b=c\nb \n");
+        assert_eq!(show(&format!("{{{{if .Label \"{key}\"}}}}yes{{{{end}}}}")).unwrap(), "yes\n\n");
+        assert_eq!(show(&format!("{{{{.Label \"{key}\" | upper}}}}")).unwrap(), "A,B=C\n\n");
+        let table = show(&format!("table {{{{.ID}}}}\t{{{{.Label \"{key}\"}}}}")).unwrap();
+        assert!(table.starts_with("ID   my team\n"), "{table}");
+        for text in ["json", "{{json .}}"] {
+            assert_eq!(show(text).unwrap(), "{\"ID\":\"a\"}\n{\"ID\":\"b\"}\n");
+        }
     }
 
     #[test]

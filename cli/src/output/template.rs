@@ -22,6 +22,19 @@ use serde_json::Value;
 
 use parse::{From, Node, Operand, Pipeline};
 
+/// The key under which a row has its labels for `.Label "key"`: a method of docker's, so it shows nowhere as a field.
+pub const LABEL: &str = "Label";
+
+/// A row without what only methods look at.
+pub fn visible(row: &Value) -> Value {
+    let mut row = row.clone();
+    if let Some(fields) = row.as_object_mut().filter(|fields| fields.get(LABEL).is_some_and(Value::is_object))
+    {
+        fields.remove(LABEL);
+    }
+    row
+}
+
 /// A parsed template.
 #[derive(Debug, PartialEq)]
 pub struct Template(Vec<Node>);
@@ -45,7 +58,9 @@ impl Template {
         };
         let of = |node: &Node| match node {
             Node::Text(text) => text.clone(),
-            Node::Print(pipeline) => field(pipeline).map(title).unwrap_or_default(),
+            Node::Print(pipeline) => {
+                label(pipeline).or_else(|| field(pipeline).map(title)).unwrap_or_default()
+            }
             _ => String::new(),
         };
         self.0.iter().map(of).collect()
@@ -61,6 +76,16 @@ fn field(pipeline: &Pipeline) -> Option<&str> {
         Operand::Path { names, .. } => names.last().map(String::as_str),
         _ => None,
     })
+}
+
+/// The title of a label's column, by docker: the last part of its key.
+fn label(pipeline: &Pipeline) -> Option<String> {
+    match pipeline.commands.first()?.as_slice() {
+        [method, Operand::Literal(Value::String(key))] if method.is_label() => {
+            Some(key.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " "))
+        }
+        _ => None,
+    }
 }
 
 /// `RunningFor` as the title that docker gives it.

@@ -47,7 +47,7 @@ fn field(spec: &mut EndpointSpec, key: &str, value: &str) -> Result<(), String> 
             let ip: Ipv6Addr = value.parse().map_err(|_| no_address(value, "IPv6"))?;
             spec.ip6 = ip.to_string();
         }
-        "mac-address" => value.clone_into(&mut spec.mac),
+        "mac-address" => spec.mac = mac(value)?,
         "gw-priority" => {
             let number = value.parse().map_err(|_| format!("gw-priority '{value}' is not a number"));
             spec.gateway_priority = number?;
@@ -196,6 +196,7 @@ mod tests {
             ("name=a,ipp=1", "'ipp' is none of"),
             ("name=a,alias", "no value"),
             ("name=a,gw-priority=x", "not a number"),
+            ("name=v6,mac-address=01:00:5e:00:00:01", "a group's"),
             ("name=a,ingress-rate=fast", "not a rate"),
             ("name=a,driver-opt=x", "key=value"),
         ] {

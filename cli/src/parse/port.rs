@@ -1,44 +1,51 @@
-//! `-p`: `[HOST_IP:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/PROTO]`, `CONTAINER_PORT`, with IPv6 addresses in brackets.
+//! `-p`: `[HOST_IP:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/PROTO]`, `CONTAINER_PORT`, with IPv6 addresses in brackets, and docker's
+//! long form `published=,target=[,protocol=][,host_ip=]`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 use davit_contracts::network::PortMapping;
 
 /// Host ports that two flags name: the two as they were given. A flag that leaves the choice meets nobody.
 pub fn clash<'a>(given: &'a [(&'a str, Vec<PortMapping>)]) -> Option<(&'a str, &'a str)> {
+    // Ranges are long: a port looks only at those that name the same one.
+    let mut earlier: HashMap<(&str, u32), Vec<(usize, Option<IpAddr>)>> = HashMap::new();
     for (at, (text, mappings)) in given.iter().enumerate() {
-        for (earlier, others) in &given[..at] {
-            if mappings.iter().any(|m| others.iter().any(|o| meet(m, o))) {
-                return Some((earlier, text));
+        let chosen = |m: &&PortMapping| m.host_port == 0 || m.host_port_end != 0;
+        for m in mappings.iter().filter(|m| !chosen(m)) {
+            let address = m.host_ip.parse().ok();
+            let same_port = earlier.entry((&m.protocol, m.host_port)).or_default();
+            if let Some((other, _)) = same_port.iter().find(|(n, o)| *n != at && meet(*o, address)) {
+                return Some((given[*other].0, text));
             }
+            same_port.push((at, address));
         }
     }
     None
 }
 
-/// Whether two mappings are of the same host port. Without an address it is every one of IPv4, as 0.0.0.0; `[::]` is IPv6's.
-fn meet(a: &PortMapping, b: &PortMapping) -> bool {
-    let address = |m: &PortMapping| match m.host_ip.as_str() {
-        "" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        text => text.parse().ok(),
-    };
-    let same_place = match (address(a), address(b)) {
-        (Some(x), Some(y)) => {
-            x.is_ipv4() == y.is_ipv4() && (x == y || x.is_unspecified() || y.is_unspecified())
-        }
-        _ => false,
-    };
-    let chosen = |m: &PortMapping| m.host_port == 0 || m.host_port_end != 0;
-    same_place && a.protocol == b.protocol && a.host_port == b.host_port && !chosen(a) && !chosen(b)
+/// Whether two places of the host have an address in common. None is every address of both versions; `0.0.0.0` and `::` are
+/// those of one.
+fn meet(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return true };
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 /// All mappings that one `-p` means. A range of host ports for one container port means "a free one of these".
 pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
+    if text.contains('=') {
+        let short = long(text).map_err(|why| {
+            format!("'{text}' is no port mapping: {why} (such as published=8080,target=80,protocol=tcp)")
+        })?;
+        return publish(&short);
+    }
     let bad = |why: &str| {
         format!("'{text}' is no port mapping: {why} (such as 8080:80, 127.0.0.1:53:53/udp, 8000-8010:80)")
     };
     let (rest, protocol) = match text.rsplit_once('/') {
-        Some((rest, protocol)) => (rest, protocol.to_ascii_lowercase()),
+        // docker takes `80/` for `80`.
+        Some((rest, protocol)) if !protocol.is_empty() => (rest, protocol.to_ascii_lowercase()),
+        Some((rest, _)) => (rest, "tcp".to_owned()),
         None => (text, "tcp".to_owned()),
     };
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
@@ -80,6 +87,40 @@ pub fn publish(text: &str) -> Result<Vec<PortMapping>, String> {
     Err(bad("the two ranges are not of the same length"))
 }
 
+/// docker's long form in the short one.
+fn long(text: &str) -> Result<String, String> {
+    let (mut ip, mut published, mut target, mut protocol) = ("", "", "", "tcp");
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        if value.is_empty() || value.contains(['/', ' ']) {
+            return Err(format!("'{key}' has no value that fits"));
+        }
+        match key.trim().to_ascii_lowercase().as_str() {
+            "target" => target = value,
+            "published" => published = value,
+            "protocol" => protocol = value,
+            "host_ip" | "host-ip" => ip = value.trim_start_matches('[').trim_end_matches(']'),
+            // Of swarms: without one both mean the same.
+            "mode" if matches!(value, "ingress" | "host") => {}
+            "mode" => return Err(format!("the mode '{value}' is none of ingress and host")),
+            _ => return Err(format!("'{key}' is none of published, target, protocol, host_ip and mode")),
+        }
+    }
+    if target.is_empty() {
+        return Err("the container's port is missing, target=".into());
+    }
+    for (key, value) in [("target", target), ("published", published)] {
+        if value.contains(':') {
+            return Err(format!("{key} '{value}' is not a port"));
+        }
+    }
+    Ok(match ip {
+        "" => format!("{published}:{target}/{protocol}"),
+        ip if ip.contains(':') => format!("[{ip}]:{published}:{target}/{protocol}"),
+        ip => format!("{ip}:{published}:{target}/{protocol}"),
+    })
+}
+
 fn no_address(host: &str) -> String {
     match host.rsplit_once(':') {
         Some((ip, ports)) if range(ports).is_some() || ports.is_empty() => {
@@ -97,7 +138,8 @@ fn address(text: &str) -> Option<(&str, &str)> {
         return matches!(ip.parse(), Ok(IpAddr::V6(_))).then_some((ip, ports));
     }
     match text.rsplit_once(':') {
-        Some((ip, ports)) => ip.parse::<IpAddr>().is_ok().then_some((ip, ports)),
+        // docker takes an empty address for none.
+        Some((ip, ports)) => (ip.is_empty() || ip.parse::<IpAddr>().is_ok()).then_some((ip, ports)),
         // `127.0.0.1::80` was cut at its last colon: what is left ends with one. `127.0.0.1:80` is docker's error.
         None => Some(("", text)),
     }
@@ -116,7 +158,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 /// `--expose` and an image's exposed ports: `80`, `80/udp`, `80-90`.
 pub fn exposed(text: &str) -> Result<Vec<PortMapping>, String> {
-    if text.contains(':') {
+    if text.contains([':', '=']) {
         return Err(format!("'{text}' is no port to expose: only PORT[-END][/PROTO] is"));
     }
     publish(text).map_err(|_| {
@@ -149,6 +191,8 @@ mod tests {
             ("53:53/udp", vec!["|53|0|53|udp"]),
             (":80", vec!["|0|0|80|tcp"]),
             ("0:80", vec!["|0|0|80|tcp"]),
+            (":8080:80", vec!["|8080|0|80|tcp"]),
+            ("8080:80/", vec!["|8080|0|80|tcp"]),
             ("127.0.0.1:8080:80", vec!["127.0.0.1|8080|0|80|tcp"]),
             ("127.0.0.1::80", vec!["127.0.0.1|0|0|80|tcp"]),
             ("[::1]:8080:80/TCP", vec!["::1|8080|0|80|tcp"]),
@@ -160,6 +204,34 @@ mod tests {
         ] {
             assert_eq!(show(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn dockers_long_form() {
+        for (text, short) in [
+            ("published=8080,target=80", "8080:80/tcp"),
+            ("target=53,published=53,protocol=udp", "53:53/udp"),
+            ("target=80", ":80"),
+            ("published=8000-8001,target=80-81,mode=host", "8000-8001:80-81"),
+            ("host_ip=127.0.0.1,published=8080,target=80", "127.0.0.1:8080:80"),
+            ("host_ip=::1,published=8080,target=80", "[::1]:8080:80"),
+            ("host_ip=[::1],target=80", "[::1]::80"),
+        ] {
+            assert_eq!(show(text), show(short), "{text}");
+        }
+        for (text, why) in [
+            ("published=8080", "target="),
+            ("published=8080,target=", "'target' has no value"),
+            ("publish=8080,target=80", "'publish' is none of"),
+            ("published=8080,target=80,protocol=icmp", "none of tcp, udp, sctp"),
+            ("published=8080,target=80,mode=x", "none of ingress and host"),
+            ("published=127.0.0.1:8080,target=80", "not a port"),
+            ("host_ip=web,published=8080,target=80", "'web' is not an IP address"),
+        ] {
+            let e = publish(text).unwrap_err();
+            assert!(e.contains(why), "{text}: {e}");
+        }
+        assert!(exposed("published=1,target=2").is_err());
     }
 
     #[test]
@@ -188,6 +260,8 @@ mod tests {
             ["8000-8002:80-82", "8001:90"],
             ["[::]:8080:80", "[::1]:8080:80"],
             ["53:53/udp", "0.0.0.0:53:54/udp"],
+            ["8080:80", "[::1]:8080:80"],
+            ["[::]:8080:80", "8080:80"],
         ] {
             assert_eq!(clash(&texts), Some(texts.join(" ")));
         }
@@ -195,12 +269,24 @@ mod tests {
             ["8080:80", "8081:80"],
             ["53:53/udp", "53:53/tcp"],
             ["127.0.0.1:8080:80", "127.0.0.2:8080:80"],
-            ["8080:80", "[::1]:8080:80"],
+            ["0.0.0.0:8080:80", "[::]:8080:80"],
+            ["0.0.0.0:8080:80", "[::1]:8080:80"],
             ["8000-8010:80", "8005:81"],
             ["80", "80"],
         ] {
             assert_eq!(clash(&texts), None);
         }
+    }
+
+    /// Four flags of thirty thousand ports each: compared one by one these are billions of pairs.
+    #[test]
+    fn long_ranges_are_compared_by_port() {
+        let texts = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
+            .map(|ip| format!("{ip}:10001-40000:10001-40000"));
+        let mut given: Vec<_> = texts.iter().map(|t| (t.as_str(), publish(t).unwrap())).collect();
+        assert_eq!(clash(&given), None);
+        given.push(("40000:1", publish("40000:1").unwrap()));
+        assert_eq!(clash(&given), Some((texts[0].as_str(), "40000:1")));
     }
 
     #[test]
@@ -214,7 +300,8 @@ mod tests {
             "0",
             "65536",
             "80/icmp",
-            "80/",
+            "/",
+            "80/tcp/",
             "8000-8001:80-82",
             "9-8",
             "1-2-3:1",

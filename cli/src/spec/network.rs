@@ -26,6 +26,9 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
     let mode = if mode == "default" { String::new() } else { mode };
     check_shared(args, &mode, &wanted, &ports)?;
     for (flag, texts) in [("dns-search", &args.dns_search), ("dns-option", &args.dns_option)] {
+        if texts.iter().any(String::is_empty) {
+            return Err(format!("--{flag} is empty"));
+        }
         if let Some(bad) = texts.iter().find(|text| !super::is_word(text)) {
             return Err(format!("--{flag} {bad:?} has a space, a line end or a control character in it"));
         }
@@ -201,6 +204,8 @@ mod tests {
             ("--network container:web --dns-search a", "conflicting options: dns"),
             ("--network container:web --dns-option ndots:1", "conflicting options: dns"),
             ("--network container:web --add-host a:10.0.0.1", "conflicting options: custom host-to-IP"),
+            ("--dns-search=", "--dns-search is empty"),
+            ("-p 8080:80 -p [::1]:8080:81", "-p 8080:80 and -p [::1]:8080:81"),
             ("--dns-search a\u{1}b", "control character"),
         ] {
             let e = of(line).unwrap_err();

@@ -5,6 +5,7 @@ use davit_contracts::runtime::{Container, State};
 use serde_json::{Value, json};
 
 use super::labels;
+use crate::output::template::LABEL;
 use crate::output::words;
 use crate::parse::port::inside;
 
@@ -32,7 +33,7 @@ pub fn row(c: &Container, now: i64, no_trunc: bool) -> Value {
     let volumes = c.mount_points.iter().filter(|m| m.r#type == "volume").count();
     let command = c.argv.join(" ");
     let command = if no_trunc { command } else { words::cut(&command, 20) };
-    let labels = labels(&c.spec.clone().unwrap_or_default().labels);
+    let own_labels = c.spec.clone().unwrap_or_default().labels;
     json!({
         "ID": if no_trunc { c.id.as_str() } else { words::short(&c.id) },
         "Image": c.image,
@@ -44,7 +45,8 @@ pub fn row(c: &Container, now: i64, no_trunc: bool) -> Value {
         "Status": status(&state, now),
         "Size": "0B",
         "Names": c.name,
-        "Labels": labels,
+        "Labels": labels(&own_labels),
+        LABEL: own_labels,
         "Mounts": mounts.join(","),
         "LocalVolumes": volumes.to_string(),
         "Networks": networks,

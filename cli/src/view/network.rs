@@ -6,6 +6,7 @@ use davit_contracts::network::Network;
 use serde_json::{Map, Value, json};
 
 use super::labels;
+use crate::output::template::LABEL;
 use crate::output::words;
 use crate::parse;
 
@@ -28,6 +29,7 @@ pub fn row(n: &Network, no_trunc: bool) -> Value {
         "IPv6": n.ipv6.to_string(),
         "Internal": n.internal.to_string(),
         "Labels": labels(&n.labels),
+        LABEL: n.labels,
         "CreatedAt": words::listed(n.created_unix_ns),
     })
 }

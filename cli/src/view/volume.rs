@@ -4,6 +4,7 @@ use davit_contracts::storage::Volume;
 use serde_json::{Value, json};
 
 use super::labels;
+use crate::output::template::LABEL;
 use crate::output::words;
 
 /// docker's columns of `volume ls`.
@@ -21,6 +22,7 @@ pub fn row(v: &Volume) -> Value {
         "Mountpoint": v.mountpoint,
         "Scope": "local",
         "Labels": labels(&v.labels),
+        LABEL: v.labels,
         "Links": v.users.len().to_string(),
         "Size": "N/A",
         "Availability": "N/A",

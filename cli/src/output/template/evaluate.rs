@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::functions::{call, show, truth};
 use super::parse::{Branch, From, Node, Operand, Pipeline};
+use super::visible;
 
 /// Maps whose keys are people's: what they do not have is no mistake of the template, as with docker.
 const PEOPLES: [&str; 11] = [
@@ -149,6 +150,11 @@ impl Rendering<'_> {
             return call(name, &values);
         }
         match (command, piped) {
+            ([method, key], None) if method.is_label() => {
+                let key = self.operand(key, dot)?;
+                label(&self.operand(method, dot)?, &key)
+            }
+            ([method], Some(key)) if method.is_label() => label(&self.operand(method, dot)?, &key),
             ([one], None) => self.operand(one, dot),
             _ => Err("the template has an action that is not one value".into()),
         }
@@ -188,7 +194,16 @@ impl Rendering<'_> {
     }
 }
 
+/// docker's `.Label "key"`: nothing when there is no such label.
+fn label(labels: &Value, key: &Value) -> Result<Value, String> {
+    let key = key.as_str().ok_or("the template's .Label is followed by a label's key in quotes")?;
+    Ok(labels.get(key).cloned().unwrap_or_else(|| "".into()))
+}
+
 fn lookup(from: &Value, names: &[String]) -> Result<Value, String> {
+    if names.is_empty() {
+        return Ok(visible(from));
+    }
     let mut at = from;
     let mut inside = "";
     for name in names {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::LABEL;
 use super::tokens::{Source, Token, What};
 
 /// How deep blocks and brackets may be within one another.
@@ -44,6 +45,13 @@ pub(super) enum Operand {
         from: From,
         names: Vec<String>,
     },
+}
+
+impl Operand {
+    /// Whether it is docker's method of a row that looks a label up.
+    pub(super) fn is_label(&self) -> bool {
+        matches!(self, Self::Path { names, .. } if names.last().is_some_and(|name| name == LABEL))
+    }
 }
 
 #[derive(Debug, PartialEq, Clone)]
