@@ -10,6 +10,7 @@
 //! again.
 
 mod datagrams;
+mod ready;
 mod stream;
 mod worker;
 
@@ -99,7 +100,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Has ports answered no more, and waits until their sockets are let go of.
+    /// Has ports answered no more, and waits until their sockets are let go of, so that whoever is told that a port is free
+    /// can have it. The thread looks for orders between any two things that it does: that is milliseconds.
     pub fn leave(&self, keys: Vec<Key>) {
         if keys.is_empty() {
             return;

@@ -1,6 +1,6 @@
 //! The thread: waits for whatever is ready, and never for one connection alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
 
 use super::datagrams::Flows;
+use super::ready::Ready;
 use super::stream::{Pipes, State, Stream, reset};
 use super::{Key, Order, Refused};
 use crate::firewall::Transport;
@@ -24,40 +25,12 @@ use crate::firewall::Transport;
 const MOST: usize = 1024;
 /// Connections or datagrams that are taken from one socket before others have their turn.
 const BATCH: usize = 32;
+/// Streams that have more to move and have their turn before others are looked at.
+const TURNS: usize = 32;
 /// Between two looks for clients that are silent.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long connections wait when there are no descriptors for them.
 const STALL: Duration = Duration::from_millis(200);
-
-/// What is ready, by the number that epoll keeps with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ready {
-    Orders,
-    Port(usize),
-    Stream(usize),
-    Flow(usize),
-}
-
-impl Ready {
-    fn data(self) -> u64 {
-        match self {
-            Self::Orders => 0,
-            Self::Port(at) => 1 | (at as u64) << 2,
-            Self::Stream(at) => 2 | (at as u64) << 2,
-            Self::Flow(at) => 3 | (at as u64) << 2,
-        }
-    }
-
-    fn of(data: u64) -> Self {
-        let at = (data >> 2) as usize;
-        match data & 3 {
-            0 => Self::Orders,
-            1 => Self::Port(at),
-            2 => Self::Stream(at),
-            _ => Self::Flow(at),
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Port {
@@ -78,8 +51,8 @@ pub struct Worker {
     flows: Flows,
     refused: Refused,
     most: usize,
-    /// Streams that have more to move at once.
-    busy: Vec<usize>,
+    /// Streams that have more to move at once, who waits for longest first.
+    busy: VecDeque<usize>,
     /// Ports that are not listened to until then: there are no descriptors.
     stalled: Option<Instant>,
     swept: Instant,
@@ -105,7 +78,7 @@ impl Worker {
             flows: Flows::new(most),
             refused: Refused::default(),
             most,
-            busy: Vec::new(),
+            busy: VecDeque::new(),
             stalled: None,
             swept: Instant::now(),
             crowded: false,
@@ -124,20 +97,40 @@ impl Worker {
                     return;
                 }
             };
-            for at in std::mem::take(&mut self.busy) {
+            let ready = events[..n].iter().map(|e| Ready::of(e.data()));
+            if !self.turn(ready) {
+                return;
+            }
+        }
+    }
+
+    /// Works once at what is ready and at some of what is busy; false when nobody orders any more. The engine waits for its
+    /// orders, and so they are looked at before everything else, however much there is to do.
+    fn turn(&mut self, ready: impl Iterator<Item = Ready>) -> bool {
+        for ready in ready {
+            if ready == Ready::Orders {
+                let _ = self.wake.read();
+            }
+            if !self.obey() {
+                return false;
+            }
+            match ready {
+                Ready::Orders => {}
+                Ready::Port(at) => self.arrive(at),
+                Ready::Stream(at) => self.queue(at),
+                Ready::Flow(at) => self.answer(at),
+            }
+        }
+        for _ in 0..TURNS.min(self.busy.len()) {
+            if !self.obey() {
+                return false;
+            }
+            if let Some(at) = self.busy.pop_front() {
                 self.pump(at);
             }
-            for event in &events[..n] {
-                match Ready::of(event.data()) {
-                    Ready::Orders if !self.obey() => return,
-                    Ready::Orders => {}
-                    Ready::Port(at) => self.arrive(at),
-                    Ready::Stream(at) => self.pump(at),
-                    Ready::Flow(at) => self.answer(at),
-                }
-            }
-            self.tidy();
         }
+        self.tidy();
+        true
     }
 
     fn patience(&self) -> EpollTimeout {
@@ -176,7 +169,6 @@ impl Worker {
 
     /// Does what is ordered; false when nobody orders any more.
     fn obey(&mut self) -> bool {
-        let _ = self.wake.read();
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Serve { key, socket, to }) => self.serve(key, socket, to),
@@ -288,12 +280,17 @@ impl Worker {
         }
     }
 
+    fn queue(&mut self, at: usize) {
+        if !self.busy.contains(&at) {
+            self.busy.push_back(at);
+        }
+    }
+
     fn pump(&mut self, at: usize) {
         let Some(stream) = self.streams.get_mut(at) else { return };
         match stream.pump(&mut self.pipes) {
             State::Waits => {}
-            State::More if self.busy.contains(&at) => {}
-            State::More => self.busy.push(at),
+            State::More => self.queue(at),
             State::Done => self.close(at, false),
             State::Broken => self.close(at, true),
         }
@@ -347,9 +344,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ready_is_what_it_was() {
-        for ready in [Ready::Orders, Ready::Port(0), Ready::Stream(1 << 40), Ready::Flow(7)] {
-            assert_eq!(Ready::of(ready.data()), ready);
-        }
+    fn orders_are_obeyed_though_everything_is_busy_and_the_busy_take_turns() {
+        let (orders, queue) = mpsc::channel();
+        let wake = Arc::new(EventFd::new().unwrap());
+        let mut worker = Worker::new(queue, wake).unwrap();
+        worker.busy.extend(0..TURNS * 3);
+        let refused = Refused { bridges: vec![7], ..Refused::default() };
+        orders.send(Order::Refuse(refused.clone())).unwrap();
+        assert!(worker.turn([].into_iter()), "somebody may order still");
+        assert_eq!((worker.refused.clone(), worker.busy.len()), (refused, TURNS * 2));
+        // Who is ready waits behind who is busy, once.
+        worker.turn([Ready::Stream(TURNS), Ready::Stream(1)].into_iter());
+        assert_eq!(worker.busy.back(), Some(&1));
+        assert_eq!(worker.busy.len(), TURNS + 1);
+        drop(orders);
+        assert!(!worker.turn([].into_iter()));
+        assert_eq!(worker.busy.len(), TURNS + 1, "an end is not waited for");
     }
 }
