@@ -6,10 +6,11 @@
 //!                             epoll: ports, streams (two sockets each), flows (UDP: a socket a client)
 //! ```
 //! The thread owns everything but the ports' sockets, which it shares with [`super::Ports`]. Bytes of streams stay in the
-//! kernel (splice(2)). Connections are bounded in number, and end with netd or with the port; netd's successor listens
+//! kernel (splice(2)). Connections are bounded in number, each port has a share of them, and they end with netd or with the port; netd's successor listens
 //! again.
 
 mod datagrams;
+mod port;
 mod ready;
 mod stream;
 mod worker;
@@ -88,8 +89,7 @@ impl Relay {
             // Accepted sockets inherit it: what is left of them after a kill does not keep a successor from binding, and
             // a listening socket is exclusive all the same.
             setsockopt(socket, sockopt::ReuseAddr, &true)?;
-            setsockopt(socket, sockopt::KeepAlive, &true)?;
-            setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+            stream::prepare(socket)?;
             listen(socket, Backlog::new(BACKLOG)?)?;
         }
         if self.running.is_none() {

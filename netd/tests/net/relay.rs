@@ -152,6 +152,21 @@ async fn a_withdrawn_port_ends_its_connections_and_is_free_at_once() {
 }
 
 #[tokio::test]
+async fn one_ports_clients_do_not_keep_out_those_of_another() {
+    let host = Host::new().await;
+    // That leaves 16 connections in all.
+    host.leave_descriptors(120);
+    let busy = host.guest("busy", &["bridge"], &["8080:80"]).await;
+    let web = host.guest("web", &["bridge"], &["8081:80"]).await;
+    serve_echo(&busy.space, "0.0.0.0:80");
+    web.space.serve_tcp("0.0.0.0:80");
+    let open: Vec<_> = (0..20).map(|_| connect(&host.space, "[::1]:8080")).collect();
+    assert!(ends(&open[19]));
+    assert!(host.space.ask_tcp("[::1]:8081").is_some(), "{}", host.log());
+    assert_eq!(host.log().matches("too many connections").count(), 1, "{}", host.log());
+}
+
+#[tokio::test]
 async fn a_killed_netds_successor_answers_again() {
     let mut host = Host::new().await;
     let web = host.guest("web", &["bridge"], &["8080:80", "5353:53/udp"]).await;

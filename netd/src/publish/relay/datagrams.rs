@@ -96,7 +96,7 @@ impl Flows {
 
     fn open(&mut self, client: Client, to: SocketAddr, now: Instant) -> Result<usize, Errno> {
         if self.all.len() >= self.most
-            && let Some((oldest, _)) = self.all.iter().min_by_key(|(_, f)| f.last)
+            && let Some(oldest) = self.makes_room(client.port)
         {
             self.remove(oldest);
         }
@@ -108,6 +108,23 @@ impl Flows {
         let at = self.all.insert(Flow { client, socket, last: now });
         self.by_client.insert(client, at);
         Ok(at)
+    }
+
+    /// Who is silent for longest of those of the port that has most, with one more at `port`: clients of one port do not drive
+    /// out those of others.
+    fn makes_room(&self, port: usize) -> Option<usize> {
+        let mut by_port: HashMap<usize, (usize, Instant, usize)> = HashMap::new();
+        for (at, flow) in &self.all {
+            let (count, last, oldest) = by_port.entry(flow.client.port).or_insert((0, flow.last, at));
+            *count += 1;
+            if flow.last < *last {
+                (*last, *oldest) = (flow.last, at);
+            }
+        }
+        let most = |(at, (count, last, _)): &(usize, (usize, Instant, usize))| {
+            (count + usize::from(*at == port), std::cmp::Reverse(*last))
+        };
+        by_port.into_iter().max_by_key(most).map(|(_, (.., oldest))| oldest)
     }
 
     /// The socket of a client towards the container, and the port that it asked.
@@ -163,8 +180,12 @@ mod tests {
     use super::*;
 
     fn client(port: u16) -> Client {
-        let peer = SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, port, 0, 0);
-        Client { port: 0, peer, local: [0; 16], interface: 0 }
+        client_of(0, port)
+    }
+
+    fn client_of(port: usize, number: u16) -> Client {
+        let peer = SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, number, 0, 0);
+        Client { port, peer, local: [0; 16], interface: 0 }
     }
 
     #[test]
@@ -186,5 +207,18 @@ mod tests {
         assert_eq!(known(&flows), [3]);
         flows.leave(0);
         assert!(flows.is_empty() && known(&flows).is_empty());
+    }
+
+    #[test]
+    fn the_port_with_most_clients_makes_room() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let (mut flows, start) = (Flows::new(3), Instant::now());
+        for (n, (port, number)) in [(0, 1), (1, 2), (1, 3), (2, 4), (1, 5)].into_iter().enumerate() {
+            let now = start + Duration::from_secs(n as u64);
+            flows.forward(client_of(port, number), 0, to, now).unwrap();
+            assert!(flows.by_client.contains_key(&client_of(0, 1)), "after {number}");
+            assert!(number < 4 || !flows.by_client.contains_key(&client_of(1, 2)), "after {number}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
 
 use super::datagrams::Flows;
+use super::port::{Port, Said};
 use super::ready::Ready;
 use super::stream::{Pipes, State, Stream, reset};
 use super::{Key, Order, Refused};
@@ -23,6 +24,8 @@ use crate::firewall::Transport;
 
 /// Connections, and as many clients over UDP, whatever the limit of descriptors.
 const MOST: usize = 1024;
+/// One port has at most this part of the connections, so that its clients do not keep those of others out.
+const SHARE: usize = 4;
 /// Connections or datagrams that are taken from one socket before others have their turn.
 const BATCH: usize = 32;
 /// Streams that have more to move and have their turn before others are looked at.
@@ -31,13 +34,6 @@ const TURNS: usize = 32;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long connections wait when there are no descriptors for them.
 const STALL: Duration = Duration::from_millis(200);
-
-#[derive(Debug)]
-struct Port {
-    key: Key,
-    socket: Arc<OwnedFd>,
-    to: Option<SocketAddr>,
-}
 
 #[derive(Debug)]
 pub struct Worker {
@@ -56,8 +52,6 @@ pub struct Worker {
     /// Ports that are not listened to until then: there are no descriptors.
     stalled: Option<Instant>,
     swept: Instant,
-    /// Somebody was told that there are too many connections.
-    crowded: bool,
 }
 
 impl Worker {
@@ -81,7 +75,6 @@ impl Worker {
             busy: VecDeque::new(),
             stalled: None,
             swept: Instant::now(),
-            crowded: false,
         })
     }
 
@@ -199,7 +192,7 @@ impl Worker {
             tracing::warn!(host = %key.1, %error, "a published port is not answered at ::1");
             return;
         }
-        self.ports.insert(Port { key, socket, to });
+        self.ports.insert(Port { key, socket, to, crowded: Said::default() });
         self.by_key.insert(key, at);
     }
 
@@ -244,14 +237,7 @@ impl Worker {
         };
         let peer = peer.and_then(|p| SocketAddrV6::try_from(p).ok());
         let refused = peer.is_none_or(|p| self.refused.holds(&p));
-        let full = self.streams.len() >= self.most;
-        if full && !self.crowded {
-            tracing::warn!(
-                most = self.most,
-                "too many connections to published ports at ::1; more are refused"
-            );
-        }
-        self.crowded = full;
+        let full = self.is_full(at);
         let Some(to) = to.filter(|_| !refused && !full) else {
             reset(client);
             return true;
@@ -264,6 +250,21 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Whether a port has as many connections as it may have, or all ports together; says so.
+    fn is_full(&mut self, at: usize) -> bool {
+        let share = self.most / SHARE;
+        let full = self.streams.len() >= self.most
+            || self.streams.iter().filter(|(_, s)| s.port == at).count() >= share;
+        if full
+            && let Some(port) = self.ports.get_mut(at)
+            && port.crowded.is_news(Instant::now())
+        {
+            let (host, most) = (port.key.1, self.most);
+            tracing::warn!(%host, share, most, "too many connections to a published port; more are refused");
+        }
+        full
     }
 
     fn watch(&mut self, stream: Stream) {
