@@ -51,6 +51,7 @@ pub struct Worker {
     busy: VecDeque<usize>,
     /// Ports that are not listened to until then: there are no descriptors.
     stalled: Option<Instant>,
+    starved: Said,
     swept: Instant,
 }
 
@@ -74,6 +75,7 @@ impl Worker {
             most,
             busy: VecDeque::new(),
             stalled: None,
+            starved: Said::default(),
             swept: Instant::now(),
         })
     }
@@ -229,7 +231,9 @@ impl Worker {
             Err(Errno::CONNABORTED | Errno::INTR) => return true,
             Err(Errno::AGAIN) => return false,
             Err(error) => {
-                tracing::warn!(%error, "connections to published ports at ::1 wait");
+                if self.starved.is_news(Instant::now()) {
+                    tracing::warn!(%error, "connections to published ports wait");
+                }
                 self.stalled = Some(Instant::now() + STALL);
                 self.listen(EpollFlags::empty());
                 return false;
