@@ -42,14 +42,17 @@ pub type Key = (Transport, SocketAddrV6);
 pub struct Refused {
     /// Their subnets.
     pub subnets: Vec<IpNet>,
-    /// The indices of their bridges, which tell link-local addresses apart.
+    /// The indices of their bridges, which tell link-local addresses apart, and who comes with an address of others.
     pub bridges: Vec<u32>,
 }
 
 impl Refused {
-    fn holds(&self, peer: &SocketAddrV6) -> bool {
+    /// Whether a peer is one of them, who came by an interface (0: it is not known).
+    fn holds(&self, peer: &SocketAddrV6, by: u32) -> bool {
         let local = peer.ip().is_unicast_link_local() && self.bridges.contains(&peer.scope_id());
-        local || self.subnets.iter().any(|net| net.contains(&IpAddr::V6(*peer.ip())))
+        local
+            || self.bridges.contains(&by)
+            || self.subnets.iter().any(|net| net.contains(&IpAddr::V6(*peer.ip())))
     }
 }
 
@@ -154,8 +157,8 @@ mod tests {
     fn containers_that_lead_nowhere_are_known_by_subnet_or_bridge() {
         let refused = Refused { subnets: vec!["fd01::/64".parse().unwrap()], bridges: vec![7] };
         let peer = |ip: &str, scope| SocketAddrV6::new(ip.parse().unwrap(), 1, 0, scope);
-        assert!(refused.holds(&peer("fd01::2", 0)) && refused.holds(&peer("fe80::2", 7)));
-        assert!(!refused.holds(&peer("::1", 0)) && !refused.holds(&peer("fe80::2", 8)));
-        assert!(!refused.holds(&peer("fd02::2", 0)));
+        assert!(refused.holds(&peer("fd01::2", 0), 0) && refused.holds(&peer("fe80::2", 7), 0));
+        assert!(!refused.holds(&peer("::1", 0), 0) && !refused.holds(&peer("fe80::2", 8), 8));
+        assert!(!refused.holds(&peer("fd02::2", 0), 8) && refused.holds(&peer("fd02::2", 0), 7));
     }
 }

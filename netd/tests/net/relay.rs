@@ -1,7 +1,7 @@
 //! Published ports where the kernel does not redirect: the host's `[::1]`, and its IPv6 addresses for containers of IPv4.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use davit_contracts::network as proto;
@@ -237,6 +237,41 @@ async fn an_internal_network_reaches_no_port_by_way_of_the_relay() {
     assert_eq!(ask_near(&locked.space, &local), None);
     let (_, local) = bridge(host.inspect("dual").await);
     assert!(ask_near(&neighbour.space, &local).is_some(), "{}", host.log());
+}
+
+#[tokio::test]
+async fn an_internal_network_does_not_reach_a_port_under_a_strangers_address() {
+    let host = host_with_ipv6().await;
+    let request = proto::CreateNetworkRequest {
+        name: "inside".into(),
+        ipv6: true,
+        internal: true,
+        ..Default::default()
+    };
+    host.create(request).await.unwrap();
+    let web = host.guest("web", &["bridge"], &["5353:53/udp"]).await;
+    let server = web.space.inside(|| UdpSocket::bind("0.0.0.0:53")).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let locked = host.guest("locked", &["inside"], &[]).await;
+    let bridge = host.inspect("inside").await.interface;
+    let all = host.space.run(&format!("ip -6 -o addr show dev {bridge} scope global"));
+    let gateway = all.split_whitespace().find(|w| w.contains("/64")).unwrap().trim_end_matches("/64");
+    locked.space.run(&format!(
+        "ip addr add 2001:db8::5/128 dev eth0 nodad
+         ip route add {HOST6} via {gateway} src 2001:db8::5"
+    ));
+    let say = |space: &Space, from: &str, text: &str| {
+        let socket = space.inside(|| UdpSocket::bind(from)).unwrap();
+        socket.send_to(text.as_bytes(), (HOST6, 5353)).unwrap();
+    };
+    let asked = || host.space.run("awk '$1 == \"Udp6InDatagrams\"' /proc/thread-self/net/snmp6");
+    let before = asked();
+    say(&locked.space, "[2001:db8::5]:0", "stranger");
+    host.eventually("the stranger's is read", || asked() != before).await;
+    say(&host.world, "[::]:0", "neighbour");
+    let mut buffer = [0; 16];
+    let n = server.recv(&mut buffer).unwrap();
+    assert_eq!(std::str::from_utf8(&buffer[..n]), Ok("neighbour"), "{}", host.log());
 }
 
 /// An address of one version that is named is that version's only; with none named it is both, as docker has it.

@@ -13,6 +13,8 @@ use nix::sys::socket::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use slab::Slab;
 
+use super::Refused;
+
 /// How long a client may be silent; the same as docker's.
 pub const IDLE: Duration = Duration::from_secs(90);
 /// The largest datagram.
@@ -27,9 +29,19 @@ pub struct Client {
     interface: u32,
 }
 
+/// A datagram that was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived {
+    pub client: Client,
+    /// The index of the interface that it came by.
+    pub by: u32,
+    len: usize,
+}
+
 #[derive(Debug)]
 struct Flow {
     client: Client,
+    by: u32,
     socket: OwnedFd,
     last: Instant,
 }
@@ -55,7 +67,7 @@ impl Flows {
     }
 
     /// Reads a datagram that came to a port; `None` when there is none.
-    pub fn receive(&mut self, port: usize, socket: &OwnedFd) -> Result<Option<(Client, usize)>, Errno> {
+    pub fn receive(&mut self, port: usize, socket: &OwnedFd) -> Result<Option<Arrived>, Errno> {
         let mut space = nix::cmsg_space!(libc::in6_pktinfo);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
         let got =
@@ -69,24 +81,24 @@ impl Flows {
         // Only on one link an address needs its interface; otherwise the routes decide, as for any answer.
         let near = peer.ip().is_unicast_link_local() || asked.ipi6_addr.s6_addr[..2] == [0xfe, 0x80];
         let interface = if near { asked.ipi6_ifindex } else { 0 };
-        Ok(Some((Client { port, peer, local: asked.ipi6_addr.s6_addr, interface }, got.bytes)))
+        let client = Client { port, peer, local: asked.ipi6_addr.s6_addr, interface };
+        Ok(Some(Arrived { client, by: asked.ipi6_ifindex, len: got.bytes }))
     }
 
     /// Sends what was read last to the container. Answers the number of the client's socket when it is new.
     pub fn forward(
         &mut self,
-        client: Client,
-        len: usize,
+        arrived: Arrived,
         to: SocketAddr,
         now: Instant,
     ) -> Result<Option<usize>, Errno> {
-        let (at, new) = match self.by_client.get(&client) {
+        let (at, new) = match self.by_client.get(&arrived.client) {
             Some(at) => (*at, false),
-            None => (self.open(client, to, now)?, true),
+            None => (self.open(arrived, to, now)?, true),
         };
         let flow = &mut self.all[at];
-        flow.last = now;
-        let out = || send(flow.socket.as_raw_fd(), &self.buffer[..len], MsgFlags::MSG_DONTWAIT);
+        (flow.last, flow.by) = (now, arrived.by);
+        let out = || send(flow.socket.as_raw_fd(), &self.buffer[..arrived.len], MsgFlags::MSG_DONTWAIT);
         // What is told of an earlier datagram is not this one's.
         if out() == Err(Errno::ECONNREFUSED) {
             let _ = out();
@@ -94,7 +106,8 @@ impl Flows {
         Ok(new.then_some(at))
     }
 
-    fn open(&mut self, client: Client, to: SocketAddr, now: Instant) -> Result<usize, Errno> {
+    fn open(&mut self, arrived: Arrived, to: SocketAddr, now: Instant) -> Result<usize, Errno> {
+        let Arrived { client, by, .. } = arrived;
         if self.all.len() >= self.most
             && let Some(oldest) = self.makes_room(client.port)
         {
@@ -105,7 +118,7 @@ impl Flows {
         let errno = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
         let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None).map_err(errno)?;
         rustix::net::connect(&socket, &to).map_err(errno)?;
-        let at = self.all.insert(Flow { client, socket, last: now });
+        let at = self.all.insert(Flow { client, by, socket, last: now });
         self.by_client.insert(client, at);
         Ok(at)
     }
@@ -157,6 +170,11 @@ impl Flows {
         self.drop_those(|flow| flow.client.port == port);
     }
 
+    /// Forgets clients that are not answered any more.
+    pub fn refuse(&mut self, refused: &Refused) {
+        self.drop_those(|flow| refused.holds(&flow.client.peer, flow.by));
+    }
+
     /// Forgets clients that have been silent for long.
     pub fn expire(&mut self, now: Instant) {
         self.drop_those(|flow| now.saturating_duration_since(flow.last) >= IDLE);
@@ -179,6 +197,10 @@ impl Flows {
 mod tests {
     use super::*;
 
+    fn empty(client: Client) -> Arrived {
+        Arrived { client, by: 0, len: 0 }
+    }
+
     fn client(port: u16) -> Client {
         client_of(0, port)
     }
@@ -195,7 +217,7 @@ mod tests {
         let (mut flows, start) = (Flows::new(2), Instant::now());
         let after = |s| start + Duration::from_secs(s);
         for (n, port) in [(0, 1), (1, 2), (2, 1), (3, 3)] {
-            flows.forward(client(port), 0, to, after(n)).unwrap();
+            flows.forward(empty(client(port)), to, after(n)).unwrap();
         }
         let known = |flows: &Flows| {
             let mut all: Vec<_> = flows.by_client.keys().map(|c| c.peer.port()).collect();
@@ -216,7 +238,7 @@ mod tests {
         let (mut flows, start) = (Flows::new(3), Instant::now());
         for (n, (port, number)) in [(0, 1), (1, 2), (1, 3), (2, 4), (1, 5)].into_iter().enumerate() {
             let now = start + Duration::from_secs(n as u64);
-            flows.forward(client_of(port, number), 0, to, now).unwrap();
+            flows.forward(empty(client_of(port, number)), to, now).unwrap();
             assert!(flows.by_client.contains_key(&client_of(0, 1)), "after {number}");
             assert!(number < 4 || !flows.by_client.contains_key(&client_of(1, 2)), "after {number}");
         }

@@ -3,7 +3,7 @@
 //! A pipe is taken only for as long as something is in it, so that a connection that waits for its ends has two
 //! descriptors. The end of one direction is passed on and leaves the other open; a broken end breaks the other.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -81,6 +81,7 @@ pub struct Stream {
     /// Which port it came to.
     pub port: usize,
     /// Who asked.
+    pub peer: SocketAddrV6,
     pub client: OwnedFd,
     /// The container.
     pub server: OwnedFd,
@@ -93,7 +94,12 @@ impl Stream {
     ///
     /// # Errors
     /// It cannot be reached, or there are no descriptors left.
-    pub fn open(port: usize, client: OwnedFd, to: SocketAddr) -> Result<Self, (OwnedFd, Errno)> {
+    pub fn open(
+        port: usize,
+        client: OwnedFd,
+        peer: SocketAddrV6,
+        to: SocketAddr,
+    ) -> Result<Self, (OwnedFd, Errno)> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let server = match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
@@ -105,7 +111,7 @@ impl Stream {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(e) => return Err((client, e)),
         }
-        Ok(Self { port, client, server, connected: false, halves: Default::default() })
+        Ok(Self { port, peer, client, server, connected: false, halves: Default::default() })
     }
 
     /// Moves what can be moved.
@@ -231,7 +237,8 @@ mod tests {
         let client = TcpStream::connect(front.local_addr().unwrap()).unwrap();
         let accepted = front.accept().unwrap().0;
         accepted.set_nonblocking(true).unwrap();
-        let stream = Stream::open(0, accepted.into(), behind.local_addr().unwrap()).unwrap();
+        let nobody = SocketAddrV6::new(std::net::Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let stream = Stream::open(0, accepted.into(), nobody, behind.local_addr().unwrap()).unwrap();
         let server = behind.accept().unwrap().0;
         (client, stream, server)
     }

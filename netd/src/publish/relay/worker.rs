@@ -173,7 +173,7 @@ impl Worker {
                     }
                     drop(done);
                 }
-                Ok(Order::Refuse(refused)) => self.refused = refused,
+                Ok(Order::Refuse(refused)) => self.refuse(refused),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Err(mpsc::TryRecvError::Disconnected) => return false,
             }
@@ -198,15 +198,19 @@ impl Worker {
         self.by_key.insert(key, at);
     }
 
+    /// Answers these no more, and ends what goes on with them.
+    fn refuse(&mut self, refused: Refused) {
+        self.close_those(|stream| refused.holds(&stream.peer, 0));
+        self.flows.refuse(&refused);
+        self.refused = refused;
+    }
+
     fn leave(&mut self, key: &Key) {
         let Some(at) = self.by_key.remove(key) else { return };
         let port = self.ports.remove(at);
         // The engine may have the socket still, and then closing it here would not take it out.
         let _ = self.epoll.delete(port.socket.as_fd());
-        let gone: Vec<usize> = self.streams.iter().filter(|(_, s)| s.port == at).map(|(n, _)| n).collect();
-        for stream in gone {
-            self.close(stream, true);
-        }
+        self.close_those(|stream| stream.port == at);
         self.flows.leave(at);
     }
 
@@ -240,13 +244,13 @@ impl Worker {
             }
         };
         let peer = peer.and_then(|p| SocketAddrV6::try_from(p).ok());
-        let refused = peer.is_none_or(|p| self.refused.holds(&p));
+        let peer = peer.filter(|p| !self.refused.holds(p, 0));
         let full = self.is_full(at);
-        let Some(to) = to.filter(|_| !refused && !full) else {
+        let Some((to, peer)) = to.zip(peer).filter(|_| !full) else {
             reset(client);
             return true;
         };
-        match Stream::open(at, client, to) {
+        match Stream::open(at, client, peer, to) {
             Ok(stream) => self.watch(stream),
             Err((client, error)) => {
                 tracing::debug!(%to, %error, "a container was not reached for a client at ::1");
@@ -301,6 +305,13 @@ impl Worker {
         }
     }
 
+    fn close_those(&mut self, gone: impl Fn(&Stream) -> bool) {
+        let all: Vec<usize> = self.streams.iter().filter(|(_, s)| gone(s)).map(|(at, _)| at).collect();
+        for at in all {
+            self.close(at, true);
+        }
+    }
+
     fn close(&mut self, at: usize, broken: bool) {
         let stream = self.streams.remove(at);
         self.busy.retain(|b| *b != at);
@@ -312,13 +323,14 @@ impl Worker {
 
     /// Takes one datagram; false when there is none for now.
     fn take_datagram(&mut self, at: usize, socket: &OwnedFd, to: Option<SocketAddr>) -> bool {
-        let (client, len) = match self.flows.receive(at, socket) {
+        let arrived = match self.flows.receive(at, socket) {
             Ok(Some(got)) => got,
             Ok(None) | Err(NixErrno::EINTR) => return true,
             Err(_) => return false,
         };
-        let Some(to) = to.filter(|_| !self.refused.holds(&client.peer)) else { return true };
-        match self.flows.forward(client, len, to, Instant::now()) {
+        let refused = self.refused.holds(&arrived.client.peer, arrived.by);
+        let Some(to) = to.filter(|_| !refused) else { return true };
+        match self.flows.forward(arrived, to, Instant::now()) {
             Ok(Some(new)) => {
                 if let Some((flow, _)) = self.flows.socket(new) {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, Ready::Flow(new).data());
@@ -365,5 +377,21 @@ mod tests {
         drop(orders);
         assert!(!worker.turn([].into_iter()));
         assert_eq!(worker.busy.len(), TURNS + 1, "an end is not waited for");
+    }
+
+    #[test]
+    fn who_is_refused_later_is_cut_off() {
+        let (_orders, queue) = mpsc::channel();
+        let mut worker = Worker::new(queue, Arc::new(EventFd::new().unwrap())).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        for peer in ["fd01::2", "fd02::2"] {
+            let client = std::net::TcpStream::connect(to).unwrap();
+            let peer = SocketAddrV6::new(peer.parse().unwrap(), 1, 0, 0);
+            worker.watch(Stream::open(0, client.into(), peer, to).unwrap());
+        }
+        worker.refuse(Refused { subnets: vec!["fd01::/64".parse().unwrap()], ..Refused::default() });
+        let left: Vec<_> = worker.streams.iter().map(|(_, s)| s.peer.ip().to_string()).collect();
+        assert_eq!(left, ["fd02::2"]);
     }
 }
