@@ -6,10 +6,12 @@
 //!                             epoll: ports, streams (two sockets each), flows (UDP: a socket a client)
 //! ```
 //! The thread owns everything but the ports' sockets, which it shares with [`super::Ports`]. Bytes of streams stay in the
-//! kernel (splice(2)). Connections are bounded in number, and end with netd or with the port; netd's successor listens
+//! kernel (splice(2)). Connections are bounded in number, each port has a share of them, and they end with netd or with the port; netd's successor listens
 //! again.
 
 mod datagrams;
+mod port;
+mod ready;
 mod stream;
 mod worker;
 
@@ -40,14 +42,17 @@ pub type Key = (Transport, SocketAddrV6);
 pub struct Refused {
     /// Their subnets.
     pub subnets: Vec<IpNet>,
-    /// The indices of their bridges, which tell link-local addresses apart.
+    /// The indices of their bridges, which tell link-local addresses apart, and who comes with an address of others.
     pub bridges: Vec<u32>,
 }
 
 impl Refused {
-    fn holds(&self, peer: &SocketAddrV6) -> bool {
+    /// Whether a peer is one of them, who came by an interface (0: it is not known).
+    fn holds(&self, peer: &SocketAddrV6, by: u32) -> bool {
         let local = peer.ip().is_unicast_link_local() && self.bridges.contains(&peer.scope_id());
-        local || self.subnets.iter().any(|net| net.contains(&IpAddr::V6(*peer.ip())))
+        local
+            || self.bridges.contains(&by)
+            || self.subnets.iter().any(|net| net.contains(&IpAddr::V6(*peer.ip())))
     }
 }
 
@@ -87,8 +92,7 @@ impl Relay {
             // Accepted sockets inherit it: what is left of them after a kill does not keep a successor from binding, and
             // a listening socket is exclusive all the same.
             setsockopt(socket, sockopt::ReuseAddr, &true)?;
-            setsockopt(socket, sockopt::KeepAlive, &true)?;
-            setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+            stream::prepare(socket)?;
             listen(socket, Backlog::new(BACKLOG)?)?;
         }
         if self.running.is_none() {
@@ -99,7 +103,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Has ports answered no more, and waits until their sockets are let go of.
+    /// Has ports answered no more, and waits until their sockets are let go of, so that whoever is told that a port is free
+    /// can have it. The thread looks for orders between any two things that it does: that is milliseconds.
     pub fn leave(&self, keys: Vec<Key>) {
         if keys.is_empty() {
             return;
@@ -152,8 +157,8 @@ mod tests {
     fn containers_that_lead_nowhere_are_known_by_subnet_or_bridge() {
         let refused = Refused { subnets: vec!["fd01::/64".parse().unwrap()], bridges: vec![7] };
         let peer = |ip: &str, scope| SocketAddrV6::new(ip.parse().unwrap(), 1, 0, scope);
-        assert!(refused.holds(&peer("fd01::2", 0)) && refused.holds(&peer("fe80::2", 7)));
-        assert!(!refused.holds(&peer("::1", 0)) && !refused.holds(&peer("fe80::2", 8)));
-        assert!(!refused.holds(&peer("fd02::2", 0)));
+        assert!(refused.holds(&peer("fd01::2", 0), 0) && refused.holds(&peer("fe80::2", 7), 0));
+        assert!(!refused.holds(&peer("::1", 0), 0) && !refused.holds(&peer("fe80::2", 8), 8));
+        assert!(!refused.holds(&peer("fd02::2", 0), 8) && refused.holds(&peer("fd02::2", 0), 7));
     }
 }

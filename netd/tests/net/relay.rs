@@ -1,7 +1,7 @@
 //! Published ports where the kernel does not redirect: the host's `[::1]`, and its IPv6 addresses for containers of IPv4.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use davit_contracts::network as proto;
@@ -152,6 +152,21 @@ async fn a_withdrawn_port_ends_its_connections_and_is_free_at_once() {
 }
 
 #[tokio::test]
+async fn one_ports_clients_do_not_keep_out_those_of_another() {
+    let host = Host::new().await;
+    // That leaves 16 connections in all.
+    host.leave_descriptors(120);
+    let busy = host.guest("busy", &["bridge"], &["8080:80"]).await;
+    let web = host.guest("web", &["bridge"], &["8081:80"]).await;
+    serve_echo(&busy.space, "0.0.0.0:80");
+    web.space.serve_tcp("0.0.0.0:80");
+    let open: Vec<_> = (0..20).map(|_| connect(&host.space, "[::1]:8080")).collect();
+    assert!(ends(&open[19]));
+    assert!(host.space.ask_tcp("[::1]:8081").is_some(), "{}", host.log());
+    assert_eq!(host.log().matches("too many connections").count(), 1, "{}", host.log());
+}
+
+#[tokio::test]
 async fn a_killed_netds_successor_answers_again() {
     let mut host = Host::new().await;
     let web = host.guest("web", &["bridge"], &["8080:80", "5353:53/udp"]).await;
@@ -228,6 +243,41 @@ async fn an_internal_network_reaches_no_port_by_way_of_the_relay() {
     assert!(mended.drifts.iter().all(|d| d.repaired), "{mended:?}");
     let (_, local) = bridge(host.inspect("inside").await);
     assert_eq!(ask_near(&locked.space, &local), None, "{}", host.log());
+}
+
+#[tokio::test]
+async fn an_internal_network_does_not_reach_a_port_under_a_strangers_address() {
+    let host = host_with_ipv6().await;
+    let request = proto::CreateNetworkRequest {
+        name: "inside".into(),
+        ipv6: true,
+        internal: true,
+        ..Default::default()
+    };
+    host.create(request).await.unwrap();
+    let web = host.guest("web", &["bridge"], &["5353:53/udp"]).await;
+    let server = web.space.inside(|| UdpSocket::bind("0.0.0.0:53")).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let locked = host.guest("locked", &["inside"], &[]).await;
+    let bridge = host.inspect("inside").await.interface;
+    let all = host.space.run(&format!("ip -6 -o addr show dev {bridge} scope global"));
+    let gateway = all.split_whitespace().find(|w| w.contains("/64")).unwrap().trim_end_matches("/64");
+    locked.space.run(&format!(
+        "ip addr add 2001:db8::5/128 dev eth0 nodad
+         ip route add {HOST6} via {gateway} src 2001:db8::5"
+    ));
+    let say = |space: &Space, from: &str, text: &str| {
+        let socket = space.inside(|| UdpSocket::bind(from)).unwrap();
+        socket.send_to(text.as_bytes(), (HOST6, 5353)).unwrap();
+    };
+    let asked = || host.space.run("awk '$1 == \"Udp6InDatagrams\"' /proc/thread-self/net/snmp6");
+    let before = asked();
+    say(&locked.space, "[2001:db8::5]:0", "stranger");
+    host.eventually("the stranger's is read", || asked() != before).await;
+    say(&host.world, "[::]:0", "neighbour");
+    let mut buffer = [0; 16];
+    let n = server.recv(&mut buffer).unwrap();
+    assert_eq!(std::str::from_utf8(&buffer[..n]), Ok("neighbour"), "{}", host.log());
 }
 
 /// An address of one version that is named is that version's only; with none named it is both, as docker has it.

@@ -13,6 +13,8 @@ use nix::sys::socket::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use slab::Slab;
 
+use super::Refused;
+
 /// How long a client may be silent; the same as docker's.
 pub const IDLE: Duration = Duration::from_secs(90);
 /// The largest datagram.
@@ -27,9 +29,19 @@ pub struct Client {
     interface: u32,
 }
 
+/// A datagram that was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived {
+    pub client: Client,
+    /// The index of the interface that it came by.
+    pub by: u32,
+    len: usize,
+}
+
 #[derive(Debug)]
 struct Flow {
     client: Client,
+    by: u32,
     socket: OwnedFd,
     last: Instant,
 }
@@ -55,7 +67,7 @@ impl Flows {
     }
 
     /// Reads a datagram that came to a port; `None` when there is none.
-    pub fn receive(&mut self, port: usize, socket: &OwnedFd) -> Result<Option<(Client, usize)>, Errno> {
+    pub fn receive(&mut self, port: usize, socket: &OwnedFd) -> Result<Option<Arrived>, Errno> {
         let mut space = nix::cmsg_space!(libc::in6_pktinfo);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
         let got =
@@ -69,24 +81,24 @@ impl Flows {
         // Only on one link an address needs its interface; otherwise the routes decide, as for any answer.
         let near = peer.ip().is_unicast_link_local() || asked.ipi6_addr.s6_addr[..2] == [0xfe, 0x80];
         let interface = if near { asked.ipi6_ifindex } else { 0 };
-        Ok(Some((Client { port, peer, local: asked.ipi6_addr.s6_addr, interface }, got.bytes)))
+        let client = Client { port, peer, local: asked.ipi6_addr.s6_addr, interface };
+        Ok(Some(Arrived { client, by: asked.ipi6_ifindex, len: got.bytes }))
     }
 
     /// Sends what was read last to the container. Answers the number of the client's socket when it is new.
     pub fn forward(
         &mut self,
-        client: Client,
-        len: usize,
+        arrived: Arrived,
         to: SocketAddr,
         now: Instant,
     ) -> Result<Option<usize>, Errno> {
-        let (at, new) = match self.by_client.get(&client) {
+        let (at, new) = match self.by_client.get(&arrived.client) {
             Some(at) => (*at, false),
-            None => (self.open(client, to, now)?, true),
+            None => (self.open(arrived, to, now)?, true),
         };
         let flow = &mut self.all[at];
-        flow.last = now;
-        let out = || send(flow.socket.as_raw_fd(), &self.buffer[..len], MsgFlags::MSG_DONTWAIT);
+        (flow.last, flow.by) = (now, arrived.by);
+        let out = || send(flow.socket.as_raw_fd(), &self.buffer[..arrived.len], MsgFlags::MSG_DONTWAIT);
         // What is told of an earlier datagram is not this one's.
         if out() == Err(Errno::ECONNREFUSED) {
             let _ = out();
@@ -94,9 +106,10 @@ impl Flows {
         Ok(new.then_some(at))
     }
 
-    fn open(&mut self, client: Client, to: SocketAddr, now: Instant) -> Result<usize, Errno> {
+    fn open(&mut self, arrived: Arrived, to: SocketAddr, now: Instant) -> Result<usize, Errno> {
+        let Arrived { client, by, .. } = arrived;
         if self.all.len() >= self.most
-            && let Some((oldest, _)) = self.all.iter().min_by_key(|(_, f)| f.last)
+            && let Some(oldest) = self.makes_room(client.port)
         {
             self.remove(oldest);
         }
@@ -105,9 +118,26 @@ impl Flows {
         let errno = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
         let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None).map_err(errno)?;
         rustix::net::connect(&socket, &to).map_err(errno)?;
-        let at = self.all.insert(Flow { client, socket, last: now });
+        let at = self.all.insert(Flow { client, by, socket, last: now });
         self.by_client.insert(client, at);
         Ok(at)
+    }
+
+    /// Who is silent for longest of those of the port that has most, with one more at `port`: clients of one port do not drive
+    /// out those of others.
+    fn makes_room(&self, port: usize) -> Option<usize> {
+        let mut by_port: HashMap<usize, (usize, Instant, usize)> = HashMap::new();
+        for (at, flow) in &self.all {
+            let (count, last, oldest) = by_port.entry(flow.client.port).or_insert((0, flow.last, at));
+            *count += 1;
+            if flow.last < *last {
+                (*last, *oldest) = (flow.last, at);
+            }
+        }
+        let most = |(at, (count, last, _)): &(usize, (usize, Instant, usize))| {
+            (count + usize::from(*at == port), std::cmp::Reverse(*last))
+        };
+        by_port.into_iter().max_by_key(most).map(|(_, (.., oldest))| oldest)
     }
 
     /// The socket of a client towards the container, and the port that it asked.
@@ -140,6 +170,11 @@ impl Flows {
         self.drop_those(|flow| flow.client.port == port);
     }
 
+    /// Forgets clients that are not answered any more.
+    pub fn refuse(&mut self, refused: &Refused) {
+        self.drop_those(|flow| refused.holds(&flow.client.peer, flow.by));
+    }
+
     /// Forgets clients that have been silent for long.
     pub fn expire(&mut self, now: Instant) {
         self.drop_those(|flow| now.saturating_duration_since(flow.last) >= IDLE);
@@ -162,9 +197,17 @@ impl Flows {
 mod tests {
     use super::*;
 
+    fn empty(client: Client) -> Arrived {
+        Arrived { client, by: 0, len: 0 }
+    }
+
     fn client(port: u16) -> Client {
-        let peer = SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, port, 0, 0);
-        Client { port: 0, peer, local: [0; 16], interface: 0 }
+        client_of(0, port)
+    }
+
+    fn client_of(port: usize, number: u16) -> Client {
+        let peer = SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, number, 0, 0);
+        Client { port, peer, local: [0; 16], interface: 0 }
     }
 
     #[test]
@@ -174,7 +217,7 @@ mod tests {
         let (mut flows, start) = (Flows::new(2), Instant::now());
         let after = |s| start + Duration::from_secs(s);
         for (n, port) in [(0, 1), (1, 2), (2, 1), (3, 3)] {
-            flows.forward(client(port), 0, to, after(n)).unwrap();
+            flows.forward(empty(client(port)), to, after(n)).unwrap();
         }
         let known = |flows: &Flows| {
             let mut all: Vec<_> = flows.by_client.keys().map(|c| c.peer.port()).collect();
@@ -186,5 +229,18 @@ mod tests {
         assert_eq!(known(&flows), [3]);
         flows.leave(0);
         assert!(flows.is_empty() && known(&flows).is_empty());
+    }
+
+    #[test]
+    fn the_port_with_most_clients_makes_room() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let (mut flows, start) = (Flows::new(3), Instant::now());
+        for (n, (port, number)) in [(0, 1), (1, 2), (1, 3), (2, 4), (1, 5)].into_iter().enumerate() {
+            let now = start + Duration::from_secs(n as u64);
+            flows.forward(empty(client_of(port, number)), to, now).unwrap();
+            assert!(flows.by_client.contains_key(&client_of(0, 1)), "after {number}");
+            assert!(number < 4 || !flows.by_client.contains_key(&client_of(1, 2)), "after {number}");
+        }
     }
 }

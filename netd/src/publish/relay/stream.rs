@@ -3,8 +3,8 @@
 //! A pipe is taken only for as long as something is in it, so that a connection that waits for its ends has two
 //! descriptors. The end of one direction is passed on and leaves the other open; a broken end breaks the other.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -15,7 +15,11 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 /// What a pipe holds by default.
 const CHUNK: usize = 64 << 10;
 /// Chunks that are moved before others have their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 4;
+/// How long an end says nothing before it is asked whether it is there, how often it is asked again and how many times.
+const SILENCE: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(10);
+const TIMES: u32 = 5;
 /// Empty pipes that are kept.
 const SPARE: usize = 4;
 
@@ -77,6 +81,7 @@ pub struct Stream {
     /// Which port it came to.
     pub port: usize,
     /// Who asked.
+    pub peer: SocketAddrV6,
     pub client: OwnedFd,
     /// The container.
     pub server: OwnedFd,
@@ -89,21 +94,24 @@ impl Stream {
     ///
     /// # Errors
     /// It cannot be reached, or there are no descriptors left.
-    pub fn open(port: usize, client: OwnedFd, to: SocketAddr) -> Result<Self, (OwnedFd, Errno)> {
+    pub fn open(
+        port: usize,
+        client: OwnedFd,
+        peer: SocketAddrV6,
+        to: SocketAddr,
+    ) -> Result<Self, (OwnedFd, Errno)> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let server = match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
             Ok(server) => server,
             Err(e) => return Err((client, e)),
         };
-        // Small messages are not held back; a peer that vanished is noticed some day.
-        let _ = sockopt::set_tcp_nodelay(&server, true);
-        let _ = sockopt::set_socket_keepalive(&server, true);
+        let _ = prepare(&server);
         match rustix::net::connect(&server, &to) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(e) => return Err((client, e)),
         }
-        Ok(Self { port, client, server, connected: false, halves: Default::default() })
+        Ok(Self { port, peer, client, server, connected: false, halves: Default::default() })
     }
 
     /// Moves what can be moved.
@@ -124,8 +132,28 @@ impl Stream {
         if self.halves.iter().all(|h| h.told) {
             return State::Done;
         }
-        if moved.contains(&Ok(true)) { State::More } else { State::Waits }
+        if moved.contains(&Ok(true)) {
+            return State::More;
+        }
+        // Nothing is read of an end that has said all, and so its being gone since shows here only.
+        let gone = |end| !matches!(socket_error(end), Ok(Ok(())));
+        let broken = self.halves.iter().any(|h| h.ended) && (gone(&self.client) || gone(&self.server));
+        if broken { State::Broken } else { State::Waits }
     }
+}
+
+/// Has a socket hold back no small messages, and notice within two minutes of silence that its peer vanished. What a
+/// listening socket is told holds for those that it accepts.
+///
+/// There is no TCP_USER_TIMEOUT: it would also end a connection whose peer is there and does not read for as long
+/// (tcp_probe_timer), as a container that is paused.
+pub fn prepare(socket: impl AsFd) -> Result<(), Errno> {
+    let socket = socket.as_fd();
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, SILENCE)?;
+    sockopt::set_tcp_keepintvl(socket, AGAIN)?;
+    sockopt::set_tcp_keepcnt(socket, TIMES)
 }
 
 impl Half {
@@ -209,7 +237,8 @@ mod tests {
         let client = TcpStream::connect(front.local_addr().unwrap()).unwrap();
         let accepted = front.accept().unwrap().0;
         accepted.set_nonblocking(true).unwrap();
-        let stream = Stream::open(0, accepted.into(), behind.local_addr().unwrap()).unwrap();
+        let nobody = SocketAddrV6::new(std::net::Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let stream = Stream::open(0, accepted.into(), nobody, behind.local_addr().unwrap()).unwrap();
         let server = behind.accept().unwrap().0;
         (client, stream, server)
     }
@@ -264,5 +293,20 @@ mod tests {
         });
         until(&mut stream, &mut pipes, |s, _| s.halves[0].told);
         assert_eq!(reader.join().unwrap(), sent);
+    }
+
+    #[test]
+    fn an_end_that_is_gone_after_it_said_all_breaks_the_other() {
+        let (client, mut stream, _server) = connected();
+        let mut pipes = Pipes::default();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        until(&mut stream, &mut pipes, |s, _| s.halves[0].told);
+        reset(client.into());
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let state = until(&mut stream, &mut pipes, |_, state| {
+            assert!(std::time::Instant::now() < end, "it is {state:?}");
+            state != State::Waits
+        });
+        assert_eq!(state, State::Broken);
     }
 }

@@ -1,6 +1,6 @@
 //! The thread: waits for whatever is ready, and never for one connection alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,55 +16,24 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
 
 use super::datagrams::Flows;
+use super::port::{Port, Said};
+use super::ready::Ready;
 use super::stream::{Pipes, State, Stream, reset};
 use super::{Key, Order, Refused};
 use crate::firewall::Transport;
 
 /// Connections, and as many clients over UDP, whatever the limit of descriptors.
 const MOST: usize = 1024;
+/// One port has at most this part of the connections, so that its clients do not keep those of others out.
+const SHARE: usize = 4;
 /// Connections or datagrams that are taken from one socket before others have their turn.
 const BATCH: usize = 32;
+/// Streams that have more to move and have their turn before others are looked at.
+const TURNS: usize = 32;
 /// Between two looks for clients that are silent.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long connections wait when there are no descriptors for them.
 const STALL: Duration = Duration::from_millis(200);
-
-/// What is ready, by the number that epoll keeps with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ready {
-    Orders,
-    Port(usize),
-    Stream(usize),
-    Flow(usize),
-}
-
-impl Ready {
-    fn data(self) -> u64 {
-        match self {
-            Self::Orders => 0,
-            Self::Port(at) => 1 | (at as u64) << 2,
-            Self::Stream(at) => 2 | (at as u64) << 2,
-            Self::Flow(at) => 3 | (at as u64) << 2,
-        }
-    }
-
-    fn of(data: u64) -> Self {
-        let at = (data >> 2) as usize;
-        match data & 3 {
-            0 => Self::Orders,
-            1 => Self::Port(at),
-            2 => Self::Stream(at),
-            _ => Self::Flow(at),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Port {
-    key: Key,
-    socket: Arc<OwnedFd>,
-    to: Option<SocketAddr>,
-}
 
 #[derive(Debug)]
 pub struct Worker {
@@ -78,13 +47,12 @@ pub struct Worker {
     flows: Flows,
     refused: Refused,
     most: usize,
-    /// Streams that have more to move at once.
-    busy: Vec<usize>,
+    /// Streams that have more to move at once, who waits for longest first.
+    busy: VecDeque<usize>,
     /// Ports that are not listened to until then: there are no descriptors.
     stalled: Option<Instant>,
+    starved: Said,
     swept: Instant,
-    /// Somebody was told that there are too many connections.
-    crowded: bool,
 }
 
 impl Worker {
@@ -105,10 +73,10 @@ impl Worker {
             flows: Flows::new(most),
             refused: Refused::default(),
             most,
-            busy: Vec::new(),
+            busy: VecDeque::new(),
             stalled: None,
+            starved: Said::default(),
             swept: Instant::now(),
-            crowded: false,
         })
     }
 
@@ -124,20 +92,40 @@ impl Worker {
                     return;
                 }
             };
-            for at in std::mem::take(&mut self.busy) {
+            let ready = events[..n].iter().map(|e| Ready::of(e.data()));
+            if !self.turn(ready) {
+                return;
+            }
+        }
+    }
+
+    /// Works once at what is ready and at some of what is busy; false when nobody orders any more. The engine waits for its
+    /// orders, and so they are looked at before everything else, however much there is to do.
+    fn turn(&mut self, ready: impl Iterator<Item = Ready>) -> bool {
+        for ready in ready {
+            if ready == Ready::Orders {
+                let _ = self.wake.read();
+            }
+            if !self.obey() {
+                return false;
+            }
+            match ready {
+                Ready::Orders => {}
+                Ready::Port(at) => self.arrive(at),
+                Ready::Stream(at) => self.queue(at),
+                Ready::Flow(at) => self.answer(at),
+            }
+        }
+        for _ in 0..TURNS.min(self.busy.len()) {
+            if !self.obey() {
+                return false;
+            }
+            if let Some(at) = self.busy.pop_front() {
                 self.pump(at);
             }
-            for event in &events[..n] {
-                match Ready::of(event.data()) {
-                    Ready::Orders if !self.obey() => return,
-                    Ready::Orders => {}
-                    Ready::Port(at) => self.arrive(at),
-                    Ready::Stream(at) => self.pump(at),
-                    Ready::Flow(at) => self.answer(at),
-                }
-            }
-            self.tidy();
         }
+        self.tidy();
+        true
     }
 
     fn patience(&self) -> EpollTimeout {
@@ -176,7 +164,6 @@ impl Worker {
 
     /// Does what is ordered; false when nobody orders any more.
     fn obey(&mut self) -> bool {
-        let _ = self.wake.read();
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Serve { key, socket, to }) => self.serve(key, socket, to),
@@ -186,7 +173,7 @@ impl Worker {
                     }
                     drop(done);
                 }
-                Ok(Order::Refuse(refused)) => self.refused = refused,
+                Ok(Order::Refuse(refused)) => self.refuse(refused),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Err(mpsc::TryRecvError::Disconnected) => return false,
             }
@@ -207,8 +194,15 @@ impl Worker {
             tracing::warn!(host = %key.1, %error, "a published port is not answered at ::1");
             return;
         }
-        self.ports.insert(Port { key, socket, to });
+        self.ports.insert(Port { key, socket, to, crowded: Said::default() });
         self.by_key.insert(key, at);
+    }
+
+    /// Answers these no more, and ends what goes on with them.
+    fn refuse(&mut self, refused: Refused) {
+        self.close_those(|stream| refused.holds(&stream.peer, 0));
+        self.flows.refuse(&refused);
+        self.refused = refused;
     }
 
     fn leave(&mut self, key: &Key) {
@@ -216,10 +210,7 @@ impl Worker {
         let port = self.ports.remove(at);
         // The engine may have the socket still, and then closing it here would not take it out.
         let _ = self.epoll.delete(port.socket.as_fd());
-        let gone: Vec<usize> = self.streams.iter().filter(|(_, s)| s.port == at).map(|(n, _)| n).collect();
-        for stream in gone {
-            self.close(stream, true);
-        }
+        self.close_those(|stream| stream.port == at);
         self.flows.leave(at);
     }
 
@@ -244,27 +235,22 @@ impl Worker {
             Err(Errno::CONNABORTED | Errno::INTR) => return true,
             Err(Errno::AGAIN) => return false,
             Err(error) => {
-                tracing::warn!(%error, "connections to published ports at ::1 wait");
+                if self.starved.is_news(Instant::now()) {
+                    tracing::warn!(%error, "connections to published ports wait");
+                }
                 self.stalled = Some(Instant::now() + STALL);
                 self.listen(EpollFlags::empty());
                 return false;
             }
         };
         let peer = peer.and_then(|p| SocketAddrV6::try_from(p).ok());
-        let refused = peer.is_none_or(|p| self.refused.holds(&p));
-        let full = self.streams.len() >= self.most;
-        if full && !self.crowded {
-            tracing::warn!(
-                most = self.most,
-                "too many connections to published ports at ::1; more are refused"
-            );
-        }
-        self.crowded = full;
-        let Some(to) = to.filter(|_| !refused && !full) else {
+        let peer = peer.filter(|p| !self.refused.holds(p, 0));
+        let full = self.is_full(at);
+        let Some((to, peer)) = to.zip(peer).filter(|_| !full) else {
             reset(client);
             return true;
         };
-        match Stream::open(at, client, to) {
+        match Stream::open(at, client, peer, to) {
             Ok(stream) => self.watch(stream),
             Err((client, error)) => {
                 tracing::debug!(%to, %error, "a container was not reached for a client at ::1");
@@ -272,6 +258,21 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Whether a port has as many connections as it may have, or all ports together; says so.
+    fn is_full(&mut self, at: usize) -> bool {
+        let share = self.most / SHARE;
+        let full = self.streams.len() >= self.most
+            || self.streams.iter().filter(|(_, s)| s.port == at).count() >= share;
+        if full
+            && let Some(port) = self.ports.get_mut(at)
+            && port.crowded.is_news(Instant::now())
+        {
+            let (host, most) = (port.key.1, self.most);
+            tracing::warn!(%host, share, most, "too many connections to a published port; more are refused");
+        }
+        full
     }
 
     fn watch(&mut self, stream: Stream) {
@@ -288,14 +289,26 @@ impl Worker {
         }
     }
 
+    fn queue(&mut self, at: usize) {
+        if !self.busy.contains(&at) {
+            self.busy.push_back(at);
+        }
+    }
+
     fn pump(&mut self, at: usize) {
         let Some(stream) = self.streams.get_mut(at) else { return };
         match stream.pump(&mut self.pipes) {
             State::Waits => {}
-            State::More if self.busy.contains(&at) => {}
-            State::More => self.busy.push(at),
+            State::More => self.queue(at),
             State::Done => self.close(at, false),
             State::Broken => self.close(at, true),
+        }
+    }
+
+    fn close_those(&mut self, gone: impl Fn(&Stream) -> bool) {
+        let all: Vec<usize> = self.streams.iter().filter(|(_, s)| gone(s)).map(|(at, _)| at).collect();
+        for at in all {
+            self.close(at, true);
         }
     }
 
@@ -310,13 +323,14 @@ impl Worker {
 
     /// Takes one datagram; false when there is none for now.
     fn take_datagram(&mut self, at: usize, socket: &OwnedFd, to: Option<SocketAddr>) -> bool {
-        let (client, len) = match self.flows.receive(at, socket) {
+        let arrived = match self.flows.receive(at, socket) {
             Ok(Some(got)) => got,
             Ok(None) | Err(NixErrno::EINTR) => return true,
             Err(_) => return false,
         };
-        let Some(to) = to.filter(|_| !self.refused.holds(&client.peer)) else { return true };
-        match self.flows.forward(client, len, to, Instant::now()) {
+        let refused = self.refused.holds(&arrived.client.peer, arrived.by);
+        let Some(to) = to.filter(|_| !refused) else { return true };
+        match self.flows.forward(arrived, to, Instant::now()) {
             Ok(Some(new)) => {
                 if let Some((flow, _)) = self.flows.socket(new) {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, Ready::Flow(new).data());
@@ -347,9 +361,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ready_is_what_it_was() {
-        for ready in [Ready::Orders, Ready::Port(0), Ready::Stream(1 << 40), Ready::Flow(7)] {
-            assert_eq!(Ready::of(ready.data()), ready);
+    fn orders_are_obeyed_though_everything_is_busy_and_the_busy_take_turns() {
+        let (orders, queue) = mpsc::channel();
+        let wake = Arc::new(EventFd::new().unwrap());
+        let mut worker = Worker::new(queue, wake).unwrap();
+        worker.busy.extend(0..TURNS * 3);
+        let refused = Refused { bridges: vec![7], ..Refused::default() };
+        orders.send(Order::Refuse(refused.clone())).unwrap();
+        assert!(worker.turn([].into_iter()), "somebody may order still");
+        assert_eq!((worker.refused.clone(), worker.busy.len()), (refused, TURNS * 2));
+        // Who is ready waits behind who is busy, once.
+        worker.turn([Ready::Stream(TURNS), Ready::Stream(1)].into_iter());
+        assert_eq!(worker.busy.back(), Some(&1));
+        assert_eq!(worker.busy.len(), TURNS + 1);
+        drop(orders);
+        assert!(!worker.turn([].into_iter()));
+        assert_eq!(worker.busy.len(), TURNS + 1, "an end is not waited for");
+    }
+
+    #[test]
+    fn who_is_refused_later_is_cut_off() {
+        let (_orders, queue) = mpsc::channel();
+        let mut worker = Worker::new(queue, Arc::new(EventFd::new().unwrap())).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        for peer in ["fd01::2", "fd02::2"] {
+            let client = std::net::TcpStream::connect(to).unwrap();
+            let peer = SocketAddrV6::new(peer.parse().unwrap(), 1, 0, 0);
+            worker.watch(Stream::open(0, client.into(), peer, to).unwrap());
         }
+        worker.refuse(Refused { subnets: vec!["fd01::/64".parse().unwrap()], ..Refused::default() });
+        let left: Vec<_> = worker.streams.iter().map(|(_, s)| s.peer.ip().to_string()).collect();
+        assert_eq!(left, ["fd02::2"]);
     }
 }
