@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use davit_contracts::network::{Endpoint, PortMapping};
-use davit_contracts::runtime::{Container, ContainerSpec, State};
+use davit_contracts::network::{Endpoint, EndpointSpec, PortMapping};
+use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec, State};
 use serde_json::{Map, Value, json};
 
 use super::container::{mode, unpublished};
@@ -22,6 +22,9 @@ pub fn container(c: &Container) -> Value {
         "Args": c.argv.iter().skip(1).collect::<Vec<_>>(),
         "State": state_of(&state),
         "Image": c.image_id,
+        "HostnamePath": in_etc(c, "hostname"),
+        "HostsPath": in_etc(c, "hosts"),
+        "ResolvConfPath": in_etc(c, "resolv.conf"),
         "LogPath": c.log_path,
         "RestartCount": c.restart_count,
         "Driver": c.driver,
@@ -30,8 +33,13 @@ pub fn container(c: &Container) -> Value {
         "Config": config(c, &spec),
         "HostConfig": host_config(c, &spec),
         "Mounts": mounts(c),
-        "NetworkSettings": network_settings(c),
+        "NetworkSettings": network_settings(c, &spec.network.clone().unwrap_or_default()),
     })
+}
+
+/// Where a file of the container's /etc is on the host.
+fn in_etc(c: &Container, name: &str) -> String {
+    if c.etc_dir.is_empty() { String::new() } else { format!("{}/{name}", c.etc_dir) }
 }
 
 fn state_of(s: &State) -> Value {
@@ -98,6 +106,7 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         "Binds": binds,
         "VolumesFrom": spec.volumes_from,
         "NetworkMode": mode(c),
+        "Links": links_of_bridge(c, &network),
         "PortBindings": bindings(&network.ports),
         "PublishAllPorts": network.publish_all,
         "RestartPolicy": {
@@ -156,33 +165,68 @@ fn mounts(c: &Container) -> Value {
         .collect()
 }
 
-fn network_settings(c: &Container) -> Value {
-    let networks: Map<String, Value> = c.endpoints.iter().map(|e| (e.network.clone(), endpoint(e))).collect();
+fn network_settings(c: &Container, asked: &NetworkSpec) -> Value {
+    let shown = |e: &Endpoint| endpoint(e, &asked_for(asked, e));
+    let networks: Map<String, Value> = c.endpoints.iter().map(|e| (e.network.clone(), shown(e))).collect();
     let mut ports = bindings(&c.ports);
     for port in unpublished(c) {
         ports[inside(&port)] = Value::Null;
     }
-    let first = c.endpoints.first().map_or_else(|| endpoint(&Endpoint::default()), endpoint);
+    let first = c.endpoints.first().map_or_else(|| shown(&Endpoint::default()), shown);
     json!({
+        "Bridge": "",
         "SandboxID": c.id,
         "SandboxKey": if c.monitor_pid > 0 { format!("/proc/{}/ns/net", c.monitor_pid) } else { String::new() },
         "Ports": ports,
+        "EndpointID": first["EndpointID"],
         "IPAddress": first["IPAddress"],
         "IPPrefixLen": first["IPPrefixLen"],
         "Gateway": first["Gateway"],
         "GlobalIPv6Address": first["GlobalIPv6Address"],
+        "GlobalIPv6PrefixLen": first["GlobalIPv6PrefixLen"],
+        "IPv6Gateway": first["IPv6Gateway"],
         "MacAddress": first["MacAddress"],
         "Networks": networks,
     })
 }
 
-fn endpoint(e: &Endpoint) -> Value {
+/// What was asked of a connection: nothing of one that was named only.
+fn asked_for(asked: &NetworkSpec, e: &Endpoint) -> EndpointSpec {
+    asked.endpoints.iter().find(|spec| spec.network == e.network).cloned().unwrap_or_default()
+}
+
+/// docker's place for the links of the default network: `/db:/web/data`.
+fn links_of_bridge(c: &Container, asked: &NetworkSpec) -> Value {
+    let links = asked.endpoints.iter().filter(|e| e.network == "bridge").flat_map(|e| &e.links);
+    let shown = links.map(|link| {
+        let (other, alias) = link.split_once(':').unwrap_or((link, link));
+        format!("/{other}:/{}/{alias}", c.name)
+    });
+    or_null(&shown.collect::<Vec<_>>())
+}
+
+/// docker's null in place of an empty list.
+fn or_null(list: &[String]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
+fn endpoint(e: &Endpoint, asked: &EndpointSpec) -> Value {
     let split = |cidr: &str| {
         let (ip, length) = cidr.split_once('/').unwrap_or((cidr, "0"));
         (ip.to_owned(), length.parse::<u8>().unwrap_or(0))
     };
     let ((ip, length), (ip6, length6)) = (split(&e.ip), split(&e.ip6));
+    let mut ipam = Map::new();
+    for (key, ip) in [("IPv4Address", &asked.ip), ("IPv6Address", &asked.ip6)] {
+        if !ip.is_empty() {
+            ipam.insert(key.to_owned(), json!(ip));
+        }
+    }
     json!({
+        "IPAMConfig": if ipam.is_empty() { Value::Null } else { Value::Object(ipam) },
+        "Links": if e.network == "bridge" { Value::Null } else { or_null(&asked.links) },
+        "DriverOpts": if asked.options.is_empty() { Value::Null } else { json!(asked.options) },
+        "GwPriority": e.gateway_priority,
         "NetworkID": e.network_id,
         "EndpointID": e.id,
         "IPAddress": ip,
@@ -192,7 +236,7 @@ fn endpoint(e: &Endpoint) -> Value {
         "GlobalIPv6PrefixLen": length6,
         "IPv6Gateway": e.gateway6,
         "MacAddress": e.mac,
-        "Aliases": e.names,
+        "Aliases": or_null(&asked.aliases),
         "DNSNames": e.names,
     })
 }
@@ -240,5 +284,54 @@ mod tests {
         assert_eq!(v["NetworkSettings"]["IPPrefixLen"], 24);
         assert_eq!(v["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080");
         assert_eq!((&v["State"]["Running"], &v["Name"]), (&json!(true), &json!("/web")));
+    }
+    #[test]
+    fn what_was_asked_of_a_connection_stands_beside_what_it_has() {
+        let on = |network: &str| EndpointSpec {
+            network: network.into(),
+            links: vec!["db:data".into()],
+            ..EndpointSpec::default()
+        };
+        let front = EndpointSpec {
+            aliases: vec!["a".into()],
+            ip: "10.89.0.9".into(),
+            options: [("k".to_owned(), "v".to_owned())].into(),
+            ..on("front")
+        };
+        let made = |network: &str| Endpoint {
+            id: format!("id-{network}"),
+            network: network.into(),
+            ip6: "fd00::2/64".into(),
+            gateway6: "fd00::1".into(),
+            names: vec!["web".into(), "a".into()],
+            gateway_priority: 7,
+            ..Endpoint::default()
+        };
+        let endpoints = vec![on("bridge"), front];
+        let network = Some(NetworkSpec { endpoints, ..NetworkSpec::default() });
+        let v = container(&Container {
+            name: "web".into(),
+            etc_dir: "/run/x".into(),
+            endpoints: vec![made("front"), made("bridge"), made("plain")],
+            spec: Some(ContainerSpec { network, ..ContainerSpec::default() }),
+            ..Container::default()
+        });
+        let settings = &v["NetworkSettings"];
+        let front = &settings["Networks"]["front"];
+        assert_eq!(front["IPAMConfig"], json!({"IPv4Address": "10.89.0.9"}));
+        assert_eq!((&front["Links"], &front["DriverOpts"]), (&json!(["db:data"]), &json!({"k": "v"})));
+        assert_eq!((&front["Aliases"], &front["DNSNames"]), (&json!(["a"]), &json!(["web", "a"])));
+        assert_eq!(front["GwPriority"], 7);
+        let plain = settings["Networks"]["plain"].as_object().unwrap();
+        for null in ["IPAMConfig", "Links", "DriverOpts", "Aliases"] {
+            assert!(plain[null].is_null(), "{null}");
+        }
+        assert!(settings["Networks"]["bridge"]["Links"].is_null());
+        assert_eq!(v["HostConfig"]["Links"], json!(["/db:/web/data"]));
+        let top = ["Bridge", "EndpointID", "IPv6Gateway", "GlobalIPv6Address"].map(|k| settings[k].clone());
+        assert_eq!(top, ["", "id-front", "fd00::1", "fd00::2"]);
+        assert_eq!((&settings["GlobalIPv6PrefixLen"], &v["HostsPath"]), (&json!(64), &json!("/run/x/hosts")));
+        let none = container(&Container::default());
+        assert_eq!((&none["ResolvConfPath"], &none["HostConfig"]["Links"]), (&json!(""), &Value::Null));
     }
 }

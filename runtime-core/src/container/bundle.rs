@@ -94,6 +94,7 @@ impl Task {
             _ => Source::Path(format!("/proc/{monitor}/ns/net").into()),
         };
         let c = &mut self.record.container;
+        c.etc_dir = etc.display().to_string();
         if !merge::has(&c.env, "HOME") {
             c.env.push(format!("HOME={}", user.home));
         }

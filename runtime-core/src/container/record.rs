@@ -110,6 +110,7 @@ impl Record {
         self.process = None;
         self.container.endpoints.clear();
         self.container.ports.clear();
+        self.container.etc_dir.clear();
     }
 
     /// Writes it.
@@ -166,6 +167,7 @@ mod tests {
     fn an_end_clears_what_only_the_living_have() {
         let mut record = Record { held: true, ..Record::default() };
         record.state_mut().pid = 7;
+        record.container.etc_dir = "/run/x".into();
         record.ended(&ExitRecord {
             code: 137,
             oom_killed: true,
@@ -174,6 +176,6 @@ mod tests {
         });
         let s = record.state();
         assert_eq!((s.status.as_str(), s.pid, s.exit_code, s.oom_killed), ("exited", 0, 137, true));
-        assert!(!record.held);
+        assert!(!record.held && record.container.etc_dir.is_empty());
     }
 }

@@ -323,6 +323,7 @@ impl Task {
         self.record.process = None;
         self.record.container.endpoints.clear();
         self.record.container.ports.clear();
+        self.record.container.etc_dir.clear();
         self.try_teardown().await;
     }
 
