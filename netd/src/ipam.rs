@@ -16,7 +16,7 @@ use crate::network::pools::first_address;
 /// Why an address cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
-    /// Every address is in use.
+    /// Every address of a subnet, or of the range that addresses are chosen from, is in use.
     #[error("no address is free in {0}")]
     Full(IpNet),
     /// Not one of the subnet's.
@@ -47,6 +47,8 @@ pub enum IpamError {
 #[derive(Debug, Clone)]
 pub struct Pool {
     subnet: IpNet,
+    /// The subnet, or the part of it that addresses are chosen from.
+    range: IpNet,
     /// Chosen addresses lie in `first..=last`.
     first: u128,
     last: u128,
@@ -81,7 +83,7 @@ impl Pool {
         let first = number(range.network());
         let last = number(range.broadcast());
         let blocked = reserved.clone();
-        Self { subnet: of.subnet, first, last, reserved, blocked, spared, cursor: last }
+        Self { subnet: of.subnet, range, first, last, reserved, blocked, spared, cursor: last }
     }
 
     fn address(&self, n: u128) -> IpAddr {
@@ -113,7 +115,7 @@ impl Pool {
     pub fn take_next(&mut self, avoid: &[IpAddr]) -> Result<IpNet, IpamError> {
         let after = self.cursor.checked_add(1).and_then(|from| self.gap(from, self.last, avoid));
         let chosen = after.or_else(|| self.gap(self.first, self.cursor, avoid));
-        let n = chosen.ok_or(IpamError::Full(self.subnet))?;
+        let n = chosen.ok_or(IpamError::Full(self.range))?;
         self.blocked.insert(n);
         self.cursor = n;
         Ok(self.net(n))

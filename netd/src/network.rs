@@ -242,6 +242,16 @@ pub enum SpecError {
         /// The other.
         other: IpNet,
     },
+    /// One that is not known, and like none that is.
+    #[error("unknown option '{name}' of a {driver} network: its options are {known}")]
+    NoOption {
+        /// As given.
+        name: String,
+        /// Whose.
+        driver: &'static str,
+        /// All there are.
+        known: String,
+    },
     /// An address that is to be two things.
     #[error("address {address} is the gateway, and cannot be '{name}' too")]
     Twice {

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 
 use davit_contracts::network::PortMapping;
 
+/// Which flag names a port, and at which address; none is every one of both versions.
+type Place = (usize, Option<IpAddr>);
+
 /// Host ports that two flags name: the two as they were given. A flag that leaves the choice meets nobody.
 pub fn clash<'a>(given: &'a [(&'a str, Vec<PortMapping>)]) -> Option<(&'a str, &'a str)> {
     // Ranges are long: a port looks only at those that name the same one.
-    let mut earlier: HashMap<(&str, u32), Vec<(usize, Option<IpAddr>)>> = HashMap::new();
+    let mut earlier: HashMap<(&str, u32), Vec<Place>> = HashMap::new();
     for (at, (text, mappings)) in given.iter().enumerate() {
         let chosen = |m: &&PortMapping| m.host_port == 0 || m.host_port_end != 0;
         for m in mappings.iter().filter(|m| !chosen(m)) {

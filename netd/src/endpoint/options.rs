@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::network::options::nearest;
+use crate::network::options::near;
 
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 /// The name of the interface inside.
@@ -17,8 +17,8 @@ pub enum OptionError {
     Unknown {
         /// As given.
         name: String,
-        /// The known one that looks most like it.
-        nearest: &'static str,
+        /// The known one that looks like it.
+        nearest: Option<&'static str>,
     },
     /// Not of the form `a=b,c=d`.
     #[error("'{0}' is no kernel setting with a value")]
@@ -32,7 +32,8 @@ impl OptionError {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unknown { nearest, .. } => format!("did you mean {nearest}?"),
+            Self::Unknown { nearest: Some(nearest), .. } => format!("did you mean {nearest}?"),
+            Self::Unknown { nearest: None, .. } => format!("the options are {}", KNOWN.join(" and ")),
             Self::Form(_) => "write it as net.ipv4.conf.IFNAME.log_martians=1, several with commas between".into(),
             Self::Scope(_) => {
                 "write it as net.ipv4.conf.IFNAME.SETTING, with IFNAME for the interface's name; --sysctl sets others"
@@ -60,7 +61,7 @@ impl EndpointOptions {
                 SYSCTLS => me.sysctls = value.split(',').map(sysctl).collect::<Result<_, _>>()?,
                 IFNAME_OPTION => me.ifname = Some(value.clone()),
                 _ => {
-                    let nearest = nearest(name, KNOWN);
+                    let nearest = near(name, KNOWN);
                     return Err(OptionError::Unknown { name: name.clone(), nearest });
                 }
             }
@@ -124,5 +125,9 @@ mod tests {
     fn an_unknown_option_names_the_nearest() {
         let e = parse("com.docker.network.endpoint.sysctl", "x").unwrap_err();
         assert_eq!(e.hint(), format!("did you mean {SYSCTLS}?"));
+        assert_eq!(
+            parse("foo", "x").unwrap_err().hint(),
+            format!("the options are {SYSCTLS} and {IFNAME_OPTION}")
+        );
     }
 }

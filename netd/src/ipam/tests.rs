@@ -29,6 +29,19 @@ fn addresses_ascend_and_a_released_one_rests() {
 }
 
 #[test]
+fn an_exhausted_range_is_told_as_the_range() {
+    let range: IpNet = "10.0.0.8/31".parse().unwrap();
+    let mut p = Pool::new(&Subnet {
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        gateway: Some(ip("10.0.0.1")),
+        ip_range: Some(range),
+        aux: Default::default(),
+    });
+    assert_eq!([next(&mut p), next(&mut p)], ["10.0.0.8", "10.0.0.9"]);
+    assert_eq!(p.take_next(&[]), Err(IpamError::Full(range)));
+}
+
+#[test]
 fn a_range_bounds_what_is_chosen_but_not_what_is_asked_for() {
     let mut subnet = subnet("10.0.0.0/24");
     subnet.ip_range = Some("10.0.0.128/30".parse().unwrap());

@@ -190,7 +190,16 @@ impl Given<'_> {
         driver: &'static str,
         known: impl IntoIterator<Item = &'static str>,
     ) -> SpecError {
-        SpecError::Option { name: self.name.to_owned(), driver, nearest: nearest(self.name, known) }
+        unknown(self.name, driver, &known.into_iter().collect::<Vec<_>>())
+    }
+}
+
+/// An option that is not known, with the one that is meant or all there are.
+pub(super) fn unknown(name: &str, driver: &'static str, known: &[&'static str]) -> SpecError {
+    let name = name.to_owned();
+    match near(&name, known.iter().copied()) {
+        Some(nearest) => SpecError::Option { name, driver, nearest },
+        None => SpecError::NoOption { name, driver, known: known.join(", ") },
     }
 }
 
@@ -234,6 +243,15 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .unwrap_or_default()
 }
 
+/// The nearest, when it is near enough to be meant.
+pub fn near<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let last = |s: &str| s.rsplit('.').next().unwrap_or("").to_owned();
+    let close = |known: &&str| {
+        distance(word, known).min(distance(&last(word), &last(known))) <= last(word).len().max(3) / 2
+    };
+    Some(nearest(word, candidates)).filter(|known| !known.is_empty()).filter(close)
+}
+
 /// Levenshtein's distance.
 pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -265,15 +283,16 @@ mod tests {
             ("mtu", MTU),
             ("enable_ic", ICC),
             ("com.docker.network.bridge.gateway_mode_ip6", GATEWAY[1]),
-            ("com.docker.network.bridge.trusted_host_interfaces", INHIBIT4),
         ] {
             let Err(SpecError::Option { nearest, driver, .. }) = parse(given, "1") else {
                 panic!("{given} was taken")
             };
             assert_eq!(driver, "bridge");
-            if given != "com.docker.network.bridge.trusted_host_interfaces" {
-                assert_eq!(nearest, wanted);
-            }
+            assert_eq!(nearest, wanted);
+        }
+        for given in ["foo", "com.docker.network.bridge.trusted_host_interfaces"] {
+            let e = parse(given, "1").unwrap_err().to_string();
+            assert!(e.contains(given) && e.contains(ICC) && e.contains(PREFIX), "{e}");
         }
     }
 

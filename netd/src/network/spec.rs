@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::driver::cni::list::{List, directories};
 use crate::driver::cni::{CniNetwork, GC_OPTION, PATH_OPTION, PLUGIN_PATH};
 
-use super::options::{MTU, nearest};
+use super::options::{MTU, unknown};
 use super::{BridgeOptions, Driver, GatewayMode, SpecError, Sublink, Subnet, pools, reserved};
 use crate::ipam::Pool;
 
@@ -88,7 +88,7 @@ fn cni(request: &proto::CreateNetworkRequest, options: &BTreeMap<String, String>
     }
     let known = [PATH_OPTION, GC_OPTION];
     if let Some(name) = options.keys().find(|name| !known.contains(&name.as_str())) {
-        return Err(SpecError::Option { name: name.clone(), driver: "cni", nearest: nearest(name, known) });
+        return Err(unknown(name, "cni", &known));
     }
     let gc = match options.get(GC_OPTION).map(String::as_str) {
         None | Some("false") => false,

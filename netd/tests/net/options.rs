@@ -278,7 +278,12 @@ async fn a_refused_network_leaves_the_host_as_it_was() {
         (isolated, Kind::InvalidArgument, "--internal"),
         (two, Kind::InvalidArgument, ""),
         (four, Kind::InvalidArgument, ""),
-        (with("x", &[("parent", "uplink")]), Kind::InvalidArgument, "did you mean"),
+        (with("x", &[("parent", "uplink")]), Kind::InvalidArgument, ""),
+        (
+            with("x", &[("mtuu", "1400")]),
+            Kind::InvalidArgument,
+            "did you mean com.docker.network.driver.mtu?",
+        ),
         (
             proto::CreateNetworkRequest { driver: "overlay".into(), ..with("x", &[]) },
             Kind::InvalidArgument,

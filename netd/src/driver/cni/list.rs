@@ -46,6 +46,10 @@ pub enum ListError {
     Large,
     #[error("the CNI configuration is not JSON: {0}")]
     Json(String),
+    #[error(
+        "the CNI configuration is no object: {{\"cniVersion\": ..., \"name\": ..., \"plugins\": [...]}} is expected"
+    )]
+    NoObject,
     #[error("the CNI configuration has no field '{0}'")]
     Missing(&'static str),
     #[error("field {field} of the CNI configuration cannot be {value}: {expected} is expected")]
@@ -65,7 +69,10 @@ impl List {
         if text.len() > LARGEST {
             return Err(ListError::Large);
         }
-        let object: Object = serde_json::from_str(text).map_err(|e| ListError::Json(e.to_string()))?;
+        let object = match serde_json::from_str(text).map_err(|e| ListError::Json(e.to_string()))? {
+            Value::Object(object) => object,
+            _ => return Err(ListError::NoObject),
+        };
         let name = string(&object, "name")?.ok_or(ListError::Missing("name"))?;
         if !is_identifier(&name) {
             return Err(bad("name", &Value::from(name), "a name of letters, digits, '_', '.' and '-'"));
@@ -272,6 +279,7 @@ mod tests {
             assert!(error.contains(part), "{value}: {error}");
         }
         assert_eq!(List::parse("  "), Err(ListError::Empty));
+        assert_eq!(List::parse("[]"), Err(ListError::NoObject));
         assert!(matches!(List::parse("{"), Err(ListError::Json(_))));
         assert_eq!(List::parse(&" x".repeat(LARGEST)), Err(ListError::Large));
         let bridge = list(&json!({"name": "n", "type": "no-such-plugin", "cniVersion": "1.0.0"})).unwrap();
