@@ -146,3 +146,52 @@ fn flags_of_run_that_cannot_be_meant_say_why() {
         assert!(ran.stderr.contains(part), "{ran}");
     }
 }
+
+#[test]
+fn exposed_ports_are_shown_and_published() {
+    let host = Host::with_busybox();
+    let expose = ["--expose", "80", "--expose", "53/udp"];
+    let run = |name: &str, more: &[&str]| {
+        let args = expose.iter().chain(more).chain(&["busybox:1", "sleep", "1000"]);
+        host.run_detached(name, &args.copied().collect::<Vec<_>>())
+    };
+    let see = |name: &str, template: &str| host.davit(["inspect", "-f", template, name]).ok();
+    run("shown", &["-p", "8090:90"]);
+    see("shown", "{{json .Config.ExposedPorts}}").prints("{\"53/udp\":{},\"80/tcp\":{},\"90/tcp\":{}}\n");
+    host.davit(["ps", "--format", "{{.Ports}}"]).ok().says("80/tcp").says("53/udp").says_not("->80/tcp");
+    run("published", &["-P", "-p", "8053:53/udp"]);
+    see(
+        "published",
+        "{{len .NetworkSettings.Ports}} {{(index (index .NetworkSettings.Ports \"53/udp\") 0).HostPort}}",
+    )
+    .prints("2 8053\n");
+    let port = see("published", "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}");
+    assert!(port.text().trim().parse::<u16>().is_ok_and(|p| p > 0), "{port}");
+    host.davit(["stop", "-t", "0", "shown", "published"]).ok();
+    see("shown", "{{len .Config.ExposedPorts}} {{len .NetworkSettings.Ports}}").says(" 0");
+    host.davit(["run", "--net", "container:shown", "--expose", "1", "busybox:1", "true"]).exits(125);
+}
+
+#[test]
+fn a_network_given_by_the_beginning_of_its_id_is_that_network() {
+    let host = Host::with_busybox();
+    let id = host.davit(["net", "create", "--subnet", "10.52.0.0/24", "v6"]).ok().text().trim().to_owned();
+    let short = &id[..6];
+    host.davit(["create", "--net", short, "--name", "made", "busybox:1", "sleep", "1000"]).ok();
+    host.run_detached("runs", &["--net", short, "--network-alias", "a", "busybox:1", "sleep", "1000"]);
+    for name in ["made", "runs"] {
+        host.davit(["inspect", "-f", "{{.HostConfig.NetworkMode}}", name]).ok().prints("v6\n");
+        host.davit(["net", "connect", "v6", name]).refused(&[name, "v6", "already"]);
+    }
+    let see = |template: &str| host.davit(["inspect", "-f", template, "runs"]).ok();
+    see("{{with .NetworkSettings.Networks.v6}}{{.Aliases}} {{.IPAMConfig}} {{.Links}} {{.DriverOpts}} {{.GwPriority}}{{end}}")
+        .says("[a]");
+    let hosts = see("{{.HostsPath}}").text().trim().to_owned();
+    host.sh(&format!("cat {hosts}")).ok().says("10.52.0.2");
+    host.davit(["net", "disconnect", short, "runs"]).ok();
+    host.davit(["rm", "-f", "runs"]).ok();
+    // Nothing but the stopped container's own record knows of it any more.
+    host.davit(["net", "rm", "v6"]).ok();
+    host.davit(["net", "disconnect", "v6", "made"]).ok();
+    host.davit(["net", "disconnect", "v6", "made"]).code_is_not_zero();
+}

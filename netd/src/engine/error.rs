@@ -231,7 +231,7 @@ impl EngineError {
                 "choose one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8".into()
             }
             Self::Spec(SpecError::ReservedName(_)) => "choose another name".into(),
-            Self::NetworkInUse { .. } => "disconnect or remove these containers first, or use --force".into(),
+            Self::NetworkInUse { .. } => "disconnect or remove these containers first".into(),
             Self::Overlap { .. } => "choose another subnet, or none to have a free one chosen".into(),
             Self::PoolsExhausted => "give a subnet, or remove networks that are not needed".into(),
             Self::Spec(SpecError::Option { nearest, .. }) => format!("did you mean {nearest}?"),

@@ -35,7 +35,7 @@ fn an_exhausted_range_is_told_as_the_range() {
         subnet: "10.0.0.0/24".parse().unwrap(),
         gateway: Some(ip("10.0.0.1")),
         ip_range: Some(range),
-        aux: Default::default(),
+        aux: std::collections::BTreeMap::default(),
     });
     assert_eq!([next(&mut p), next(&mut p)], ["10.0.0.8", "10.0.0.9"]);
     assert_eq!(p.take_next(&[]), Err(IpamError::Full(range)));

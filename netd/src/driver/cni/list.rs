@@ -69,10 +69,8 @@ impl List {
         if text.len() > LARGEST {
             return Err(ListError::Large);
         }
-        let object = match serde_json::from_str(text).map_err(|e| ListError::Json(e.to_string()))? {
-            Value::Object(object) => object,
-            _ => return Err(ListError::NoObject),
-        };
+        let parsed = serde_json::from_str(text).map_err(|e| ListError::Json(e.to_string()))?;
+        let Value::Object(object) = parsed else { return Err(ListError::NoObject) };
         let name = string(&object, "name")?.ok_or(ListError::Missing("name"))?;
         if !is_identifier(&name) {
             return Err(bad("name", &Value::from(name), "a name of letters, digits, '_', '.' and '-'"));
