@@ -26,10 +26,12 @@ use crate::firewall::Transport;
 const MOST: usize = 1024;
 /// One port has at most this part of the connections, so that its clients do not keep those of others out.
 const SHARE: usize = 4;
-/// Connections or datagrams that are taken from one socket before others have their turn.
+/// Connections or datagrams that are taken from one socket, and connections that are ended, before others have their turn.
 const BATCH: usize = 32;
 /// Streams that have more to move and have their turn before others are looked at.
 const TURNS: usize = 32;
+/// The port of connections whose port is answered no more.
+const LEFT: usize = usize::MAX;
 /// Between two looks for clients that are silent.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long connections wait when there are no descriptors for them.
@@ -49,6 +51,8 @@ pub struct Worker {
     most: usize,
     /// Streams that have more to move at once, who waits for longest first.
     busy: VecDeque<usize>,
+    /// There are connections of ports that are left.
+    leaving: bool,
     /// Ports that are not listened to until then: there are no descriptors.
     stalled: Option<Instant>,
     starved: Said,
@@ -74,6 +78,7 @@ impl Worker {
             refused: Refused::default(),
             most,
             busy: VecDeque::new(),
+            leaving: false,
             stalled: None,
             starved: Said::default(),
             swept: Instant::now(),
@@ -116,6 +121,9 @@ impl Worker {
                 Ready::Flow(at) => self.answer(at),
             }
         }
+        if self.leaving {
+            self.end_left();
+        }
         for _ in 0..TURNS.min(self.busy.len()) {
             if !self.obey() {
                 return false;
@@ -130,7 +138,7 @@ impl Worker {
 
     fn patience(&self) -> EpollTimeout {
         let now = Instant::now();
-        let wait = if !self.busy.is_empty() {
+        let wait = if self.leaving || !self.busy.is_empty() {
             Some(Duration::ZERO)
         } else if let Some(until) = self.stalled {
             Some(until.saturating_duration_since(now) + Duration::from_millis(1))
@@ -198,9 +206,12 @@ impl Worker {
         self.by_key.insert(key, at);
     }
 
-    /// Answers these no more, and ends what goes on with them.
+    /// Answers these no more, and ends what goes on with them as if they came to a port that is left.
     fn refuse(&mut self, refused: Refused) {
-        self.close_those(|stream| refused.holds(&stream.peer, 0));
+        for (_, stream) in self.streams.iter_mut().filter(|(_, s)| refused.holds(&s.peer, 0)) {
+            stream.port = LEFT;
+        }
+        self.end_left();
         self.flows.refuse(&refused);
         self.refused = refused;
     }
@@ -210,8 +221,22 @@ impl Worker {
         let port = self.ports.remove(at);
         // The engine may have the socket still, and then closing it here would not take it out.
         let _ = self.epoll.delete(port.socket.as_fd());
-        self.close_those(|stream| stream.port == at);
+        for (_, stream) in self.streams.iter_mut().filter(|(_, s)| s.port == at) {
+            stream.port = LEFT;
+        }
+        self.end_left();
         self.flows.leave(at);
+    }
+
+    /// Ends some of the connections of ports that are left. A thousand that are busy take a second, and the engine waits
+    /// for the port's own socket only.
+    fn end_left(&mut self) {
+        let left = self.streams.iter().filter(|(_, s)| s.port == LEFT).map(|(at, _)| at);
+        let some: Vec<usize> = left.take(BATCH).collect();
+        self.leaving = some.len() == BATCH;
+        for at in some {
+            self.close(at, true);
+        }
     }
 
     fn arrive(&mut self, at: usize) {
@@ -296,19 +321,12 @@ impl Worker {
     }
 
     fn pump(&mut self, at: usize) {
-        let Some(stream) = self.streams.get_mut(at) else { return };
+        let Some(stream) = self.streams.get_mut(at).filter(|s| s.port != LEFT) else { return };
         match stream.pump(&mut self.pipes) {
             State::Waits => {}
             State::More => self.queue(at),
             State::Done => self.close(at, false),
             State::Broken => self.close(at, true),
-        }
-    }
-
-    fn close_those(&mut self, gone: impl Fn(&Stream) -> bool) {
-        let all: Vec<usize> = self.streams.iter().filter(|(_, s)| gone(s)).map(|(at, _)| at).collect();
-        for at in all {
-            self.close(at, true);
         }
     }
 
@@ -357,41 +375,4 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orders_are_obeyed_though_everything_is_busy_and_the_busy_take_turns() {
-        let (orders, queue) = mpsc::channel();
-        let wake = Arc::new(EventFd::new().unwrap());
-        let mut worker = Worker::new(queue, wake).unwrap();
-        worker.busy.extend(0..TURNS * 3);
-        let refused = Refused { bridges: vec![7], ..Refused::default() };
-        orders.send(Order::Refuse(refused.clone())).unwrap();
-        assert!(worker.turn([].into_iter()), "somebody may order still");
-        assert_eq!((worker.refused.clone(), worker.busy.len()), (refused, TURNS * 2));
-        // Who is ready waits behind who is busy, once.
-        worker.turn([Ready::Stream(TURNS), Ready::Stream(1)].into_iter());
-        assert_eq!(worker.busy.back(), Some(&1));
-        assert_eq!(worker.busy.len(), TURNS + 1);
-        drop(orders);
-        assert!(!worker.turn([].into_iter()));
-        assert_eq!(worker.busy.len(), TURNS + 1, "an end is not waited for");
-    }
-
-    #[test]
-    fn who_is_refused_later_is_cut_off() {
-        let (_orders, queue) = mpsc::channel();
-        let mut worker = Worker::new(queue, Arc::new(EventFd::new().unwrap())).unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = listener.local_addr().unwrap();
-        for peer in ["fd01::2", "fd02::2"] {
-            let client = std::net::TcpStream::connect(to).unwrap();
-            let peer = SocketAddrV6::new(peer.parse().unwrap(), 1, 0, 0);
-            worker.watch(Stream::open(0, client.into(), peer, to).unwrap());
-        }
-        worker.refuse(Refused { subnets: vec!["fd01::/64".parse().unwrap()], ..Refused::default() });
-        let left: Vec<_> = worker.streams.iter().map(|(_, s)| s.peer.ip().to_string()).collect();
-        assert_eq!(left, ["fd02::2"]);
-    }
-}
+mod tests;
