@@ -14,7 +14,7 @@ use super::{Engine, EngineError};
 use crate::failpoint::pass;
 use crate::firewall::Guard;
 use crate::firewall::guard::There;
-use crate::netlink::view;
+use crate::netlink::view::{self, Link};
 use crate::settings::Forwarding;
 use crate::sysctl;
 
@@ -53,7 +53,7 @@ impl Engine {
         for (setting, value) in self.wanted_settings() {
             let ipv6 = setting == SETTINGS[1];
             if sysctl::get(setting)? != value {
-                self.forwarded.note(ipv6, self.of_others()?);
+                self.forwarded.note(ipv6, self.of_others(ipv6)?);
                 self.note_forwarding()?;
                 self.apply_guard()?;
                 if ipv6 {
@@ -124,16 +124,36 @@ impl Engine {
         Ok(())
     }
 
-    fn of_others(&self) -> Result<There, EngineError> {
+    /// The interfaces that packets of an IP version came and went by, those that would have been forwarded between. A bridge
+    /// that has no address of the version may be given one later, with rules of whoever does.
+    fn of_others(&self, ipv6: bool) -> Result<There, EngineError> {
+        let addresses = view::addresses(&self.socket)?;
+        let has_address = |l: &Link| {
+            addresses.iter().any(|a| a.index == l.index && a.global && a.net.addr().is_ipv6() == ipv6)
+        };
         let mut there = There::default();
-        for link in view::links(&self.socket)?.into_iter().filter(|l| l.group != self.instance.group) {
-            match link.kind.as_str() {
-                "bridge" => there.bridges.insert(link.name),
-                "veth" if link.master.is_none() => there.veths.insert(link.name),
-                _ => false,
-            };
+        for link in self.links_of_others()? {
+            if link.kind == "bridge" {
+                if !has_address(&link) {
+                    continue;
+                }
+                there.bridges.insert(link.name.clone());
+            }
+            there.interfaces.insert(link.name);
         }
         Ok(there)
+    }
+
+    /// The interfaces outside our group but for the loopback and ports of bridges, by which nothing is routed.
+    fn links_of_others(&self) -> Result<Vec<Link>, EngineError> {
+        let mut all = view::links(&self.socket)?;
+        let bridges: BTreeSet<u32> = all.iter().filter(|l| l.kind == "bridge").map(|l| l.index).collect();
+        all.retain(|l| {
+            l.group != self.instance.group
+                && l.name != "lo"
+                && l.master.is_none_or(|master| !bridges.contains(&master))
+        });
+        Ok(all)
     }
 }
 
