@@ -155,6 +155,48 @@ pub async fn a_host_that_forwarded_before_goes_on_for_that_ip_version() {
 }
 
 #[tokio::test]
+async fn a_host_that_forwarded_by_single_interfaces_goes_on() {
+    let scene = Scene::new("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.uplink.forwarding=1 net.ipv4.conf.second.forwarding=1")
+        .await;
+    assert_eq!(scene.meet(), [true, false]);
+    let web = scene.web().await;
+    scene.serves(&web);
+    assert_eq!(scene.meet(), [true, false]);
+    scene.is_guarded(1).await;
+}
+
+#[tokio::test]
+async fn any_number_but_zero_is_on() {
+    let scene = Scene::new("sysctl -qw net.ipv4.ip_forward=2").await;
+    let _web = scene.web().await;
+    assert_eq!(scene.meet(), [true, false]);
+    assert_eq!(scene.host.space.run("sysctl -n net.ipv4.ip_forward").trim(), "2");
+}
+
+#[tokio::test]
+async fn a_damaged_note_leaves_the_host_guarded_and_one_of_another_boot_is_none() {
+    let mut scene = Scene::new("").await;
+    let web = scene.web().await;
+    let path = scene.host.run_dir().join("network/forwarding.json");
+    let note = std::fs::read_to_string(&path).unwrap();
+    for damaged in ["", "{}", &note[..note.len() / 2]] {
+        scene.host.kill();
+        std::fs::write(&path, damaged).unwrap();
+        scene.host.start().await;
+        assert_eq!(scene.meet(), [false; 2], "{damaged}");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("uplink"), "{damaged}");
+    }
+    scene.serves(&web);
+    scene.host.kill();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(note.contains(boot.trim()));
+    std::fs::write(&path, note.replace(boot.trim(), "another")).unwrap();
+    scene.host.start().await;
+    assert_eq!(scene.meet(), [true; 2], "what is on since the machine started is somebody else's");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn the_configuration_may_open_it() {
     let mut scene = Scene::new("").await;
     let web = scene.web().await;
@@ -306,7 +348,9 @@ fn advertise(scene: &Scene, to: &str) {
 #[tokio::test]
 async fn the_hosts_own_way_out_by_router_advertisements_stays() {
     let scene =
-        Scene::new("sysctl -qw net.ipv6.conf.uplink.accept_ra=1 net.ipv6.conf.second.accept_ra=1").await;
+        Scene::new("ip link add third type bridge; ip link add fourth type bridge
+            sysctl -qw net.ipv6.conf.uplink.accept_ra=1 net.ipv6.conf.second.accept_ra=1 net.ipv6.conf.third.accept_ra=0
+            sysctl -qw net.ipv6.conf.fourth.accept_ra=1 net.ipv6.conf.fourth.forwarding=1").await;
     let advertised = || scene.host.space.run("ip -6 route show default proto ra").contains("dev uplink");
     let until = Instant::now() + Duration::from_secs(30);
     while !advertised() {
@@ -320,6 +364,10 @@ async fn the_hosts_own_way_out_by_router_advertisements_stays() {
     let _web = scene.web().await;
     assert!(advertised(), "{}", scene.host.log());
     let setting = |name: &str| scene.host.space.run(&format!("sysctl -n net.ipv6.conf.{name}.accept_ra"));
-    assert_eq!((setting("uplink").trim(), setting("second").trim()), ("2", "1"));
+    // One may come on the second link as well; on the others none counted before.
+    assert_eq!(
+        ["uplink", "second", "third", "fourth"].map(|i| setting(i).trim().to_owned()),
+        ["2", "2", "0", "1"]
+    );
     assert!(scene.host.log().contains("router advertisements"), "{}", scene.host.log());
 }
