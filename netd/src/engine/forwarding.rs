@@ -10,57 +10,129 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Engine, EngineError};
 use crate::failpoint::pass;
 use crate::firewall::Guard;
 use crate::firewall::guard::There;
-use crate::netlink::view;
+use crate::netlink::view::{self, Link};
 use crate::settings::Forwarding;
 use crate::sysctl;
 
 /// The settings: IPv4, IPv6.
 const SETTINGS: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
-/// `RTF_DEFAULT | RTF_ADDRCONF` (linux/ipv6_route.h): a default route that came with a router advertisement.
-const ADVERTISED: u32 = 0x0001_0000 | 0x0004_0000;
+
+/// What is remembered of whose forwarding is ours.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    /// Of which run of the machine: the setting does not outlive it, and the file may.
+    boot: String,
+    guard: Guard,
+}
+
+impl Default for Note {
+    fn default() -> Self {
+        Self { boot: boot(), guard: Guard::default() }
+    }
+}
+
+fn boot() -> String {
+    sysctl::get("kernel/random/boot_id").unwrap_or_default()
+}
 
 impl Engine {
     /// Reads whose forwarding is ours, and writes the guard's rules. Forwarding that somebody turned off is not.
     pub(super) fn restore_forwarding(&mut self) {
-        let path = self.forwarding_note();
-        let text = fs::read(&path).unwrap_or_default();
-        let mut noted: Guard = serde_json::from_slice(&text).unwrap_or_else(|error| {
-            if !text.is_empty() {
-                // Guarded rather than open: whoever needs it open says so.
-                tracing::warn!(path = %path.display(), %error, "the note of whose forwarding is ours is damaged");
-            }
-            Guard::default()
-        });
-        for ipv6 in [false, true] {
-            if noted.there(ipv6).is_some() && !is_on(ipv6) {
-                noted.forget(ipv6);
-            }
-        }
-        self.forwarded = noted;
-        let outcome = self.note_forwarding().and_then(|()| self.apply_guard());
-        if let Err(error) = outcome {
+        if let Err(error) = self.read_forwarding().and_then(|()| self.apply_guard()) {
             let error = super::reconcile::chain(&error);
             tracing::error!(error, "the host may forward for strangers; the next change tries again");
         }
+    }
+
+    fn read_forwarding(&mut self) -> Result<(), EngineError> {
+        let path = self.forwarding_note();
+        let noted = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Note::default(),
+            read => match read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other)) {
+                Ok(noted) => noted,
+                Err(error) => {
+                    tracing::warn!(
+                        path = %path.display(), %error,
+                        "the note of whose forwarding is ours is damaged; what is on counts as ours (netd.toml: forwarding)"
+                    );
+                    self.all_forwarding()?
+                }
+            },
+        };
+        self.forwarded = if noted.boot == boot() { noted.guard } else { Guard::default() };
+        for ipv6 in [false, true] {
+            if self.forwarded.there(ipv6).is_some() && !is_on(ipv6) {
+                self.forwarded.forget(ipv6);
+            }
+        }
+        self.note_forwarding()
+    }
+
+    /// All that is on, as if it were ours: guarded rather than open, since whoever needs it open can say so.
+    fn all_forwarding(&self) -> Result<Note, EngineError> {
+        let mut guard = Guard::default();
+        for ipv6 in [false, true] {
+            if is_on(ipv6) {
+                guard.note(ipv6, self.of_others(ipv6)?);
+            }
+        }
+        Ok(Note { boot: boot(), guard })
     }
 
     /// Turns on what the networks need that lead out.
     pub(super) fn forward(&mut self) -> Result<(), EngineError> {
         for (setting, value) in self.wanted_settings() {
             let ipv6 = setting == SETTINGS[1];
-            if sysctl::get(setting)? != value {
-                self.forwarded.note(ipv6, self.of_others()?);
+            // Any number but 0 is on.
+            if sysctl::get(setting)? != "0" {
+                continue;
+            }
+            let ours = !self.forwards_in_part(ipv6)?;
+            if ours {
+                self.forwarded.note(ipv6, self.of_others(ipv6)?);
                 self.note_forwarding()?;
                 self.apply_guard()?;
-                if ipv6 {
-                    keep_advertised_routes()?;
-                }
-                sysctl::ensure(setting, value)?;
+            }
+            if ipv6 {
+                self.keep_advertisements()?;
+            }
+            sysctl::ensure(setting, value)?;
+            if ours {
                 self.tell(ipv6);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody has the host forward what comes in by single interfaces, while the setting for all is off.
+    fn forwards_in_part(&self, ipv6: bool) -> Result<bool, EngineError> {
+        // For IPv6 `forwarding` of an interface says only that the host is a router there.
+        let (version, setting) = if ipv6 { ("ipv6", "force_forwarding") } else { ("ipv4", "forwarding") };
+        let on = |link: &Link| {
+            sysctl::get(&format!("net/{version}/conf/{}/{setting}", link.name)).is_ok_and(|v| v != "0")
+        };
+        Ok(self.links_of_others()?.iter().any(on))
+    }
+
+    /// A host that forwards takes router advertisements only with `accept_ra` 2, and drops the default routes that it has from
+    /// them: without this it would lose its own way out, or never find it.
+    fn keep_advertisements(&self) -> Result<(), EngineError> {
+        for link in self.links_of_others()? {
+            let interface = link.name;
+            let setting = |what: &str| format!("net/ipv6/conf/{interface}/{what}");
+            let is = |what: &str, value: &str| sysctl::get(&setting(what)).is_ok_and(|v| v == value);
+            if is("accept_ra", "1") && is("forwarding", "0") {
+                tracing::info!(
+                    interface,
+                    "router advertisements are taken from now on though the host forwards"
+                );
+                sysctl::ensure(&setting("accept_ra"), "2")?;
             }
         }
         Ok(())
@@ -118,73 +190,46 @@ impl Engine {
             };
         }
         let draft = path.with_extension("draft");
-        let text = serde_json::to_vec(&self.forwarded).expect("names of bridges are text");
+        let note = Note { boot: boot(), guard: self.forwarded.clone() };
+        let text = serde_json::to_vec(&note).expect("names of bridges are text");
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).map_err(failed)?;
         pass("forwarding.noted");
         Ok(())
     }
 
-    fn of_others(&self) -> Result<There, EngineError> {
+    /// The interfaces that packets of an IP version came and went by, those that would have been forwarded between. A bridge
+    /// that has no address of the version may be given one later, with rules of whoever does.
+    fn of_others(&self, ipv6: bool) -> Result<There, EngineError> {
+        let addresses = view::addresses(&self.socket)?;
+        let has_address = |l: &Link| {
+            addresses.iter().any(|a| a.index == l.index && a.global && a.net.addr().is_ipv6() == ipv6)
+        };
         let mut there = There::default();
-        for link in view::links(&self.socket)?.into_iter().filter(|l| l.group != self.instance.group) {
-            match link.kind.as_str() {
-                "bridge" => there.bridges.insert(link.name),
-                "veth" if link.master.is_none() => there.veths.insert(link.name),
-                _ => false,
-            };
+        for link in self.links_of_others()? {
+            if link.kind == "bridge" {
+                if !has_address(&link) {
+                    continue;
+                }
+                there.bridges.insert(link.name.clone());
+            }
+            there.interfaces.insert(link.name);
         }
         Ok(there)
+    }
+
+    /// The interfaces outside our group but for the loopback and ports of bridges, by which nothing is routed.
+    fn links_of_others(&self) -> Result<Vec<Link>, EngineError> {
+        let mut all = view::links(&self.socket)?;
+        let bridges: BTreeSet<u32> = all.iter().filter(|l| l.kind == "bridge").map(|l| l.index).collect();
+        all.retain(|l| {
+            l.group != self.instance.group
+                && l.name != "lo"
+                && l.master.is_none_or(|master| !bridges.contains(&master))
+        });
+        Ok(all)
     }
 }
 
 fn is_on(ipv6: bool) -> bool {
     sysctl::get(SETTINGS[usize::from(ipv6)]).is_ok_and(|value| value != "0")
-}
-
-/// A host that forwards takes router advertisements only with `accept_ra` 2, and drops the default routes that it has from
-/// them: without this it would lose its own way out.
-fn keep_advertised_routes() -> Result<(), EngineError> {
-    let table = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
-    for interface in advertised(&table) {
-        let setting = format!("net/ipv6/conf/{interface}/accept_ra");
-        if sysctl::get(&setting).is_ok_and(|value| value == "1") {
-            tracing::info!(
-                interface,
-                "its default route comes from router advertisements, which are taken from now on though the host forwards"
-            );
-            sysctl::ensure(&setting, "2")?;
-        }
-    }
-    Ok(())
-}
-
-/// The interfaces with default routes from router advertisements, as the kernel lists them: destination, prefix length,
-/// source, prefix length, next hop, metric, references, uses, flags, interface.
-fn advertised(table: &str) -> BTreeSet<&str> {
-    table
-        .lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let flags = u32::from_str_radix(fields.get(8)?, 16).ok()?;
-            (flags & ADVERTISED == ADVERTISED).then_some(*fields.get(9)?)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_routes_of_advertisements_are_told_from_others() {
-        let line = |flags: &str, interface: &str| {
-            format!(
-                "{0} 00 {0} 00 fe800000000000000000000000000001 00000400 00000001 00000000 {flags} {interface}",
-                "0".repeat(32)
-            )
-        };
-        let table = [line("00450003", "eth0"), line("00000003", "eth1"), line("00040001", "eth2")].join("\n");
-        assert_eq!(advertised(&table).into_iter().collect::<Vec<_>>(), ["eth0"]);
-        assert!(advertised("nonsense\n").is_empty());
-    }
 }

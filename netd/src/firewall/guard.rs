@@ -1,9 +1,9 @@
 //! A host whose forwarding we turned on must not become a router for strangers: what neither comes from nor goes to one of
 //! our networks is dropped, as it was while forwarding was off. Where forwarding was on before us, nothing is.
 //!
-//! Others who come later and need forwarding find it on. What their bridges and veth pairs are for is theirs to say, of which
-//! containers' and virtual machines' networks are made (those of CNI plugins too): packets from and to such as were not
-//! there when we turned it on pass, and so do frames that only cross a bridge (with br_netfilter they are seen here).
+//! Others who come later and need forwarding find it on. What their interfaces are for is theirs to say (networks of containers
+//! and virtual machines, those of CNI plugins too, VPNs): only packets between two interfaces that were there when we turned
+//! it on are dropped. Frames that only cross a bridge pass (with br_netfilter they are seen here).
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use super::{Backend, Firewall, FirewallError};
 /// Interfaces of others by name that were there when we turned forwarding on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct There {
-    /// Bridges.
+    /// All that may lead packets in or out.
+    pub interfaces: BTreeSet<String>,
+    /// Those of them that are bridges.
     pub bridges: BTreeSet<String>,
-    /// Ends of veth pairs that are on no bridge.
-    pub veths: BTreeSet<String>,
 }
 
 /// The IP versions whose forwarding we turned on, and what was there then.

@@ -69,7 +69,8 @@ fn takes_from(kind: u16, payload: &[u8], mark: &Mark) -> bool {
 }
 
 /// Whether a message tells that rules of ours in the tables of iptables may be gone: of a table that is gone, or of a rule of a
-/// chain that is ours, or that has its name from the kernel and so may have been a jump to one of ours.
+/// chain that is ours, or that has its name from the kernel and so may have been a jump to one of ours. A rule that is new in
+/// FORWARD may be behind the guard's, which is the last.
 fn takes_of_iptables(kind: u16, payload: &[u8], mark: &Mark) -> bool {
     const CHAINS: [&str; 4] = ["FORWARD", "PREROUTING", "OUTPUT", "POSTROUTING"];
     let families = [Family::Ip.number(), Family::Ip6.number()];
@@ -77,7 +78,8 @@ fn takes_of_iptables(kind: u16, payload: &[u8], mark: &Mark) -> bool {
         let own = name.strip_prefix(&script::prefix(mark)).and_then(|n| n.strip_prefix('-'));
         CHAINS.contains(&name)
             || own.is_some_and(|own| {
-                own == guard::NAME || script::chains(false).iter().any(|(_, names)| names.contains(&own))
+                guard::NAMES.contains(&own)
+                    || script::chains(false).iter().any(|(_, names)| names.contains(&own))
             })
     };
     let of_chain = |(attr, value): (u16, &[u8])| {
@@ -86,6 +88,8 @@ fn takes_of_iptables(kind: u16, payload: &[u8], mark: &Mark) -> bool {
     payload.first().is_some_and(|f| families.contains(f))
         && match kind {
             nftables::DELTABLE => true,
+            nftables::NEWRULE => attributes(payload.get(HEAD..).unwrap_or_default())
+                .any(|(attr, value)| attr == 2 && value.strip_suffix(b"\0").unwrap_or(value) == b"FORWARD"),
             nftables::DELRULE => attributes(payload.get(HEAD..).unwrap_or_default()).any(of_chain),
             _ => false,
         }
@@ -119,6 +123,7 @@ mod tests {
         let rule = nftables::DELRULE;
         assert!(told(rule, 2, "DAVIT-PORTS") && told(rule, 10, "DAVIT-POST") && told(rule, 2, "PREROUTING"));
         assert!(!told(rule, 2, "DAVIT-0A0B0C-PORTS"), "another instance's");
+        assert!(told(nftables::NEWRULE, 2, "FORWARD") && !told(nftables::NEWRULE, 2, "POSTROUTING"));
         assert!(
             !told(rule, 2, "DOCKER")
                 && !told(nftables::NEWRULE, 2, "DAVIT-PORTS")

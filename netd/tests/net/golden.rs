@@ -16,7 +16,7 @@ struct Feature {
     internal: bool,
     ipv6: bool,
     policy: Option<(&'static str, proto::PolicyRule)>,
-    /// The host did not forward before, and has a bridge of somebody else.
+    /// The host did not forward before, and has a bridge of somebody else, for IPv4.
     guarded: bool,
     ports: &'static [&'static str],
 }
@@ -67,7 +67,12 @@ fn features() -> Vec<Feature> {
 
 async fn rules_of(feature: &Feature) -> String {
     let forwards = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
-    let host = Host::with(if feature.guarded { "ip link add br0 type bridge" } else { forwards }).await;
+    let host = Host::with(if feature.guarded {
+        "ip link add br0 type bridge; ip addr add 10.96.0.1/24 dev br0"
+    } else {
+        forwards
+    })
+    .await;
     let options = feature.options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let subnets = [("10.10.0.0/24", true), ("fd10::/64", feature.ipv6)];
     let subnets = subnets

@@ -269,6 +269,11 @@ impl Host {
         self.dir.path().join("run/netd.sock")
     }
 
+    /// Where the daemons keep what ends with the machine.
+    pub fn run_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("run")
+    }
+
     /// Where netd looks for its configuration.
     pub fn config(&self) -> std::path::PathBuf {
         self.dir.path().join("config")

@@ -10,7 +10,7 @@ use davit_contracts::network as proto;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sockopt};
 
 use crate::check::{check, words};
-use crate::host::{Backend, Guest, HOST, Host, Space};
+use crate::host::{BACKEND, Backend, Guest, HOST, Host, Space};
 
 const NEIGHBOUR: &str = "10.98.0.1:80";
 const NEIGHBOUR6: &str = "[fd98::1]:80";
@@ -92,9 +92,11 @@ impl Scene {
     async fn is_guarded(&self, versions: usize) {
         let list = match self.host.backend {
             Backend::Nftables => "nft list ruleset | grep -c 'comment \"strangers\"'",
-            Backend::IptablesNft => "(iptables-nft-save; ip6tables-nft-save) | grep -c 'GUARD -j DROP'",
+            Backend::IptablesNft => {
+                "(iptables-nft-save; ip6tables-nft-save) | grep -c 'KNOWN -o uplink -j DROP'"
+            }
             Backend::IptablesLegacy => {
-                "(iptables-legacy-save; ip6tables-legacy-save) | grep -c 'GUARD -j DROP'"
+                "(iptables-legacy-save; ip6tables-legacy-save) | grep -c 'KNOWN -o uplink -j DROP'"
             }
         };
         let until = Instant::now() + Duration::from_secs(20);
@@ -153,6 +155,52 @@ pub async fn a_host_that_forwarded_before_goes_on_for_that_ip_version() {
 }
 
 #[tokio::test]
+async fn a_host_that_forwarded_by_single_interfaces_goes_on() {
+    let scene = Scene::new("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.uplink.forwarding=1 net.ipv4.conf.second.forwarding=1")
+        .await;
+    assert_eq!(scene.meet(), [true, false]);
+    let web = scene.web().await;
+    scene.serves(&web);
+    assert_eq!(scene.meet(), [true, false]);
+    scene.is_guarded(1).await;
+}
+
+#[tokio::test]
+async fn any_number_but_zero_is_on() {
+    let scene = Scene::new("sysctl -qw net.ipv4.ip_forward=2").await;
+    let _web = scene.web().await;
+    assert_eq!(scene.meet(), [true, false]);
+    assert_eq!(scene.host.space.run("sysctl -n net.ipv4.ip_forward").trim(), "2");
+}
+
+#[tokio::test]
+async fn a_damaged_note_leaves_the_host_guarded_and_one_of_another_boot_is_none() {
+    let mut scene = Scene::new("").await;
+    let web = scene.web().await;
+    let path = scene.host.run_dir().join("network/forwarding.json");
+    let note = std::fs::read_to_string(&path).unwrap();
+    for damaged in ["", "{}", &note[..note.len() / 2]] {
+        scene.host.kill();
+        std::fs::write(&path, damaged).unwrap();
+        scene.host.start().await;
+        assert_eq!(scene.meet(), [false; 2], "{damaged}");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("uplink"), "{damaged}");
+    }
+    scene.serves(&web);
+    scene.host.kill();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(note.contains(boot.trim()));
+    std::fs::write(&path, note.replace(boot.trim(), "another")).unwrap();
+    scene.host.start().await;
+    // What is on since the machine started is somebody else's.
+    let until = Instant::now() + Duration::from_secs(20);
+    while scene.meet() != [true; 2] {
+        assert!(Instant::now() < until, "{}", scene.host.log());
+    }
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn the_configuration_may_open_it() {
     let mut scene = Scene::new("").await;
     let web = scene.web().await;
@@ -173,7 +221,7 @@ async fn the_configuration_may_open_it() {
 }
 
 #[tokio::test]
-async fn bridges_and_pairs_that_others_make_later_are_theirs_to_guard() {
+pub async fn bridges_and_pairs_that_others_make_later_are_theirs_to_guard() {
     let early = Space::new("");
     let late = Space::new("");
     let bridge = |name: &str, net: u8, space: &Space| {
@@ -209,6 +257,55 @@ async fn bridges_and_pairs_that_others_make_later_are_theirs_to_guard() {
     pod.run("ip addr add 10.95.0.1/24 dev eth0; ip link set eth0 up; ip route add default via 10.95.0.2");
     assert!(pod.ask_tcp(NEIGHBOUR).is_some());
     assert!(!scene.meet()[0]);
+}
+
+#[tokio::test]
+pub async fn frames_that_only_cross_a_bridge_are_not_forwarded_for_strangers() {
+    let bridge = |name: &str, spaces: &[Space; 2]| {
+        let port = |(n, space): (usize, &Space)| {
+            format!(
+                "ip link add {name}-{n} type veth peer name eth0 netns {}; ip link set {name}-{n} master {name} up\n",
+                space.pid()
+            )
+        };
+        let ports: String = spaces.iter().enumerate().map(port).collect();
+        format!("ip link add {name} type bridge; ip link set {name} up; {ports}")
+    };
+    let pair = || [Space::new(""), Space::new("")];
+    let (early, late, bare) = (pair(), pair(), pair());
+    let before =
+        [bridge("early0", &early), bridge("bare0", &bare)].join("ip addr add 10.96.0.9/24 dev early0\n");
+    let scene = Scene::new(&before).await;
+    let _web = scene.web().await;
+    scene.host.space.run(&bridge("late0", &late));
+    // Where the kernel has br_netfilter, it shows frames to all these rules.
+    scene
+        .host
+        .space
+        .attempt("sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1");
+    for spaces in [&early, &late, &bare] {
+        for (n, space) in (1..).zip(spaces) {
+            space.run(&format!("ip addr add 10.96.0.{n}/24 dev eth0; ip link set eth0 up"));
+        }
+        spaces[0].serve_tcp("0.0.0.0:80");
+        assert!(spaces[1].ask_tcp("10.96.0.1:80").is_some(), "{}", scene.host.log());
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_lets_through_counts_also_when_it_is_added_behind_the_guard() {
+    BACKEND.set(Backend::IptablesNft);
+    let scene = Scene::new("").await;
+    let _web = scene.web().await;
+    assert_eq!(scene.meet(), [false; 2]);
+    scene.host.space.run("iptables-nft -A FORWARD -s 10.99.0.0/24 -j ACCEPT; iptables-nft -A FORWARD -d 10.99.0.0/24 -j ACCEPT");
+    let until = Instant::now() + Duration::from_secs(20);
+    while scene.meet() != [true, false] {
+        assert!(Instant::now() < until, "{}", scene.host.log());
+    }
+    assert_eq!(words(&check(&scene.host, false).await), Vec::<String>::new());
+    let jumps = scene.host.space.run("iptables-nft -S FORWARD | grep -c -e '-GUARD'");
+    assert_eq!(jumps.trim(), "1");
 }
 
 #[tokio::test]
@@ -255,7 +352,9 @@ fn advertise(scene: &Scene, to: &str) {
 #[tokio::test]
 async fn the_hosts_own_way_out_by_router_advertisements_stays() {
     let scene =
-        Scene::new("sysctl -qw net.ipv6.conf.uplink.accept_ra=1 net.ipv6.conf.second.accept_ra=1").await;
+        Scene::new("ip link add third type bridge; ip link add fourth type bridge
+            sysctl -qw net.ipv6.conf.uplink.accept_ra=1 net.ipv6.conf.second.accept_ra=1 net.ipv6.conf.third.accept_ra=0
+            sysctl -qw net.ipv6.conf.fourth.accept_ra=1 net.ipv6.conf.fourth.forwarding=1").await;
     let advertised = || scene.host.space.run("ip -6 route show default proto ra").contains("dev uplink");
     let until = Instant::now() + Duration::from_secs(30);
     while !advertised() {
@@ -269,6 +368,10 @@ async fn the_hosts_own_way_out_by_router_advertisements_stays() {
     let _web = scene.web().await;
     assert!(advertised(), "{}", scene.host.log());
     let setting = |name: &str| scene.host.space.run(&format!("sysctl -n net.ipv6.conf.{name}.accept_ra"));
-    assert_eq!((setting("uplink").trim(), setting("second").trim()), ("2", "1"));
+    // One may come on the second link as well; on the others none counted before.
+    assert_eq!(
+        ["uplink", "second", "third", "fourth"].map(|i| setting(i).trim().to_owned()),
+        ["2", "2", "0", "1"]
+    );
     assert!(scene.host.log().contains("router advertisements"), "{}", scene.host.log());
 }

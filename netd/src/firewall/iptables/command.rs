@@ -155,13 +155,30 @@ impl Tool {
         done.succeeded(self.command)
     }
 
-    /// Puts a rule behind all others of a chain, unless it is there.
-    pub fn ensure_last(&self, table: &str, chain: &str, rule: &str) -> Result<(), FirewallError> {
-        if self.has(table, chain, rule)? {
+    /// Whether a rule is in a chain, and all that is behind it are `alike`, which may want to be last as well.
+    pub fn is_last(&self, table: &str, chain: &str, rule: &str, alike: impl Fn(&str) -> bool) -> bool {
+        let (rules, line) = (self.rules(table, chain), format!("-A {chain} {rule}"));
+        let first = rules.iter().position(|r| r.trim_end() == line);
+        first.is_some_and(|at| rules[at..].iter().all(|r| r.trim_end() == line || alike(r)))
+    }
+
+    /// Puts a rule behind all others of a chain but those that are `alike`; it is there at any time.
+    pub fn ensure_last(
+        &self,
+        table: &str,
+        chain: &str,
+        rule: &str,
+        alike: impl Fn(&str) -> bool,
+    ) -> Result<(), FirewallError> {
+        if self.is_last(table, chain, rule, &alike) {
             return Ok(());
         }
-        let done = self.about(table, &format!("-A {chain} {rule}"))?;
-        done.succeeded(self.command)
+        self.about(table, &format!("-A {chain} {rule}"))?.succeeded(self.command)?;
+        // What is taken out is the first of them.
+        while !self.is_last(table, chain, rule, &alike) {
+            self.about(table, &format!("-D {chain} {rule}"))?.succeeded(self.command)?;
+        }
+        Ok(())
     }
 
     /// Takes a rule out, however often it is there.

@@ -8,50 +8,63 @@ use super::{Iptables, compare, script};
 use crate::firewall::compare::{Difference, Fault};
 use crate::firewall::{FirewallError, Guard, Mark};
 
-/// The chain's name without the prefix.
-pub const NAME: &str = "GUARD";
+/// The chains' names without the prefix: whom all packets meet, and those that came by an interface that was there before.
+pub const NAMES: [&str; 2] = ["GUARD", "GUARD-KNOWN"];
 
-fn chain(mark: &Mark) -> String {
-    format!("{}-{NAME}", script::prefix(mark))
+fn chains(mark: &Mark) -> [String; 2] {
+    NAMES.map(|name| format!("{}-{name}", script::prefix(mark)))
 }
 
-/// The chain with all its rules, in place of what it held.
+/// Whether a rule, as the command prints it, is the jump of an instance: each has one, and not all are the very last.
+fn is_jump(rule: &str) -> bool {
+    let target = rule.trim_end().strip_prefix("-A FORWARD -j ");
+    target.is_some_and(|t| t.starts_with("DAVIT") && t.ends_with(NAMES[0]))
+}
+
+/// The chains with all their rules, in place of what they held.
 fn whole(mark: &Mark, guard: &Guard, ipv6: bool) -> Option<String> {
-    let (x, group) = (chain(mark), format!("{:#x}", mark.group));
-    let mut text = format!("*filter\n:{x} - [0:0]\n");
+    let ([x, known], group) = (chains(mark), format!("{:#x}", mark.group));
+    let mut text = format!("*filter\n:{x} - [0:0]\n:{known} - [0:0]\n");
     for which in ["src", "dst"] {
         let _ = writeln!(text, "-A {x} -m devgroup --{which}-group {group} -j RETURN");
     }
     // With br_netfilter frames that only cross a bridge are seen here. The extension physdev would turn it on.
-    for bridge in guard.there(ipv6)?.bridges.iter().filter(|b| is_plain(b)) {
+    let there = guard.there(ipv6)?;
+    for bridge in there.bridges.iter().filter(|b| is_plain(b)) {
         let _ = writeln!(text, "-A {x} -i {bridge} -o {bridge} -j RETURN");
     }
-    // Kinds of interfaces are not known here; the plugins of CNI that lead out without a bridge name theirs so.
-    let _ = writeln!(text, "-A {x} -i veth+ -j RETURN\n-A {x} -o veth+ -j RETURN");
-    let _ = write!(text, "-A {x} -j DROP\nCOMMIT\n");
+    for interface in there.interfaces.iter().filter(|i| is_plain(i)) {
+        let _ = writeln!(text, "-A {x} -i {interface} -j {known}\n-A {known} -o {interface} -j DROP");
+    }
+    text.push_str("COMMIT\n");
     Some(text)
 }
 
 /// Whether a name means itself to the command.
 fn is_plain(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) && !name.starts_with('-')
+    name.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\".contains(&b))
+        && !name.starts_with(['-', '!'])
+        && !name.ends_with('+')
 }
 
 impl Iptables {
     /// Writes the guard's chains and what leads to them, or removes both.
     pub fn guard(&self, guard: &Guard) -> Result<(), FirewallError> {
         self.guard.borrow_mut().clone_from(guard);
-        let (x, jump) = (chain(&self.mark), format!("-j {}", chain(&self.mark)));
+        let [x, known] = chains(&self.mark);
+        let jump = format!("-j {x}");
         for (ipv6, tool) in [false, true].into_iter().zip(&self.tools) {
             match (tool, whole(&self.mark, guard, ipv6)) {
                 (_, Some(text)) => {
                     let tool = self.tool(ipv6)?;
                     tool.restore(&text)?;
-                    tool.ensure_last("filter", "FORWARD", &jump)?;
+                    tool.ensure_last("filter", "FORWARD", &jump, is_jump)?;
                 }
                 (Some(tool), None) if tool.has_chain("filter", &x)? => {
                     tool.drop_all("filter", "FORWARD", &jump)?;
-                    tool.restore(&format!("*filter\n:{x} - [0:0]\n-X {x}\nCOMMIT\n"))?;
+                    tool.restore(&format!(
+                        "*filter\n:{x} - [0:0]\n:{known} - [0:0]\n-X {x}\n-X {known}\nCOMMIT\n"
+                    ))?;
                 }
                 _ => continue,
             }
@@ -65,29 +78,36 @@ impl Iptables {
         let guard = self.guard.borrow();
         [false, true].into_iter().zip(&self.tools).all(|(ipv6, tool)| {
             let Some((text, tool)) = whole(&self.mark, &guard, ipv6).zip(tool.as_ref()) else { return true };
-            let x = chain(&self.mark);
-            let jumps = tool.has("filter", "FORWARD", &format!("-j {x}")).unwrap_or(false);
-            jumps && tool.rules("filter", &x).len() >= compare::lines_of(&text, &x).len()
+            let chains = chains(&self.mark);
+            let full = |x: &String| tool.rules("filter", x).len() >= compare::lines_of(&text, x).len();
+            tool.is_last("filter", "FORWARD", &format!("-j {}", chains[0]), is_jump)
+                && chains.iter().all(full)
         })
     }
 
     /// What differs between the guard's rules and what the command prints.
     pub fn guard_differences(&self, guard: &Guard) -> Result<Vec<Difference>, FirewallError> {
-        let (mut all, x) = (Vec::new(), chain(&self.mark));
+        let (mut all, chains) = (Vec::new(), chains(&self.mark));
+        let x = &chains[0];
         for (ipv6, tool) in [false, true].into_iter().zip(&self.tools) {
             let Some(tool) = tool else { continue };
             let Some(text) = whole(&self.mark, guard, ipv6) else {
-                if tool.has_chain("filter", &x)? {
+                if tool.has_chain("filter", x)? {
                     let (object, detail) = (format!("firewall chain {x}"), String::new());
                     all.push(Difference { fault: Fault::Stray, object, detail });
                 }
                 continue;
             };
-            compare::compare(&x, &compare::lines_of(&text, &x), &tool.rules("filter", &x), &mut all);
+            for x in &chains {
+                compare::compare(x, &compare::lines_of(&text, x), &tool.rules("filter", x), &mut all);
+            }
+            let object = format!("firewall rule '-j {x}' in chain FORWARD");
             if !tool.has("filter", "FORWARD", &format!("-j {x}"))? {
-                let object = format!("firewall rule '-j {x}' in chain FORWARD");
                 let detail = "strangers are forwarded for".to_owned();
                 all.push(Difference { fault: Fault::Missing, object, detail });
+            } else if !tool.is_last("filter", "FORWARD", &format!("-j {x}"), is_jump) {
+                let detail = "it is before rules of others, which it is in the way of".to_owned();
+                all.push(Difference { fault: Fault::Differs, object, detail });
             }
         }
         Ok(all)
@@ -104,14 +124,15 @@ mod tests {
         let mark = Mark { table: "davit".into(), group: 0x0a00_0001 };
         let mut guard = Guard::default();
         let bridges = ["br+", "br0"].map(str::to_owned).into();
-        guard.note(true, There { bridges, ..There::default() });
+        guard.note(true, There { bridges, interfaces: ["br+", "br0", "eth0"].map(str::to_owned).into() });
         assert_eq!(whole(&mark, &guard, false), None);
         assert_eq!(
             whole(&mark, &guard, true).unwrap(),
-            "*filter\n:DAVIT-GUARD - [0:0]\n-A DAVIT-GUARD -m devgroup --src-group 0xa000001 -j RETURN\n\
+            "*filter\n:DAVIT-GUARD - [0:0]\n:DAVIT-GUARD-KNOWN - [0:0]\n-A DAVIT-GUARD -m devgroup --src-group 0xa000001 -j RETURN\n\
              -A DAVIT-GUARD -m devgroup --dst-group 0xa000001 -j RETURN\n\
              -A DAVIT-GUARD -i br0 -o br0 -j RETURN\n\
-             -A DAVIT-GUARD -i veth+ -j RETURN\n-A DAVIT-GUARD -o veth+ -j RETURN\n-A DAVIT-GUARD -j DROP\nCOMMIT\n"
+             -A DAVIT-GUARD -i br0 -j DAVIT-GUARD-KNOWN\n-A DAVIT-GUARD-KNOWN -o br0 -j DROP\n\
+             -A DAVIT-GUARD -i eth0 -j DAVIT-GUARD-KNOWN\n-A DAVIT-GUARD-KNOWN -o eth0 -j DROP\nCOMMIT\n"
         );
     }
 }

@@ -23,8 +23,6 @@ pub(super) enum Meta {
     Transport = 16,
     InGroup = 21,
     OutGroup = 22,
-    InKind = 26,
-    OutKind = 27,
 }
 
 /// IP version of a rule.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! forward  filter -10   by IP version -> strangers4, strangers6
-//! strangersN            from or to our interfaces: yes; bridged, or by what others made later: yes; else no
+//! strangersN            from or to our interfaces: yes; bridged, or by what came later: yes; else no
 //! ```
 //! It says nothing of networks, and so is not written anew when they come and go. It stays for as long as forwarding does.
 
@@ -32,12 +32,11 @@ pub fn whole(table: &str, group: u32, guard: &Guard) -> Transaction {
 
 fn strangers(t: &mut Transaction, version: Version, number: u8, group: u32, there: &There) {
     let name = |what: &str| Cow::<'static, str>::Owned(format!("{what}{number}"));
-    let (chain, pairs, bridges, veths) = (name("strangers"), name("bridged"), name("bridges"), name("veths"));
+    let (chain, pairs, known) = (name("strangers"), name("bridged"), name("known"));
     t.chain(&chain, None);
     for (name, key, times, interfaces) in [
         (&pairs, &[Datatype::Ifname, Datatype::Ifname][..], 2, &there.bridges),
-        (&bridges, &[Datatype::Ifname][..], 1, &there.bridges),
-        (&veths, &[Datatype::Ifname][..], 1, &there.veths),
+        (&known, &[Datatype::Ifname][..], 1, &there.interfaces),
     ] {
         let set = Set { name: name.clone(), key, data: &[] };
         t.set(&set);
@@ -49,12 +48,8 @@ fn strangers(t: &mut Transaction, version: Version, number: u8, group: u32, ther
     t.rule(&chain, &Rule::new("from our networks").in_group(group).accept());
     t.rule(&chain, &Rule::new("to our networks").out_group(group).accept());
     t.rule(&chain, &Rule::new("bridged, not routed").in_out_set(pairs).accept());
-    for (kind, set) in [("bridge", bridges), ("veth", veths)] {
-        for (way, incoming) in [("from", true), ("to", false)] {
-            let rule = Rule::new(format!("{way} a {kind} made later"));
-            t.rule(&chain, &rule.other_of_kind(kind, incoming, set.clone()).accept());
-        }
-    }
+    t.rule(&chain, &Rule::new("from what came later").in_no_set(known.clone()).accept());
+    t.rule(&chain, &Rule::new("to what came later").out_no_set(known).accept());
     t.rule(&chain, &Rule::new("strangers").drop());
 }
 

@@ -84,19 +84,6 @@ impl Rule {
         ])
     }
 
-    /// Came in through an interface of this kind that is not in `set`, or goes out through one.
-    #[must_use]
-    pub fn other_of_kind(self, word: &str, incoming: bool, set: impl Into<Name>) -> Self {
-        let (kind, name) =
-            if incoming { (Meta::InKind, Meta::InName) } else { (Meta::OutKind, Meta::OutName) };
-        self.with([
-            Expression::Meta(kind, KEY),
-            Expression::Compare { register: KEY, equal: true, value: ifname(word) },
-            Expression::Meta(name, KEY),
-            Expression::Lookup { set: set.into(), key: KEY, answer: None, absent: true },
-        ])
-    }
-
     /// The same as the extension `devgroup` of iptables, for tables that its command must be able to list
     /// (linux/netfilter/xt_devgroup.h).
     #[must_use]
