@@ -78,7 +78,7 @@ fn networks_that_cannot_be_made_say_why() {
             &["--subnet", "10.51.0.0/24", "--ip-range", "10.51.0.129/25"],
             &["invalid ip-range 10.51.0.129/25: it should be 10.51.0.128/25"],
         ),
-        (&["--gateway", "10.51.0.1"], &["10.51.0.1", "none of the subnets"]),
+        (&["--gateway", "10.51.0.1"], &["10.51.0.1", "--subnet has to be given"]),
         (&["--ipam-driver", "dhcp"], &["'dhcp'", "'default'"]),
         (&["--ipam-opt", "subnet=10.51.0.0/24"], &["'subnet'", "--subnet"]),
         (&["--scope", "swarm"], &["'swarm'", "'local'"]),
