@@ -17,6 +17,7 @@ pub(super) enum Base {
 /// Packet metadata (`NFT_META_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meta {
+    OutIndex = 5,
     InName = 6,
     OutName = 7,
     Family = 15,

@@ -1,8 +1,8 @@
 //! The table `inet davit-guard`: a host that forwards for its containers does not for others.
 //!
 //! ```text
-//! forward  filter -10   by IP version -> strangers4, strangers6
-//! strangersN            from or to our interfaces: yes; bridged, or by what came later: yes; else no
+//! forward  filter -10   from our interfaces: yes; by IP version -> strangers4, strangers6
+//! strangersN            to our interfaces: yes; bridged, or by what came later: yes; else no
 //! ```
 //! It says nothing of networks, and so is not written anew when they come and go. It stays for as long as forwarding does.
 
@@ -20,6 +20,8 @@ pub fn whole(table: &str, group: u32, guard: &Guard) -> Transaction {
     let mut t = Transaction::new(Family::Inet, table);
     t.fresh_table();
     t.chain("forward", Some(FORWARD));
+    // Most packets end here, those between neighbours (with br_netfilter) among them.
+    t.rule("forward", &Rule::new("from our networks").in_group(group).accept());
     for (version, number, there) in
         [(Version::V4, 4, guard.there(false)), (Version::V6, 6, guard.there(true))]
     {
@@ -45,7 +47,6 @@ fn strangers(t: &mut Transaction, version: Version, number: u8, group: u32, ther
     }
     let ours = Rule::new("forwarding is for our networks").version(version);
     t.rule("forward", &ours.jump(chain.clone()));
-    t.rule(&chain, &Rule::new("from our networks").in_group(group).accept());
     t.rule(&chain, &Rule::new("to our networks").out_group(group).accept());
     t.rule(&chain, &Rule::new("bridged, not routed").in_out_set(pairs).accept());
     t.rule(&chain, &Rule::new("from what came later").in_no_set(known.clone()).accept());

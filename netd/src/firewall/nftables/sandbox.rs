@@ -36,7 +36,7 @@ pub fn redirect(resolver: IpAddr, udp: u16, tcp: u16, replace: bool) -> Transact
     }
     t.chain("output", Some(Base { kind: "filter", hook: Hook::Output, priority: RAW }));
     // Each packet that leaves the container passes here.
-    t.rule("output", &Rule::new("not to itself").out("lo", false).accept());
+    t.rule("output", &Rule::new("not to itself").out_of_namespace().accept());
     for (transport, port) in [(Transport::Udp.number(), udp), (Transport::Tcp.number(), tcp)] {
         let there = Rule::new("names").destination(resolver.into()).port(transport, 53);
         t.rule("output", &there.rewrite_port(transport, false, port));

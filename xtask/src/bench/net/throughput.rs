@@ -1,29 +1,40 @@
 //! iperf3 through what netd makes and through what a person would make by hand: a bridge, veth pairs, two NAT rules.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::engines::{Engine, Netd, host};
-use super::space::{Space, text};
+use super::space::Space;
 
-/// One way; gigabits a second, the median of all turns.
+/// One way.
 #[derive(Debug, Serialize)]
 pub struct Line {
     way: &'static str,
+    /// Gigabits a second.
     davit: f64,
     by_hand: f64,
-    /// The median of the turns' ratios: a turn measures both one after the other, and the machine is not the same for long.
     ratio: f64,
-    davit_samples: Vec<f64>,
-    by_hand_samples: Vec<f64>,
+    /// Of the ratio.
+    standard_error: f64,
+    /// How often both had a turn.
+    turns: usize,
 }
 
-const TURNS: usize = 9;
+/// How long a stream flows before the other one has its turn: the machine is not the same from one second to the next.
+const TURN: Duration = Duration::from_millis(100);
+/// Until what was under way has arrived.
+const REST: Duration = Duration::from_millis(5);
+/// Turns of each for each second asked for.
+const TURNS: usize = 60;
 const PUBLISHED: u16 = 8201;
 const IPERF: u16 = 5201;
 
@@ -71,45 +82,81 @@ END"
     Ok(Setting { world, a, b, b_address: "10.87.0.3".into(), _engine: None, _host: Some(host) })
 }
 
-/// Gigabits a second from one namespace to a server in another.
-fn stream(from: &Space, server: &Space, to: &str, port: u16, seconds: u32) -> anyhow::Result<f64> {
-    let mut serving = server
-        .command("iperf3")
-        .args(["-s", "-1", "-p", &IPERF.to_string()])
-        .stdout(Stdio::null())
-        .spawn()
-        .context("cannot start iperf3")?;
-    // Where the scheduler puts the two ends decides more than the rules do: each gets a CPU of its own.
-    let places = match std::thread::available_parallelism() {
-        Ok(cpus) if cpus.get() > 1 => &["-A", "0,1"][..],
-        _ => &[],
-    };
-    let mut last = None;
-    for _ in 0..100 {
-        let output = from
-            .command("iperf3")
-            .args(["-c", to, "-p", &port.to_string(), "-t", &seconds.to_string(), "-J"])
-            .args(places)
-            .output()?;
-        // Its code is 0 also when the server does not listen yet.
-        let report: Value = serde_json::from_str(&text(&output)?)?;
-        if let Some(bits) = report["end"]["sum_received"]["bits_per_second"].as_f64() {
-            serving.wait()?;
-            return Ok(bits / 1e9);
-        }
-        last = Some(report["error"].to_string());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    let _ = serving.kill();
-    let _ = serving.wait();
-    anyhow::bail!("iperf3: {}", last.unwrap_or_default())
+/// iperf3 between two namespaces; it flows only while it has its turn.
+struct Stream<'a> {
+    client: Child,
+    server: Child,
+    receiver: &'a Space,
 }
 
-fn way(setting: &Setting, way: &str, seconds: u32) -> anyhow::Result<f64> {
+impl<'a> Stream<'a> {
+    fn start(from: &Space, receiver: &'a Space, to: &str, port: u16) -> anyhow::Result<Self> {
+        let begin = |space: &Space, args: &[&str]| {
+            let mut command = space.command("iperf3");
+            command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start iperf3")
+        };
+        let server = begin(receiver, &["-s", "-p", &IPERF.to_string()])?;
+        let port = port.to_string();
+        let mut args = vec!["-c", to, "-p", &port, "-t", "86400"];
+        // Where the scheduler puts the two ends decides more than the rules do: each gets a CPU of its own.
+        if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+            args.extend(["-A", "0,1"]);
+        }
+        let mut stream = Self { client: begin(from, &args)?, server, receiver };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let before = stream.received()?;
+        while stream.received()? < before + 100_000_000 {
+            ensure!(Instant::now() < deadline, "nothing flows to {to}");
+            // It ends at once when the server does not listen yet.
+            if stream.client.try_wait()?.is_some() {
+                stream.client = begin(from, &args)?;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        stream.signal(Signal::SIGSTOP)?;
+        Ok(stream)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.client.id())?), signal)?)
+    }
+
+    /// Bytes that have come to the receiver by `eth0`.
+    fn received(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/net/dev", self.receiver.pid());
+        let text = fs::read_to_string(path)?;
+        let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).context("no eth0")?;
+        Ok(line.split_whitespace().next().context("no number")?.parse()?)
+    }
+
+    /// Lets it flow for a turn; gigabits a second.
+    fn turn(&self) -> anyhow::Result<f64> {
+        let before = self.received()?;
+        let begun = Instant::now();
+        self.signal(Signal::SIGCONT)?;
+        thread::sleep(TURN);
+        self.signal(Signal::SIGSTOP)?;
+        let took = begun.elapsed();
+        thread::sleep(REST);
+        Ok((self.received()? - before) as f64 * 8e-9 / took.as_secs_f64())
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        for child in [&mut self.client, &mut self.server] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn stream<'a>(setting: &'a Setting, way: &str) -> anyhow::Result<Stream<'a>> {
+    let Setting { world, a, b, b_address, .. } = setting;
     match way {
-        "container to container" => stream(&setting.a, &setting.b, &setting.b_address, IPERF, seconds),
-        "world to published port" => stream(&setting.world, &setting.b, "10.99.0.2", PUBLISHED, seconds),
-        _ => stream(&setting.a, &setting.world, "203.0.113.9", IPERF, seconds),
+        "container to container" => Stream::start(a, b, b_address, IPERF),
+        "world to published port" => Stream::start(world, b, "10.99.0.2", PUBLISHED),
+        _ => Stream::start(a, world, "203.0.113.9", IPERF),
     }
 }
 
@@ -117,39 +164,40 @@ fn way(setting: &Setting, way: &str, seconds: u32) -> anyhow::Result<f64> {
 pub fn measure(binaries: &Path, seconds: u32) -> anyhow::Result<Vec<Line>> {
     let (ours, hand) = (ours(binaries)?, by_hand()?);
     let mut lines = Vec::new();
-    for name in ["container to container", "world to published port", "container out through NAT"] {
-        println!("{name}");
-        let (mut davit_samples, mut by_hand_samples) = (Vec::new(), Vec::new());
-        for turn in 0..TURNS {
-            let mut both = [(&ours, &mut davit_samples), (&hand, &mut by_hand_samples)];
-            if turn % 2 == 1 {
-                both.reverse();
+    for way in ["container to container", "world to published port", "container out through NAT"] {
+        let streams = [stream(&ours, way)?, stream(&hand, way)?];
+        let turns = TURNS * seconds as usize;
+        let mut samples = Vec::with_capacity(turns);
+        for n in 0..turns {
+            let mut both = [0.0; 2];
+            for at in [n % 2, 1 - n % 2] {
+                both[at] = streams[at].turn()?;
             }
-            for (setting, samples) in both {
-                samples.push(way(setting, name, seconds)?);
-            }
+            samples.push(both);
         }
-        let (davit, by_hand) = (median(&davit_samples), median(&by_hand_samples));
-        let ratios: Vec<_> =
-            davit_samples.iter().zip(&by_hand_samples).map(|(ours, theirs)| ours / theirs).collect();
-        let ratio = median(&ratios);
-        lines.push(Line { way: name, davit, by_hand, ratio, davit_samples, by_hand_samples });
+        let line = line(way, &samples);
+        println!("{way}: {:.3} of what is made by hand, standard error {:.3}", line.ratio, line.standard_error);
+        lines.push(line);
     }
     Ok(lines)
 }
 
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+/// The ratio of both sums, and its standard error by linearization (a ratio estimator of paired samples).
+fn line(way: &'static str, samples: &[[f64; 2]]) -> Line {
+    let n = samples.len() as f64;
+    let mean = |at: usize| samples.iter().map(|s| s[at]).sum::<f64>() / n;
+    let (davit, by_hand) = (mean(0), mean(1));
+    let ratio = davit / by_hand;
+    let squares: f64 = samples.iter().map(|s| (s[0] - ratio * s[1]).powi(2)).sum();
+    let standard_error = (squares / (n * (n - 1.0))).sqrt() / by_hand;
+    Line { way, davit, by_hand, ratio, standard_error, turns: samples.len() }
 }
 
 /// For people.
 pub fn table(lines: &[Line]) -> String {
-    let mut text = "\n## Throughput\n\niperf3, one TCP stream, each end on a CPU of its own; gigabits a second, medians of nine turns. The ratio is the median of the turns' own ratios.\n\n| way | davit | by hand | davit / by hand |\n|---|---:|---:|---:|\n".to_owned();
-    for line in lines {
-        let _ =
-            writeln!(text, "| {} | {:.1} | {:.1} | {:.2} |", line.way, line.davit, line.by_hand, line.ratio);
+    let mut text = "\n## Throughput\n\niperf3, one TCP stream, each end on a CPU of its own; davit's stream and the one by hand flow in turn, a tenth of a second each. Means, and the standard error of their ratio.\n\n| way | turns | davit, Gbit/s | by hand | davit / by hand |\n|---|---:|---:|---:|---:|\n".to_owned();
+    for Line { way, davit, by_hand, ratio, standard_error, turns } in lines {
+        let _ = writeln!(text, "| {way} | {turns} | {davit:.1} | {by_hand:.1} | {ratio:.3} ± {standard_error:.3} |");
     }
     text
 }
