@@ -29,7 +29,7 @@ pub struct Options {
     /// How often each attach and detach is measured
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Seconds that each load of names lasts, in each of five turns; a stream of the throughput flows for six times as long
+    /// Seconds that each load of names lasts, in each of nine turns; a stream of the throughput flows for six times as long
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// The most endpoints that are there already

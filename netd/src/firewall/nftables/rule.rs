@@ -147,7 +147,7 @@ impl Rule {
     fn address(self, offset: u32, net: ipnet::IpNet) -> Self {
         let (mut value, mask) = (octets(net.network()), octets(net.netmask()));
         let bytes = usize::from(net.prefix_len() / 8);
-        let whole = bytes.is_power_of_two() && net.prefix_len() % 8 == 0;
+        let whole = bytes.is_power_of_two() && net.prefix_len().is_multiple_of(8);
         if whole {
             value.truncate(bytes);
         }

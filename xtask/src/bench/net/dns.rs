@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::engines::{Engine, Netd, host};
@@ -16,7 +18,7 @@ use super::space::{Space, text};
 const AARDVARK: &str = "/usr/lib/podman/aardvark-dns";
 /// Names that are asked for.
 const NAMES: usize = 50;
-const TURNS: usize = 3;
+const TURNS: usize = 9;
 /// Clients, how many of their questions are under way, and how many they ask a second at most. With one client dnsperf waits for
 /// itself (it misses answers that come while it falls asleep), so that only its latency tells something.
 const LOADS: [(usize, usize, Option<u32>); 2] = [(1, 10, Some(1000)), (50, 100, None)];
@@ -33,6 +35,8 @@ pub struct Line {
     /// Of the server.
     cpu_microseconds_a_query: f64,
     samples: Vec<f64>,
+    /// The median of the turns' ratios to dnsmasq's queries a second.
+    of_dnsmasq: Option<f64>,
 }
 
 /// A server, and the container from which it is asked.
@@ -46,13 +50,19 @@ struct Setting {
     _host: Option<Space>,
 }
 
-/// A peer's process.
-struct Server(Child);
+/// A peer's process, and the one that serves: the same, or what it left behind.
+struct Server {
+    child: Child,
+    serving: u32,
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Some(pid) = i32::try_from(self.serving).ok().filter(|_| self.serving != self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -107,10 +117,15 @@ fn peer(name: &'static str, serve: impl FnOnce(&Space) -> anyhow::Result<Child>)
         client.pid()
     ))?;
     client.run("ip link set lo up; ip addr add 10.87.1.1/16 dev eth0; ip link set eth0 up")?;
-    let server = Server(serve(&host)?);
+    let child = serve(&host)?;
+    let mut server = Server { serving: child.id(), child };
     let deadline = Instant::now() + Duration::from_secs(20);
     while client.run(&format!("dig +short +time=1 +tries=1 @{BRIDGE} c1 | grep -q 10.87.1.1")).is_err() {
         ensure!(Instant::now() < deadline, "{name} does not answer");
+    }
+    // aardvark-dns goes on in the background, and says where.
+    if let Ok(pid) = host.run("cat /run/aardvark/aardvark.pid") {
+        server.serving = pid.trim().parse()?;
     }
     Ok(Setting {
         name,
@@ -178,7 +193,7 @@ fn ticks(pid: u32) -> anyhow::Result<f64> {
 
 impl Setting {
     fn pid(&self) -> Option<u32> {
-        self.netd.as_ref().map(Netd::pid).or(self.server.as_ref().map(|s| s.0.id()))
+        self.netd.as_ref().map(Netd::pid).or(self.server.as_ref().map(|s| s.serving))
     }
 }
 
@@ -235,14 +250,20 @@ pub fn measure(binaries: &Path, seconds: u32) -> anyhow::Result<Vec<Line>> {
                 samples[at].push(load(&settings[at], wanted, seconds)?);
             }
         }
-        for (setting, samples) in settings.iter().zip(samples) {
+        let rates: Vec<Vec<f64>> =
+            samples.iter().map(|s| s.iter().map(|s| s.queries_a_second).collect()).collect();
+        let dnsmasq = settings.iter().position(|s| s.name == "dnsmasq").map(|at| rates[at].clone());
+        for ((setting, samples), rates) in settings.iter().zip(samples).zip(rates) {
+            let of_dnsmasq =
+                dnsmasq.as_ref().map(|theirs| median(rates.iter().zip(theirs).map(|(a, b)| a / b)));
             let line = Line {
                 server: setting.name,
                 clients: wanted.0,
                 queries_a_second: median(samples.iter().map(|s| s.queries_a_second)),
                 latency_microseconds: median(samples.iter().map(|s| s.latency)),
                 cpu_microseconds_a_query: median(samples.iter().map(|s| s.cpu)),
-                samples: samples.iter().map(|s| s.queries_a_second).collect(),
+                samples: rates,
+                of_dnsmasq,
             };
             println!(
                 "names, {} clients, {}: {:.0} a second, {:.0} us, {:.1} us of the server's CPU",
@@ -267,13 +288,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// The lines of the report.
 pub fn table(lines: &[Line]) -> String {
     let mut text = "\n## Names\n\ndnsperf inside a container; davit's resolver is at 127.0.0.11 in the container, the others are on its \
-                    bridge. One client asks a thousand times a second, fifty as often as they are answered, with a hundred questions under way.\n\n\
+                    bridge. One client asks a thousand times a second, fifty as often as they are answered, with a hundred questions under way. Medians of nine turns, the ratio of each turn's own.\n\n\
                     | clients | server | queries a second | mean latency, us | CPU of the server, us a query | times dnsmasq's |\n|---:|---|---:|---:|---:|---:|\n"
         .to_owned();
     for line in lines {
-        let dnsmasq = lines.iter().find(|l| l.server == "dnsmasq" && l.clients == line.clients);
-        let ratio = dnsmasq
-            .map_or_else(String::new, |d| format!("{:.2}", line.queries_a_second / d.queries_a_second));
+        let ratio = line.of_dnsmasq.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         let _ = writeln!(
             text,
             "| {} | {} | {:.0} | {:.0} | {:.1} | {ratio} |",

@@ -93,7 +93,12 @@ impl<'a> Stream<'a> {
     fn start(from: &Space, receiver: &'a Space, to: &str, port: u16) -> anyhow::Result<Self> {
         let begin = |space: &Space, args: &[&str]| {
             let mut command = space.command("iperf3");
-            command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start iperf3")
+            command
+                .args(args)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("cannot start iperf3")
         };
         let server = begin(receiver, &["-s", "-p", &IPERF.to_string()])?;
         let port = port.to_string();
@@ -138,7 +143,8 @@ impl<'a> Stream<'a> {
         self.signal(Signal::SIGSTOP)?;
         let took = begun.elapsed();
         thread::sleep(REST);
-        Ok((self.received()? - before) as f64 * 8e-9 / took.as_secs_f64())
+        let bytes = u32::try_from(self.received()? - before)?;
+        Ok(f64::from(bytes) * 8e-9 / took.as_secs_f64())
     }
 }
 
@@ -175,29 +181,35 @@ pub fn measure(binaries: &Path, seconds: u32) -> anyhow::Result<Vec<Line>> {
             }
             samples.push(both);
         }
-        let line = line(way, &samples);
-        println!("{way}: {:.3} of what is made by hand, standard error {:.3}", line.ratio, line.standard_error);
+        let line = line(way, &samples)?;
+        println!(
+            "{way}: {:.3} of what is made by hand, standard error {:.3}",
+            line.ratio, line.standard_error
+        );
         lines.push(line);
     }
     Ok(lines)
 }
 
 /// The ratio of both sums, and its standard error by linearization (a ratio estimator of paired samples).
-fn line(way: &'static str, samples: &[[f64; 2]]) -> Line {
-    let n = samples.len() as f64;
+fn line(way: &'static str, samples: &[[f64; 2]]) -> anyhow::Result<Line> {
+    let n = f64::from(u32::try_from(samples.len())?);
     let mean = |at: usize| samples.iter().map(|s| s[at]).sum::<f64>() / n;
     let (davit, by_hand) = (mean(0), mean(1));
     let ratio = davit / by_hand;
     let squares: f64 = samples.iter().map(|s| (s[0] - ratio * s[1]).powi(2)).sum();
     let standard_error = (squares / (n * (n - 1.0))).sqrt() / by_hand;
-    Line { way, davit, by_hand, ratio, standard_error, turns: samples.len() }
+    Ok(Line { way, davit, by_hand, ratio, standard_error, turns: samples.len() })
 }
 
 /// For people.
 pub fn table(lines: &[Line]) -> String {
     let mut text = "\n## Throughput\n\niperf3, one TCP stream, each end on a CPU of its own; davit's stream and the one by hand flow in turn, a tenth of a second each. Means, and the standard error of their ratio.\n\n| way | turns | davit, Gbit/s | by hand | davit / by hand |\n|---|---:|---:|---:|---:|\n".to_owned();
     for Line { way, davit, by_hand, ratio, standard_error, turns } in lines {
-        let _ = writeln!(text, "| {way} | {turns} | {davit:.1} | {by_hand:.1} | {ratio:.3} ± {standard_error:.3} |");
+        let _ = writeln!(
+            text,
+            "| {way} | {turns} | {davit:.1} | {by_hand:.1} | {ratio:.3} ± {standard_error:.3} |"
+        );
     }
     text
 }
