@@ -84,6 +84,8 @@ impl Family {
 pub enum Hook {
     /// `NF_INET_PRE_ROUTING`.
     Prerouting = 0,
+    /// `NF_INET_LOCAL_IN`.
+    Input = 1,
     /// `NF_INET_FORWARD`.
     Forward = 2,
     /// `NF_INET_LOCAL_OUT`.

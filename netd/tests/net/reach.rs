@@ -89,6 +89,20 @@ pub async fn containers_do_not_reach_the_hosts_loopback() {
     );
     guest.space.run(&format!("ip route add 127.0.0.1/32 via {gateway} dev eth0"));
     assert_eq!(guest.space.ask_tcp("127.0.0.1:9000"), None);
+    // Nor where others have rules for that address: a redirection that is meant for the host itself, no tracking.
+    host.world.serve_tcp(&format!("{BEYOND}:80"));
+    host.space.run(&format!(
+        "nft add table ip theirs; nft add chain ip theirs pre '{{ type nat hook prerouting priority -105; }}';
+         nft add rule ip theirs pre ip daddr 127.0.0.1 tcp dport 9002 dnat to {BEYOND}:80"
+    ));
+    assert_eq!(guest.space.ask_tcp("127.0.0.1:9002"), None);
+    host.space.run(
+        "nft delete table ip theirs; nft add table ip theirs;
+         nft add chain ip theirs pre '{ type filter hook prerouting priority -310; }';
+         nft add chain ip theirs out '{ type filter hook output priority -310; }';
+         nft add rule ip theirs pre ip daddr 127.0.0.1 notrack; nft add rule ip theirs out ip saddr 127.0.0.1 notrack",
+    );
+    assert_eq!(guest.space.ask_tcp("127.0.0.1:9000"), None);
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! The table `inet davit` of the host.
 //!
 //! ```text
-//! raw          prerouting -300   containers may not reach the host's 127/8 (route_localnet is on for bridges)
+//! loopback     nat -110          containers may not reach the host's 127/8 (route_localnet is on for bridges):
+//! input        filter -10        neither the first packet of a connection, nor what is not tracked
 //! prerouting   nat -100          for this host? -> ports        (never for 127/8: that would open it to neighbours)
 //! output       nat -100          for this host? -> ports
 //! ports        (jumped to)       (address, transport, port) or (transport, port) -> address and port, by map; not at ::1
 //! forward      filter -10        established, same bridge, published: yes; other bridge or internal: no; out: yes
 //! postrouting  nat 100           127/8 and hairpin sources, and what leaves a network with NAT
 //! ```
+//! What is bridged (with br_netfilter) or routed walks `forward` alone: a rule before connection tracking would be asked for
+//! each packet, while `loopback` sees the first of a connection, before it could be redirected, and `input` what arrives.
+//!
 //! Rules do not grow with ports nor with containers; `postrouting` alone has two for each network, and only the first
 //! packet of a connection walks it. `forward` comes before the chains that hosts have by habit (priority 0): what it
 //! drops they never see, and what it accepts they still judge, see [`super::foreign`].
@@ -75,9 +79,10 @@ const SETS: [&Set; 11] = [
     &OPEN6,
 ];
 
-const CHAINS: [(&str, Option<Base>); 6] = [
+const CHAINS: [(&str, Option<Base>); 7] = [
     ("ports", None),
-    ("raw", Some(Base { kind: "filter", hook: Hook::Prerouting, priority: -300 })),
+    ("loopback", Some(Base { kind: "nat", hook: Hook::Prerouting, priority: -110 })),
+    ("input", Some(Base { kind: "filter", hook: Hook::Input, priority: -10 })),
     ("prerouting", Some(Base { kind: "nat", hook: Hook::Prerouting, priority: -100 })),
     ("output", Some(Base { kind: "nat", hook: Hook::Output, priority: -100 })),
     ("forward", Some(Base { kind: "filter", hook: Hook::Forward, priority: -10 })),
@@ -151,10 +156,13 @@ pub fn removal(table: &str) -> Transaction {
 }
 
 fn constant_rules(t: &mut Transaction) {
-    let raw = Rule::new("containers do not reach the host's loopback");
-    // Each packet passes here: what is cheap and rarely true comes first.
-    t.rule("raw", &raw.version(Version::V4).destination(loopback()).in_set(BRIDGES.name).drop());
-
+    // What answers the host's own loopback has its address again when it arrives.
+    let answers = Rule::new("answers").version(Version::V4).destination(loopback());
+    t.rule("input", &answers.established().accept());
+    for chain in ["loopback", "input"] {
+        let rule = Rule::new("containers do not reach the host's loopback").version(Version::V4);
+        t.rule(chain, &rule.destination(loopback()).in_set(BRIDGES.name).drop());
+    }
     let shield = Rule::new("neighbours do not reach ports of the loopback");
     t.rule("prerouting", &shield.version(Version::V4).destination(loopback()).leave());
     for chain in ["prerouting", "output"] {
