@@ -8,6 +8,7 @@ pub mod network_view;
 pub mod registry;
 pub mod run;
 pub mod storage;
+pub mod switches;
 pub mod system;
 pub mod tree;
 pub mod volume;
@@ -165,7 +166,7 @@ mod tests {
     }
 
     fn parse(line: &str) -> Cli {
-        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"))
+        switches::parse(line.split(' ').map(Into::into)).unwrap_or_else(|e| panic!("{line}: {e}"))
     }
 
     #[test]

@@ -14,8 +14,8 @@ mod spec;
 mod supervisor;
 mod view;
 
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser as _};
 use davit_contracts::layout::{Layout, Overrides};
 use davit_contracts::{Error, Kind};
 
@@ -32,7 +32,7 @@ fn main() {
 }
 
 fn run() -> i32 {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match args::switches::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };

@@ -9,6 +9,7 @@
 //! forward     upstream servers, asked from the daemon's own namespace
 //! client      one TCP client
 //! serve       the thread that owns all of these and the sockets that netd opened in sandboxes
+//! inquire     a question as a program of a sandbox would ask it
 //! poll        epoll
 //! resolvconf  resolver configurations                                                        (pure, but for reading)
 //! ```
@@ -18,6 +19,7 @@ pub mod answer;
 pub mod cache;
 pub mod client;
 pub mod forward;
+pub mod inquire;
 pub mod poll;
 pub mod resolvconf;
 pub mod serve;

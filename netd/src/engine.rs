@@ -59,7 +59,7 @@ use sweep::Sweeper;
 pub use attach::{AttachSpec, Attached, EndpointSpec};
 pub use check::Drift;
 pub use error::EngineError;
-pub use explain::{Explanation, Hop, Question, Verdict};
+pub use explain::{Explained, Explanation, Hop, Inquiry, Question, Verdict};
 pub use host::{HostInterface, HostView};
 pub use networks::Listed;
 pub(crate) use reconcile::chain;

@@ -9,6 +9,7 @@
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
+//! diag      sockets that listen                                                  sock_diag(7)
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! reach     addresses and routes that are there
 //! route     links, addresses, routes                                          rtnetlink(7)
@@ -20,6 +21,7 @@
 
 pub mod adjust;
 pub mod conntrack;
+pub mod diag;
 pub mod link;
 pub mod mac;
 pub mod message;

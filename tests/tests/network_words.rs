@@ -1,5 +1,7 @@
 //! docker's words for networks: what they choose, what they show, and what a person reads who types something else.
 
+use std::collections::BTreeMap;
+
 use davit_tests::Host;
 
 #[test]
@@ -123,6 +125,7 @@ fn flags_of_run_that_cannot_be_meant_say_why() {
         ),
         (&["-p", "224.0.0.1:8080:80"], &["224.0.0.1", "multicast"]),
         (&["-p", "255.255.255.255:8080:80"], &["255.255.255.255", "broadcast"]),
+        (&["-p", "127.255.255.255:8080:80"], &["127.255.255.255", "broadcast"]),
         (&["-p", "[ff02::1]:8080:80"], &["ff02::1", "multicast"]),
         (&["-p", "[fe80::1]:8080:80"], &["fe80::1", "link-local"]),
         (&["-p", "127.0.0.1:80"], &["127.0.0.1::80"]),
@@ -194,4 +197,76 @@ fn a_network_given_by_the_beginning_of_its_id_is_that_network() {
     host.davit(["net", "rm", "v6"]).ok();
     host.davit(["net", "disconnect", "v6", "made"]).ok();
     host.davit(["net", "disconnect", "v6", "made"]).code_is_not_zero();
+}
+
+#[test]
+fn what_does_not_run_shows_the_networks_that_it_will_have() {
+    let host = Host::with_busybox();
+    host.davit(["net", "create", "n"]).ok();
+    host.davit(["net", "create", "m"]).ok();
+    let see = |name: &str| {
+        let shown = host.davit(["inspect", "-f", "{{json .NetworkSettings.Networks}}", name]).ok().json();
+        let networks = shown.as_object().unwrap().clone();
+        networks.into_iter().map(|(name, e)| (name, e["IPAddress"].as_str().unwrap().to_owned())).collect()
+    };
+    let none = |names: &[&str]| -> BTreeMap<String, String> {
+        names.iter().map(|n| ((*n).to_owned(), String::new())).collect()
+    };
+    host.davit(["create", "--name", "made", "busybox:1", "true"]).ok();
+    host.davit(["create", "--name", "alone", "--net", "none", "busybox:1", "true"]).ok();
+    assert_eq!((see("made"), see("alone")), (none(&["bridge"]), none(&["none"])));
+    host.run_detached("c", &["--net", "n", "busybox:1", "sleep", "1000"]);
+    host.davit(["net", "connect", "m", "c"]).ok();
+    let running: BTreeMap<String, String> = see("c");
+    assert!(running.len() == 2 && running.values().all(|ip| !ip.is_empty()), "{running:?}");
+    host.davit(["stop", "-t", "0", "c"]).ok();
+    assert_eq!(see("c"), none(&["m", "n"]));
+    host.davit(["ps", "-a", "--filter", "name=c", "--format", "{{.Networks}}"]).ok().prints("n,m\n");
+    host.davit(["net", "disconnect", "n", "c"]).ok();
+    assert_eq!(see("c"), none(&["m"]));
+    // docker's word for the driver.
+    host.davit(["net", "ls", "-f", "driver=null", "--format", "{{.Name}} {{.Driver}}"])
+        .ok()
+        .prints("none null\n");
+    host.davit(["net", "inspect", "-f", "{{.Driver}}", "none"]).ok().prints("null\n");
+}
+
+#[test]
+fn ports_and_switches_are_asked_for_in_dockers_words() {
+    let host = Host::with_busybox();
+    let run = [
+        "run",
+        "-d=true",
+        "-i=false",
+        "-t=false",
+        "--rm=0",
+        "-P=true",
+        "--expose",
+        "90",
+        "--read-only=t",
+        "--init=false",
+    ];
+    host.davit(run.iter().chain(&[
+        "--privileged=false",
+        "--name",
+        "c",
+        "-p8080:80",
+        "busybox:1",
+        "sleep",
+        "1000",
+    ]))
+    .ok();
+    let switches = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.AutoRemove}} {{.Config.Tty}}";
+    host.davit(["inspect", "-f", switches, "c"]).ok().prints("true false false false\n");
+    host.davit(["port", "c", "80"]).ok().says("0.0.0.0:8080");
+    host.davit(["port", "c", "90/TCP"]).ok().says("0.0.0.0:");
+    for port in ["foo", "0", "8080:80", "80/icmp"] {
+        let line = format!("no public port '{port}' published for c");
+        host.davit(["port", "c", port]).exits(1).refused(&[&line, "80/tcp", "53/udp"]);
+    }
+    host.davit(["port", "c", "81"])
+        .exits(1)
+        .refused(&["no public port '81' published for c", "'davit port c'"]);
+    let ran = host.davit(["run", "--rm=maybe", "busybox:1", "true"]).exits(125);
+    assert!(ran.stderr.contains("true or false"), "{ran}");
 }

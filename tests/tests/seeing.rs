@@ -1,6 +1,6 @@
 //! Networks seen, explained, checked and mended, as a person does it.
 
-use davit_tests::Host;
+use davit_tests::{Host, Internet};
 
 #[test]
 fn a_network_is_explained_drawn_checked_and_mended() {
@@ -44,4 +44,25 @@ fn a_network_is_explained_drawn_checked_and_mended() {
     host.davit(["net", "check", "--repair"]).ok().says("repaired");
     host.davit(["net", "check", "--format", "json"]).ok().prints("");
     host.davit(["net", "explain", "app", "web:80"]).ok();
+}
+
+#[test]
+fn names_of_the_world_and_of_a_hosts_file_are_explained_as_the_container_has_them() {
+    let host = Host::builder().etc("resolv.conf", "nameserver 198.51.100.1\n").create().unwrap();
+    host.load_busybox();
+    let far = Internet::of(&host);
+    far.serve_dns("far.example");
+    host.davit(["net", "create", "--internal", "in"]).ok();
+    let added = "--add-host=outer:203.0.113.5";
+    for (name, network) in [("c", "bridge"), ("i", "in")] {
+        host.run_detached(name, &["--net", network, added, "busybox:1", "sleep", "1000"]);
+    }
+    let explain = |from: &str, to: &str| host.davit(["net", "explain", from, to]);
+    explain("c", "far.example:443").ok().says("'far.example' is 198.51.100.1").says("out of the network");
+    explain("c", "other.example:443").exits(1).says("the servers outside (198.51.100.1) do not know it");
+    explain("host", "far.example:443").ok().says("the host's resolver says so");
+    explain("i", "far.example:443").exits(1).says("its networks are internal");
+    explain("c", "outer:443").ok().says("'outer' is 203.0.113.5: its /etc/hosts says so");
+    explain("i", "outer:443").exits(1).says("'outer' is 203.0.113.5").says("no way out");
+    explain("host", "outer:443").exits(1);
 }

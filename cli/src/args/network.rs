@@ -65,22 +65,22 @@ pub struct CreateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub ipv6: Option<bool>,
     /// Without a way out
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    #[arg(long)]
     pub internal: bool,
     /// Accepted for scripts: containers can always be connected by hand
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    #[arg(long)]
     pub attachable: bool,
     /// How far it reaches; only 'local' is here
     #[arg(long, value_name = "SCOPE", default_value = "local", hide_default_value = true)]
     pub scope: String,
     /// Refused: configurations without a network are for swarms
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    #[arg(long)]
     pub config_only: bool,
     /// Refused, as --config-only
     #[arg(long, value_name = "NETWORK")]
     pub config_from: Option<String>,
     /// Refused: swarms have such a network
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    #[arg(long)]
     pub ingress: bool,
     /// Without name resolution
     #[arg(long)]

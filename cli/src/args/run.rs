@@ -97,7 +97,7 @@ pub struct CreateArgs {
     #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
     pub publish: Vec<String>,
     /// Publish all ports that the image exposes
-    #[arg(short = 'P', long, help_heading = "Network", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, hide_default_value = true)]
+    #[arg(short = 'P', long, help_heading = "Network")]
     pub publish_all: bool,
     /// Note a port, or a range, as exposed: `-P` publishes it
     #[arg(long, value_name = "PORT", help_heading = "Network")]

@@ -214,6 +214,8 @@ mod tests {
         }
     }
 
+    use crate::args::switches;
+
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]
@@ -238,7 +240,7 @@ mod tests {
     fn dockers_other_forms_are_refused_by_name() {
         let of = |line: &str| {
             let words = ["create"].into_iter().chain(line.split_whitespace()).chain(["n"]);
-            match refuse_others(&<Line as clap::Parser>::try_parse_from(words).unwrap().args) {
+            match refuse_others(&switches::parse::<Line>(words.map(Into::into)).unwrap().args) {
                 Err(Failure::Usage(text)) => text,
                 other => format!("{other:?}"),
             }

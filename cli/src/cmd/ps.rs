@@ -1,8 +1,8 @@
 //! ps, top, port.
 
-use davit_contracts::Kind;
 use davit_contracts::runtime::{Container, InspectRequest, ListRequest, TopRequest};
 use davit_contracts::storage::InspectImageRequest;
+use davit_contracts::{Error, Kind};
 
 use super::prune;
 use crate::app::App;
@@ -66,7 +66,7 @@ pub async fn port(app: &App, args: &PortArgs) -> Outcome {
     let request = InspectRequest { container: args.container.clone() };
     let answer = app.runtime(app.containers().await?.inspect(request)).await?;
     let ports = answer.container.unwrap_or_default().ports;
-    let wanted = args.port.as_ref().map(|p| if p.contains('/') { p.clone() } else { format!("{p}/tcp") });
+    let wanted = args.port.as_deref().map(port_inside);
     let mut any = false;
     for p in ports.iter().filter(|p| p.host_port != 0) {
         let inside = format!("{}/{}", p.container_port, p.protocol);
@@ -76,16 +76,54 @@ pub async fn port(app: &App, args: &PortArgs) -> Outcome {
             ip => ip.to_owned(),
         };
         match &wanted {
-            Some(wanted) if *wanted != inside => continue,
+            Some(wanted) if wanted.as_ref() != Some(&inside) => continue,
             Some(_) => output::line(format!("{ip}:{}", p.host_port)),
             None => output::line(format!("{inside} -> {ip}:{}", p.host_port)),
         }
         any = true;
     }
-    match wanted {
-        Some(wanted) if !any => {
-            Err(Failure::new(Kind::NotFound, format!("{} does not publish {wanted}", args.container)))
-        }
+    match (&args.port, wanted) {
+        (Some(asked), Some(wanted)) if !any => Err(not_published(asked, wanted.is_some(), &args.container)),
         _ => Ok(()),
+    }
+}
+
+/// `80` is `80/tcp`; nothing when it is no port.
+fn port_inside(text: &str) -> Option<String> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let port = port.parse::<u16>().ok().filter(|p| *p != 0)?;
+    let protocol = protocol.to_ascii_lowercase();
+    matches!(protocol.as_str(), "tcp" | "udp" | "sctp").then(|| format!("{port}/{protocol}"))
+}
+
+/// docker's line.
+fn not_published(port: &str, is_port: bool, container: &str) -> Failure {
+    let hint = if is_port {
+        format!("'davit port {container}' lists what it publishes")
+    } else {
+        "a port is a number from 1 to 65535, alone or with its protocol: 80, 80/tcp, 53/udp, 9/sctp"
+            .to_owned()
+    };
+    let text = format!("no public port '{port}' published for {container}");
+    Failure::Told(Error::new(Kind::NotFound, text).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_number_with_or_without_its_protocol() {
+        for (text, port) in
+            [("80", "80/tcp"), ("53/udp", "53/udp"), ("0080/TCP", "80/tcp"), ("9/sctp", "9/sctp")]
+        {
+            assert_eq!(port_inside(text).as_deref(), Some(port));
+        }
+        for text in ["foo", "", "0", "65536", "-1", "80/", "80/icmp", "80/tcp/udp", "8080:80"] {
+            assert_eq!(port_inside(text), None, "{text}");
+        }
+        let Failure::Told(e) = not_published("foo", false, "c1") else { panic!() };
+        assert_eq!(e.message(), "no public port 'foo' published for c1");
+        assert!(e.hint().contains("80/tcp") && e.hint().contains("53/udp"), "{}", e.hint());
     }
 }

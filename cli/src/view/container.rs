@@ -1,6 +1,6 @@
 //! A container's row in `ps`.
 
-use davit_contracts::network::PortMapping;
+use davit_contracts::network::{Endpoint, PortMapping};
 use davit_contracts::runtime::{Container, State};
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub const COLUMNS: [(&str, &str); 7] = [
 /// docker's keys.
 pub fn row(c: &Container, now: i64, no_trunc: bool) -> Value {
     let state = c.state.clone().unwrap_or_default();
-    let networks = c.endpoints.iter().map(|e| e.network.as_str()).collect::<Vec<_>>();
+    let networks = connections(c).into_iter().map(|e| e.network).collect::<Vec<_>>();
     let networks = if networks.is_empty() { mode(c) } else { networks.join(",") };
     let mounts: Vec<&str> = c
         .mount_points
@@ -57,6 +57,26 @@ pub fn row(c: &Container, now: i64, no_trunc: bool) -> Value {
 pub fn mode(c: &Container) -> String {
     let mode = c.spec.as_ref().and_then(|s| s.network.as_ref()).map_or("", |n| n.mode.as_str());
     if mode.is_empty() { "bridge".into() } else { mode.to_owned() }
+}
+
+/// Its connections: those that it has; of one that does not run, those that it will have, without addresses.
+pub fn connections(c: &Container) -> Vec<Endpoint> {
+    if !c.endpoints.is_empty() {
+        return c.endpoints.clone();
+    }
+    let asked = c.spec.as_ref().and_then(|s| s.network.clone()).unwrap_or_default();
+    let mut names: Vec<&str> = asked.endpoints.iter().map(|e| e.network.as_str()).collect();
+    match asked.mode.as_str() {
+        mode if mode.starts_with("container:") => return Vec::new(),
+        "" if !names.is_empty() => {}
+        _ if asked.disconnected && names.is_empty() => return Vec::new(),
+        mode => {
+            let first = if matches!(mode, "" | "default") { "bridge" } else { mode };
+            names.retain(|name| *name != first);
+            names.insert(0, first);
+        }
+    }
+    names.into_iter().map(|name| Endpoint { network: name.to_owned(), ..Endpoint::default() }).collect()
 }
 
 /// `Up 5 minutes (healthy)`, `Exited (0) 2 hours ago`.

@@ -6,7 +6,7 @@ use davit_contracts::network::{Endpoint, EndpointSpec, PortMapping};
 use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec, State};
 use serde_json::{Map, Value, json};
 
-use super::container::{mode, unpublished};
+use super::container::{connections, mode, unpublished};
 use crate::output::words;
 use crate::parse::port::inside;
 
@@ -167,7 +167,7 @@ fn mounts(c: &Container) -> Value {
 
 fn network_settings(c: &Container, asked: &NetworkSpec) -> Value {
     let shown = |e: &Endpoint| endpoint(e, &asked_for(asked, e));
-    let networks: Map<String, Value> = c.endpoints.iter().map(|e| (e.network.clone(), shown(e))).collect();
+    let networks: Map<String, Value> = connections(c).iter().map(|e| (e.network.clone(), shown(e))).collect();
     let mut ports = bindings(&c.ports);
     for port in unpublished(c) {
         ports[inside(&port)] = Value::Null;
@@ -237,7 +237,7 @@ fn endpoint(e: &Endpoint, asked: &EndpointSpec) -> Value {
         "IPv6Gateway": e.gateway6,
         "MacAddress": e.mac,
         "Aliases": or_null(&asked.aliases),
-        "DNSNames": e.names,
+        "DNSNames": or_null(&e.names),
     })
 }
 
@@ -285,6 +285,53 @@ mod tests {
         assert_eq!(v["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080");
         assert_eq!((&v["State"]["Running"], &v["Name"]), (&json!(true), &json!("/web")));
     }
+
+    #[test]
+    fn what_does_not_run_has_the_networks_that_it_will_have() {
+        let on = |network: &str| EndpointSpec {
+            network: network.into(),
+            ip: "10.89.0.9".into(),
+            ..EndpointSpec::default()
+        };
+        let spec = |mode: &str, endpoints: Vec<EndpointSpec>, disconnected: bool| NetworkSpec {
+            mode: mode.into(),
+            endpoints,
+            disconnected,
+            ..NetworkSpec::default()
+        };
+        let of = |network: NetworkSpec| {
+            let spec = Some(ContainerSpec { network: Some(network), ..ContainerSpec::default() });
+            container(&Container { spec, ..Container::default() })["NetworkSettings"]["Networks"].clone()
+        };
+        let names = |network: NetworkSpec| {
+            of(network).as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(",")
+        };
+        for (mode, endpoints, wanted) in [
+            ("", vec![], "bridge"),
+            ("default", vec![], "bridge"),
+            ("n", vec![], "n"),
+            ("n", vec![on("m"), on("n")], "n,m"),
+            ("", vec![on("m"), on("n")], "m,n"),
+            ("none", vec![], "none"),
+            ("host", vec![], "host"),
+            ("container:web", vec![], ""),
+        ] {
+            let got = names(spec(mode, endpoints, false));
+            let (mut got, mut wanted): (Vec<_>, Vec<_>) =
+                (got.split(',').collect(), wanted.split(',').collect());
+            got.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(got, wanted, "{mode}");
+        }
+        assert_eq!(names(spec("", vec![], true)), "", "its last network was taken away");
+        let n = &of(spec("n", vec![on("n")], false))["n"];
+        assert_eq!(
+            (&n["IPAddress"], &n["IPPrefixLen"], &n["EndpointID"]),
+            (&json!(""), &json!(0), &json!(""))
+        );
+        assert_eq!((&n["IPAMConfig"], &n["DNSNames"]), (&json!({"IPv4Address": "10.89.0.9"}), &Value::Null));
+    }
+
     #[test]
     fn what_was_asked_of_a_connection_stands_beside_what_it_has() {
         let on = |network: &str| EndpointSpec {

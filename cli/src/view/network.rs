@@ -18,12 +18,17 @@ fn scope(n: &Network) -> &str {
     if n.scope.is_empty() { "local" } else { &n.scope }
 }
 
+/// docker's word for the driver of the network without networks.
+pub fn driver(n: &Network) -> &str {
+    if n.driver == "none" { "null" } else { &n.driver }
+}
+
 /// docker's keys.
 pub fn row(n: &Network, no_trunc: bool) -> Value {
     json!({
         "ID": if no_trunc { n.id.as_str() } else { words::short(&n.id) },
         "Name": n.name,
-        "Driver": n.driver,
+        "Driver": driver(n),
         "Scope": scope(n),
         "IPv4": (!n.disable_ipv4).to_string(),
         "IPv6": n.ipv6.to_string(),
@@ -72,7 +77,7 @@ pub fn inspect(n: &Network) -> Value {
         "Id": n.id,
         "Created": words::rfc3339(n.created_unix_ns),
         "Scope": scope(n),
-        "Driver": n.driver,
+        "Driver": driver(n),
         "EnableIPv4": !n.disable_ipv4,
         "EnableIPv6": n.ipv6,
         "IPAM": {"Driver": "default", "Options": {}, "Config": subnets},

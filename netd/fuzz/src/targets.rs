@@ -6,7 +6,7 @@ use parsers::dns::answer::{Outcome, Way, answer};
 use parsers::dns::cache::{Answer, lifetime};
 use parsers::dns::resolvconf::ResolvConf;
 use parsers::dns::services::Service;
-use parsers::dns::wire::{Query, Read, survey};
+use parsers::dns::wire::{Query, Read, addresses, survey};
 use parsers::dns::zone::{Presence, Publication, Tables};
 use parsers::driver::cni::list::{List, directories};
 
@@ -62,7 +62,9 @@ fn dns_query(data: &[u8]) {
 }
 
 fn dns_reply(data: &[u8]) {
+    let told = addresses(data);
     let Some(found) = survey(data) else { return };
+    assert!(told.len() <= usize::from(found.answers));
     let answer = Answer::of(data, &found);
     assert!(lifetime(&found) <= 3_600_000);
     // The question of the reply, as a query with EDNS and without.

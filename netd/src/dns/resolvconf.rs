@@ -49,6 +49,19 @@ impl ResolvConf {
         values.filter_map(|v| v.parse().ok()).next_back()
     }
 
+    /// What is asked for in turn for a name: itself and the name in each search domain. With as many dots as `ndots` says (1 by
+    /// default) itself comes first.
+    pub fn tries(&self, name: &str) -> Vec<String> {
+        if name.ends_with('.') {
+            return vec![name.to_owned()];
+        }
+        let mut all: Vec<String> = self.search.iter().map(|domain| format!("{name}.{domain}")).collect();
+        let dots = u32::try_from(name.matches('.').count()).unwrap_or(u32::MAX);
+        let first = dots >= self.number("ndots").unwrap_or(1);
+        all.insert(if first { 0 } else { all.len() }, name.to_owned());
+        all
+    }
+
     /// Whether an option without a value is there.
     pub fn has(&self, option: &str) -> bool {
         self.options.iter().any(|o| o == option)
@@ -178,6 +191,16 @@ mod tests {
         assert!(host.with(&[], &[".".to_owned()], &[]).search.is_empty(), "a dot clears");
         assert_eq!(same.for_container_names().options, ["timeout:1", "ndots:0"]);
         assert_eq!(host.with(&[], &[], &["ndots:3".to_owned()]).for_container_names().options, ["ndots:3"]);
+    }
+
+    #[test]
+    fn a_name_is_tried_as_it_is_before_or_after_the_search_domains() {
+        let conf = ResolvConf::parse("search a b\n");
+        assert_eq!(conf.tries("x"), ["x.a", "x.b", "x"]);
+        assert_eq!(conf.tries("x.y"), ["x.y", "x.y.a", "x.y.b"]);
+        assert_eq!(conf.tries("x."), ["x."]);
+        assert_eq!(conf.clone().for_container_names().tries("x"), ["x", "x.a", "x.b"]);
+        assert_eq!(ResolvConf::parse("search a\noptions ndots:2\n").tries("x.y"), ["x.y.a", "x.y"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod survey;
 pub use name::{Key, Name, arpa, key, text};
 pub use reply::Reply;
 pub(super) use reply::add_opt;
-pub use survey::{Survey, survey};
+pub use survey::{Survey, addresses, survey};
 
 /// The header's length.
 pub const HEADER: usize = 12;

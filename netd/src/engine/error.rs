@@ -156,6 +156,7 @@ impl EngineError {
             | Self::Predefined(_)
             | Self::UnknownProtocol(_)
             | Self::Spec(_)
+            | Self::Publish(PublishError::Broadcast(_))
             | Self::Address { .. }
             | Self::Endpoint { .. }
             | Self::NoFamily { .. }
@@ -213,6 +214,7 @@ impl EngineError {
                 | PublishError::Descriptors { host, .. }
                 | PublishError::Bind { host, .. },
             ) => host.to_string(),
+            Self::Publish(PublishError::Broadcast(ip)) => ip.to_string(),
             _ => String::new(),
         }
     }
@@ -252,6 +254,9 @@ impl EngineError {
             }
             Self::Firewall(FirewallError::Locked { .. }) => {
                 "'fuser -v /run/xtables.lock' names the program; try again when it has ended".into()
+            }
+            Self::Publish(PublishError::Broadcast(_)) => {
+                "give an address that the host has, or none for all of them".into()
             }
             Self::Publish(PublishError::Descriptors { .. }) => {
                 "each published port takes one: publish fewer, or raise the limit ('prlimit --nofile') of davit-netd".into()

@@ -1,9 +1,9 @@
-//! Says hop by hop what lets a packet through or stops it, in the order that the packet meets it. Changes nothing and
-//! sends nothing: the kernel is asked for routes, neighbours, ports of bridges and listening sockets, in the namespaces
+//! Says hop by hop what lets a packet through or stops it, in the order that the packet meets it. Changes nothing, and
+//! sends nothing but the question for a name of the world: the kernel is asked for routes, neighbours, ports of bridges and listening sockets, in the namespaces
 //! where they count; what our rules do follows from what they are made of.
 //!
 //! ```text
-//! name     what the resolver inside answers, and why
+//! name     what /etc/hosts or the resolver inside answers, and why
 //! leave    route and interface of the source
 //! link     a neighbour on the same network: bridge, its two ports
 //! wire     a neighbour beside a macvlan's or ipvlan's parent
@@ -13,12 +13,14 @@
 
 mod arrive;
 mod host;
+mod hosts;
 mod leave;
 mod link;
 mod name;
 mod sockets;
 mod wire;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,6 +28,7 @@ use davit_sys::netns;
 
 use super::attach::open_namespace;
 use super::{Engine, EngineError};
+use crate::dns::inquire::Told;
 use crate::driver::inside::InsideError;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::firewall::Transport;
@@ -33,6 +36,8 @@ use crate::netlink::view::{self, Address, Link, Neighbour, Route};
 use crate::netlink::{Protocol, Socket};
 use crate::network::options::{distance, nearest};
 use crate::network::{Driver, Network};
+
+pub use name::Inquiry;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -87,11 +92,22 @@ impl Explanation {
     }
 }
 
+/// What came of a request.
+#[derive(Debug)]
+pub enum Explained {
+    /// All of it.
+    Whole(Explanation),
+    /// This must be asked for first.
+    Ask(Inquiry),
+}
+
 /// Why a walk ends before the target.
 #[derive(Debug)]
 enum End {
     /// The last hop says why.
     Told,
+    /// A name must be asked for.
+    Ask(Inquiry),
     /// The kernel could not be asked.
     Failed(EngineError),
 }
@@ -171,30 +187,38 @@ fn scene(socket: &Socket, to: IpAddr) -> Result<Scene, InsideError> {
 /// A walk under way.
 struct Walk<'a> {
     engine: &'a Engine,
+    /// Names of the world.
+    told: &'a HashMap<String, Told>,
     hops: Vec<Hop>,
 }
 
 impl Engine {
-    /// Explains the way from one to another.
-    pub fn explain(&self, question: &Question) -> Result<Explanation, EngineError> {
+    /// Explains the way from one to another. `told`: what was answered of the names that it wanted to be asked for.
+    pub fn explain(
+        &self,
+        question: &Question,
+        told: &HashMap<String, Told>,
+    ) -> Result<Explained, EngineError> {
         let transport = Transport::named(&question.protocol)
             .ok_or_else(|| EngineError::UnknownProtocol(question.protocol.clone()))?;
-        let from = self.find_place(&question.from)?;
-        let mut walk = Walk { engine: self, hops: Vec::new() };
-        let steps = walk.name(from, &question.to).and_then(|to| {
+        let resident = self.resident(&question.from)?;
+        let from = resident.filter(|s| !self.is_on_host(s)).map_or(Place::Host, Place::Sandbox);
+        let mut walk = Walk { engine: self, told, hops: Vec::new() };
+        let steps = walk.name(from, resident, &question.to).and_then(|to| {
             let packet = Packet { to, port: question.port, transport, source: None, translated: false };
             walk.leave(from, packet)
         });
         match steps {
-            Ok(()) | Err(End::Told) => Ok(Explanation { hops: walk.hops }),
+            Ok(()) | Err(End::Told) => Ok(Explained::Whole(Explanation { hops: walk.hops })),
+            Err(End::Ask(inquiry)) => Ok(Explained::Ask(inquiry)),
             Err(End::Failed(e)) => Err(e),
         }
     }
 
-    /// A sandbox by name, id, or the beginning of an id. One on the host's network is the host.
-    fn find_place(&self, name: &str) -> Result<Place<'_>, EngineError> {
+    /// A sandbox by name, id, or the beginning of an id; none is the host.
+    fn resident(&self, name: &str) -> Result<Option<&Sandbox>, EngineError> {
         if name == "host" {
-            return Ok(Place::Host);
+            return Ok(None);
         }
         let by_id = |s: &&Sandbox| name.len() >= 4 && s.id.starts_with(name);
         let all = || self.sandboxes.values();
@@ -207,8 +231,12 @@ impl Engine {
                 nearest: close.then_some(nearest),
             });
         };
+        Ok(Some(sandbox))
+    }
+
+    fn is_on_host(&self, sandbox: &Sandbox) -> bool {
         let of_host = |e: &Endpoint| self.networks.get(&e.network).is_some_and(|n| n.driver == Driver::Host);
-        if sandbox.endpoints.iter().any(of_host) { Ok(Place::Host) } else { Ok(Place::Sandbox(sandbox)) }
+        sandbox.endpoints.iter().any(of_host)
     }
 }
 

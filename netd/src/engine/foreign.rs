@@ -66,7 +66,7 @@ impl Engine {
             });
         };
         for wanted in ports {
-            let mapping = self.ports.reserve(&sandbox.id, &sandbox.name, *wanted)?;
+            let mapping = self.reserve(sandbox, *wanted)?;
             sandbox.ports.push(mapping);
         }
         let mappings = asked::ports(&sandbox.ports);

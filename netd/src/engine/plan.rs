@@ -2,7 +2,7 @@
 
 mod asked;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
@@ -15,9 +15,10 @@ use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
 use crate::endpoint::{Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route;
+use crate::netlink::view::{self, Fate};
 use crate::network::options::{NAMES, chosen_name};
 use crate::network::{Driver, GatewayMode, Network};
-use crate::publish::Wanted;
+use crate::publish::{PublishError, Wanted};
 
 /// Random ports that are tried until one is free in both IP versions.
 const RANDOM_TRIES: u32 = 8;
@@ -304,10 +305,29 @@ impl Engine {
         let mapping = if modes[usize::from(host_ip.is_ipv6())] == GatewayMode::Routed {
             Mapping { transport, host: SocketAddr::new(host_ip, 0), container_port }
         } else {
-            self.ports.reserve(&sandbox.id, &sandbox.name, wanted)?
+            self.reserve(sandbox, wanted)?
         };
         sandbox.ports.push(mapping);
         Ok(mapping)
+    }
+
+    /// Reserves a port at an address where somebody can ask.
+    pub(super) fn reserve(&mut self, sandbox: &Sandbox, wanted: Wanted) -> Result<Mapping, EngineError> {
+        if self.is_broadcast(wanted.host_ip)? {
+            return Err(PublishError::Broadcast(wanted.host_ip).into());
+        }
+        Ok(self.ports.reserve(&sandbox.id, &sandbox.name, wanted)?)
+    }
+
+    /// Whether a subnet of the host, or of a network whose bridge may come later, has it for its broadcasts (RFC 919).
+    fn is_broadcast(&self, ip: IpAddr) -> Result<bool, EngineError> {
+        if ip.is_ipv6() || ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            return Ok(false);
+        }
+        let mut subnets = self.networks.values().flat_map(|n| &n.subnets);
+        let of_ours = subnets.any(|s| s.subnet.prefix_len() < 31 && s.subnet.broadcast() == ip);
+        let of_host = |r: &view::Route| r.fate == Fate::Group;
+        Ok(of_ours || view::lookup(&self.socket, ip)?.as_ref().is_ok_and(of_host))
     }
 }
 

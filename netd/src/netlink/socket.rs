@@ -27,6 +27,8 @@ pub enum Protocol {
     Route,
     /// nf_tables.
     Netfilter,
+    /// Sockets.
+    Diag,
 }
 
 /// A request that the kernel refused, or a socket that failed.
@@ -97,6 +99,7 @@ impl Socket {
         let number = match protocol {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+            Protocol::Diag => SockProtocol::NetlinkSockDiag,
         };
         let failed = |e: Errno| NetlinkError::Open { protocol, source: e.into() };
         let fd =

@@ -43,6 +43,9 @@ pub enum PublishError {
         /// TCP or UDP.
         transport: Transport,
     },
+    /// The kernel would bind it, and nobody could ask there.
+    #[error("cannot publish a port on {0}: it is a broadcast address")]
+    Broadcast(IpAddr),
     /// netd may not open another descriptor.
     #[error(
         "cannot publish on {host}/{}: netd has as many descriptors open as it may (RLIMIT_NOFILE, {limit})",

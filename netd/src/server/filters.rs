@@ -73,7 +73,8 @@ impl Filters {
         let matches = |key: &str, value: &str| match key {
             "name" => network.name.contains(value),
             "id" => network.id.as_str().starts_with(value),
-            "driver" => network.driver.name() == value,
+            // docker's word for the network without networks is another than ours.
+            "driver" => network.driver.name() == if value == "null" { "none" } else { value },
             "scope" => value == "local",
             "type" => network.predefined == (value == "builtin"),
             "dangling" => (!network.predefined && !listed.used) == matches!(value, "true" | "1"),

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::filters::Filters;
 use super::{Service, status, view};
+use crate::engine::Explained;
 
 #[tonic::async_trait]
 impl Networks for Service {
@@ -102,8 +103,18 @@ impl Networks for Service {
         request: Request<proto::ExplainRequest>,
     ) -> Result<Response<proto::ExplainResponse>, Status> {
         let question = view::question(request.into_inner())?;
-        let explanation = self.engine.call(move |e| e.explain(&question)).await;
-        Ok(Response::new(view::explanation(explanation.map_err(|e| status(&e))?)))
+        let mut told = HashMap::new();
+        loop {
+            let (question, known) = (question.clone(), told.clone());
+            let explained = self.engine.call(move |e| e.explain(&question, &known)).await;
+            let inquiry = match explained.map_err(|e| status(&e))? {
+                Explained::Whole(explanation) => return Ok(Response::new(view::explanation(explanation))),
+                Explained::Ask(inquiry) => inquiry,
+            };
+            let name = inquiry.name.clone();
+            let answer = tokio::task::spawn_blocking(move || inquiry.ask()).await;
+            told.insert(name, answer.map_err(|e| Status::internal(e.to_string()))?);
+        }
     }
 
     async fn host(&self, _: Request<proto::HostRequest>) -> Result<Response<proto::HostResponse>, Status> {

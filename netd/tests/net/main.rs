@@ -8,6 +8,7 @@ mod check;
 mod cni;
 mod cni_driver;
 mod explain;
+mod explain_ends;
 mod firewall;
 mod golden;
 mod host;

@@ -245,6 +245,8 @@ async fn lists_are_narrowed_as_dockers_are() {
         (&[("dangling", "true")], &["front"]),
         (&[("label", "tier=web")], &["front"]),
         (&[("driver", "bridge"), ("type", "custom"), ("name", "ack")], &["back"]),
+        (&[("driver", "null")], &["none"]),
+        (&[("driver", "none")], &["none"]),
         (&[("scope", "swarm")], &[]),
     ] {
         let filters = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

@@ -55,6 +55,35 @@ pub async fn a_port_answers_from_outside_from_localhost_and_from_containers() {
 }
 
 #[tokio::test]
+async fn where_nobody_could_ask_nothing_is_published_and_nothing_changed() {
+    let host = Host::new().await;
+    let web = Guest::new("web");
+    let created = host.net_create("n").await;
+    let own = created.subnets[0].subnet.parse::<ipnet::IpNet>().unwrap().broadcast().to_string();
+    let before = host.traces();
+    for (ip, what) in [
+        ("10.99.0.255", "a broadcast address"),
+        (own.as_str(), "a broadcast address"),
+        ("127.255.255.255", "a broadcast address"),
+        ("255.255.255.255", "the broadcast address"),
+        ("224.0.0.1", "a multicast address"),
+        ("[ff02::1]", "a multicast address"),
+    ] {
+        for port in [format!("{ip}:8080:80"), format!("{ip}:0:80/udp")] {
+            let e = host.attach(&web, &["n"], &[&port]).await.unwrap_err();
+            assert_eq!(e.kind(), Kind::InvalidArgument, "{port}: {e:?}");
+            let ip = ip.trim_matches(['[', ']']);
+            assert_eq!(e.message(), format!("cannot publish a port on {ip}: it is {what}"));
+            assert!(e.hint().contains("an address that the host has"), "{e:?}");
+        }
+    }
+    assert!(!host.space.run("ss -Htuln").contains("8080"), "nothing is held");
+    assert_eq!(host.traces(), before);
+    // The subnet's other addresses are as before.
+    host.attach(&web, &["n"], &[&format!("{HOST}:8080:80")]).await.unwrap();
+}
+
+#[tokio::test]
 pub async fn a_port_of_the_loopback_is_not_open_to_neighbours() {
     let host = Host::new().await;
     let web = host.guest("web", &["bridge"], &["127.0.0.1:8080:80"]).await;

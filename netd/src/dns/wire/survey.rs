@@ -1,5 +1,7 @@
 //! An upstream's reply, walked: what a cache must know of it. Data of records is not looked at, but for a SOA's.
 
+use std::net::IpAddr;
+
 use super::{HEADER, kind, word};
 
 /// A record's fixed fields and where it ends.
@@ -80,6 +82,24 @@ pub fn survey(reply: &[u8]) -> Option<Survey> {
     }
     found.end = at;
     (question_end <= reply.len()).then_some(found)
+}
+
+/// The addresses among a reply's answers, also of a name that the asked one is an alias of.
+pub fn addresses(reply: &[u8]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    let Some(survey) = survey(reply) else { return found };
+    let mut at = survey.question_end;
+    for _ in 0..survey.answers {
+        let Some(record) = record(reply, at) else { break };
+        let data = &reply[record.ttl_at + 6..record.end];
+        match record.kind {
+            kind::A => found.extend(<[u8; 4]>::try_from(data).ok().map(IpAddr::from)),
+            kind::AAAA => found.extend(<[u8; 16]>::try_from(data).ok().map(IpAddr::from)),
+            _ => {}
+        }
+        at = record.end;
+    }
+    found
 }
 
 /// Reads the record at a place.

@@ -88,7 +88,12 @@ fn nobody(bound: &[Bound], packet: Packet) -> (String, String) {
     if let Some(elsewhere) = bound.iter().find(|b| b.at.port() == port) {
         let what =
             format!("its program listens on {} only, not on {}", elsewhere.shown(transport), packet.to);
-        return (what, "let the program listen on 0.0.0.0 or [::]".to_owned());
+        let hint = if elsewhere.only_v6 && elsewhere.at.ip().is_unspecified() {
+            "let the program listen on 0.0.0.0 too, or on [::] without IPV6_V6ONLY (nginx: ipv6only=off)"
+        } else {
+            "let the program listen on 0.0.0.0 or [::]"
+        };
+        return (what, hint.to_owned());
     }
     let mut ports: Vec<u16> =
         bound.iter().filter(|b| !b.at.ip().is_loopback()).map(|b| b.at.port()).collect();

@@ -1,13 +1,52 @@
-//! From what was asked for to an address: what the resolver inside a container answers, and why.
+//! From what was asked for to an address: /etc/hosts first, then what the resolver inside a container answers, and why.
+//!
+//! A name that is not ours is asked for by who wanted the explanation, since that may take seconds and the engine does not
+//! wait: the walk ends with the question, and is made again with the answer.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::{End, Place, Step, Walk};
+use super::{End, Place, Step, Walk, hosts};
+use crate::dns::inquire::{self, Told};
 use crate::endpoint::{Endpoint, Sandbox};
+use crate::engine::attach::open_namespace;
 use crate::network::options::{distance, nearest};
 
+/// A name of the world, and who asks for it.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// What is asked for.
+    pub name: String,
+    /// Where the resolver is; the host's when absent.
+    netns: Option<OwnedFd>,
+}
+
+impl Inquiry {
+    /// Asks, and waits for the answer: seconds, when servers are silent.
+    pub fn ask(&self) -> Told {
+        match &self.netns {
+            Some(netns) => inquire::inside(netns.as_fd(), &self.name),
+            None => inquire::on_host(&self.name),
+        }
+    }
+}
+
+/// IPv4 first, as there is a way out by it more often.
+fn best(found: &[IpAddr]) -> Option<IpAddr> {
+    found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied()
+}
+
+/// `, and 2 more`.
+fn more(found: &[IpAddr], ip: IpAddr) -> String {
+    match found.iter().filter(|other| **other != ip).count() {
+        0 => String::new(),
+        n => format!(", and {n} more"),
+    }
+}
+
 impl Walk<'_> {
-    pub(super) fn name(&mut self, from: Place<'_>, to: &str) -> Step<IpAddr> {
+    /// `resident`: the container that asks, also one in the host's network.
+    pub(super) fn name(&mut self, from: Place<'_>, resident: Option<&Sandbox>, to: &str) -> Step<IpAddr> {
         if let Ok(ip) = to.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(ip);
         }
@@ -17,6 +56,14 @@ impl Walk<'_> {
         }
         if to == "host" {
             return self.address_of_host(from);
+        }
+        if let Some(sandbox) = resident {
+            let found = hosts::look(sandbox, to);
+            if let Some(ip) = best(&found) {
+                let what = format!("'{to}' is {ip}{}: its /etc/hosts says so", more(&found, ip));
+                self.pass("name", &sandbox.name, what);
+                return Ok(ip);
+            }
         }
         match from {
             Place::Host => self.name_on_host(to),
@@ -41,12 +88,7 @@ impl Walk<'_> {
 
     /// The host does not know the names: the address that published ports lead to is taken.
     fn name_on_host(&mut self, to: &str) -> Step<IpAddr> {
-        let engine = self.engine;
-        let named =
-            |s: &&Sandbox| s.name == to || s.endpoints.iter().any(|e| e.names.iter().any(|n| n == to));
-        let Some(sandbox) = engine.sandboxes.values().find(named) else {
-            return Err(self.unknown("host", to));
-        };
+        let Some(sandbox) = self.called(to) else { return self.world_on_host(to) };
         let endpoint = sandbox.gateway_endpoint().or_else(|| sandbox.endpoints.iter().find(|e| e.is_wired()));
         let address = endpoint.and_then(|e| Some((e, e.addresses().next()?.addr())));
         let Some((endpoint, ip)) = address else {
@@ -59,18 +101,65 @@ impl Walk<'_> {
         Ok(ip)
     }
 
+    fn world_on_host(&mut self, to: &str) -> Step<IpAddr> {
+        match self.told.get(to) {
+            None => Err(End::Ask(Inquiry { name: to.to_owned(), netns: None })),
+            Some(Told::Addresses(found)) if !found.is_empty() => self.of_world("host", to, to, found),
+            Some(Told::Failed(why)) => {
+                Err(self.unknown("host", to, &format!("the host does not resolve it: {why}")))
+            }
+            Some(_) => Err(self.unknown("host", to, "the host knows no address of it")),
+        }
+    }
+
     fn name_inside(&mut self, sandbox: &Sandbox, to: &str) -> Step<IpAddr> {
-        let found = self.engine.names.look(&sandbox.id, to);
-        let Some(ip) = found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied() else {
-            return Err(self.not_found(sandbox, to));
-        };
-        let more = match found.iter().filter(|other| **other != ip).count() {
-            0 => String::new(),
-            n => format!(", and {n} more"),
-        };
-        let why = self.why(sandbox, ip, to).unwrap_or_default();
-        self.pass("name", &sandbox.name, format!("'{to}' is {ip}{more}{why}"));
+        let (servers, search, options) = (&sandbox.dns_servers, &sandbox.dns_search, &sandbox.dns_options);
+        let conf = self.engine.names.host().get().with(servers, search, options).for_container_names();
+        // What is a container's name elsewhere is meant so: what the world has under it would only mislead.
+        let asks = sandbox.resolver.is_some() && self.leads_out(sandbox) && self.called(to).is_none();
+        for name in conf.tries(to) {
+            let found = self.engine.names.look(&sandbox.id, &name);
+            if let Some(ip) = best(&found) {
+                let why = self.why(sandbox, ip, to).unwrap_or_default();
+                self.pass("name", &sandbox.name, format!("'{to}' is {ip}{}{why}", more(&found, ip)));
+                return Ok(ip);
+            }
+            if !asks {
+                continue;
+            }
+            match self.told.get(&name) {
+                None => return Err(End::Ask(Inquiry { netns: Some(open_namespace(sandbox)?), name })),
+                Some(Told::Addresses(found)) => return self.of_world(&sandbox.name, to, &name, found),
+                Some(Told::Unknown) => {}
+                Some(Told::Failed(why)) => {
+                    let why = format!("the servers outside ({}) do not tell: {why}", listed(&conf.servers));
+                    return Err(self.unknown(&sandbox.name, to, &why));
+                }
+            }
+        }
+        Err(self.not_found(sandbox, to, &conf.servers))
+    }
+
+    /// `name` is what was asked for: `to`, or that in a search domain.
+    fn of_world(&mut self, place: &str, to: &str, name: &str, found: &[IpAddr]) -> Step<IpAddr> {
+        let Some(ip) = best(found) else { return Err(self.unknown(place, to, "it has no address")) };
+        let by = if place == "host" { "the host's resolver says so" } else { "servers outside say so" };
+        let full = if name == to { String::new() } else { format!(" (as {name})") };
+        self.pass("name", place, format!("'{to}' is {ip}{}: {by}{full}", more(found, ip)));
         Ok(ip)
+    }
+
+    /// Whether its resolver asks servers outside.
+    fn leads_out(&self, sandbox: &Sandbox) -> bool {
+        let outside = |e: &Endpoint| self.engine.networks.get(&e.network).is_some_and(|n| !n.internal);
+        sandbox.endpoints.iter().any(|e| e.is_wired() && outside(e))
+    }
+
+    /// The container that is called so somewhere.
+    fn called(&self, to: &str) -> Option<&Sandbox> {
+        let answers = |e: &Endpoint| e.names.iter().any(|n| n.eq_ignore_ascii_case(to));
+        let named = |s: &&Sandbox| s.name == to || s.endpoints.iter().any(answers);
+        self.engine.sandboxes.values().find(named)
     }
 
     /// `: a container on network n`.
@@ -90,14 +179,15 @@ impl Walk<'_> {
         Some(format!(": {how} on network {network}"))
     }
 
-    fn not_found(&mut self, sandbox: &Sandbox, to: &str) -> End {
+    fn not_found(&mut self, sandbox: &Sandbox, to: &str, servers: &[IpAddr]) -> End {
         let engine = self.engine;
         let name = |e: &Endpoint| engine.networks.get(&e.network).map(|n| n.name.clone());
         let own: Vec<String> = sandbox.endpoints.iter().filter_map(name).collect();
-        let answers = |e: &Endpoint| e.names.iter().any(|n| n.eq_ignore_ascii_case(to));
-        let named = |s: &&Sandbox| s.name == to || s.endpoints.iter().any(answers);
-        let Some(other) = engine.sandboxes.values().find(named) else {
-            return self.unknown(&sandbox.name, to);
+        let Some(other) = self.called(to) else {
+            let why = self.why_unasked(sandbox);
+            let why =
+                why.unwrap_or_else(|| format!("the servers outside ({}) do not know it", listed(servers)));
+            return self.unknown(&sandbox.name, to, &why);
         };
         let theirs: Vec<String> = other.endpoints.iter().filter_map(name).collect();
         if let Some(common) = own.iter().find(|n| theirs.contains(n)) {
@@ -118,15 +208,36 @@ impl Walk<'_> {
         self.stop("name", &sandbox.name, what, hint)
     }
 
-    fn unknown(&mut self, place: &str, to: &str) -> End {
+    fn why_unasked(&self, sandbox: &Sandbox) -> Option<String> {
+        let why = if !sandbox.endpoints.iter().any(Endpoint::is_wired) {
+            "it is on no network, where nobody is asked"
+        } else if sandbox.resolver.is_none() {
+            "the servers that it asks are not davit's, and are not asked here"
+        } else if !self.leads_out(sandbox) {
+            "its networks are internal: servers outside are not asked"
+        } else {
+            return None;
+        };
+        Some(why.to_owned())
+    }
+
+    fn unknown(&mut self, place: &str, to: &str, why: &str) -> End {
         let known = self.engine.sandboxes.values().map(|s| s.name.as_str());
         let near = nearest(to, known);
         let close = !near.is_empty() && distance(to, near) <= to.len().max(3) / 2;
         let hint = if close {
             format!("did you mean '{near}'?")
         } else {
-            "for a name of the world, give its address: servers outside are not asked here".to_owned()
+            "an address is explained without its name".to_owned()
         };
-        self.stop("name", place, format!("no container here is called '{to}'"), hint)
+        self.stop("name", place, format!("no container here is called '{to}', and {why}"), hint)
     }
+}
+
+/// `10.0.0.53, 10.0.1.53`.
+fn listed(servers: &[IpAddr]) -> String {
+    if servers.is_empty() {
+        return "none is configured".to_owned();
+    }
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

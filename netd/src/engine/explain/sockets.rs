@@ -1,9 +1,12 @@
-//! Who listens in a namespace: /proc/thread-self/net/{tcp,udp}{,6} (proc(5)).
+//! Who listens in a namespace: sock_diag(7) says it; a kernel without it has /proc/thread-self/net/{tcp,udp}{,6} (proc(5)), which do
+//! not tell those of IPv6 only.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::firewall::Transport;
+use crate::netlink::diag::{self, Listener};
+use crate::netlink::{NetlinkError, Protocol, Socket};
 
 /// `TCP_LISTEN`, and what an unconnected UDP socket shows.
 const LISTENING: &str = "0A";
@@ -13,30 +16,46 @@ const UNCONNECTED: &str = "07";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bound {
     pub(super) at: SocketAddr,
+    /// One on `[::]` takes IPv4 too unless it said otherwise.
+    pub(super) only_v6: bool,
 }
 
 impl Bound {
-    /// Whether it takes what is sent there. One on `[::]` takes IPv4 too unless it said otherwise, which is not shown.
+    /// Whether it takes what is sent there.
     pub(super) fn meets(&self, to: IpAddr, port: u16) -> bool {
         let ip = self.at.ip();
-        let any = ip.is_unspecified() && (ip.is_ipv6() || to.is_ipv4());
-        self.at.port() == port && (any || ip.to_canonical() == to)
+        let family = ip.is_ipv4() == to.is_ipv4() || (ip.is_ipv6() && !self.only_v6);
+        self.at.port() == port && ((ip.is_unspecified() && family) || ip.to_canonical() == to)
     }
 
     pub(super) fn shown(&self, transport: Transport) -> String {
-        format!("{}/{}", self.at, transport.name())
+        let only = if self.only_v6 && self.at.ip().is_unspecified() { " (IPv6 only)" } else { "" };
+        format!("{}/{}{only}", self.at, transport.name())
     }
 }
 
 /// Those of the calling thread's namespace.
 pub(super) fn bound(transport: Transport) -> Vec<Bound> {
-    let (v4, v6) = match transport {
-        Transport::Tcp => ("tcp", "tcp6"),
-        Transport::Udp => ("udp", "udp6"),
+    asked(transport).unwrap_or_else(|_| read(transport))
+}
+
+fn asked(transport: Transport) -> Result<Vec<Bound>, NetlinkError> {
+    let socket = Socket::open(Protocol::Diag)?;
+    let found = match transport {
+        Transport::Tcp => diag::tcp(&socket)?,
+        Transport::Udp => diag::udp(&socket)?,
+        Transport::Sctp => Vec::new(),
+    };
+    Ok(found.into_iter().map(|Listener { at, only_v6 }| Bound { at, only_v6 }).collect())
+}
+
+fn read(transport: Transport) -> Vec<Bound> {
+    let (v4, v6, wanted) = match transport {
+        Transport::Tcp => ("tcp", "tcp6", LISTENING),
+        Transport::Udp => ("udp", "udp6", UNCONNECTED),
         Transport::Sctp => return Vec::new(),
     };
     let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
-    let wanted = if transport == Transport::Tcp { LISTENING } else { UNCONNECTED };
     let mut all = parse(&read(v4), wanted);
     all.extend(parse(&read(v6), wanted));
     all
@@ -46,7 +65,7 @@ fn parse(table: &str, wanted: &str) -> Vec<Bound> {
     let line = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
         let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
-        (state == wanted).then(|| address(local)).flatten().map(|at| Bound { at })
+        (state == wanted).then(|| address(local)).flatten().map(|at| Bound { at, only_v6: false })
     };
     table.lines().skip(1).filter_map(line).collect()
 }
@@ -73,7 +92,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> Bound {
-        Bound { at: text.parse().unwrap() }
+        Bound { at: text.parse().unwrap(), only_v6: false }
     }
 
     #[test]
@@ -95,14 +114,23 @@ mod tests {
         let v6: IpAddr = "fd00::2".parse().unwrap();
         assert!(at("0.0.0.0:80").meets(v4, 80) && !at("0.0.0.0:80").meets(v6, 80));
         assert!(at("[::]:80").meets(v4, 80) && at("[::]:80").meets(v6, 80));
+        let only = Bound { only_v6: true, ..at("[::]:80") };
+        assert!(!only.meets(v4, 80) && only.meets(v6, 80));
         assert!(at("[::ffff:10.0.0.2]:80").meets(v4, 80));
         assert!(!at("127.0.0.1:80").meets(v4, 80) && !at("0.0.0.0:80").meets(v4, 81));
     }
 
     #[test]
-    fn a_socket_of_this_process_is_found() {
+    fn a_socket_of_this_process_is_found_either_way() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = listener.local_addr().unwrap();
-        assert!(bound(Transport::Tcp).iter().any(|b| b.meets(here.ip(), here.port())));
+        let datagrams = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        for (transport, here) in [
+            (Transport::Tcp, listener.local_addr().unwrap()),
+            (Transport::Udp, datagrams.local_addr().unwrap()),
+        ] {
+            for found in [asked(transport).unwrap(), read(transport)] {
+                assert!(found.iter().any(|b| b.meets(here.ip(), here.port())), "{transport:?}");
+            }
+        }
     }
 }
