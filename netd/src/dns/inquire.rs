@@ -4,7 +4,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddrV4, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use davit_sys::netns;
 
@@ -55,10 +55,13 @@ fn ask(key: &Key, kind: u16) -> io::Result<Told> {
     let query = query(key, kind);
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(&query)?;
     let mut reply = vec![0; LONGEST];
+    let until = Instant::now() + PATIENCE;
     loop {
+        // A container may answer in our place, with anything and for ever.
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        socket.set_read_timeout(Some(left.ok_or(io::ErrorKind::TimedOut)?))?;
         let n = socket.recv(&mut reply)?;
         let of_ours = reply[..n].get(..2) == query.get(..2);
         match survey(&reply[..n]).filter(|_| of_ours) {
@@ -70,14 +73,25 @@ fn ask(key: &Key, kind: u16) -> io::Result<Told> {
 }
 
 fn by_stream(to: SocketAddrV4, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(to)?;
+    let mut stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     let len = u16::try_from(query.len()).map_err(io::Error::other)?;
     stream.write_all(&[&len.to_be_bytes()[..], query].concat())?;
     let mut len = [0; 2];
     stream.read_exact(&mut len)?;
-    let mut reply = vec![0; u16::from_be_bytes(len).into()];
-    stream.read_exact(&mut reply)?;
+    let (len, until) = (usize::from(u16::from_be_bytes(len)), Instant::now() + PATIENCE);
+    let mut reply = vec![0; len];
+    let mut read = 0;
+    while read < len {
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match stream.read(&mut reply[read..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => read += n,
+        }
+    }
     Ok(reply)
 }
 
