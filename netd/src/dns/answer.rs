@@ -1,9 +1,9 @@
 //! Answers: a query's bytes in, a reply's bytes out, or the word that an upstream must be asked. Nothing here waits.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::services;
-use super::wire::{Code, Query, Read, Reply, arpa, class, kind, refuse};
+use super::wire::{Code, Query, Read, Reply, arpa, class, kind, labels, refuse};
 use super::zone::{Member, Tables, View};
 
 /// Seconds that an answer may be kept. Containers come and go; a client that caches must not outlive them by much.
@@ -66,11 +66,12 @@ pub fn answer<'q>(
         fail(&query, code, out);
         return Outcome::Reply;
     }
-    if !own(&query, tables, view, way, turn, out) {
+    if !own(&query, tables, view, way, turn, out) && !loopback(&query, way, out) {
         if view.outside {
             return Outcome::Forward(query);
         }
-        fail(&query, Code::NxDomain, out);
+        // Between two networks nobody knows what it will see: no program should take that for good.
+        fail(&query, if view.is_connected() { Code::NxDomain } else { Code::ServFail }, out);
     }
     Outcome::Reply
 }
@@ -108,6 +109,20 @@ fn own(query: &Query<'_>, tables: &Tables, view: &View, way: Way, turn: usize, o
         return reverse(query, ip, tables, view, limit, out);
     }
     service(query, tables, view, turn, limit, out)
+}
+
+/// `localhost` and what is below it are here, and nobody else is asked (RFC 6761, 6.3).
+fn loopback(query: &Query<'_>, way: Way, out: &mut Vec<u8>) -> bool {
+    if labels(&query.name).last() != Some(b"localhost") {
+        return false;
+    }
+    let mut reply = Reply::to(query, Code::NoError, out);
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    for ip in addresses.into_iter().filter(|ip| wants(query.kind, *ip)) {
+        reply.address(ip, TTL);
+    }
+    reply.finish(way.limit(query));
+    true
 }
 
 fn wants(kind: u16, ip: IpAddr) -> bool {

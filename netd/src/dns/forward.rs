@@ -11,6 +11,7 @@
 //! it was asked, with the same id and question. All of it runs on the one thread that serves names and never waits.
 
 mod message;
+mod replies;
 mod servers;
 mod streams;
 mod udp;
@@ -22,10 +23,10 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::answer::Way;
-use super::cache::{Answer, Cache, lifetime};
+use super::cache::{Answer, Cache};
 use super::poll::Poll;
 use super::resolvconf::HostConf;
-use super::wire::{Code, Edns, Name, Query, Survey, survey};
+use super::wire::{Code, Edns, Name, Query};
 use message::{Question, write_query};
 use servers::{Plan, Servers};
 use streams::Streams;
@@ -357,54 +358,6 @@ impl Forwarder {
         if !self.asks[at].stream {
             self.servers.failed(server, now);
         }
-        self.next_server(poll, at, now);
-    }
-
-    /// Judges a reply that came for an ask.
-    fn reply(&mut self, poll: &Poll, at: usize, reply: &[u8], now: u64) {
-        let Some(ask) = self.asks.get_mut(at) else { return };
-        let (Some(survey), Some(server)) = (survey(reply), ask.server) else { return };
-        if !ask.question.is_in(&reply[super::wire::HEADER..survey.question_end]) {
-            return;
-        }
-        self.servers.answered(server);
-        // An old server does not know EDNS (RFC 6891, 7).
-        if ask.edns && matches!(survey.code, 1 | 4 | 16) {
-            self.servers.learn_plain(server, now);
-            ask.tries.push(server);
-            return self.next_server(poll, at, now);
-        }
-        let answer = Arc::new(Answer::of(reply, &survey));
-        if !matches!(survey.code, 0 | 3) {
-            // Another may know better; this one will not.
-            ask.tries.retain(|s| *s != server);
-            ask.failure = Some(answer);
-            return self.next_server(poll, at, now);
-        }
-        self.keep(at, &answer, &survey, now);
-        if survey.truncated && !self.asks[at].stream {
-            return self.truncated(poll, at, &answer, now);
-        }
-        self.end(at, Ok(answer));
-    }
-
-    fn keep(&mut self, at: usize, answer: &Arc<Answer>, survey: &Survey, now: u64) {
-        self.cache.put(self.asks[at].question.bytes(), answer.clone(), lifetime(survey), now);
-    }
-
-    /// UDP clients are told that there is more, and come back over TCP; those who did get the whole.
-    fn truncated(&mut self, poll: &Poll, at: usize, answer: &Arc<Answer>, now: u64) {
-        let ask = &mut self.asks[at];
-        let (udp, tcp): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut ask.askers).into_iter().partition(|a| a.way() == Way::Udp);
-        if tcp.is_empty() {
-            ask.askers = udp;
-            return self.end(at, Ok(answer.clone()));
-        }
-        ask.askers = tcp;
-        ask.stream = true;
-        ask.tries.extend(ask.server);
-        self.done.push(Done { askers: udp, answer: Ok(answer.clone()) });
         self.next_server(poll, at, now);
     }
 

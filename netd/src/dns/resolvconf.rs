@@ -153,8 +153,9 @@ impl HostConf {
     }
 }
 
+/// Bytes that are no text may be in a comment, and are nonsense elsewhere.
 fn of_file(path: &str) -> Option<ResolvConf> {
-    std::fs::read_to_string(path).ok().map(|text| ResolvConf::parse(&text))
+    std::fs::read(path).ok().map(|bytes| ResolvConf::parse(&String::from_utf8_lossy(&bytes)))
 }
 
 #[cfg(test)]
@@ -179,6 +180,15 @@ mod tests {
         assert_eq!((conf.number("timeout"), conf.number("attempts")), (Some(1), None));
         assert!(conf.has("rotate") && !conf.has("ndots"));
         assert_eq!(ResolvConf::parse("search .\n").search, Vec::<String>::new());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_cost_their_line_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"# caf\xe9\nnameserver 10.0.0.\xff\nnameserver 10.0.0.53\nsearch a\n")
+            .unwrap();
+        let conf = of_file(file.path().to_str().unwrap()).unwrap();
+        assert_eq!((conf.servers, conf.search), (ips(&["10.0.0.53"]), vec!["a".to_owned()]));
     }
 
     #[test]

@@ -8,10 +8,10 @@ mod name;
 mod reply;
 mod survey;
 
-pub use name::{Key, Name, arpa, key, text};
+pub use name::{Key, Name, arpa, key, labels, text};
 pub use reply::Reply;
 pub(super) use reply::add_opt;
-pub use survey::{Survey, addresses, survey};
+pub use survey::{Survey, addresses, question_end, survey};
 
 /// The header's length.
 pub const HEADER: usize = 12;

@@ -77,6 +77,13 @@ pub struct View {
     pub outside: bool,
 }
 
+impl View {
+    /// Whether it is on a network at all.
+    pub fn is_connected(&self) -> bool {
+        !self.zones.is_empty()
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Entries {
     names: Vec<Key>,

@@ -43,6 +43,7 @@ fn world() -> Tables {
         .publish(&Publication { links: links.clone(), ..of("me", vec![presence("front", 1, 100, &["me"])]) });
     let both = ["front", "back", "six"].iter().zip(1u8..).map(|(n, i)| presence(n, i, 101, &["both"]));
     world.publish(&Publication { links, outside: false, ..of("both", both.collect()) });
+    world.publish(&Publication { outside: false, ..of("alone", Vec::new()) });
     world
 }
 
@@ -121,6 +122,19 @@ fn a_name_of_another_network_is_not_seen() {
     assert!(bytes_of("me", &query("db.back.", RecordType::A).to_vec().unwrap(), Way::Udp).is_none());
     // Nothing leaves a sandbox that has only internal networks.
     assert_eq!(code("both", "example.org.", RecordType::A), (ResponseCode::NXDomain, 0));
+    // While one is on no network, nothing is known.
+    assert_eq!(code("alone", "web.", RecordType::A), (ResponseCode::ServFail, 0));
+}
+
+#[test]
+fn localhost_is_here_and_nobody_else_is_asked() {
+    for (sandbox, name) in [("me", "localhost."), ("me", "a.LocalHost."), ("both", "localhost.")] {
+        assert_eq!(data(&reply(sandbox, name, RecordType::A, Way::Udp)), ["127.0.0.1"], "{name}");
+        assert_eq!(data(&reply(sandbox, name, RecordType::AAAA, Way::Tcp)), ["::1"], "{name}");
+        assert_eq!(code(sandbox, name, RecordType::MX), (ResponseCode::NoError, 0));
+    }
+    let other = query("localhost.example.", RecordType::A).to_vec().unwrap();
+    assert!(bytes_of("me", &other, Way::Udp).is_none());
 }
 
 #[test]

@@ -252,6 +252,21 @@ fn a_server_that_refuses_or_fails_is_passed_over_at_once() {
 }
 
 #[test]
+fn a_reply_that_cannot_be_read_is_not_waited_out() {
+    let mut w = World::new(2);
+    assert!(w.ask("a.example.", 1, Way::Udp, 0).is_none());
+    let (query, from) = w.question(0);
+    let mut torn = reply_to(&query, ResponseCode::NoError, Some([6, 6, 6, 6])).to_vec().unwrap();
+    torn.truncate(torn.len() - 1);
+    w.servers[0].send_to(&torn, from).unwrap();
+    w.pump(0, |w| !w.no_question_peek(1));
+    let (query, from) = w.question(1);
+    w.answer(1, &reply_to(&query, ResponseCode::NoError, Some([10, 0, 0, 7])), from);
+    w.pump(0, |w| !w.done.is_empty());
+    assert_eq!(address_of(&w.done[0].1), "10.0.0.7");
+}
+
+#[test]
 fn an_old_server_is_asked_again_without_edns_and_from_then_on() {
     let mut w = World::new(1);
     for name in ["a.example.", "b.example."] {

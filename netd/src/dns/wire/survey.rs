@@ -40,10 +40,7 @@ pub struct Survey {
 
 /// Walks a reply with one question; `None` when it is no such thing.
 pub fn survey(reply: &[u8]) -> Option<Survey> {
-    if reply.len() < HEADER || reply[2] & 0x80 == 0 || word(reply, 4)? != 1 {
-        return None;
-    }
-    let question_end = name_end(reply, HEADER)? + 4;
+    let question_end = question_end(reply)?;
     let mut found = Survey {
         question_end,
         answers: word(reply, 6)?,
@@ -81,7 +78,15 @@ pub fn survey(reply: &[u8]) -> Option<Survey> {
         at = record.end;
     }
     found.end = at;
-    (question_end <= reply.len()).then_some(found)
+    Some(found)
+}
+
+/// Where the one question of a reply ends, also of one that cannot be read further.
+pub fn question_end(reply: &[u8]) -> Option<usize> {
+    if reply.len() < HEADER || reply[2] & 0x80 == 0 || word(reply, 4)? != 1 {
+        return None;
+    }
+    name_end(reply, HEADER).map(|end| end + 4).filter(|end| *end <= reply.len())
 }
 
 /// The addresses among a reply's answers, also of a name that the asked one is an alias of.
