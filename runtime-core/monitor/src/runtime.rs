@@ -49,12 +49,17 @@ pub struct ProgramEnds {
 
 impl Call {
     /// What a finished call comes to. `program` is the command that it was to start, `stderr` what it wrote into the program's standard error.
-    pub fn outcome(&self, status: Status, program: Option<&str>, stderr: &[u8]) -> Result<(), Failure> {
+    pub fn outcome(
+        &self,
+        status: Status,
+        program: Option<&str>,
+        stderr: impl FnOnce() -> Vec<u8>,
+    ) -> Result<(), Failure> {
         let result = if status.succeeded() {
             Ok(())
         } else {
             let log = fs::read(&self.log).unwrap_or_default();
-            Err(failure::explain(&log, stderr, status, program))
+            Err(failure::explain(&log, &stderr(), status, program))
         };
         let _ = fs::remove_file(&self.log);
         result

@@ -122,7 +122,8 @@ impl Pending {
         }
     }
 
-    /// What a runtime call that failed has written into the program's standard error.
+    /// What a runtime call that failed has written into the program's standard error. What a call that succeeded left there is the
+    /// program's own.
     pub fn error_output(&self) -> Vec<u8> {
         let mut text = vec![0; 4096];
         let read = match self {

@@ -124,7 +124,7 @@ impl Monitor {
                 }
             }
             Purpose::Simple { asker, then } => {
-                let result = call.outcome(status, None, b"");
+                let result = call.outcome(status, None, Vec::new);
                 if let (Ok(()), Some(phase), Phase::Running | Phase::Paused) = (&result, then, self.phase) {
                     self.phase = phase;
                 }
@@ -133,7 +133,7 @@ impl Monitor {
                 }
             }
             Purpose::Delete => {
-                let result = call.outcome(status, None, b"");
+                let result = call.outcome(status, None, Vec::new);
                 self.deleted(result);
             }
         }
@@ -150,7 +150,7 @@ impl Monitor {
         let config = self.run_dir.join("bundle/config.json");
         // Read only to explain a failure.
         let program = if status.succeeded() { None } else { program(fs::read(config)) };
-        call.outcome(status, program.as_deref(), &pending.error_output())?;
+        call.outcome(status, program.as_deref(), || pending.error_output())?;
         let pid = read_pid(pid_file)?;
         let stdin = self.config.open_stdin;
         let ends = pending
@@ -167,7 +167,7 @@ impl Monitor {
     fn start_ended(&mut self, call: &Call, status: Status, asker: Option<Asker>) {
         let config = self.run_dir.join("bundle/config.json");
         let program = if status.succeeded() { None } else { program(fs::read(config)) };
-        if let Err(failure) = call.outcome(status, program.as_deref(), b"") {
+        if let Err(failure) = call.outcome(status, program.as_deref(), Vec::new) {
             return self.start_failed(asker, failure);
         }
         self.phase = Phase::Running;
@@ -207,7 +207,7 @@ impl Monitor {
         stdin: bool,
     ) -> Result<i32, Failure> {
         let program = if status.succeeded() { None } else { program(fs::read(&files.process)) };
-        call.outcome(status, program.as_deref(), &pending.error_output())?;
+        call.outcome(status, program.as_deref(), || pending.error_output())?;
         let pid = read_pid(&files.pid)?;
         let ends = pending
             .complete(stdin)

@@ -3,7 +3,7 @@
 use davit_wire::{Attach, Event, FailureKind, Frame, Reply, Request};
 
 use crate::client::streams;
-use crate::container::{Container, numbers, until, wanted};
+use crate::container::{Container, numbers, runtime, until, wanted};
 
 fn running() -> Container {
     wanted(&["sleep", "1000"]).run()
@@ -53,6 +53,20 @@ fn a_held_exec_has_streams_of_its_own_and_loses_nothing() {
     let out = client.finish();
     let expected: String = numbers(20000);
     assert!(out.out() == format!("in\n{expected}"));
+    assert_eq!((out.err().as_str(), out.code()), ("e\n", 3));
+    c.shut_down();
+}
+
+/// A program may have written, and ended, before its runtime's call has.
+#[test]
+fn what_an_exec_writes_at_once_is_the_client_s() {
+    let late = "\"$0\" \"$@\"; code=$?; for word; do [ \"$word\" != exec ] || sleep 0.3; done; exit $code";
+    let mut w = wanted(&["sleep", "1000"]);
+    w.config.runtime.args = vec!["-c".into(), late.into(), runtime().to_str().unwrap().into()];
+    w.config.runtime.path = "/bin/sh".into();
+    let mut c = w.run();
+    c.exec("w1", &["sh", "-c", "echo e >&2; exit 3"], |s| s.hold_for_attach = true).unwrap();
+    let out = c.attach(to("w1")).finish();
     assert_eq!((out.err().as_str(), out.code()), ("e\n", 3));
     c.shut_down();
 }
