@@ -2,7 +2,7 @@
 //!
 //! - `DAVIT_FAILPOINT=name` or `name:n` (the n-th time that it is passed) in the environment ends the process with SIGKILL
 //!   right there; `any:n` at the n-th point of whatever name. With `@/path` behind it, points count only while that file
-//!   exists.
+//!   exists, and whoever dies takes the file away first: of a test that removes it and a process that dies, one alone does.
 //! - `DAVIT_STALLPOINT=name=/path`: whoever passes the point waits for as long as the file `/path` exists, and makes
 //!   `/path.reached`, so that a test knows that it is there.
 //! - `DAVIT_KERNEL_LACKS=name`: the process takes the kernel for one without that feature.
@@ -44,6 +44,7 @@ fn die(name: &str) {
         && (wanted == name || wanted == "any")
         && armed.as_ref().is_none_or(|path| Path::new(path).exists())
         && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *n
+        && armed.as_ref().is_none_or(|path| std::fs::remove_file(path).is_ok())
     {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // The signal is on its way: nothing more happens on this thread.

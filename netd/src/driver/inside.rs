@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::endpoint::{Endpoint, Way};
 use crate::firewall;
 use crate::netlink::tc::{self, Limit};
-use crate::netlink::{Batch, NetlinkError, Protocol, Socket, route};
+use crate::netlink::{Batch, NetlinkError, Protocol, Socket, adjust, route, view};
 use crate::sysctl::{self, SysctlError};
 
 /// Where containers ask for names.
@@ -31,8 +31,8 @@ pub struct Interface {
     pub sysctls: Vec<(String, String)>,
     /// Of what leaves by it.
     pub limit: Option<Limit>,
-    /// Whether neighbours may know its IPv4 address with another mac: then they are told when it comes up. On a bridge that
-    /// packet goes to every port, and the attach waits for it.
+    /// Whether neighbours may know its addresses with another mac: then they are told when it comes up, and by
+    /// [`announce`]. On a bridge those packets go to every port, and the attach waits for them.
     pub announced: bool,
 }
 
@@ -111,7 +111,9 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
         let index = index_of(&socket, &interface.name)?;
         if interface.announced {
             // A kernel that cannot loses little: neighbours find out after some seconds.
-            let _ = sysctl::set_inside(&format!("net/ipv4/conf/{}/arp_notify", interface.name), "1");
+            for setting in ["ipv4/conf/IFNAME/arp_notify", "ipv6/conf/IFNAME/ndisc_notify"] {
+                let _ = sysctl::set_inside(&format!("net/{}", setting.replace(IFNAME, &interface.name)), "1");
+            }
         }
         if interface.addresses.iter().all(|a| a.addr().is_ipv4()) {
             // As docker: without IPv6 on the network no link-local address either, whose solicitations and group
@@ -140,6 +142,22 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
     remove_routes(&socket, &visit.routes_out)?;
     socket.run(&batch)?;
     visit.resolver.map(open_resolver).transpose()
+}
+
+/// Tells neighbours once more what macs these interfaces have. What the kernel says when one comes up is lost when its
+/// bridge port does not forward yet; it says it again when a mac is set, to what it is already (`arp_notify`,
+/// `ndisc_notify` in ip-sysctl).
+pub fn announce(sandbox: BorrowedFd<'_>, interfaces: &[String]) -> Result<(), InsideError> {
+    netns::visit(sandbox, || {
+        let socket = Socket::open(Protocol::Route)?;
+        let mut batch = Batch::new();
+        for link in view::links(&socket)?.into_iter().filter(|l| interfaces.contains(&l.name)) {
+            if let Some(mac) = link.mac {
+                adjust::set_mac(&mut batch, link.index, mac);
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { Ok(socket.run(&batch)?) }
+    })?
 }
 
 /// `net.ipv4.conf.IFNAME.forwarding` of `eth0.5`: the name is one part of the path, dots and all.

@@ -149,9 +149,7 @@ impl Engine {
                 }
             }
             self.enter(sandbox, netns.as_fd(), stages)?;
-            for endpoint in sandbox.endpoints.iter().filter(|e| e.is_wired()) {
-                self.await_ready(endpoint)?;
-            }
+            self.await_ready(sandbox.endpoints.iter().filter(|e| e.is_wired()), netns.as_fd())?;
             stages.end("forwarding");
         }
         self.open_ports(sandbox)?;

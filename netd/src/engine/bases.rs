@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use davit_contracts::id::NetworkId;
 
-use super::{Engine, EngineError};
-use crate::driver::{self, Base, Ground, Plug, Unplug};
+use super::{Engine, EngineError, chain};
+use crate::driver::{self, Base, Ground, Plug, Unplug, inside};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::network::sublink::Mode;
 use crate::network::{Driver, Network, pools};
@@ -120,14 +120,29 @@ impl Engine {
         unreachable!("the second attempt returns")
     }
 
-    /// Waits until packets of an endpoint pass.
-    pub(super) fn await_ready(&self, endpoint: &Endpoint) -> Result<(), EngineError> {
-        let network = &self.networks[&endpoint.network];
-        let failed = |source| EngineError::Base { network: network.name.clone(), source };
-        match driver::of(network.driver) {
-            Some(driver) => driver.await_ready(self.ground(), network, endpoint).map_err(failed),
-            None => Ok(()),
+    /// Waits until packets of these endpoints pass, and tells neighbours that may know their addresses with other macs.
+    pub(super) fn await_ready<'a>(
+        &self,
+        endpoints: impl IntoIterator<Item = &'a Endpoint>,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EngineError> {
+        let mut announced = Vec::new();
+        for endpoint in endpoints {
+            let network = &self.networks[&endpoint.network];
+            let failed = |source| EngineError::Base { network: network.name.clone(), source };
+            if let Some(driver) = driver::of(network.driver) {
+                driver.await_ready(self.ground(), network, endpoint).map_err(failed)?;
+            }
+            if endpoint.is_bridged() && self.interface(endpoint).announced {
+                announced.push(endpoint.interface.clone());
+            }
         }
+        if !announced.is_empty()
+            && let Err(error) = inside::announce(netns, &announced)
+        {
+            tracing::warn!(interfaces = ?announced, error = %chain(&error), "neighbours are not told of new macs");
+        }
+        Ok(())
     }
 
     /// Takes an endpoint away, here and now.

@@ -67,7 +67,7 @@ impl Engine {
         let interfaces = if unfinished { Vec::new() } else { vec![self.interface(&after.endpoints[at])] };
         let visit = Visit { interfaces, routes_out, routes_in, resolver, ..Visit::default() };
         self.visit(after, netns.as_fd(), &visit)?;
-        self.await_ready(&after.endpoints[at])?;
+        self.await_ready([&after.endpoints[at]], netns.as_fd())?;
         self.move_ports(before, after)?;
         after.endpoints[at].pending = unfinished;
         self.keep(after)

@@ -132,25 +132,52 @@ async fn a_mac_that_somebody_chose_is_not_given_to_another() {
 #[tokio::test]
 async fn neighbours_are_told_of_an_address_whose_mac_was_a_chosen_one() {
     let mut host = Host::new().await;
-    host.create(with_subnet("n", "10.89.0.0/24")).await.unwrap();
+    let subnets = ["10.89.0.0/24", "fd01::/64"]
+        .map(|subnet| proto::Subnet { subnet: subnet.into(), ..Default::default() });
+    let request = proto::CreateNetworkRequest {
+        name: "n".into(),
+        ipv6: true,
+        subnets: subnets.into(),
+        ..Default::default()
+    };
+    host.create(request).await.unwrap();
     let (a, b, c) = (Guest::new("a"), Guest::new("b"), Guest::new("c"));
     host.attach(&b, &["n"], &[]).await.unwrap();
     assert_eq!(b.space.run("cat /proc/sys/net/ipv4/conf/eth0/arp_notify").trim(), "0", "nothing to tell");
     let at = |mac: &str| {
-        let (network, ip, mac) = ("n".into(), "10.89.0.9".into(), mac.into());
-        vec![proto::EndpointSpec { network, ip, mac, ..Default::default() }]
+        let (network, ip, ip6, mac) = ("n".into(), "10.89.0.9".into(), "fd01::9".into(), mac.into());
+        vec![proto::EndpointSpec { network, ip, ip6, mac, ..Default::default() }]
     };
     host.attach_request(Host::request(&a, at("02:00:00:00:00:77"), &[])).await.unwrap();
-    let known = || b.space.run("ip neigh show 10.89.0.9");
-    b.space.run("ping -c1 -W5 10.89.0.9");
-    assert!(known().contains("02:00:00:00:00:77"), "{}", known());
+    for ip in ["10.89.0.9", "fd01::9"] {
+        b.space.run(&format!("ping -c1 -W5 {ip}"));
+        let known = b.space.run(&format!("ip neigh show {ip}"));
+        assert!(known.contains("02:00:00:00:00:77"), "{ip}: {known}");
+    }
     host.detach(&a).await;
     host.kill();
-    host.start().await;
-    host.attach_request(Host::request(&c, at(""), &[])).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !known().contains("02:da:0a:59:00:09") {
-        assert!(Instant::now() < deadline, "{}", known());
-        std::thread::sleep(Duration::from_millis(20));
+    // Held up between making the interface and setting it up inside, for so long that the kernel finds its port to lead
+    // nowhere: what it tells when the other end comes up goes no further than the bridge then.
+    let hold = host.file("hold");
+    assert!(host.try_start(&[("DAVIT_STALLPOINT", &format!("netlink.sent={}", hold.display()))]).await);
+    std::fs::write(&hold, "").unwrap();
+    let down = async {
+        let reached = host.file("hold.reached");
+        let ports = || host.space.run("ip -d link show type bridge_slave");
+        host.eventually("the port is there and leads nowhere", || {
+            reached.exists() && ports().matches("state disabled").count() == 1
+        })
+        .await;
+        std::fs::remove_file(&hold).unwrap();
+    };
+    let (attached, ()) = tokio::join!(host.attach_request(Host::request(&c, at(""), &[])), down);
+    attached.unwrap();
+    for ip in ["10.89.0.9", "fd01::9"] {
+        let known = || b.space.run(&format!("ip neigh show {ip}"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !known().contains("02:da:0a:59:00:09") {
+            assert!(Instant::now() < deadline, "{ip}: {}", known());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }

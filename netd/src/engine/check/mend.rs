@@ -134,7 +134,7 @@ impl Engine {
         self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
         self.keep(&sandbox)?;
         self.mend_inside(id)?;
-        self.await_ready(&endpoint)
+        self.await_ready([&endpoint], netns.as_fd())
     }
 
     fn endpoint_at(&self, id: &str, network: &NetworkId) -> Option<(Sandbox, usize)> {
@@ -163,7 +163,7 @@ impl Engine {
         route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         route::set_up(&mut batch, link.index);
         self.socket.run(&batch)?;
-        self.await_ready(endpoint)
+        self.await_ready([endpoint], open_namespace(&sandbox)?.as_fd())
     }
 
     fn mend_inside(&mut self, id: &str) -> Result<(), EngineError> {

@@ -81,8 +81,8 @@ impl Storm {
     async fn rise(&mut self) -> usize {
         let mut deaths = 0;
         if self.random.random_range(0..4) == 0 {
-            self.doomed.arm();
             for _ in 0..2 {
+                self.doomed.arm();
                 let n = self.random.random_range(1..12);
                 if self.doomed.start(n).await {
                     self.doomed.host.kill();
