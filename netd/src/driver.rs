@@ -15,6 +15,7 @@
 pub mod bridge;
 pub mod cni;
 pub mod inside;
+pub mod inward;
 pub mod sublink;
 
 use std::os::fd::BorrowedFd;

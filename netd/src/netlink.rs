@@ -22,6 +22,7 @@
 pub mod adjust;
 pub mod conntrack;
 pub mod diag;
+pub mod inward;
 pub mod link;
 pub mod mac;
 pub mod message;

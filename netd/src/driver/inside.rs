@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use davit_sys::netns::{self, NetnsError};
 use ipnet::IpNet;
 
+use super::{DriverError, inward};
 use crate::endpoint::{Endpoint, Way};
 use crate::firewall;
 use crate::netlink::tc::{self, Limit};
@@ -31,6 +32,8 @@ pub struct Interface {
     pub sysctls: Vec<(String, String)>,
     /// Of what leaves by it.
     pub limit: Option<Limit>,
+    /// Of what enters by it, where no other end holds that back.
+    pub inward: Option<Limit>,
     /// Whether neighbours may know its addresses with another mac: then they are told when it comes up, and by
     /// [`announce`]. On a bridge those packets go to every port, and the attach waits for them.
     pub announced: bool,
@@ -44,6 +47,7 @@ impl Interface {
             addresses: endpoint.addresses().collect(),
             sysctls: endpoint.sysctls.clone(),
             limit: endpoint.bandwidth.as_ref().and_then(|b| b.egress()),
+            inward: endpoint.bandwidth.as_ref().and_then(|b| b.ingress()).filter(|_| !endpoint.is_bridged()),
             announced,
         }
     }
@@ -87,6 +91,9 @@ pub enum InsideError {
     /// A setting that was asked for.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// What enters could not be limited.
+    #[error(transparent)]
+    Inward(#[from] DriverError),
     /// An interface that we made is not there.
     #[error("the sandbox has no interface {0}")]
     Missing(String),
@@ -108,7 +115,12 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
     let mut batch = Batch::new();
     route::set_up(&mut batch, LOOPBACK);
     for interface in &visit.interfaces {
-        let index = index_of(&socket, &interface.name)?;
+        let missing = || InsideError::Missing(interface.name.clone());
+        let link = route::link(&socket, &interface.name)?.ok_or_else(missing)?;
+        let index = link.index;
+        if let Some(limit) = interface.inward {
+            inward::hold_back(&socket, &link, limit)?;
+        }
         if interface.announced {
             // A kernel that cannot loses little: neighbours find out after some seconds.
             for setting in ["ipv4/conf/IFNAME/arp_notify", "ipv6/conf/IFNAME/ndisc_notify"] {

@@ -7,7 +7,7 @@
 use davit_sys::netns;
 
 use super::bridge::mac_of;
-use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
+use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug, inward};
 use crate::endpoint::Endpoint;
 use crate::netlink::link::{self, Sub};
 use crate::netlink::route::{self, Link};
@@ -122,6 +122,10 @@ impl Plumbing for SublinkDriver {
                     Err(e) if !e.is_missing() => return Err(e.into()),
                     _ => {}
                 }
+            }
+            // Last: an interface that is there after a kill is taken to be whole.
+            if of.endpoint.bandwidth.as_ref().is_some_and(|b| b.ingress().is_some()) {
+                inward::release(&socket, &of.endpoint.interface)?;
             }
             Ok(())
         })?

@@ -55,8 +55,8 @@ pub enum EngineError {
     NoFamily { container: String, network: String, version: u8, ip: IpAddr },
     #[error("no port of '{0}' can be published at {1}: it has no IPv4 address")]
     NoPortFamily(String, IpAddr),
-    #[error("what enters '{container}' on network '{network}' cannot be limited: it comes from the wire")]
-    NoIngressLimit { container: String, network: String },
+    #[error("'{container}' on network '{network}' cannot be limited: {why}")]
+    NoLimit { container: String, network: String, why: &'static str },
     #[error(transparent)]
     Option(#[from] OptionError),
     #[error("'{0}' cannot publish ports: none of its networks leads out")]
@@ -175,14 +175,16 @@ impl EngineError {
             }
             Self::Stopped | Self::Firewall(FirewallError::Locked { .. }) => Kind::Unavailable,
             Self::Firewall(FirewallError::Late { .. }) => Kind::Timeout,
-            Self::NoIngressLimit { .. }
+            Self::NoLimit { .. }
             | Self::NoBridgeFilter(_)
             | Self::Firewall(FirewallError::NoCommand { .. }) => Kind::Unsupported,
             Self::Firewall(FirewallError::Netlink(e))
             | Self::Netlink(e)
             | Self::Inside { source: InsideError::Netlink(e), .. }
             | Self::Inside { source: InsideError::Redirect(FirewallError::Netlink(e)), .. } => of_netlink(e),
-            Self::Base { source, .. } | Self::Wire { source, .. } => source.kind(),
+            Self::Base { source, .. }
+            | Self::Wire { source, .. }
+            | Self::Inside { source: InsideError::Inward(source), .. } => source.kind(),
             Self::Firewall(FirewallError::Command { .. })
             | Self::Inside { .. }
             | Self::PluginsFirst(_)
@@ -241,7 +243,9 @@ impl EngineError {
                 "the drivers are bridge, macvlan, ipvlan and cni, all of this host only; host and none are there already".into()
             }
             Self::Spec(SpecError::Contradiction { instead, .. }) => (*instead).into(),
-            Self::Base { source, .. } | Self::Wire { source, .. } => source.hint(),
+            Self::Base { source, .. }
+            | Self::Wire { source, .. }
+            | Self::Inside { source: InsideError::Inward(source), .. } => source.hint(),
             Self::Inside { source: InsideError::Netlink(e), .. } if e.errno() == Some(Errno::EADDRINUSE) => {
                 "another interface of the same parent has its mac".into()
             }
@@ -268,7 +272,7 @@ impl EngineError {
             }
             Self::Address { holder: Some(holder), .. } => format!("'{holder}' has it"),
             Self::OutOfReach { .. } => "it leaves the network when it is stopped".into(),
-            Self::NoIngressLimit { .. } => "limit what leaves, or use a bridge network".into(),
+            Self::NoLimit { .. } => "use a bridge network".into(),
             Self::Option(e) => e.hint(),
             Self::Address { source: IpamError::Full(_), .. } => {
                 "use a network with a larger subnet, or remove containers".into()

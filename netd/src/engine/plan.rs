@@ -66,7 +66,7 @@ impl Engine {
             links: links(sandbox, &wanted.links)?,
             gateway_priority: wanted.gateway_priority,
             routed: network.sublink.as_ref().is_some_and(|s| s.mode.is_routed()) && !network.internal,
-            bandwidth: None,
+            bandwidth: self.limits(sandbox, wanted, network)?,
             sysctls: Vec::new(),
             foreign: None,
             pending: false,
@@ -90,7 +90,6 @@ impl Engine {
         check_aliases(sandbox, &wanted.aliases)?;
         endpoint.names = names(sandbox, &wanted.aliases);
         endpoint.sysctls = asked.sysctls;
-        endpoint.bandwidth = self.limits(sandbox, wanted, network)?;
         if network.driver == Driver::Cni {
             if let Some((name, value)) = endpoint.sysctls.first() {
                 let expected =

@@ -127,7 +127,7 @@ fn parse_info(link: &mut Link, info: &[u8]) {
     }
 }
 
-fn dump(
+pub(super) fn dump(
     socket: &Socket,
     what: &str,
     ask: u16,

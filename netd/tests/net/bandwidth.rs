@@ -10,7 +10,8 @@ use std::time::Duration;
 use davit_contracts::Kind;
 use davit_contracts::network as proto;
 
-use crate::host::{Guest, Host, Space, WORLD, ip};
+use crate::check::check;
+use crate::host::{Guest, Host, Space, ip};
 
 const RATE: u32 = 20_000_000;
 
@@ -62,23 +63,88 @@ async fn both_directions_are_held_back_also_after_a_restart_and_can_be_changed()
     assert!(measure(&slow.space, &fast.space, &at, false) > 5.0 * f64::from(RATE));
 }
 
-#[tokio::test]
-async fn what_leaves_for_a_wire_is_held_back_and_what_enters_cannot_be() {
-    let host = Host::new().await;
-    let request = proto::CreateNetworkRequest {
+/// A network on the uplink.
+fn wire(driver: &str, mode: &str) -> proto::CreateNetworkRequest {
+    let options = [("parent", "uplink"), (&format!("{driver}_mode"), mode)];
+    proto::CreateNetworkRequest {
         name: "wire".into(),
-        driver: "macvlan".into(),
+        driver: driver.into(),
         subnets: vec![proto::Subnet { subnet: "10.99.0.0/24".into(), ..Default::default() }],
-        options: [("parent".to_owned(), "uplink".to_owned())].into(),
+        options: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ..Default::default()
-    };
-    host.create(request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn both_directions_of_a_wire_are_held_back_and_can_be_changed() {
+    let mut host = Host::new().await;
+    host.create(wire("macvlan", "bridge")).await.unwrap();
     let guest = Guest::new("g");
-    let e =
-        host.attach_request(Host::request(&guest, vec![limited("wire", RATE, 0)], &[])).await.unwrap_err();
-    assert!(e.kind() == Kind::Unsupported && e.hint().contains("bridge"), "{e}");
-    host.attach_request(Host::request(&guest, vec![limited("wire", 0, RATE)], &[])).await.unwrap();
-    assert_limited(measure(&host.world, &guest.space, WORLD, false), "out of the container");
+    let request = Host::request(&guest, vec![limited("wire", RATE, RATE)], &[]);
+    let at = ip(&host.attach_request(request).await.unwrap(), 0);
+    assert_limited(measure(&guest.space, &host.world, &at, false), "into the container");
+    host.kill();
+    host.start().await;
+    assert_limited(measure(&guest.space, &host.world, &at, true), "out of the container");
+    let leave =
+        proto::DisconnectRequest { sandbox_id: guest.id.clone(), network: "wire".into(), force: false };
+    host.endpoints().disconnect(leave).await.unwrap();
+    assert!(!guest.space.run("ip -br link").contains("ifb"), "a queue is left inside");
+    let endpoint = proto::EndpointSpec { ip: at.clone(), ..limited("wire", 0, 0) };
+    let connect = proto::ConnectRequest { sandbox_id: guest.id.clone(), endpoint: Some(endpoint) };
+    host.endpoints().connect(connect).await.unwrap();
+    assert!(measure(&guest.space, &host.world, &at, false) > 5.0 * f64::from(RATE));
+}
+
+#[tokio::test]
+async fn limits_of_a_wire_are_mended_by_check_and_leave_the_name_of_a_queue_to_others() {
+    let host = Host::new().await;
+    host.create(wire("macvlan", "bridge")).await.unwrap();
+    let guest = Guest::new("g");
+    guest.space.run("ip link add ifb-eth0 type veth peer name x");
+    let attach = || host.attach_request(Host::request(&guest, vec![limited("wire", RATE, 0)], &[]));
+    let e = attach().await.unwrap_err();
+    assert!(e.kind() == Kind::InUse && e.to_string().contains("ifb-eth0"), "{e}");
+    assert!(!guest.space.run("ip -br link").contains("eth0@if"), "a failed attach leaves its interface");
+    assert!(guest.space.run("ip -br link").contains("ifb-eth0@x"), "somebody else's interface is gone");
+    guest.space.run("ip link del x");
+    let at = ip(&attach().await.unwrap(), 0);
+    let filters = || guest.space.run("tc filter show dev eth0 parent ffff: | grep -c mirred || true");
+    for (command, told) in [
+        ("tc filter del dev eth0 parent ffff:", "lacks its limit"),
+        ("tc qdisc del dev eth0 ingress", "lacks its limit"),
+        ("ip link del ifb-eth0", "lacks its limit"),
+        ("ip link set ifb-eth0 down", "lacks its limit"),
+        (
+            "tc qdisc replace dev ifb-eth0 root tbf rate 1mbit burst 16k latency 50ms",
+            "is limited to 1000000 bit/s",
+        ),
+    ] {
+        guest.space.run(command);
+        let listed = check(&host, false).await;
+        let [one] = &*listed else { panic!("{command}: {listed:?}") };
+        assert!(one.detail.contains(told) && one.object.contains("what enters eth0"), "{command}: {one:?}");
+        assert!(check(&host, true).await[0].repaired, "{command}");
+        assert!(check(&host, false).await.is_empty(), "{command}");
+        assert_eq!(filters().trim(), "1", "{command}");
+    }
+    assert_limited(measure(&guest.space, &host.world, &at, false), "into the container");
+}
+
+#[tokio::test]
+async fn limits_that_would_not_hold_are_refused() {
+    let host = Host::new().await;
+    host.create(wire("ipvlan", "l3s")).await.unwrap();
+    let guest = Guest::new("g");
+    for (spec, text) in [
+        (limited("wire", RATE, 0), "l3s"),
+        (limited("host", RATE, 0), "no interface of its own"),
+        (limited("host", 0, RATE), "no interface of its own"),
+    ] {
+        let e = host.attach_request(Host::request(&guest, vec![spec], &[])).await.unwrap_err();
+        assert!(e.kind() == Kind::Unsupported && e.to_string().contains(text), "{e}");
+        assert!(e.hint().contains("bridge"), "{e:?}");
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,12 @@ impl Doomed {
                 .collect();
             found.sort();
             assert_eq!(found, expected, "{when}: inside {}", guest.name);
+            // What an interface without a host's end is held back with.
+            let limited = |s: &proto::Sandbox| {
+                s.endpoints.iter().filter(|e| e.host_interface.is_empty() && e.bandwidth.is_some()).count()
+            };
+            let queues = guest.space.run("ip -br link show type ifb").lines().count();
+            assert_eq!(queues, record.map_or(0, limited), "{when}: queues inside {}", guest.name);
             let resolves = guest.space.run("ss -Hlun").contains("127.0.0.11");
             let wired = record.is_some_and(|s| !s.endpoints.is_empty());
             assert!(resolves || !wired, "{when}: no resolver in {}", guest.name);

@@ -11,6 +11,7 @@ use davit_sys::netns;
 use super::Fault;
 use super::sandbox::limit_words;
 use crate::driver::inside::{InsideError, Interface, RESOLVER, setting_path};
+use crate::driver::inward;
 use crate::endpoint::Way;
 use crate::netlink::route::{self, Mac};
 use crate::netlink::view::{self, Address, Fate, Link, Route};
@@ -65,6 +66,8 @@ struct Present {
     addresses: Vec<Address>,
     routes: Vec<Route>,
     limits: Vec<(u32, u64)>,
+    /// Of what enters, by the interface's name, where that is wanted.
+    inward: BTreeMap<String, u64>,
     /// Those that were asked for.
     settings: BTreeMap<String, String>,
 }
@@ -72,12 +75,22 @@ struct Present {
 fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> {
     let asked = wanted.interfaces.iter().map(|i| &i.setup);
     let paths = asked.flat_map(|i| i.sysctls.iter().map(|(setting, _)| setting_path(setting, &i.name)));
+    let (links, limits) = (view::links(socket)?, view::limits(socket)?);
+    let mut inwards = BTreeMap::new();
+    for setup in wanted.interfaces.iter().map(|i| &i.setup).filter(|s| s.inward.is_some()) {
+        if let Some(link) = links.iter().find(|l| l.name == setup.name)
+            && let Some(rate) = inward::rate(socket, link, &links, &limits)?
+        {
+            inwards.insert(setup.name.clone(), rate);
+        }
+    }
     Ok(Present {
         settings: paths.filter_map(|path| Some((path.clone(), sysctl::get(&path).ok()?))).collect(),
-        links: view::links(socket)?,
+        links,
         addresses: view::addresses(socket)?,
         routes: view::routes(socket)?,
-        limits: view::limits(socket)?,
+        limits,
+        inward: inwards,
     })
 }
 
@@ -156,6 +169,11 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
             seen.push(Seen::new(Fault::Differs, format!("limit of {name} inside"), detail));
         }
     }
+    if let Some(limit) = wanted.setup.inward
+        && let Some(detail) = limit_words(Some(limit), present.inward.get(name).copied())
+    {
+        seen.push(Seen::new(Fault::Differs, format!("limit of what enters {name} inside"), detail));
+    }
     for address in &wanted.setup.addresses {
         if !present.addresses.iter().any(|a| a.index == link.index && a.net == *address) {
             seen.push(Seen::new(Fault::Missing, format!("address {address} on {name} inside"), ""));
@@ -191,6 +209,11 @@ pub(super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), I
             }
             for (setting, value) in &setup.sysctls {
                 sysctl::set(&setting_path(setting, &setup.name), value)?;
+            }
+            if let Some(limit) = setup.inward
+                && let Some(link) = route::link(&socket, &setup.name)?
+            {
+                inward::hold_back(&socket, &link, limit)?;
             }
             if let Some(limit) = setup.limit {
                 tc::limit(&mut batch, &setup.name, link.index, limit);
@@ -231,6 +254,7 @@ mod tests {
                     addresses: vec!["10.0.0.2/24".parse().unwrap()],
                     sysctls: Vec::new(),
                     limit: None,
+                    inward: None,
                     announced: false,
                 },
                 mac: Some(Mac([2, 0, 0, 0, 0, 1])),
@@ -263,6 +287,7 @@ mod tests {
             }],
             settings: BTreeMap::new(),
             limits: Vec::new(),
+            inward: BTreeMap::new(),
         }
     }
 

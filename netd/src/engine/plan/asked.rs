@@ -89,8 +89,7 @@ impl Engine {
         *id == network.id || parent(network).is_some_and(|mine| theirs() == Some(mine))
     }
 
-    /// The limits of an endpoint, none when nothing is limited. What enters a macvlan or ipvlan interface comes from the
-    /// wire: there is no other end that could hold it back.
+    /// The limits of an endpoint, none when nothing is limited.
     pub(super) fn limits(
         &self,
         sandbox: &Sandbox,
@@ -121,9 +120,15 @@ impl Engine {
                 return Err(invalid(sandbox, burst_of, &burst.to_string(), expected));
             }
         }
-        if asked.ingress_rate > 0 && !matches!(network.driver, Driver::Bridge | Driver::Cni) {
+        let refused = |why| {
             let (container, network) = (sandbox.name.clone(), network.name.clone());
-            return Err(EngineError::NoIngressLimit { container, network });
+            Err(EngineError::NoLimit { container, network, why })
+        };
+        if asked != Bandwidth::default() && matches!(network.driver, Driver::Host | Driver::None) {
+            return refused("it has no interface of its own there");
+        }
+        if asked.ingress_rate > 0 && network.sublink.as_ref().is_some_and(|s| s.mode == Mode::L3s) {
+            return refused("with ipvlan's mode l3s the kernel looks too early at what enters");
         }
         Ok((asked != Bandwidth::default()).then(|| Box::new(asked)))
     }

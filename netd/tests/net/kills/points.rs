@@ -3,7 +3,7 @@
 use davit_contracts::network as proto;
 
 use super::{Doomed, endpoint};
-use crate::host::Guest;
+use crate::host::{Guest, Host};
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,10 @@ async fn attach(doomed: &Doomed, guest: &Guest) -> bool {
 }
 
 async fn attach_both(doomed: &Doomed, guest: &Guest) -> bool {
-    doomed.host.attach(guest, &["n", "m"], &["9090:90"]).await.is_ok()
+    let bandwidth = Some(proto::Bandwidth { ingress_rate: 80_000_000, ..Default::default() });
+    let limited = proto::EndpointSpec { bandwidth, ..endpoint("m") };
+    let request = Host::request(guest, vec![endpoint("n"), limited], &["9090:90"]);
+    doomed.host.attach_request(request).await.is_ok()
 }
 
 /// Brings about what the operation starts from.
