@@ -16,7 +16,7 @@ const ATTEMPTS: usize = 20;
 pub struct DaemonReport {
     /// `storaged`, `netd` or `runtimed`.
     pub name: String,
-    /// starting, running, stopping, waiting, stopped.
+    /// starting, running, stopping, waiting, stopped; elsewhere when a process that somebody else started serves it.
     pub state: String,
     /// 0 when there is no process.
     pub pid: i32,

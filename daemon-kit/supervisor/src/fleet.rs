@@ -1,5 +1,7 @@
 //! The three daemons together: starting, deaths, readiness, swap, and the end.
 
+mod elsewhere;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -13,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::log::Log;
 use crate::notify::Received;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::rootless::Space;
 use crate::service::{Service, State};
 
@@ -38,28 +40,39 @@ pub struct Fleet {
     /// When the end was begun.
     ending: Option<Instant>,
     layout: Layout,
+    /// Last: the lock is let go when all else is gone.
+    place: Place,
 }
 
 impl Fleet {
-    /// Binds the sockets and starts the daemons.
-    pub fn new(layout: &Layout, place: &Place, log: Log, space: Space) -> Result<Self> {
+    /// Binds the sockets and starts the daemons, but for those that somebody else has started.
+    pub fn new(layout: &Layout, place: Place, log: Log, space: Space) -> Result<Self> {
         let notify = place.notify_socket()?;
         let mut services = Vec::new();
         for name in ["storaged", "netd", "runtimed"] {
-            let listener = place.daemon_listener(&layout.socket(name))?;
-            services.push(Service::new(name, find(name)?, listener, name == "netd"));
+            let mut service = Service::new(name, find(name)?, name == "netd");
+            let path = layout.socket(name);
+            if let Some(pid) = place::server(&path) {
+                log.line(format!("{name} is served by process {pid}, which is not ours: left to it"));
+                service.state = elsewhere::seen(pid);
+            } else {
+                service.listener = Some(place.daemon_listener(&path)?);
+            }
+            services.push(service);
         }
         let null =
             File::options().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
-        let env = environment(layout, place);
+        let env = environment(layout, &place);
         let (started, ending, layout) = (Instant::now(), None, layout.clone());
-        let mut me = Self { services, env, log, null, notify, space, started, ending, layout };
+        let mut me = Self { services, env, log, null, notify, space, started, ending, layout, place };
         me.log.line(format!("started, pid {}", std::process::id()));
         for limit in &me.space.limits {
             me.log.line(limit);
         }
         for n in 0..me.services.len() {
-            me.start(n);
+            if me.services[n].listener.is_some() {
+                me.start(n);
+            }
         }
         Ok(me)
     }
@@ -172,12 +185,17 @@ impl Fleet {
             if matches!(self.services[n].state, State::Waiting(at) if at <= now) {
                 self.start(n);
             }
+            if let State::Elsewhere { pid, look, gone } = self.services[n].state
+                && look <= now
+            {
+                self.look_after(n, pid, gone);
+            }
         }
         self.press(now);
         self.services
             .iter()
             .filter_map(|s| match s.state {
-                State::Waiting(at) => Some(at),
+                State::Waiting(at) | State::Elsewhere { look: at, .. } => Some(at),
                 State::Stopping => s.kill_at,
                 _ => None,
             })
@@ -230,7 +248,10 @@ impl Fleet {
     /// Whether the end is reached: no daemon runs.
     pub fn is_over(&self) -> bool {
         self.ending.is_some()
-            && self.services.iter().all(|s| s.process.is_none() && s.state == State::Stopped)
+            && self
+                .services
+                .iter()
+                .all(|s| s.process.is_none() && matches!(s.state, State::Stopped | State::Elsewhere { .. }))
     }
 
     /// Lets go of the namespaces when no container needs them, and says the last word.
@@ -259,6 +280,9 @@ impl Fleet {
             bail!("{} is not the absolute path of a file", path.display());
         }
         let service = &mut self.services[n];
+        if let State::Elsewhere { pid, .. } = service.state {
+            bail!("{} is served by process {pid}, which is not ours: end that first", service.name);
+        }
         if let Some(path) = binary {
             service.previous = Some(std::mem::replace(&mut service.binary, path));
         }
@@ -280,7 +304,7 @@ impl Fleet {
             return Some(Err(format!("the new {name} does not start, the old one goes on: {why}")));
         }
         match service.state {
-            State::Running => Some(Ok(())),
+            State::Running | State::Elsewhere { gone: None, .. } => Some(Ok(())),
             _ if service.backoff.deaths() >= HOPELESS => {
                 Some(Err(format!("{name} does not start: {}", service.note)))
             }
@@ -306,12 +330,15 @@ impl Fleet {
             u8::from(self.layout.rootless)
         );
         for s in &self.services {
-            let pid = s.process.map_or(0, |p| p.pid);
+            let pid = match s.state {
+                State::Elsewhere { pid, gone: None, .. } => pid,
+                _ => s.process.map_or(0, |p| p.pid),
+            };
             let line = format!(
                 "daemon\tname={}\tstate={}\tpid={pid}\tuptime_ms={}\trestarts={}\tdeaths={}\tbinary={}\tnote={}",
                 s.name,
                 s.state.word(),
-                if pid == 0 { 0 } else { s.since.elapsed().as_millis() },
+                if s.process.is_none() { 0 } else { s.since.elapsed().as_millis() },
                 s.restarts,
                 s.backoff.deaths(),
                 s.binary.display(),

@@ -66,7 +66,7 @@ fn run() -> Result<()> {
     let log = log::Log::open(&layout.supervisor_log())?;
     // Before the daemons' sockets: who finds those finds the supervisor behind them.
     let control = place.control_listener()?;
-    let fleet = Fleet::new(&layout, &place, log, space)?;
+    let fleet = Fleet::new(&layout, place, log, space)?;
     println!("ready");
     std::io::stdout().flush().context("cannot say that we are ready")?;
     if background {

@@ -4,6 +4,7 @@
 //! stopped -> starting -> running -> stopping -> stopped
 //!               \           \
 //!                +-> waiting +-> waiting -> starting
+//! elsewhere -> starting
 //! ```
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -32,6 +33,15 @@ pub enum State {
     Stopping,
     /// Died; is started again at this time.
     Waiting(Instant),
+    /// Served by a process that somebody else started, which is looked after at this time; since when nobody has answered.
+    Elsewhere {
+        /// That process.
+        pid: i32,
+        /// When to look again.
+        look: Instant,
+        /// Since when it has been gone.
+        gone: Option<Instant>,
+    },
 }
 
 impl State {
@@ -43,6 +53,7 @@ impl State {
             State::Running => "running",
             State::Stopping => "stopping",
             State::Waiting(_) => "waiting",
+            State::Elsewhere { .. } => "elsewhere",
         }
     }
 }
@@ -56,8 +67,8 @@ pub struct Service {
     pub binary: PathBuf,
     /// What was executed before a swap that has not proved itself.
     pub previous: Option<PathBuf>,
-    /// Its listening socket, ours for good.
-    pub listener: UnixListener,
+    /// Its listening socket, ours for good; none while another process serves it.
+    pub listener: Option<UnixListener>,
     /// Descriptors that it stored, with their names.
     pub stored: Vec<(String, OwnedFd)>,
     /// Where it stands.
@@ -82,12 +93,12 @@ pub struct Service {
 
 impl Service {
     /// A daemon that is not running yet.
-    pub fn new(name: &'static str, binary: PathBuf, listener: UnixListener, private_net: bool) -> Self {
+    pub fn new(name: &'static str, binary: PathBuf, private_net: bool) -> Self {
         Self {
             name,
             binary,
             previous: None,
-            listener,
+            listener: None,
             stored: Vec::new(),
             state: State::Stopped,
             process: None,
@@ -103,8 +114,8 @@ impl Service {
 
     /// What is handed over at a start: the socket first, then what was stored.
     pub fn fds(&self) -> Vec<(String, BorrowedFd<'_>)> {
-        let socket = (self.name.to_owned(), self.listener.as_fd());
-        std::iter::once(socket).chain(self.stored.iter().map(|(n, fd)| (n.clone(), fd.as_fd()))).collect()
+        let socket = self.listener.iter().map(|l| (self.name.to_owned(), l.as_fd()));
+        socket.chain(self.stored.iter().map(|(n, fd)| (n.clone(), fd.as_fd()))).collect()
     }
 
     /// Notes a started process.
@@ -166,7 +177,8 @@ mod tests {
     use super::*;
 
     fn service(dir: &tempfile::TempDir) -> Service {
-        Service::new("netd", "/x".into(), UnixListener::bind(dir.path().join("s")).unwrap(), false)
+        let listener = Some(UnixListener::bind(dir.path().join("s")).unwrap());
+        Service { listener, ..Service::new("netd", "/x".into(), false) }
     }
 
     #[test]

@@ -55,6 +55,45 @@ fn a_killed_daemon_comes_back_behind_the_same_socket() {
 }
 
 #[test]
+fn a_daemon_that_somebody_else_started_is_left_alone_until_it_is_gone() {
+    let host = Host::new();
+    let alone = host.alone("netd");
+    host.up();
+    host.ready();
+    assert_eq!(host.about("netd").pid, alone.pid());
+    assert_eq!((host.field("netd", "state"), host.pid("netd")), ("elsewhere".to_owned(), alone.pid()));
+    assert_eq!(host.field("storaged", "state"), "running");
+    let refused =
+        format!("error netd is served by process {}, which is not ours: end that first", alone.pid());
+    assert_eq!(host.ask("restart netd").1, refused);
+    assert_eq!(host.ask("down").1, "ok");
+    until("the supervisor's end", || UnixStream::connect(host.path("run/supervisor.sock")).is_err());
+    assert_eq!(host.about("netd").pid, alone.pid(), "its socket is its own");
+    assert!(!host.path("run/storaged.sock").exists());
+    host.up();
+    host.ready();
+    let pid = alone.pid();
+    drop(alone);
+    fs::remove_file(host.path("run/netd.sock")).unwrap();
+    until("the supervisor's own", || host.field("netd", "state") == "running");
+    assert_ne!(host.about("netd").pid, pid);
+}
+
+#[test]
+fn a_daemon_that_is_started_again_by_somebody_else_stays_theirs() {
+    let host = Host::new();
+    let first = host.alone("netd");
+    host.up();
+    host.ready();
+    drop(first);
+    fs::remove_file(host.path("run/netd.sock")).unwrap();
+    let second = host.alone("netd");
+    until("that it is seen", || host.pid("netd") == second.pid());
+    assert_eq!(host.field("netd", "state"), "elsewhere");
+    assert_eq!(host.about("netd").pid, second.pid());
+}
+
+#[test]
 fn a_second_supervisor_of_the_same_directory_goes_away_quietly() {
     let host = Host::new();
     host.up();

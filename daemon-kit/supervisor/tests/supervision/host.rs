@@ -89,6 +89,16 @@ impl Host {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// A daemon that somebody else started, and serves.
+    pub fn alone(&self, daemon: &str) -> Alone {
+        let mut command = Command::new(self.path("bin").join(format!("davit-{daemon}")));
+        command.env("DAVIT_STATE_DIR", self.path("state")).env("DAVIT_RUN_DIR", self.path("run"));
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let socket = self.path(&format!("run/{daemon}.sock"));
+        until("a daemon alone", || UnixStream::connect(&socket).is_ok());
+        Alone(child)
+    }
+
     /// One request to the control socket: the lines before the last, and the last.
     pub fn ask(&self, request: &str) -> (Vec<String>, String) {
         let mut stream = UnixStream::connect(self.path("run/supervisor.sock")).expect("a supervisor listens");
@@ -131,6 +141,22 @@ impl Host {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("run/supervisor.log")).unwrap_or_default()
+    }
+}
+
+/// Ended when dropped.
+pub struct Alone(std::process::Child);
+
+impl Alone {
+    pub fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }
 
