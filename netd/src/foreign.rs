@@ -15,6 +15,7 @@ mod leftovers;
 pub mod turn;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use davit_contracts::id::EndpointId;
 use davit_contracts::network as proto;
@@ -26,7 +27,13 @@ use crate::endpoint::{Endpoint, Sandbox};
 use crate::engine::{AttachSpec, Attached, Client, Drift, EndpointSpec, Engine, EngineError, Listed, chain};
 use crate::firewall::compare::Fault;
 use crate::network::{Network, spec};
+use tokio::task::JoinSet;
 use turn::Turns;
+
+/// How long plugins may keep everybody waiting at the start with their search for what is left over.
+const GARBAGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long who removes a network waits for a container that is just leaving it.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An attachment that plugins make or remove.
 #[derive(Debug, Clone)]
@@ -167,6 +174,10 @@ impl Sandboxes {
             };
             match remove().await {
                 Err(EngineError::PluginsFirst(_)) => {}
+                Err(EngineError::NetworkInUse { .. }) => {
+                    me.await_leaving(&name).await?;
+                    return remove().await;
+                }
                 other => return other,
             }
             let own = name.clone();
@@ -180,15 +191,34 @@ impl Sandboxes {
         .await
     }
 
+    /// Plugins may take a while to let a container go that has ended: waits for those of a network that are in turn.
+    async fn await_leaving(&self, network: &str) -> Result<(), EngineError> {
+        let own = network.to_owned();
+        let listed = self.engine.call(move |e| e.inspect_network(&own)).await?;
+        let all = async {
+            for (sandbox, _) in listed.endpoints {
+                drop(self.turns.take(&sandbox.id).await);
+            }
+        };
+        let _ = tokio::time::timeout(LEAVING_PATIENCE, all).await;
+        Ok(())
+    }
+
     /// Tells the plugins of lists that are davit's alone what is to stay.
     async fn collect_garbage(&self) -> Result<(), EngineError> {
-        let garbage = self.engine.call(Engine::plugin_garbage).await?;
-        for (plugins, valid) in garbage {
-            let collect = async { Chain::of(&plugins, &self.running)?.collect_garbage(&valid).await };
-            if let Err(error) = collect.await {
-                tracing::warn!(%error, "plugins could not look for what is left over");
-            }
+        let mut networks = JoinSet::new();
+        for (plugins, valid) in self.engine.call(Engine::plugin_garbage).await? {
+            let running = self.running.clone();
+            networks.spawn(async move {
+                let collect = async { Chain::of(&plugins, &running)?.collect_garbage(&valid).await };
+                match tokio::time::timeout(GARBAGE_PATIENCE, collect).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "plugins could not look for what is left over"),
+                    Err(_) => tracing::warn!("plugins that look for what is left over take too long: ended"),
+                }
+            });
         }
+        networks.join_all().await;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Networks in lists and inspections.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use davit_contracts::network::Network;
@@ -37,6 +38,16 @@ pub fn row(n: &Network, no_trunc: bool) -> Value {
         LABEL: n.labels,
         "CreatedAt": words::listed(n.created_unix_ns),
     })
+}
+
+/// Its options; of a cni network also the configuration list as it is in force, which the file that it came from need not be any
+/// more.
+fn options(n: &Network) -> BTreeMap<&str, &str> {
+    let mut options: BTreeMap<_, _> = n.options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    if !n.cni_config.is_empty() {
+        options.insert("conflist", &n.cni_config);
+    }
+    options
 }
 
 /// docker's object of a network.
@@ -87,7 +98,7 @@ pub fn inspect(n: &Network) -> Value {
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": false,
         "Containers": containers,
-        "Options": n.options,
+        "Options": options(n),
         "Labels": n.labels,
         "Interface": n.interface,
         "DNS": n.dns,

@@ -30,7 +30,8 @@ impl Engine {
         if network.driver == Driver::Host || before.endpoints.iter().any(of_host) {
             return Err(EngineError::HostWithOthers);
         }
-        let endpoint = self.plan_endpoint(&before, wanted, &network)?;
+        let mut endpoint = self.plan_endpoint(&before, wanted, &network)?;
+        Self::plan_ports_anew(&before, &mut endpoint, &network)?;
         let mut after = before.clone();
         after.endpoints.push(endpoint.clone());
         match self.connect_steps(&before, &mut after, &endpoint) {

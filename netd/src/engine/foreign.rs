@@ -15,6 +15,9 @@ use crate::foreign::Work;
 use crate::network::{Network, SpecError};
 use crate::publish::Wanted;
 
+/// The capability of plugins that publish ports.
+const PORTS: &str = "portMappings";
+
 /// Attachments that are to stay: containers and interfaces.
 pub type Valid = Vec<(String, String)>;
 
@@ -53,7 +56,7 @@ impl Engine {
         let Some(first) = sandbox.endpoints.iter().find(|e| e.foreign.is_some()) else { return Ok(()) };
         let mut taker = None;
         for (at, endpoint) in sandbox.endpoints.iter().enumerate().filter(|(_, e)| e.foreign.is_some()) {
-            if taker.is_none() && list_of(&self.networks[&endpoint.network])?.has_capability("portMappings") {
+            if taker.is_none() && list_of(&self.networks[&endpoint.network])?.has_capability(PORTS) {
                 taker = Some(at);
             }
         }
@@ -62,7 +65,7 @@ impl Engine {
                 container: sandbox.name.clone(),
                 network: self.networks[&first.network].name.clone(),
                 what: "published ports",
-                capability: "portMappings",
+                capability: PORTS,
             });
         };
         for wanted in ports {
@@ -71,7 +74,26 @@ impl Engine {
         }
         let mappings = asked::ports(&sandbox.ports);
         if let Some(foreign) = &mut sandbox.endpoints[taker].foreign {
-            foreign.asked.insert("portMappings".into(), mappings);
+            foreign.asked.insert(PORTS.into(), mappings);
+        }
+        Ok(())
+    }
+
+    /// Ports of a sandbox that came to be on no network through which they are published: the plugins of one that it
+    /// joins publish them where they can.
+    pub(super) fn plan_ports_anew(
+        before: &Sandbox,
+        endpoint: &mut Endpoint,
+        network: &Network,
+    ) -> Result<(), EngineError> {
+        let publishes = |e: &Endpoint| e.foreign.as_ref().is_some_and(|f| f.asked.contains_key(PORTS));
+        let published = before.gateway_endpoint().is_some() || before.endpoints.iter().any(publishes);
+        if let Some(foreign) = &mut endpoint.foreign
+            && !published
+            && !before.ports.is_empty()
+            && list_of(network)?.has_capability(PORTS)
+        {
+            foreign.asked.insert(PORTS.into(), asked::ports(&before.ports));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Networks of the driver `cni`, made by Debian's plugins and by scripts that misbehave.
 
+mod hangs;
 mod routes;
 
 use davit_contracts::Kind;
@@ -65,13 +66,21 @@ async fn containers_on_debians_bridge_have_names_addresses_and_ports() {
         assert_eq!(web.space.ask_tcp(&format!("{BEYOND}:80")).as_deref(), Some(HOST));
         let listed = host.inspect("theirs").await;
         assert_eq!(listed.endpoints.len(), 2);
+        // It leaves and comes back while it runs.
+        let (sandbox_id, network) = (db.id.clone(), "theirs".to_owned());
+        let leave = proto::DisconnectRequest { sandbox_id, network, force: false };
+        host.endpoints().disconnect(leave).await.unwrap();
+        assert_eq!(host.world.ask_tcp(&format!("{HOST}:8080")), None);
+        let connect = proto::ConnectRequest { sandbox_id: db.id.clone(), endpoint: Some(on("theirs")) };
+        let back = host.endpoints().connect(connect).await.unwrap().into_inner();
+        assert!(host.world.ask_tcp(&format!("{HOST}:8080")).is_some(), "its port is lost");
         assert_eq!(reserved(&host, "deb"), 2);
 
         let e = host.net_remove("theirs").await.unwrap_err();
         assert_eq!(e.kind(), Kind::InUse);
         // Repeated, the same.
         let again = host.attach(&db, &["theirs"], &["8080:80"]).await.unwrap();
-        assert_eq!(again.endpoints, at.endpoints);
+        assert_eq!(again.endpoints, [back]);
         host.detach(&db).await;
         host.detach(&db).await;
         assert_eq!(host.world.ask_tcp(&format!("{HOST}:8080")), None);

@@ -37,6 +37,7 @@ pub fn read(result: &Object, interface: &str) -> Outcome {
         }
         let Ok(address) = text(ip, "address").parse::<IpNet>() else { continue };
         let gateway = text(ip, "gateway").parse::<IpAddr>().ok();
+        let gateway = gateway.filter(|gateway| gateway.is_ipv4() == address.addr().is_ipv4());
         let place = if address.addr().is_ipv4() { &mut outcome.v4 } else { &mut outcome.v6 };
         place.get_or_insert((address, gateway));
     }

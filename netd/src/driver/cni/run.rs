@@ -15,7 +15,7 @@ use super::Object;
 use super::running::{MARK, Running, RunningError};
 
 /// How long a plugin may take. DHCP takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The most that is read of what a plugin prints as its result.
 const LARGEST_RESULT: u64 = 1 << 20;
 /// The most that is kept of what it prints besides.
@@ -77,18 +77,22 @@ pub async fn run(call: &Call<'_>) -> Result<Option<Object>, RunError> {
     let mark = format!("{:032x}", rand::random::<u128>());
     let mut child = command(call).env(MARK, &mark).spawn().map_err(failed)?;
     let group = child.id().map_or(0, |id| id as i32);
+    let mut whole = Group(group);
     // Before it is told what to do: a kill of netd from here on leaves a plugin that the next start finds.
     let recorded = match call.running.record(group, &mark) {
         Ok(recorded) => recorded,
         Err(source) => {
-            end(&mut child, group).await;
+            end(&mut child, whole).await;
             return Err(RunError::Record { program: call.program.to_owned(), source });
         }
     };
     let talk = talk(&mut child, call.config);
     let talked = tokio::time::timeout(PATIENCE, talk).await;
     if talked.is_err() {
-        end(&mut child, group).await;
+        end(&mut child, whole).await;
+    } else {
+        // Its leader has been waited for: from here on the number may be another's.
+        whole.0 = 0;
     }
     recorded.ended();
     let Ok(talked) = talked else { return Err(RunError::Timeout { plugin, verb: call.verb }) };
@@ -97,11 +101,20 @@ pub async fn run(call: &Call<'_>) -> Result<Option<Object>, RunError> {
 }
 
 /// Plugins run plugins: all of the group ends.
-async fn end(child: &mut Child, group: i32) {
-    if group > 0 {
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-    }
+async fn end(child: &mut Child, group: Group) {
+    drop(group);
     let _ = child.wait().await;
+}
+
+/// A process group whose leader has not been waited for. It ends with the run, also when nobody waits for that any more.
+struct Group(i32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            let _ = killpg(Pid::from_raw(self.0), Signal::SIGKILL);
+        }
+    }
 }
 
 fn command(call: &Call<'_>) -> Command {
