@@ -33,6 +33,9 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
             return Err(format!("--{flag} {bad:?} has a space, a line end or a control character in it"));
         }
     }
+    if let Some(bad) = args.dns_search.iter().find(|domain| !is_domain(domain)) {
+        return Err(format!("--dns-search {bad} is not a valid domain"));
+    }
     Ok(NetworkSpec {
         endpoints: if is_shared(&mode) { Vec::new() } else { endpoints(args, wanted)? },
         mode,
@@ -45,6 +48,12 @@ pub(super) fn network(args: &CreateArgs) -> Result<NetworkSpec, String> {
         mac: args.mac_address.clone().unwrap_or_default(),
         disconnected: false,
     })
+}
+
+/// Whether DNS has a place for it (RFC 1035, section 2.3.4); the root stands for no domain at all.
+fn is_domain(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    text == "." || (name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len())))
 }
 
 fn is_shared(mode: &str) -> bool {
@@ -205,6 +214,9 @@ mod tests {
             ("--network container:web --dns-option ndots:1", "conflicting options: dns"),
             ("--network container:web --add-host a:10.0.0.1", "conflicting options: custom host-to-IP"),
             ("--dns-search=", "--dns-search is empty"),
+            ("--dns-search a..b", "--dns-search a..b is not a valid domain"),
+            ("--dns-search ..", "not a valid domain"),
+            ("--dns-search good.example. --dns-search .bad", "--dns-search .bad is not"),
             ("-p 8080:80 -p [::1]:8080:81", "-p 8080:80 and -p [::1]:8080:81"),
             ("--dns-search a\u{1}b", "control character"),
         ] {
