@@ -205,6 +205,10 @@ mod tests {
             ("--network container:web --dns-option ndots:1", "conflicting options: dns"),
             ("--network container:web --add-host a:10.0.0.1", "conflicting options: custom host-to-IP"),
             ("--dns-search=", "--dns-search is empty"),
+            ("--dns x", "'x' is not an IP address"),
+            ("--dns 10.0.0.1/24", "only 10.0.0.1 is expected"),
+            ("--dns 127.0.0.11", "own resolver"),
+            ("--dns fe80::1", "fe80::1%eth0"),
             ("-p 8080:80 -p [::1]:8080:81", "-p 8080:80 and -p [::1]:8080:81"),
             ("--dns-search a\u{1}b", "control character"),
         ] {
