@@ -8,6 +8,7 @@ pub mod client;
 pub mod containerd;
 pub mod error;
 pub mod id;
+pub mod nameserver;
 pub mod version;
 
 pub use davit_layout as layout;

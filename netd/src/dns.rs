@@ -6,7 +6,7 @@
 //! zone        names of one network, names as one sandbox sees them                           (pure)
 //! answer      a query and the tables in, a reply or "ask upstream" out                       (pure)
 //! cache       upstreams' answers                                                             (pure)
-//! forward     upstream servers, asked from the daemon's own namespace
+//! forward     upstream servers: the host's, asked from the daemon's own namespace; a sandbox's own, asked from inside of it
 //! client      one TCP client
 //! serve       the thread that owns all of these and the sockets that netd opened in sandboxes
 //! inquire     a question as a program of a sandbox would ask it
@@ -26,6 +26,8 @@ pub mod serve;
 pub mod services;
 pub mod wire;
 pub mod zone;
+
+pub use davit_contracts::nameserver;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -117,6 +119,11 @@ fn publication(sandbox: &Sandbox, networks: &BTreeMap<NetworkId, Network>) -> Pu
             IpAddr::V4(_) => None,
         }),
     };
+    // Such a one is refused today; records of former times may have it.
+    let servers: Vec<_> = sandbox.dns_servers.iter().copied().filter(|s| !s.is_own_resolver()).collect();
+    if servers.len() < sandbox.dns_servers.len() {
+        tracing::warn!(container.id = %sandbox.id, "its resolver would ask itself at 127.0.0.11: passed over");
+    }
     let links = wired.iter().flat_map(|(e, _)| e.links.iter().map(|(a, n)| (a.clone(), n.clone())));
     let mut services: Vec<Offer> = Vec::new();
     for mapping in &sandbox.ports {
@@ -129,8 +136,8 @@ fn publication(sandbox: &Sandbox, networks: &BTreeMap<NetworkId, Network>) -> Pu
         sandbox: sandbox.id.clone(),
         endpoints: wired.iter().filter(|(_, n)| n.dns).map(presence).collect(),
         links: links.collect(),
-        servers: sandbox.dns_servers.clone(),
-        outside: wired.iter().any(|(_, n)| !n.internal),
+        outside: !servers.is_empty() || wired.iter().any(|(_, n)| !n.internal),
+        servers,
         services,
     }
 }

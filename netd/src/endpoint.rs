@@ -18,6 +18,7 @@ use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::nameserver::NameServer;
 use crate::driver::cni::{Foreign, outcome};
 use crate::firewall::Transport;
 use crate::netlink::route::Mac;
@@ -188,7 +189,8 @@ pub struct Sandbox {
     /// Its published ports.
     pub ports: Vec<Mapping>,
     /// Upstreams in place of the host's.
-    pub dns_servers: Vec<IpAddr>,
+    #[serde(with = "servers")]
+    pub dns_servers: Vec<NameServer>,
     /// Search domains in place of the host's.
     pub dns_search: Vec<String>,
     /// Resolver options.
@@ -200,6 +202,23 @@ pub struct Sandbox {
     pub without_resolver: bool,
     /// Ports of our DNS sockets inside: UDP and TCP.
     pub resolver: Option<(u16, u16)>,
+}
+
+/// Name servers as their texts.
+mod servers {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::NameServer;
+
+    pub fn serialize<S: Serializer>(servers: &[NameServer], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(servers.iter().map(ToString::to_string))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NameServer>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
 }
 
 impl Sandbox {
@@ -337,5 +356,15 @@ mod tests {
         }
         let read: Endpoint = serde_json::from_value(old).unwrap();
         assert!(!read.routed && read.bandwidth.is_none());
+    }
+
+    #[test]
+    fn name_servers_are_recorded_as_texts() {
+        let texts = ["10.0.0.53", "fd00::53", "fe80::1%eth0", "fe80::1%7"];
+        let dns_servers = texts.iter().map(|t| t.parse().unwrap()).collect();
+        let sandbox = Sandbox { dns_servers, ..sandbox(Vec::new()) };
+        let record = serde_json::to_value(&sandbox).unwrap();
+        assert_eq!(record["dns_servers"], serde_json::json!(texts));
+        assert_eq!(serde_json::from_value::<Sandbox>(record).unwrap(), sandbox);
     }
 }

@@ -5,6 +5,8 @@
 pub mod dns {
     pub mod answer;
     pub mod cache;
+    #[path = "../../../contracts/src/nameserver.rs"]
+    pub mod nameserver;
     pub mod resolvconf;
     pub mod services;
     pub mod wire;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -41,6 +41,9 @@ pub enum NetnsError {
     /// What is there is something else.
     #[error("{0} is no network namespace")]
     Other(PathBuf),
+    /// The kernel does not tell where a socket is.
+    #[error("cannot tell in which network namespace a socket is")]
+    Socket(#[source] io::Error),
     /// What tells it from others could not be read.
     #[error("cannot tell which network namespace it is")]
     Identify(#[source] io::Error),
@@ -50,6 +53,8 @@ pub enum NetnsError {
 const NSFS: i64 = 0x6e73_6673;
 /// `SO_NETNS_COOKIE` (socket(7), Linux 5.14) of the common numbering of socket options.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+/// `SIOCGSKNS` (linux/sockios.h, Linux 4.9): a descriptor of a socket's network namespace.
+const SIOCGSKNS: libc::c_ulong = 0x894c;
 
 /// Which network namespace it is, among all that there are until the machine ends.
 ///
@@ -116,6 +121,20 @@ fn own_cookie() -> io::Result<u64> {
     }
 }
 
+/// Opens the network namespace that a socket belongs to, whoever has it (`SIOCGSKNS`). Needs `CAP_NET_ADMIN` there.
+///
+/// # Errors
+/// It is no socket, or the namespace is not ours to open.
+pub fn of_socket(socket: BorrowedFd<'_>) -> Result<OwnedFd, NetnsError> {
+    // SAFETY: SIOCGSKNS takes no argument and writes no memory.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS as _) };
+    if fd < 0 {
+        return Err(NetnsError::Socket(io::Error::last_os_error()));
+    }
+    // SAFETY: the kernel has just made the descriptor (close-on-exec), and nobody else has its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Runs `work` in the namespace `netns` on a thread that exists for nothing else, and waits for it.
 ///
 /// A panic of `work` goes on in the caller.
@@ -152,6 +171,24 @@ mod tests {
         let result = visit(null.as_fd(), || ran = true);
         assert!(matches!(result, Err(NetnsError::Enter(_))));
         assert!(!ran);
+    }
+
+    #[test]
+    fn a_socket_tells_its_namespace_and_a_file_has_none() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert!(matches!(of_socket(null.as_fd()), Err(NetnsError::Socket(_))));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let netns = of_socket(socket.as_fd());
+        if !nix::unistd::geteuid().is_root() {
+            // Only who may change a namespace is told which it is.
+            let refused = |e: &io::Error| e.raw_os_error() == Some(libc::EPERM);
+            assert!(matches!(netns, Err(NetnsError::Socket(e)) if refused(&e)));
+            return;
+        }
+        let netns = netns.unwrap();
+        let flags = rustix::io::fcntl_getfd(&netns).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        assert_eq!(identify(netns.as_fd()).unwrap(), identify(own().unwrap().as_fd()).unwrap());
     }
 
     #[test]

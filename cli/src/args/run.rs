@@ -102,9 +102,9 @@ pub struct CreateArgs {
     /// Note a port, or a range, as exposed: `-P` publishes it
     #[arg(long, value_name = "PORT", help_heading = "Network")]
     pub expose: Vec<String>,
-    /// Name server in place of the network's
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network", value_parser = parse::network::ip)]
-    pub dns: Vec<std::net::IpAddr>,
+    /// Name server in place of the host's, asked from inside the container (ADDRESS, or fe80::1%eth0)
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network", value_parser = parse::network::name_server)]
+    pub dns: Vec<davit_contracts::nameserver::NameServer>,
     /// Domain in which short names are looked for
     #[arg(long, value_name = "DOMAIN", help_heading = "Network")]
     pub dns_search: Vec<String>,

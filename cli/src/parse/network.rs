@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use davit_contracts::nameserver::{NameServer, NameServerError};
 use davit_contracts::network::{Bandwidth, EndpointSpec};
 use ipnet::IpNet;
 
@@ -117,6 +118,15 @@ pub fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| match text.parse::<IpNet>() {
         Ok(net) => format!("'{text}' is an address with a length: only {} is expected", net.addr()),
         Err(_) => format!("'{text}' is not an IP address"),
+    })
+}
+
+/// A name server that a container can ask.
+pub fn name_server(text: &str) -> Result<NameServer, String> {
+    NameServer::given(text).map_err(|e| match e {
+        // Nothing but an address was meant: this one says more.
+        NameServerError::Address(_) => ip(text).err().unwrap_or_else(|| e.to_string()),
+        e => e.to_string(),
     })
 }
 

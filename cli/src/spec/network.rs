@@ -217,6 +217,10 @@ mod tests {
             ("--dns-search a..b", "--dns-search a..b is not a valid domain"),
             ("--dns-search ..", "not a valid domain"),
             ("--dns-search good.example. --dns-search .bad", "--dns-search .bad is not"),
+            ("--dns x", "'x' is not an IP address"),
+            ("--dns 10.0.0.1/24", "only 10.0.0.1 is expected"),
+            ("--dns 127.0.0.11", "own resolver"),
+            ("--dns fe80::1", "fe80::1%eth0"),
             ("-p 8080:80 -p [::1]:8080:81", "-p 8080:80 and -p [::1]:8080:81"),
             ("--dns-search a\u{1}b", "control character"),
         ] {

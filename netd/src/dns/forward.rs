@@ -1,4 +1,4 @@
-//! Questions that upstream servers are asked, from the namespace that netd runs in.
+//! Questions that upstream servers are asked: the host's from the namespace that netd runs in, a sandbox's own from inside of it.
 //!
 //! ```text
 //!              cached                      a reply
@@ -10,6 +10,9 @@
 //! Equal questions are one ask, whoever has them. A reply counts only from the server that was asked, on the socket on which
 //! it was asked, with the same id and question. All of it runs on the one thread that serves names and never waits.
 
+mod ask;
+mod asker;
+mod inside;
 mod message;
 mod replies;
 mod servers;
@@ -17,155 +20,34 @@ mod streams;
 mod udp;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::UdpSocket;
 use std::sync::Arc;
 
+use nix::sys::resource::{Resource, getrlimit};
 use slab::Slab;
 
 use super::answer::Way;
 use super::cache::{Answer, Cache};
+use super::nameserver::NameServer;
 use super::poll::Poll;
 use super::resolvconf::HostConf;
-use super::wire::{Code, Edns, Name, Query};
+use super::wire::Code;
+use ask::{Ask, Sent};
+pub use asker::{Asked, Asker, Asking, Done, To};
+use inside::{Insides, Origin, Upstream};
 use message::{Question, write_query};
-use servers::{Plan, Servers};
+use servers::Servers;
 use streams::Streams;
 use udp::Datagrams;
 
 /// Asks at a time, of all sandboxes.
 const ASKS: usize = 2048;
-/// Askers of one ask.
-const ASKERS: usize = 256;
+/// UDP sockets inside of sandboxes, where netd may have that many descriptors; of TCP connections there a quarter.
+const MOST_INSIDE: usize = 1024;
+/// Datagrams that are taken from a socket before others get a turn: a container may be its own server.
+const TURN: usize = 64;
 /// Milliseconds for one question in all: the C library gives up after ten seconds.
 const IN_ALL: u64 = 9_000;
-
-/// Who waits for an answer.
-#[derive(Debug)]
-pub struct Asker {
-    /// The sandbox's server, and which of those that had this place.
-    pub server: (usize, u64),
-    /// Where the answer goes.
-    pub to: To,
-    /// Header and question of the query.
-    pub head: Box<[u8]>,
-    /// What the client said of itself.
-    pub edns: Option<Edns>,
-}
-
-/// Where an answer goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To {
-    /// A UDP client.
-    Address(SocketAddrV4),
-    /// A TCP connection, and which of those that had this place.
-    Client(usize, u64),
-}
-
-impl Asker {
-    /// The query, as far as a reply needs it.
-    pub fn query(&self) -> Option<Query<'_>> {
-        let (name, end) = Name::read(&self.head, super::wire::HEADER)?;
-        let word = |at| super::wire::word(&self.head, at);
-        Some(Query { head: &self.head, name, kind: word(end)?, class: word(end + 2)?, edns: self.edns })
-    }
-
-    /// How the query came.
-    pub fn way(&self) -> Way {
-        match self.to {
-            To::Address(_) => Way::Udp,
-            To::Client(..) => Way::Tcp,
-        }
-    }
-}
-
-/// Askers, and what they are to be told.
-#[derive(Debug)]
-pub struct Done {
-    /// Who.
-    pub askers: Vec<Asker>,
-    /// What.
-    pub answer: Result<Arc<Answer>, Code>,
-}
-
-/// A question that is not ours to answer.
-#[derive(Debug, Clone, Copy)]
-pub struct Asking<'a> {
-    /// The question.
-    pub query: &'a Query<'a>,
-    /// Who is to be asked; the host's servers when empty.
-    pub servers: &'a Arc<[IpAddr]>,
-    /// How it came.
-    pub way: Way,
-}
-
-/// What became of a question.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The reply is written.
-    Reply,
-    /// It comes later.
-    Later,
-    /// The client had asked already, and is answered once.
-    Twice,
-}
-
-/// How an ask was sent last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Nowhere,
-    Datagram(usize, u16),
-    Stream(usize, u16),
-}
-
-#[derive(Debug)]
-struct Ask {
-    question: Question,
-    askers: Vec<Asker>,
-    /// Servers that are still to be tried, the next one last.
-    tries: Vec<SocketAddr>,
-    patience: u64,
-    server: Option<SocketAddr>,
-    sent: Sent,
-    /// Whether the server was told that we speak EDNS.
-    edns: bool,
-    /// Over TCP, since the answer is too long for UDP.
-    stream: bool,
-    /// A server's failure, which is told when none succeeds.
-    failure: Option<Arc<Answer>>,
-    begun: u64,
-    deadline: u64,
-}
-
-impl Ask {
-    fn new(question: &Question, asker: Asker, plan: Plan, stream: bool, now: u64) -> Self {
-        Self {
-            question: *question,
-            askers: vec![asker],
-            tries: plan.tries,
-            patience: plan.patience,
-            server: None,
-            sent: Sent::Nowhere,
-            edns: false,
-            stream,
-            failure: None,
-            begun: now,
-            deadline: 0,
-        }
-    }
-
-    /// One more that waits; `Reply` when there are too many.
-    fn join(&mut self, asker: Asker) -> Asked {
-        let same = |a: &Asker| a.to == asker.to && a.server == asker.server && a.head == asker.head;
-        if self.askers.iter().any(same) {
-            return Asked::Twice;
-        }
-        if self.askers.len() >= ASKERS {
-            return Asked::Reply;
-        }
-        self.askers.push(asker);
-        Asked::Later
-    }
-}
 
 /// Asks, sockets to servers, and the cache.
 #[derive(Debug)]
@@ -173,6 +55,7 @@ pub struct Forwarder {
     host: Arc<HostConf>,
     port: u16,
     servers: Servers,
+    insides: Insides,
     asks: Slab<Ask>,
     by_question: HashMap<Box<[u8]>, usize>,
     deadlines: BTreeSet<(u64, usize)>,
@@ -186,19 +69,53 @@ pub struct Forwarder {
 impl Forwarder {
     /// Nothing is under way. Servers are asked at `port`.
     pub fn new(host: Arc<HostConf>, port: u16) -> Self {
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        let most = (descriptors as usize / 16).clamp(16, MOST_INSIDE);
         Self {
             host,
             port,
             servers: Servers::default(),
+            insides: Insides::default(),
             asks: Slab::new(),
             by_question: HashMap::new(),
             deadlines: BTreeSet::new(),
             cache: Cache::default(),
-            datagrams: Datagrams::default(),
-            streams: Streams::default(),
+            datagrams: Datagrams::new(most),
+            streams: Streams::new(most / 4),
             done: Vec::new(),
             swept: 0,
         }
+    }
+
+    /// The servers of a sandbox that is served on `door` are asked from inside of it, until [`Self::leave`].
+    pub fn enter(&mut self, door: Arc<UdpSocket>, servers: Arc<[NameServer]>) -> usize {
+        let set = self.servers.number();
+        self.insides.enter(door, servers, set)
+    }
+
+    /// A sandbox is on other networks than before, where the same addresses may be other servers: what was learned does not hold
+    /// any more. What is under way goes on.
+    pub fn renew(&mut self, inside: usize, servers: Arc<[NameServer]>) {
+        let set = self.servers.number();
+        self.insides.renew(inside, servers, set);
+        let from = Origin::Inside(inside);
+        self.servers.forget(from);
+        self.datagrams.retire(from);
+        self.streams.retire(from);
+    }
+
+    /// Closes everything inside of a sandbox; who asked from there is told nothing.
+    pub fn leave(&mut self, inside: usize) {
+        let from = Origin::Inside(inside);
+        let is_its = |a: &Ask| a.server.is_some_and(|s| s.from == from);
+        let asks: Vec<usize> = self.asks.iter().filter(|(_, a)| is_its(a)).map(|(at, _)| at).collect();
+        for at in asks {
+            drop(self.remove(at));
+        }
+        self.datagrams.close(from);
+        self.streams.close(from);
+        self.servers.forget(from);
+        self.insides.leave(inside);
     }
 
     /// Answers a question from the cache into `out`, or asks servers. `asker` is called when the answer comes later.
@@ -210,11 +127,11 @@ impl Forwarder {
         out: &mut Vec<u8>,
         asker: impl FnOnce() -> Asker,
     ) -> Asked {
-        let Asking { query, servers, way } = asking;
-        let set = self.servers.set(servers, &self.host, now);
-        if self.servers.renewed() {
-            self.cache.clear();
-        }
+        let Asking { query, inside, way } = asking;
+        let set = match inside {
+            Some(at) => self.insides.set(at),
+            None => self.servers.host(&self.host, now),
+        };
         let question = Question::of(set, query);
         let mut stream = false;
         if let Some((answer, age)) = self.cache.get(question.bytes(), now) {
@@ -231,7 +148,10 @@ impl Forwarder {
             }
             return asked;
         }
-        let plan = self.servers.plan(set, self.port, now);
+        let plan = match inside {
+            Some(at) => self.servers.plan_inside(at, self.insides.servers(at), self.port, now),
+            None => self.servers.plan(self.port, now),
+        };
         if plan.tries.is_empty() || self.asks.len() >= ASKS {
             let nobody = plan.tries.is_empty() && query.name.labels() <= 1;
             super::answer::fail(query, if nobody { Code::NxDomain } else { Code::ServFail }, out);
@@ -262,17 +182,18 @@ impl Forwarder {
     }
 
     /// Sends an ask to a server; false when that is not possible.
-    fn send(&mut self, poll: &Poll, at: usize, server: SocketAddr, now: u64) -> bool {
+    fn send(&mut self, poll: &Poll, at: usize, server: Upstream, now: u64) -> bool {
         self.unschedule(at);
         let ask = &mut self.asks[at];
         // A second try of an old server may be the first that it understands.
         let again = !ask.tries.contains(&server) && ask.begun != now && !ask.question.dnssec();
         ask.edns = !self.servers.is_plain(server, now) && !again;
         let message = write_query(&ask.question, ask.edns);
+        let insides = &mut self.insides;
         let sent = if ask.stream {
-            self.streams.send(poll, server, message, at, now).map(|(s, id)| Sent::Stream(s, id))
+            self.streams.send(poll, insides, server, message, at, now).map(|(s, id)| Sent::Stream(s, id))
         } else {
-            self.datagrams.send(poll, server, message, at, now).map(|(s, id)| Sent::Datagram(s, id))
+            self.datagrams.send(poll, insides, server, message, at, now).map(|(s, id)| Sent::Datagram(s, id))
         };
         match sent {
             Ok(sent) => {
@@ -306,16 +227,21 @@ impl Forwarder {
     }
 
     fn end(&mut self, at: usize, answer: Result<Arc<Answer>, Code>) {
+        let askers = self.remove(at).askers;
+        self.done.push(Done { askers, answer });
+    }
+
+    fn remove(&mut self, at: usize) -> Ask {
         self.unschedule(at);
         let ask = self.asks.remove(at);
         self.by_question.remove(ask.question.bytes());
-        self.done.push(Done { askers: ask.askers, answer });
+        ask
     }
 
     /// Takes what came on a UDP socket.
     pub fn datagrams_ready(&mut self, poll: &Poll, socket: usize, now: u64) {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..TURN {
             match self.datagrams.receive(socket, &mut buffer) {
                 Ok(Some((len, at))) => {
                     self.reply(poll, at, &buffer[..len], now);

@@ -1,8 +1,9 @@
 //! resolv.conf(5): the host's, as upstreams for names that are not ours, and what a container's says.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use super::nameserver::NameServer;
 
 /// The C library's files, and the one in which systemd-resolved lists the servers behind its own at 127.0.0.53.
 const HOST: &str = "/etc/resolv.conf";
@@ -14,7 +15,7 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResolvConf {
     /// Servers, in order.
-    pub servers: Vec<IpAddr>,
+    pub servers: Vec<NameServer>,
     /// Search domains.
     pub search: Vec<String>,
     /// Options.
@@ -30,8 +31,7 @@ impl ResolvConf {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    // A zone index (fe80::1%eth0) needs the interface's number; such servers are rare and left out.
-                    me.servers.extend(words.next().and_then(|w| w.parse::<IpAddr>().ok()));
+                    me.servers.extend(words.next().and_then(|w| w.parse::<NameServer>().ok()));
                 }
                 Some("search" | "domain") => {
                     me.search = words.filter(|w| *w != ".").map(str::to_owned).collect();
@@ -67,18 +67,18 @@ impl ResolvConf {
         self.options.iter().any(|o| o == option)
     }
 
-    /// Without servers on loopback, which in another network namespace nobody serves; the servers of `behind`, the file in
-    /// which a stub resolver lists them, when none is left.
+    /// Without servers on loopback, which in another network namespace nobody serves, and those that an interface leads to,
+    /// which is another there; the servers of `behind`, the file in which a stub resolver lists them, when none is left.
     #[must_use]
     pub fn off_loopback(mut self, behind: impl FnOnce() -> Option<Self>) -> Self {
         let any = !self.servers.is_empty();
-        self.servers.retain(|ip| !ip.is_loopback());
+        self.servers.retain(is_reached_from_elsewhere);
         if self.servers.is_empty()
             && any
             && let Some(behind) = behind()
         {
             self.servers = behind.servers;
-            self.servers.retain(|ip| !ip.is_loopback());
+            self.servers.retain(is_reached_from_elsewhere);
         }
         self
     }
@@ -86,7 +86,7 @@ impl ResolvConf {
     /// What the resolv.conf of a container says: as this one, but for what the container has of its own. `.` as its only
     /// search domain means none.
     #[must_use]
-    pub fn with(&self, servers: &[IpAddr], search: &[String], options: &[String]) -> Self {
+    pub fn with(&self, servers: &[NameServer], search: &[String], options: &[String]) -> Self {
         let or = |own: &[String], host: &[String]| if own.is_empty() { host.to_vec() } else { own.to_vec() };
         let mut search = or(search, &self.search);
         search.retain(|domain| domain != ".");
@@ -102,6 +102,10 @@ impl ResolvConf {
         }
         self
     }
+}
+
+fn is_reached_from_elsewhere(server: &NameServer) -> bool {
+    !server.ip.is_loopback() && server.zone.is_none()
 }
 
 /// The host's configuration, read again when the file changes.
@@ -164,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    fn ips(texts: &[&str]) -> Vec<NameServer> {
         texts.iter().map(|t| t.parse().unwrap()).collect()
     }
 
@@ -172,9 +176,9 @@ mod tests {
     fn servers_search_and_options_are_read_and_nonsense_is_passed_over() {
         let conf = ResolvConf::parse(
             "# made by hand\nnameserver 10.0.0.53 # near\nnameserver x\n\
-             nameserver fd00::53\nsearch a.example b.example\noptions ndots:2 timeout:1\noptions rotate timeout:x\nnonsense\n",
+             nameserver fd00::53\nnameserver fe80::1%eth0\nnameserver fd00::1%eth0\nsearch a.example b.example\noptions ndots:2 timeout:1\noptions rotate timeout:x\nnonsense\n",
         );
-        assert_eq!(conf.servers, ips(&["10.0.0.53", "fd00::53"]));
+        assert_eq!(conf.servers, ips(&["10.0.0.53", "fd00::53", "fe80::1%eth0"]));
         assert_eq!(conf.search, ["a.example", "b.example"]);
         assert_eq!(conf.options, ["ndots:2", "timeout:1", "rotate", "timeout:x"]);
         assert_eq!((conf.number("timeout"), conf.number("attempts")), (Some(1), None));
@@ -220,7 +224,8 @@ mod tests {
         let conf = stub.clone().off_loopback(behind);
         assert_eq!((conf.servers, conf.options), (ips(&["10.0.0.53"]), vec!["edns0".to_owned()]));
         assert!(stub.off_loopback(|| None).servers.is_empty());
-        let mixed = ResolvConf::parse("nameserver ::1\nnameserver 10.9.9.9\n").off_loopback(behind);
+        let mixed = ResolvConf::parse("nameserver ::1\nnameserver fe80::1%eth0\nnameserver 10.9.9.9\n")
+            .off_loopback(behind);
         assert_eq!(mixed.servers, ips(&["10.9.9.9"]), "one that can be reached is enough");
     }
 
@@ -231,7 +236,7 @@ mod tests {
                 let conf = ResolvConf::parse(&text);
                 let again = conf.with(&[], &[], &[]).for_container_names();
                 prop_assert!(again.options.iter().any(|o| o.starts_with("ndots:")));
-                prop_assert!(conf.off_loopback(|| None).servers.iter().all(|ip| !ip.is_loopback()));
+                prop_assert!(conf.off_loopback(|| None).servers.iter().all(is_reached_from_elsewhere));
             }
         }
     }

@@ -96,8 +96,10 @@ impl Drop for Service {
 #[derive(Debug)]
 struct Server {
     sandbox: Box<str>,
-    udp: UdpSocket,
+    udp: Arc<UdpSocket>,
     tcp: TcpListener,
+    /// Its place among those whose own servers are asked from inside.
+    inside: Option<usize>,
     /// Where its view is; `None` before it was published.
     view: Option<usize>,
     serial: u64,
@@ -209,8 +211,9 @@ impl Serving {
                 let server = Server {
                     view: self.tables.view_of(&sandbox),
                     sandbox: sandbox.as_str().into(),
-                    udp: resolver.udp,
+                    udp: Arc::new(resolver.udp),
                     tcp: resolver.tcp,
+                    inside: None,
                     serial: self.serial,
                     waiting: 0,
                     clients: Vec::new(),
@@ -218,12 +221,14 @@ impl Serving {
                 };
                 let at = self.servers.insert(server);
                 self.by_sandbox.insert(sandbox.into(), at);
+                self.settle(at);
                 self.listen(at);
             }
             Change::Publish(publication) => {
                 let view = self.tables.publish(&publication);
                 if let Some(at) = self.by_sandbox.get(publication.sandbox.as_str()).copied() {
                     self.servers[at].view = Some(view);
+                    self.settle(at);
                     self.listen(at);
                 }
             }
@@ -248,13 +253,24 @@ impl Serving {
         self.tables.resolve(view, &key).iter().flat_map(Member::addresses).collect()
     }
 
+    /// Has a sandbox's own servers asked from inside of it, as it is there now.
+    fn settle(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let Some(view) = server.view.and_then(|v| self.tables.view(v)) else { return };
+        match server.inside {
+            Some(inside) => self.forwarder.renew(inside, view.servers.clone()),
+            None if view.servers.is_empty() => {}
+            None => server.inside = Some(self.forwarder.enter(server.udp.clone(), view.servers.clone())),
+        }
+    }
+
     /// Begins to take a sandbox's queries once it is known what it sees.
     fn listen(&mut self, at: usize) {
         let server = &mut self.servers[at];
         if !self.open || server.view.is_none() || server.listening {
             return;
         }
-        let udp = self.poll.add(&server.udp, Source::Queries(at), Interest::Read);
+        let udp = self.poll.add(&*server.udp, Source::Queries(at), Interest::Read);
         let tcp = self.poll.add(&server.tcp, Source::Listener(at), Interest::Read);
         if let Err(error) = udp.and(tcp) {
             tracing::error!(container.id = %server.sandbox, %error, "names are not served in a sandbox");
@@ -264,8 +280,12 @@ impl Serving {
 
     fn close(&mut self, sandbox: &str) {
         let Some(at) = self.by_sandbox.remove(sandbox) else { return };
-        for client in self.servers.remove(at).clients {
+        let server = self.servers.remove(at);
+        for client in server.clients {
             self.clients.remove(client);
+        }
+        if let Some(inside) = server.inside {
+            self.forwarder.leave(inside);
         }
     }
 
@@ -287,7 +307,7 @@ impl Serving {
                     Outcome::Ignore => self.outgoing.take_back(),
                     Outcome::Forward(query) if server.waiting >= WAITING => fail(&query, Code::ServFail, out),
                     Outcome::Forward(query) => {
-                        let asking = Asking { query: &query, servers: &view.servers, way: Way::Udp };
+                        let asking = Asking { query: &query, inside: server.inside, way: Way::Udp };
                         let asker = || asker_of(&query, (at, serial), To::Address(client));
                         match self.forwarder.ask(&self.poll, asking, now, out, asker) {
                             Asked::Reply => {}
@@ -307,26 +327,36 @@ impl Serving {
         }
     }
 
-    /// Tells askers what came of their questions.
+    /// Tells askers what came of their questions. A TCP client that takes its answer may ask for more, which may fail at once.
     fn deliver(&mut self) {
-        for Done { askers, answer } in self.forwarder.take_done() {
-            for asker in askers {
-                let (at, serial) = asker.server;
-                let Some(server) = self.servers.get_mut(at).filter(|s| s.serial == serial) else { continue };
-                server.waiting = server.waiting.saturating_sub(1);
-                let Some(query) = asker.query() else { continue };
-                let way = asker.way();
-                match &answer {
-                    Ok(answer) => answer.write(&query, 0, way.limit(&query), &mut self.reply),
-                    Err(code) => fail(&query, *code, &mut self.reply),
+        loop {
+            let all = self.forwarder.take_done();
+            if all.is_empty() {
+                return;
+            }
+            for done in all {
+                self.tell(done);
+            }
+        }
+    }
+
+    fn tell(&mut self, Done { askers, answer }: Done) {
+        for asker in askers {
+            let (at, serial) = asker.server;
+            let Some(server) = self.servers.get_mut(at).filter(|s| s.serial == serial) else { continue };
+            server.waiting = server.waiting.saturating_sub(1);
+            let Some(query) = asker.query() else { continue };
+            let way = asker.way();
+            match &answer {
+                Ok(answer) => answer.write(&query, 0, way.limit(&query), &mut self.reply),
+                Err(code) => fail(&query, *code, &mut self.reply),
+            }
+            match asker.to {
+                To::Address(client) => {
+                    self.outgoing.add(client).extend_from_slice(&self.reply);
+                    self.outgoing.send(server.udp.as_fd());
                 }
-                match asker.to {
-                    To::Address(client) => {
-                        self.outgoing.add(client).extend_from_slice(&self.reply);
-                        self.outgoing.send(server.udp.as_fd());
-                    }
-                    To::Client(at, serial) => self.reply_later(at, serial),
-                }
+                To::Client(at, serial) => self.reply_later(at, serial),
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use slab::Slab;
 
+use super::nameserver::NameServer;
 use super::services::{Identity, Service};
 use super::wire::{Key, key};
 
@@ -71,9 +72,9 @@ pub struct View {
     zones: Vec<(usize, Entries)>,
     /// Its own words for other containers.
     links: HashMap<Key, Key>,
-    /// Upstreams in place of the host's.
-    pub servers: Arc<[IpAddr]>,
-    /// Whether questions may leave: not from a sandbox that has only internal networks.
+    /// Upstreams in place of the host's, asked from inside the sandbox.
+    pub servers: Arc<[NameServer]>,
+    /// Whether others are asked: by a sandbox that has only internal networks none but its own servers.
     pub outside: bool,
 }
 
@@ -100,8 +101,8 @@ pub struct Publication {
     /// Alias to name.
     pub links: Vec<(String, String)>,
     /// Upstreams in place of the host's.
-    pub servers: Vec<IpAddr>,
-    /// Whether its questions may leave.
+    pub servers: Vec<NameServer>,
+    /// Whether others are asked what is not known here.
     pub outside: bool,
     /// What it offers.
     pub services: Vec<Service>,

@@ -10,6 +10,7 @@ use nix::sys::stat::fstat;
 
 use super::stages::Stages;
 use super::{Engine, EngineError};
+use crate::dns::nameserver::NameServer;
 use crate::dns::resolvconf::ResolvConf;
 use crate::driver::inside::{self, InsideError, Interface, RESOLVER, Visit};
 use crate::endpoint::{Bandwidth, Endpoint, Holder, Phase, Sandbox};
@@ -60,7 +61,7 @@ pub struct AttachSpec {
     /// Its published ports.
     pub ports: Vec<Wanted>,
     /// Upstreams in place of the host's.
-    pub dns_servers: Vec<IpAddr>,
+    pub dns_servers: Vec<NameServer>,
     /// Search domains in place of the host's.
     pub dns_search: Vec<String>,
     /// Resolver options.
@@ -267,7 +268,7 @@ impl Engine {
         let (search, options) = (&sandbox.dns_search, &sandbox.dns_options);
         if sandbox.resolver.is_some() {
             let host = self.names.host().get();
-            return host.with(&[RESOLVER.into()], search, options).for_container_names();
+            return host.with(&[IpAddr::from(RESOLVER).into()], search, options).for_container_names();
         }
         let mut networks = sandbox.endpoints.iter().filter_map(|e| self.networks.get(&e.network));
         let host = if networks.any(|n| n.driver == Driver::Host) {

@@ -9,6 +9,7 @@ use davit_contracts::{Error, Kind};
 use davit_sys::netns::NetnsError;
 use tonic::Status;
 
+use crate::dns::nameserver::NameServer;
 use crate::endpoint::journal::Journal;
 use crate::endpoint::{Bandwidth, Endpoint, Holder, Mapping, Sandbox};
 use crate::engine::{AttachSpec, Attached, EndpointSpec, Listed};
@@ -33,7 +34,7 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
     let servers = request
         .dns_servers
         .iter()
-        .map(|text| text.parse().map_err(|_| invalid(format!("DNS server '{text}' is not an address"))));
+        .map(|text| NameServer::given(text).map_err(|e| invalid(format!("DNS server {e}"))));
     Ok(AttachSpec {
         holder: holder_of(&holder)?,
         endpoints: request.endpoints.into_iter().map(endpoint_spec).collect(),

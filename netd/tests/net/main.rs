@@ -19,6 +19,7 @@ mod macvlan;
 mod matrix;
 mod modes;
 mod names;
+mod nameservers;
 mod networks;
 mod options;
 mod pace;

@@ -1,7 +1,7 @@
 //! Names that are not ours: what upstream servers are asked, and what becomes of their answers.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -37,15 +37,9 @@ impl Upstream {
         let (count, ip) = (asked.clone(), address.to_owned());
         std::thread::spawn(move || {
             for stream in tcp.incoming() {
-                let Ok(mut stream) = stream else { return };
-                let mut len = [0; 2];
-                while stream.read_exact(&mut len).is_ok() {
-                    let mut query = vec![0; u16::from_be_bytes(len).into()];
-                    stream.read_exact(&mut query).unwrap();
-                    count.fetch_add(1, Ordering::SeqCst);
-                    let bytes = reply_to(&query, &ip).unwrap().to_vec().unwrap();
-                    let _ = stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat());
-                }
+                let Ok(stream) = stream else { return };
+                let (count, ip) = (count.clone(), ip.clone());
+                std::thread::spawn(move || converse(stream, &count, &ip));
             }
         });
         Self { asked }
@@ -57,7 +51,18 @@ impl Upstream {
     }
 }
 
-fn reply_to(query: &[u8], ip: &str) -> Option<Message> {
+fn converse(mut stream: TcpStream, asked: &AtomicUsize, ip: &str) {
+    let mut len = [0; 2];
+    while stream.read_exact(&mut len).is_ok() {
+        let mut query = vec![0; u16::from_be_bytes(len).into()];
+        stream.read_exact(&mut query).unwrap();
+        asked.fetch_add(1, Ordering::SeqCst);
+        let bytes = reply_to(&query, ip).unwrap().to_vec().unwrap();
+        let _ = stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat());
+    }
+}
+
+pub fn reply_to(query: &[u8], ip: &str) -> Option<Message> {
     let query = Message::from_vec(query).ok()?;
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
     reply.add_queries(query.queries.clone());

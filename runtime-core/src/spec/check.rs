@@ -1,5 +1,6 @@
 //! Refuses what cannot be before anything is made.
 
+use davit_contracts::nameserver::NameServer;
 use davit_contracts::network::{EndpointSpec, PortMapping};
 use davit_contracts::runtime::{ContainerSpec, MountSpec};
 use davit_contracts::storage::ImageConfig;
@@ -122,8 +123,8 @@ fn check_lines(spec: &ContainerSpec) -> Result<(), RuntimeError> {
         }
     }
     let network = spec.network.clone().unwrap_or_default();
-    if let Some(bad) = network.dns.iter().find(|server| server.parse::<std::net::IpAddr>().is_err()) {
-        return invalid(format!("DNS server {bad:?} is not an address"));
+    if let Some(e) = network.dns.iter().find_map(|server| NameServer::given(server).err()) {
+        return invalid(format!("DNS server {e}"));
     }
     let domain = std::slice::from_ref(&spec.domainname);
     for (what, texts) in [

@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use nix::sys::socket::{SockType, SockaddrStorage, connect, setsockopt, sockopt};
 use slab::Slab;
 
+use super::inside::{Insides, Origin, Upstream};
 use crate::dns::poll::{Interest, Poll, Source};
 
 /// Questions of one connection that may be under way.
 const UNDER_WAY: usize = 256;
 /// Milliseconds after which an unused connection goes.
 const IDLE: u64 = 10_000;
+/// Reads from one connection before others get a turn.
+const TURN: usize = 16;
 
 #[derive(Debug)]
 struct Stream {
-    server: SocketAddr,
+    server: Upstream,
     tcp: TcpStream,
     waiting: HashMap<u16, usize>,
     out: Vec<u8>,
@@ -39,32 +42,40 @@ pub struct News {
 }
 
 /// All connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Streams {
-    streams: Slab<Stream>,
-    by_server: HashMap<SocketAddr, usize>,
+    all: Slab<Stream>,
+    by_server: HashMap<Upstream, usize>,
+    /// Connections from inside of sandboxes.
+    most_inside: usize,
 }
 
 impl Streams {
+    /// None yet; from inside of sandboxes there are never more than `most_inside`.
+    pub fn new(most_inside: usize) -> Self {
+        Self { all: Slab::new(), by_server: HashMap::new(), most_inside }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.all.is_empty()
     }
 
     /// Sends a question for an ask on the connection to its server, made when there is none; answers on which, and the id.
     pub fn send(
         &mut self,
         poll: &Poll,
-        server: SocketAddr,
+        insides: &mut Insides,
+        server: Upstream,
         mut message: Vec<u8>,
         ask: usize,
         now: u64,
     ) -> io::Result<(usize, u16)> {
         let at = match self.by_server.get(&server) {
             Some(at) => *at,
-            None => self.open(poll, server)?,
+            None => self.open(poll, insides, server, now)?,
         };
-        let stream = &mut self.streams[at];
+        let stream = &mut self.all[at];
         if stream.waiting.len() >= UNDER_WAY {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -83,16 +94,17 @@ impl Streams {
         Ok((at, id))
     }
 
-    fn open(&mut self, poll: &Poll, server: SocketAddr) -> io::Result<usize> {
-        let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let fd = socket(family, SockType::Stream, flags, None)?;
-        match connect(fd.as_raw_fd(), &SockaddrStorage::from(server)) {
+    fn open(&mut self, poll: &Poll, insides: &mut Insides, server: Upstream, now: u64) -> io::Result<usize> {
+        if server.is_inside() {
+            self.make_room()?;
+        }
+        let fd = insides.open(server, SockType::Stream, now)?;
+        match connect(fd.as_raw_fd(), &SockaddrStorage::from(server.at())) {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
             Err(e) => return Err(e.into()),
         }
         let stream = TcpStream::from(fd);
-        let entry = self.streams.vacant_entry();
+        let entry = self.all.vacant_entry();
         let at = entry.key();
         poll.add(&stream, Source::Stream(at), Interest::Both)?;
         entry.insert(Stream {
@@ -108,9 +120,38 @@ impl Streams {
         Ok(at)
     }
 
+    /// Of the connections from sandboxes the longest unused one makes room.
+    fn make_room(&mut self) -> io::Result<()> {
+        let inside = || self.all.iter().filter(|(_, s)| s.server.is_inside());
+        if inside().count() < self.most_inside {
+            return Ok(());
+        }
+        let idle = inside().filter(|(_, s)| s.waiting.is_empty()).min_by_key(|(_, s)| s.used);
+        let at =
+            idle.map(|(at, _)| at).ok_or_else(|| io::Error::other("too many connections in sandboxes"))?;
+        self.close_one(at);
+        Ok(())
+    }
+
+    /// Sends nothing more on the connections that are there.
+    pub fn retire(&mut self, from: Origin) {
+        self.by_server.retain(|server, _| server.from != from);
+        self.close_where(|s| s.server.from == from && s.waiting.is_empty());
+    }
+
+    /// Ends all connections there, at once.
+    pub fn close(&mut self, from: Origin) {
+        for (_, stream) in self.all.iter().filter(|(_, s)| s.server.from == from) {
+            // The kernel would go on saying good-bye, and keep the namespace for it, when nobody is there to hear.
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            let _ = setsockopt(&stream.tcp, sockopt::Linger, &at_once);
+        }
+        self.close_where(|s| s.server.from == from);
+    }
+
     /// Nobody waits for a reply with this id any more.
     pub fn forget(&mut self, at: usize, id: u16) {
-        if let Some(stream) = self.streams.get_mut(at) {
+        if let Some(stream) = self.all.get_mut(at) {
             stream.waiting.remove(&id);
         }
     }
@@ -118,7 +159,7 @@ impl Streams {
     /// Writes and reads what is possible.
     pub fn ready(&mut self, poll: &Poll, at: usize, now: u64) -> News {
         let mut news = News::default();
-        let Some(stream) = self.streams.get_mut(at) else { return news };
+        let Some(stream) = self.all.get_mut(at) else { return news };
         news.had_served = stream.served;
         let open = stream.write().is_ok() && stream.read(&mut news.replies, now).is_ok();
         if open {
@@ -129,12 +170,19 @@ impl Streams {
         }
         let answered: Vec<usize> = news.replies.iter().map(|(ask, _)| *ask).collect();
         news.lost = stream.waiting.values().copied().filter(|ask| !answered.contains(ask)).collect();
-        self.close(at);
+        self.close_one(at);
         news
     }
 
-    fn close(&mut self, at: usize) {
-        let stream = self.streams.remove(at);
+    fn close_where(&mut self, wanted: impl Fn(&Stream) -> bool) {
+        let all: Vec<_> = self.all.iter().filter(|(_, s)| wanted(s)).map(|(at, _)| at).collect();
+        for at in all {
+            self.close_one(at);
+        }
+    }
+
+    fn close_one(&mut self, at: usize) {
+        let stream = self.all.remove(at);
         if self.by_server.get(&stream.server) == Some(&at) {
             self.by_server.remove(&stream.server);
         }
@@ -142,11 +190,7 @@ impl Streams {
 
     /// Closes connections that nobody used for a while.
     pub fn sweep(&mut self, now: u64) {
-        let idle = |s: &Stream| s.waiting.is_empty() && s.used + IDLE <= now;
-        let old: Vec<_> = self.streams.iter().filter(|(_, s)| idle(s)).map(|(at, _)| at).collect();
-        for at in old {
-            self.close(at);
-        }
+        self.close_where(|s| s.waiting.is_empty() && s.used + IDLE <= now);
     }
 }
 
@@ -169,26 +213,30 @@ impl Stream {
 
     fn read(&mut self, replies: &mut Vec<(usize, Vec<u8>)>, now: u64) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        let ended = loop {
+        let mut ended = Ok(());
+        for _ in 0..TURN {
             match self.tcp.read(&mut buffer) {
-                Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => ended = Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => self.inbox.extend(&buffer[..n]),
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
-                    break Ok(());
+                    break;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => break Err(e),
+                Err(e) => ended = Err(e),
             }
-            self.unpack(replies, now);
-        };
+            if ended.is_err() {
+                break;
+            }
+        }
         self.unpack(replies, now);
         ended
     }
 
     fn unpack(&mut self, replies: &mut Vec<(usize, Vec<u8>)>, now: u64) {
-        while let [high, low, rest @ ..] = self.inbox.as_slice() {
+        let mut taken = 0;
+        while let [high, low, rest @ ..] = &self.inbox[taken..] {
             let len = usize::from(u16::from_be_bytes([*high, *low]));
-            let Some(reply) = rest.get(..len) else { return };
+            let Some(reply) = rest.get(..len) else { break };
             if let [a, b, ..] = reply
                 && let Some(ask) = self.waiting.get(&u16::from_be_bytes([*a, *b]))
             {
@@ -196,7 +244,8 @@ impl Stream {
                 self.served = true;
                 self.used = now;
             }
-            self.inbox.drain(..len + 2);
+            taken += len + 2;
         }
+        self.inbox.drain(..taken);
     }
 }

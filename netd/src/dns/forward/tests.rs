@@ -1,7 +1,7 @@
 //! Against real sockets on loopback, where the test plays the servers; time is what the test says it is.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, OpCode, Query as Question, ResponseCode};
@@ -10,12 +10,12 @@ use hickory_proto::rr::{Name as TheirName, RData, Record, RecordType};
 
 use super::*;
 use crate::dns::poll::Source;
-use crate::dns::wire::Read;
+use crate::dns::wire::{Query, Read};
 
 struct World {
     poll: Poll,
     forwarder: Forwarder,
-    own: Arc<[IpAddr]>,
+    own: Vec<NameServer>,
     servers: Vec<UdpSocket>,
     port: u16,
     done: Vec<(usize, Message)>,
@@ -35,14 +35,10 @@ impl World {
         for server in &servers {
             server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         }
-        Self {
-            poll: Poll::new().unwrap(),
-            forwarder: Forwarder::new(Arc::new(HostConf::new(false)), port),
-            own: (1..=count).map(|n| IpAddr::from([127, 0, 0, n])).collect(),
-            servers,
-            port,
-            done: Vec::new(),
-        }
+        let own: Vec<_> = (1..=count).map(|n| NameServer::from(IpAddr::from([127, 0, 0, n]))).collect();
+        let mut forwarder = Forwarder::new(Arc::new(HostConf::new(false)), port);
+        forwarder.servers = Servers::of_host(own.clone());
+        Self { poll: Poll::new().unwrap(), forwarder, own, servers, port, done: Vec::new() }
     }
 
     /// A question of a client that is known by its number, and the way it comes.
@@ -58,7 +54,7 @@ impl World {
             Way::Tcp => To::Client(client.into(), 1),
         };
         let asker = || Asker { server: (0, 1), to, head: query.head.into(), edns: query.edns };
-        let asking = Asking { query: &query, servers: &self.own, way };
+        let asking = Asking { query: &query, inside: None, way };
         let mut out = Vec::new();
         match self.forwarder.ask(&self.poll, asking, now, &mut out, asker) {
             Asked::Reply => Some(Message::from_vec(&out).unwrap()),
@@ -241,7 +237,7 @@ fn a_server_that_refuses_or_fails_is_passed_over_at_once() {
     w.servers.remove(0);
     assert!(w.ask("a.example.", 1, Way::Udp, 0).is_none());
     // ICMP says that nobody listens at the first.
-    w.pump(0, |w| w.forwarder.asks.iter().all(|(_, a)| a.server.is_some_and(|s| s.ip() == w.own[1])));
+    w.pump(0, |w| w.forwarder.asks.iter().all(|(_, a)| a.server.is_some_and(|s| s.server == w.own[1])));
     let (query, from) = w.question(0);
     w.answer(0, &reply_to(&query, ResponseCode::ServFail, None), from);
     w.pump(0, |w| !w.no_question_peek(1));

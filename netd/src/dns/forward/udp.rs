@@ -1,16 +1,20 @@
 //! A few UDP sockets to each server, each with a random port and for a bounded number of questions. Which of them a
 //! question goes out on, and its id, are random: who wants to forge a reply must guess both.
+//!
+//! A sandbox's own server has one, or two while answers are waited for on one that is worn: with three servers six a sandbox.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 
+use nix::sys::socket::SockType;
 use rand::Rng as _;
 use slab::Slab;
 
+use super::inside::{Insides, Origin, Upstream};
 use crate::dns::poll::{Interest, Poll, Source};
 
-/// Sockets to one server.
+/// Sockets to one server of the host's.
 const POOL: usize = 4;
 /// Questions of one socket before another port takes its place.
 const WORN: u32 = 500;
@@ -21,8 +25,10 @@ const IDLE: u64 = 15_000;
 
 #[derive(Debug)]
 struct Socket {
-    server: SocketAddr,
+    server: Upstream,
     udp: UdpSocket,
+    /// Whether it is connected: there was a way to the server.
+    connected: bool,
     waiting: HashMap<u16, usize>,
     asked: u32,
     used: u64,
@@ -31,13 +37,20 @@ struct Socket {
 }
 
 /// All sockets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Datagrams {
     sockets: Slab<Socket>,
-    pools: HashMap<SocketAddr, [Option<usize>; POOL]>,
+    pools: HashMap<Upstream, [Option<usize>; POOL]>,
+    /// Sockets inside of sandboxes.
+    most_inside: usize,
 }
 
 impl Datagrams {
+    /// None yet; of those inside of sandboxes there are never more than `most_inside`.
+    pub fn new(most_inside: usize) -> Self {
+        Self { sockets: Slab::new(), pools: HashMap::new(), most_inside }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
@@ -47,15 +60,17 @@ impl Datagrams {
     pub fn send(
         &mut self,
         poll: &Poll,
-        server: SocketAddr,
+        insides: &mut Insides,
+        server: Upstream,
         mut message: Vec<u8>,
         ask: usize,
         now: u64,
     ) -> io::Result<(usize, u16)> {
-        let place = rand::rng().random_range(0..POOL);
-        let pool = self.pools.entry(server).or_default();
-        let at = if let Some(at) = pool[place] { at } else { open(poll, &mut self.sockets, server)? };
-        pool[place] = Some(at);
+        let place = if server.is_inside() { 0 } else { rand::rng().random_range(0..POOL) };
+        let at = match self.pools.get(&server).and_then(|pool| pool[place]) {
+            Some(at) => at,
+            None => self.open(poll, insides, server, place, now)?,
+        };
         let socket = &mut self.sockets[at];
         if socket.waiting.len() >= UNDER_WAY {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -67,18 +82,59 @@ impl Datagrams {
             }
         };
         message[..2].copy_from_slice(&id.to_be_bytes());
-        // What an earlier datagram met is told to the next caller, once.
-        if socket.udp.send(&message).is_err() {
-            socket.udp.send(&message)?;
-        }
+        socket.send(&message)?;
         socket.waiting.insert(id, ask);
         socket.asked += 1;
         socket.used = now;
         if socket.asked >= WORN {
-            socket.retired = true;
-            pool[place] = None;
+            self.wear(at, place);
         }
         Ok((at, id))
+    }
+
+    fn open(
+        &mut self,
+        poll: &Poll,
+        insides: &mut Insides,
+        server: Upstream,
+        place: usize,
+        now: u64,
+    ) -> io::Result<usize> {
+        if server.is_inside() {
+            self.make_room()?;
+        }
+        let udp = UdpSocket::from(insides.open(server, SockType::Datagram, now)?);
+        let entry = self.sockets.vacant_entry();
+        let at = entry.key();
+        poll.add(&udp, Source::Datagrams(at), Interest::Read)?;
+        let waiting = HashMap::new();
+        entry.insert(Socket { server, udp, connected: false, waiting, asked: 0, used: now, retired: false });
+        self.pools.entry(server).or_default()[place] = Some(at);
+        Ok(at)
+    }
+
+    /// Of the sockets in sandboxes the longest unused one makes room.
+    fn make_room(&mut self) -> io::Result<()> {
+        let inside = || self.sockets.iter().filter(|(_, s)| s.server.is_inside());
+        if inside().count() < self.most_inside {
+            return Ok(());
+        }
+        let idle = inside().filter(|(_, s)| s.waiting.is_empty()).min_by_key(|(_, s)| s.used);
+        let at = idle.map(|(at, _)| at).ok_or_else(|| io::Error::other("too many sockets in sandboxes"))?;
+        self.remove(at);
+        Ok(())
+    }
+
+    /// Has another socket take the next questions; a sandbox's, only when none that it wore out is there still.
+    fn wear(&mut self, at: usize, place: usize) {
+        let server = self.sockets[at].server;
+        if server.is_inside() && self.sockets.iter().any(|(_, s)| s.server == server && s.retired) {
+            return;
+        }
+        self.sockets[at].retired = true;
+        if let Some(pool) = self.pools.get_mut(&server) {
+            pool[place] = None;
+        }
     }
 
     /// Takes one datagram: its length and the ask that it is for, `None` when nobody waits for it. An error is `Err` with the
@@ -86,6 +142,8 @@ impl Datagrams {
     pub fn receive(&mut self, at: usize, buffer: &mut [u8]) -> Result<Option<(usize, usize)>, Vec<usize>> {
         let Some(socket) = self.sockets.get_mut(at) else { return Err(Vec::new()) };
         match socket.udp.recv(buffer) {
+            // Before it is connected it may take what anybody sends.
+            Ok(_) if !socket.connected => Ok(None),
             Ok(len) if len >= 2 => {
                 let id = u16::from_be_bytes([buffer[0], buffer[1]]);
                 Ok(socket.waiting.get(&id).map(|ask| (len, *ask)))
@@ -107,29 +165,53 @@ impl Datagrams {
         }
     }
 
+    /// Sends nothing more on the sockets that are there.
+    pub fn retire(&mut self, from: Origin) {
+        self.pools.retain(|server, _| server.from != from);
+        self.sockets.retain(|_, socket| {
+            let its = socket.server.from == from;
+            socket.retired |= its;
+            !its || !socket.waiting.is_empty()
+        });
+    }
+
+    /// Closes all sockets there.
+    pub fn close(&mut self, from: Origin) {
+        self.pools.retain(|server, _| server.from != from);
+        self.sockets.retain(|_, socket| socket.server.from != from);
+    }
+
     /// Closes sockets that nobody used for a while.
     pub fn sweep(&mut self, now: u64) {
-        let Self { sockets, pools } = self;
-        sockets.retain(|at, socket| {
-            let keep = !socket.waiting.is_empty() || now < socket.used + IDLE;
-            if !keep && let Some(pool) = pools.get_mut(&socket.server) {
-                pool.iter_mut().filter(|p| **p == Some(at)).for_each(|p| *p = None);
+        let old = |s: &Socket| s.waiting.is_empty() && s.used + IDLE <= now;
+        let old: Vec<_> = self.sockets.iter().filter(|(_, s)| old(s)).map(|(at, _)| at).collect();
+        for at in old {
+            self.remove(at);
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        let server = self.sockets.remove(at).server;
+        if let Some(pool) = self.pools.get_mut(&server) {
+            pool.iter_mut().filter(|p| **p == Some(at)).for_each(|p| *p = None);
+            if pool.iter().all(Option::is_none) {
+                self.pools.remove(&server);
             }
-            keep
-        });
-        pools.retain(|_, pool| pool.iter().any(Option::is_some));
+        }
     }
 }
 
-fn open(poll: &Poll, sockets: &mut Slab<Socket>, server: SocketAddr) -> io::Result<usize> {
-    let any: IpAddr =
-        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.set_nonblocking(true)?;
-    socket.connect(server)?;
-    let entry = sockets.vacant_entry();
-    let at = entry.key();
-    poll.add(&socket, Source::Datagrams(at), Interest::Read)?;
-    entry.insert(Socket { server, udp: socket, waiting: HashMap::new(), asked: 0, used: 0, retired: false });
-    Ok(at)
+impl Socket {
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        if !self.connected {
+            // Where there is no way yet, there may be one for the next question.
+            self.udp.connect(self.server.at())?;
+            self.connected = true;
+        }
+        // What an earlier datagram met is told to the next caller, once.
+        if self.udp.send(message).is_err() {
+            self.udp.send(message)?;
+        }
+        Ok(())
+    }
 }

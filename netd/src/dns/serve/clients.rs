@@ -104,7 +104,7 @@ impl Serving {
                 }
                 Outcome::Forward(query) => {
                     let to = To::Client(at, client.serial);
-                    let asking = Asking { query: &query, servers: &view.servers, way: Way::Tcp };
+                    let asking = Asking { query: &query, inside: server.inside, way: Way::Tcp };
                     let asker = || asker_of(&query, (place, server.serial), to);
                     match self.forwarder.ask(&self.poll, asking, now, out, asker) {
                         Asked::Reply => client.reply(out),

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::{End, Place, Step, Walk, hosts};
 use crate::dns::inquire::{self, Told};
+use crate::dns::nameserver::NameServer;
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::engine::attach::open_namespace;
 use crate::network::options::{distance, nearest};
@@ -104,7 +105,9 @@ impl Walk<'_> {
     fn world_on_host(&mut self, to: &str) -> Step<IpAddr> {
         match self.told.get(to) {
             None => Err(End::Ask(Inquiry { name: to.to_owned(), netns: None })),
-            Some(Told::Addresses(found)) if !found.is_empty() => self.of_world("host", to, to, found),
+            Some(Told::Addresses(found)) if !found.is_empty() => {
+                self.of_world("host", to, to, (found, "the host's resolver says so"))
+            }
             Some(Told::Failed(why)) => {
                 Err(self.unknown("host", to, &format!("the host does not resolve it: {why}")))
             }
@@ -116,7 +119,7 @@ impl Walk<'_> {
         let (servers, search, options) = (&sandbox.dns_servers, &sandbox.dns_search, &sandbox.dns_options);
         let conf = self.engine.names.host().get().with(servers, search, options).for_container_names();
         // What is a container's name elsewhere is meant so: what the world has under it would only mislead.
-        let asks = sandbox.resolver.is_some() && self.leads_out(sandbox) && self.called(to).is_none();
+        let asks = sandbox.resolver.is_some() && self.asks_others(sandbox) && self.called(to).is_none();
         for name in conf.tries(to) {
             let found = self.engine.names.look(&sandbox.id, &name);
             if let Some(ip) = best(&found) {
@@ -129,10 +132,13 @@ impl Walk<'_> {
             }
             match self.told.get(&name) {
                 None => return Err(End::Ask(Inquiry { netns: Some(open_namespace(sandbox)?), name })),
-                Some(Told::Addresses(found)) => return self.of_world(&sandbox.name, to, &name, found),
+                Some(Told::Addresses(found)) => {
+                    let by = format!("{} say so", whose(sandbox).trim_start_matches("the "));
+                    return self.of_world(&sandbox.name, to, &name, (found, &by));
+                }
                 Some(Told::Unknown) => {}
                 Some(Told::Failed(why)) => {
-                    let why = format!("the servers outside ({}) do not tell: {why}", listed(&conf.servers));
+                    let why = format!("{} ({}) do not tell: {why}", whose(sandbox), listed(&conf.servers));
                     return Err(self.unknown(&sandbox.name, to, &why));
                 }
             }
@@ -140,19 +146,19 @@ impl Walk<'_> {
         Err(self.not_found(sandbox, to, &conf.servers))
     }
 
-    /// `name` is what was asked for: `to`, or that in a search domain.
-    fn of_world(&mut self, place: &str, to: &str, name: &str, found: &[IpAddr]) -> Step<IpAddr> {
+    /// `name` is what was asked for: `to`, or that in a search domain. `told`: what was answered, and who says so.
+    fn of_world(&mut self, place: &str, to: &str, name: &str, told: (&[IpAddr], &str)) -> Step<IpAddr> {
+        let (found, by) = told;
         let Some(ip) = best(found) else { return Err(self.unknown(place, to, "it has no address")) };
-        let by = if place == "host" { "the host's resolver says so" } else { "servers outside say so" };
         let full = if name == to { String::new() } else { format!(" (as {name})") };
         self.pass("name", place, format!("'{to}' is {ip}{}: {by}{full}", more(found, ip)));
         Ok(ip)
     }
 
-    /// Whether its resolver asks servers outside.
-    fn leads_out(&self, sandbox: &Sandbox) -> bool {
+    /// Whether its resolver asks others: its own servers, or the host's, which are not for internal networks.
+    fn asks_others(&self, sandbox: &Sandbox) -> bool {
         let outside = |e: &Endpoint| self.engine.networks.get(&e.network).is_some_and(|n| !n.internal);
-        sandbox.endpoints.iter().any(|e| e.is_wired() && outside(e))
+        !sandbox.dns_servers.is_empty() || sandbox.endpoints.iter().any(|e| e.is_wired() && outside(e))
     }
 
     /// The container that is called so somewhere.
@@ -179,14 +185,14 @@ impl Walk<'_> {
         Some(format!(": {how} on network {network}"))
     }
 
-    fn not_found(&mut self, sandbox: &Sandbox, to: &str, servers: &[IpAddr]) -> End {
+    fn not_found(&mut self, sandbox: &Sandbox, to: &str, servers: &[NameServer]) -> End {
         let engine = self.engine;
         let name = |e: &Endpoint| engine.networks.get(&e.network).map(|n| n.name.clone());
         let own: Vec<String> = sandbox.endpoints.iter().filter_map(name).collect();
         let Some(other) = self.called(to) else {
             let why = self.why_unasked(sandbox);
             let why =
-                why.unwrap_or_else(|| format!("the servers outside ({}) do not know it", listed(servers)));
+                why.unwrap_or_else(|| format!("{} ({}) do not know it", whose(sandbox), listed(servers)));
             return self.unknown(&sandbox.name, to, &why);
         };
         let theirs: Vec<String> = other.endpoints.iter().filter_map(name).collect();
@@ -209,14 +215,14 @@ impl Walk<'_> {
     }
 
     fn why_unasked(&self, sandbox: &Sandbox) -> Option<String> {
-        let why = if !sandbox.endpoints.iter().any(Endpoint::is_wired) {
+        let why = if sandbox.resolver.is_some() && self.asks_others(sandbox) {
+            return None;
+        } else if !sandbox.endpoints.iter().any(Endpoint::is_wired) {
             "it is on no network, where nobody is asked"
         } else if sandbox.resolver.is_none() {
             "the servers that it asks are not davit's, and are not asked here"
-        } else if !self.leads_out(sandbox) {
-            "its networks are internal: servers outside are not asked"
         } else {
-            return None;
+            "its networks are internal: servers outside are not asked"
         };
         Some(why.to_owned())
     }
@@ -234,8 +240,13 @@ impl Walk<'_> {
     }
 }
 
+/// Who is asked what is not known here.
+fn whose(sandbox: &Sandbox) -> &'static str {
+    if sandbox.dns_servers.is_empty() { "the servers outside" } else { "its own servers" }
+}
+
 /// `10.0.0.53, 10.0.1.53`.
-fn listed(servers: &[IpAddr]) -> String {
+fn listed(servers: &[NameServer]) -> String {
     if servers.is_empty() {
         return "none is configured".to_owned();
     }

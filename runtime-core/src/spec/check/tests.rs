@@ -149,7 +149,12 @@ fn nothing_that_is_written_into_files_of_lines_ends_one() {
         |text: &str| networked(NetworkSpec { dns_options: vec![text.into()], ..NetworkSpec::default() });
     let server = |text: &str| networked(NetworkSpec { dns: vec![text.into()], ..NetworkSpec::default() });
     assert!(ok(&search(".")) && ok(&option("ndots:2")) && ok(&server("fd00::1")));
+    assert!(ok(&server("127.0.0.1")) && ok(&server("fe80::1%eth0")));
     assert!(!ok(&search("a\nb")) && !ok(&option("a b")) && !ok(&server("10.0.0.1\nsearch x")));
+    for bad in ["127.0.0.11", "0.0.0.0", "224.0.0.1", "fe80::1", "fe80::1%a b"] {
+        let e = spec(&server(bad), &host).unwrap_err().to_string();
+        assert!(e.contains("DNS server") && e.contains(bad), "{e}");
+    }
     assert!(!ok(&ContainerSpec { domainname: "lan\n10.0.0.9 b".into(), ..base() }));
     assert!(!ok(&ContainerSpec { hostname: "web\nx".into(), ..base() }));
 }
