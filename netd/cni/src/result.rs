@@ -23,10 +23,6 @@ pub struct Made<'a> {
     pub endpoint: &'a Endpoint,
     /// `CNI_NETNS`.
     pub netns: &'a str,
-    /// The host's end of the pair, when it can be seen.
-    pub host_mac: Option<String>,
-    /// Of both ends, when it can be seen.
-    pub mtu: Option<u32>,
     /// What the configuration and netd say of names.
     pub dns: &'a Dns,
 }
@@ -36,21 +32,16 @@ pub fn render(version: Version, before: Option<&Object>, made: &Made<'_>) -> Obj
     let mut result = before.cloned().unwrap_or_default();
     result.insert("cniVersion".into(), version.name().into());
     let interfaces = list(&mut result, "interfaces");
-    if !made.endpoint.host_interface.is_empty() {
-        interfaces.push(interface(
-            version,
-            &made.endpoint.host_interface,
-            made.host_mac.as_deref(),
-            None,
-            made.mtu,
-        ));
+    let Made { endpoint, netns, .. } = made;
+    let mtu = Some(endpoint.mtu).filter(|mtu| *mtu > 0);
+    if !endpoint.host_interface.is_empty() {
+        interfaces.push(interface(version, &endpoint.host_interface, &endpoint.host_mac, None, mtu));
     }
     let inside = interfaces.len();
-    let mac = Some(made.endpoint.mac.as_str()).filter(|m| !m.is_empty());
-    interfaces.push(interface(version, &made.endpoint.interface, mac, Some(made.netns), made.mtu));
+    interfaces.push(interface(version, &endpoint.interface, &endpoint.mac, Some(netns), mtu));
     let both = [
-        (&made.endpoint.ip, &made.endpoint.gateway, "4", "0.0.0.0/0"),
-        (&made.endpoint.ip6, &made.endpoint.gateway6, "6", "::/0"),
+        (&endpoint.ip, &endpoint.gateway, "4", "0.0.0.0/0"),
+        (&endpoint.ip6, &endpoint.gateway6, "6", "::/0"),
     ];
     for (address, gateway, family, everywhere) in both {
         if address.is_empty() {
@@ -62,7 +53,10 @@ pub fn render(version: Version, before: Option<&Object>, made: &Made<'_>) -> Obj
         }
         if !gateway.is_empty() {
             ip["gateway"] = gateway.clone().into();
-            list(&mut result, "routes").push(json!({"dst": everywhere, "gw": gateway}));
+        }
+        // One that was there before stays the only one.
+        if endpoint.default_routes.iter().any(|route| route == everywhere) {
+            list(&mut result, "routes").push(route(everywhere, gateway));
         }
         list(&mut result, "ips").push(ip);
     }
@@ -72,15 +66,14 @@ pub fn render(version: Version, before: Option<&Object>, made: &Made<'_>) -> Obj
     result
 }
 
-fn interface(
-    version: Version,
-    name: &str,
-    mac: Option<&str>,
-    sandbox: Option<&str>,
-    mtu: Option<u32>,
-) -> Value {
+/// Without a gateway the interface itself routes.
+fn route(everywhere: &str, gateway: &str) -> Value {
+    if gateway.is_empty() { json!({"dst": everywhere}) } else { json!({"dst": everywhere, "gw": gateway}) }
+}
+
+fn interface(version: Version, name: &str, mac: &str, sandbox: Option<&str>, mtu: Option<u32>) -> Value {
     let mut object = json!({"name": name});
-    if let Some(mac) = mac {
+    if !mac.is_empty() {
         object["mac"] = mac.into();
     }
     if let Some(sandbox) = sandbox {
@@ -157,12 +150,15 @@ mod tests {
             ip: "10.89.0.2/24".into(),
             gateway: "10.89.0.1".into(),
             ip6: "fd00::2/64".into(),
+            default_routes: vec!["0.0.0.0/0".into()],
+            mtu: 1400,
+            host_mac: "6e:00:00:00:00:01".into(),
             ..Default::default()
         }
     }
 
     fn made<'a>(endpoint: &'a Endpoint, dns: &'a Dns) -> Made<'a> {
-        Made { endpoint, netns: "/run/netns/x", host_mac: None, mtu: Some(1400), dns }
+        Made { endpoint, netns: "/run/netns/x", dns }
     }
 
     #[test]
@@ -174,7 +170,7 @@ mod tests {
             json!({
                 "cniVersion": "1.1.0",
                 "interfaces": [
-                    {"name": "dvh0", "mtu": 1400},
+                    {"name": "dvh0", "mac": "6e:00:00:00:00:01", "mtu": 1400},
                     {"name": "eth0", "mac": "02:da:0a:59:00:02", "sandbox": "/run/netns/x", "mtu": 1400},
                 ],
                 "ips": [
@@ -189,6 +185,10 @@ mod tests {
         assert_eq!((&old["ips"][0]["version"], &old["ips"][1]["version"]), (&json!("4"), &json!("6")));
         assert_eq!(old["interfaces"][1].get("mtu"), None);
         assert_eq!(at(Version::V1_0_0)["ips"][0].get("version"), None);
+        // Another network's default route was there before.
+        let second = Endpoint { default_routes: Vec::new(), ..endpoint };
+        let result = render(Version::V1_1_0, None, &made(&second, &dns));
+        assert_eq!((result.get("routes"), &result["ips"][0]["gateway"]), (None, &json!("10.89.0.1")));
     }
 
     #[test]

@@ -6,5 +6,6 @@ mod chain;
 mod errors;
 mod lifetime;
 mod pace;
+mod several;
 
 pub use call::davit_cni;

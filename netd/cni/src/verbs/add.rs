@@ -1,6 +1,5 @@
 //! ADD.
 
-use std::fs;
 use std::os::fd::AsFd as _;
 
 use davit_contracts::network::{AttachRequest, AttachResponse, DetachRequest, EndpointSpec, Holder};
@@ -40,15 +39,9 @@ pub(super) async fn add(at: &Attachment, config: &Config) -> Result<Object, Fail
         return Err(failure);
     }
     let endpoint = endpoint_of(&attached)?;
-    let seen = |file: &str| {
-        let text = fs::read_to_string(format!("/sys/class/net/{}/{file}", endpoint.host_interface)).ok()?;
-        Some(text.trim().to_owned())
-    };
     let made = Made {
         endpoint,
         netns: at.netns.as_deref().and_then(|p| p.to_str()).unwrap_or_default(),
-        host_mac: seen("address"),
-        mtu: seen("mtu").and_then(|text| text.parse().ok()),
         dns: &dns(config, &attached),
     };
     Ok(render(config.version, config.previous.as_ref(), &made))
