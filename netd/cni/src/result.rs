@@ -3,10 +3,7 @@
 //! A result of plugins that came before in a chain is passed on as it is, with ours appended; nothing of it is lost,
 //! also what we do not know.
 
-use std::net::IpAddr;
-
 use davit_contracts::network::{AttachResponse, Endpoint};
-use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::config::dns::Dns;
@@ -94,44 +91,6 @@ fn list<'a>(object: &'a mut Object, name: &str) -> &'a mut Vec<Value> {
     place.as_array_mut().expect("it was made one")
 }
 
-/// What an earlier ADD had made of one interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
-    /// Its mac, when the result says.
-    pub mac: Option<String>,
-    /// Its addresses.
-    pub addresses: Vec<IpNet>,
-    /// Families that have a default route through it: gateways.
-    pub gateways: Vec<IpAddr>,
-}
-
-/// Finds an interface inside a sandbox in a result.
-pub fn expected(result: &Object, interface: &str) -> Result<Expected, Failure> {
-    let wrong = |what: &str| Failure::new(Code::Config, format!("prevResult {what}"));
-    let array = |name: &str| result.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let text =
-        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let index = array("interfaces")
-        .iter()
-        .position(|i| text(i, "name") == interface && !text(i, "sandbox").is_empty())
-        .ok_or_else(|| wrong(&format!("has no interface '{interface}' in a sandbox")))?;
-    let mac = Some(text(&array("interfaces")[index], "mac")).filter(|m| !m.is_empty());
-    let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
-    for ip in
-        array("ips").iter().filter(|ip| ip.get("interface").and_then(Value::as_u64) == Some(index as u64))
-    {
-        let address = text(ip, "address");
-        addresses.push(address.parse().map_err(|_| wrong(&format!("has the address '{address}'")))?);
-        match text(ip, "gateway").as_str() {
-            "" => {}
-            gateway => {
-                gateways.push(gateway.parse().map_err(|_| wrong(&format!("has the gateway '{gateway}'")))?);
-            }
-        }
-    }
-    Ok(Expected { mac, addresses, gateways })
-}
-
 /// The one endpoint of an attachment.
 pub fn endpoint_of(answer: &AttachResponse) -> Result<&Endpoint, Failure> {
     answer.endpoints.first().ok_or_else(|| Failure::new(Code::Netd, "netd answered without an endpoint"))
@@ -140,6 +99,7 @@ pub fn endpoint_of(answer: &AttachResponse) -> Result<&Endpoint, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expected::Expected;
     use proptest::prelude::*;
 
     fn endpoint() -> Endpoint {
@@ -202,11 +162,13 @@ mod tests {
         assert_eq!(result["interfaces"][0], before["interfaces"][0]);
         assert_eq!(result["ips"][1]["interface"], 2);
         assert_eq!((&result["dns"], &result["other"]), (&before["dns"], &before["other"]));
-        let found = expected(result.as_object().unwrap(), "eth0").unwrap();
+        let found = Expected::of(result.as_object().unwrap(), "eth0").unwrap();
         assert_eq!(
             found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.89.0.2/24", "fd00::2/64"]
         );
+        assert_eq!(found.routes.len(), 1);
+        assert_eq!(found.outside[0].name, "dvh0");
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -231,7 +193,7 @@ mod tests {
         fn any_result_of_others_can_be_passed_on(before in any_json()) {
             let (endpoint, dns) = (endpoint(), Dns::default());
             let before = before.as_object().cloned().unwrap_or_default();
-            let _ = expected(&before, "eth0");
+            let _ = Expected::of(&before, "eth0");
             let result = render(Version::V1_1_0, Some(&before), &made(&endpoint, &dns));
             let interfaces = result["interfaces"].as_array().unwrap();
             let ours = result["ips"].as_array().unwrap().last().unwrap();

@@ -1,16 +1,21 @@
 //! What callers of CNI plugins are told of a sandbox: what was made of its endpoints, and what has become of it since.
 
-use super::attach::Attached;
+use std::os::fd::AsFd as _;
+
+use davit_sys::netns;
+
+use super::attach::{Attached, open_namespace};
 use super::stages::Stages;
 use super::{Drift, Engine, EngineError};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::Mac;
-use crate::netlink::view;
+use crate::netlink::view::{self, Link};
+use crate::netlink::{Protocol, Socket};
 
 /// What there is of an endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct End {
-    /// Of its interfaces; 0 when it is not known.
+    /// Of the interface inside; 0 when it cannot be seen.
     pub mtu: u32,
     /// Of our end of the pair.
     pub host_mac: Option<Mac>,
@@ -20,21 +25,28 @@ impl Engine {
     /// The answer to an attach. Only who names a namespace by a path asks for the ends: everybody else would wait for nothing.
     pub(super) fn attached_at(&self, sandbox: Sandbox, stages: Stages) -> Attached {
         let ends = match sandbox.holder.process() {
-            None => sandbox.endpoints.iter().map(|e| self.end(e)).collect(),
+            None => self.ends(&sandbox),
             Some(_) => Vec::new(),
         };
         Attached { ends, ..self.attached(sandbox, stages) }
     }
 
-    fn end(&self, endpoint: &Endpoint) -> End {
-        let base = self.bases.get(&endpoint.network).map(|b| b.mtu);
-        let network = || self.networks.get(&endpoint.network)?.mtu();
-        let mtu = base.or_else(network).filter(|_| endpoint.foreign.is_none()).unwrap_or_default();
-        let bridged = endpoint.is_bridged();
-        // What cannot be seen is not told: a check says why.
-        let link =
-            bridged.then(|| view::link(&self.socket, &endpoint.host_interface).ok().flatten()).flatten();
-        End { mtu, host_mac: link.and_then(|l| l.mac) }
+    /// What cannot be seen is not told: a check says why.
+    fn ends(&self, sandbox: &Sandbox) -> Vec<End> {
+        let inside = || -> Result<Vec<Link>, EngineError> {
+            let netns = open_namespace(sandbox)?;
+            let seen = netns::visit(netns.as_fd(), || view::links(&Socket::open(Protocol::Route)?));
+            let failed = |source| EngineError::Inside { container: sandbox.name.clone(), source };
+            Ok(seen.map_err(|e| failed(e.into()))??)
+        };
+        let inside = inside().unwrap_or_default();
+        let end = |endpoint: &Endpoint| {
+            let link = inside.iter().find(|l| endpoint.is_wired() && l.name == endpoint.interface);
+            let host = || view::link(&self.socket, &endpoint.host_interface).ok().flatten()?.mac;
+            let host_mac = if endpoint.is_bridged() { host() } else { None };
+            End { mtu: link.map_or(0, |l| l.mtu), host_mac }
+        };
+        sandbox.endpoints.iter().map(end).collect()
     }
 
     /// A sandbox as it is, with what is not as it should be of it and of what its networks have on the host.

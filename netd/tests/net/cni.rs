@@ -3,6 +3,7 @@
 mod attach;
 mod call;
 mod chain;
+mod check;
 mod errors;
 mod lifetime;
 mod pace;
