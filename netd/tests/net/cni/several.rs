@@ -93,3 +93,31 @@ async fn a_program_of_the_host_may_have_the_port() {
     let e = host.attach(&crate::host::Guest::new("own"), &["one"], &["8088:80"]).await.unwrap_err();
     assert!(e.to_string().contains("in use by"), "{e}");
 }
+
+#[tokio::test]
+async fn what_a_kill_left_to_nobody_is_taken_over_at_the_next_start() {
+    let mut host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+    let (one, two) = (plugin(&host, "one").await, plugin(&host, "two").await);
+    one.verb("ADD", ("c1", "eth0"), &ports()).result();
+    two.verb("ADD", ("c1", "eth1"), &ports()).result();
+    serve_tcp(&host, "c1", 80);
+    host.kill();
+    // As when it comes between the end of the first and what the second is to have.
+    let records = host.run_dir().join("network/sandboxes");
+    let of_one = |text: &str| text.contains("\"eth0\"");
+    for record in std::fs::read_dir(&records).unwrap().map(|r| r.unwrap().path()) {
+        if of_one(&std::fs::read_to_string(&record).unwrap()) {
+            std::fs::remove_file(record).unwrap();
+        }
+    }
+    assert_eq!(std::fs::read_dir(&records).unwrap().count(), 1);
+    host.start().await;
+    assert!(host.world.ask_tcp(&format!("{HOST}:8088")).is_some());
+    let ways = default_route(&host, "c1");
+    assert!(ways.lines().count() == 1 && ways.contains("eth1"), "{ways}");
+    two.verb("DEL", ("c1", "eth1"), &json!({})).result();
+    for name in ["one", "two"] {
+        host.net_remove(name).await.unwrap();
+    }
+    host.becomes_clean().await;
+}
