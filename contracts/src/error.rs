@@ -194,9 +194,17 @@ impl From<Status> for Error {
                 hint: d.hint.clone(),
                 causes: d.causes,
             },
+            None if is_cut(&s) => Self::new(Kind::Unavailable, s.message()),
             None => Self::new(kind_of(s.code()), s.message()),
         }
     }
+}
+
+/// Whether no daemon answered: the connection ended before. What comes over it has no source, and ours has the detail.
+pub fn is_cut(status: &Status) -> bool {
+    let ours = matches!(status.code(), Code::Unknown | Code::Internal | Code::Unavailable);
+    let local = std::error::Error::source(status).is_some();
+    ours && local && status.metadata().get_bin(DETAIL_KEY).is_none()
 }
 
 #[cfg(test)]
@@ -232,6 +240,15 @@ mod tests {
     #[test]
     fn a_foreign_status_keeps_its_meaning() {
         assert_eq!(Error::from(Status::unavailable("down")).kind(), Kind::Unavailable);
+    }
+
+    #[test]
+    fn a_connection_that_ends_is_a_daemon_that_is_away() {
+        let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let cut = Status::from_error(Box::new(broken()));
+        assert!(is_cut(&cut) && !is_cut(&Status::unknown("x")) && !is_cut(&Status::unavailable("x")));
+        assert_eq!(Error::from(cut).kind(), Kind::Unavailable);
+        assert_eq!(Error::from(Status::unknown("x")).kind(), Kind::Internal);
     }
 
     #[test]

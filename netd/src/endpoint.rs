@@ -118,7 +118,7 @@ impl Bandwidth {
 }
 
 /// A default route of a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
     /// Of IPv4, or of IPv6.
     pub ipv4: bool,
@@ -188,6 +188,12 @@ pub struct Sandbox {
     pub endpoints: Vec<Endpoint>,
     /// Its published ports.
     pub ports: Vec<Mapping>,
+    /// Ports that lead to another sandbox of the same namespace, for as long as that is attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Mapping>,
+    /// Default routes that were not made since the namespace had some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub yielded: Vec<Way>,
     /// Upstreams in place of the host's.
     #[serde(with = "servers")]
     pub dns_servers: Vec<NameServer>,
@@ -245,6 +251,18 @@ impl Sandbox {
     /// The default routes.
     pub fn ways(&self) -> Vec<Way> {
         [true, false].into_iter().filter_map(|v4| self.way_out(v4)?.way(v4)).collect()
+    }
+
+    /// The default routes that were made for it, by us or by plugins.
+    pub fn ways_made(&self) -> Vec<Way> {
+        let mut ways = if self.has_foreign() { self.ways_left() } else { self.ways() };
+        ways.retain(|way| !self.yielded.contains(way));
+        ways
+    }
+
+    /// Whether it is another place of the same container: who calls CNI plugins has a sandbox a network.
+    pub fn shares_namespace(&self, other: &Self) -> bool {
+        self.id != other.id && self.holder.is_same_namespace(&other.holder)
     }
 
     /// The default routes that are to be there when others have gone: ours, else those of plugins, which see to them only as
@@ -319,6 +337,8 @@ mod tests {
             sequence: 1,
             endpoints,
             ports: Vec::new(),
+            waiting: Vec::new(),
+            yielded: Vec::new(),
             dns_servers: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),

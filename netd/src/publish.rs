@@ -97,11 +97,32 @@ fn key((transport, port, ip): &(Transport, u16, IpAddr)) -> Option<Key> {
 impl Ports {
     /// Reserves a port.
     pub fn reserve(&mut self, sandbox: &str, name: &str, wanted: Wanted) -> Result<Mapping, PublishError> {
+        self.reserve_as(sandbox, name, wanted, false)
+    }
+
+    /// Reserves a port against other containers only: the host's programs may have it, and the redirection comes first.
+    pub fn reserve_shared(
+        &mut self,
+        sandbox: &str,
+        name: &str,
+        wanted: Wanted,
+    ) -> Result<Mapping, PublishError> {
+        // Of a range the first that nobody has.
+        self.reserve_as(sandbox, name, wanted, wanted.first == wanted.last)
+    }
+
+    fn reserve_as(
+        &mut self,
+        sandbox: &str,
+        name: &str,
+        wanted: Wanted,
+        shared: bool,
+    ) -> Result<Mapping, PublishError> {
         let Wanted { transport, host_ip: ip, first, last, container_port, .. } = wanted;
         let mut failure = None;
         for port in first..=last.max(first) {
             let host = SocketAddr::new(ip, port);
-            match self.bind_free(transport, host) {
+            match self.bind_free(transport, host, shared) {
                 Ok((host, fd)) => {
                     pass("port.bound");
                     self.hold(sandbox, name, transport, host, fd);
@@ -246,12 +267,14 @@ impl Ports {
         &self,
         transport: Transport,
         host: SocketAddr,
+        shared: bool,
     ) -> Result<(SocketAddr, Option<OwnedFd>), PublishError> {
-        if let Some(by) = self.holder(transport, host) {
+        if let Some((_, by)) = self.holders(transport, host).next() {
             return Err(PublishError::Ours { host, transport, by: by.to_owned() });
         }
         let bound = match bind_port(transport, host) {
             Ok((bound, None)) if bound.port() == 0 => Ok((self.unheld(transport, host), None)),
+            Err(source) if shared && source.raw_os_error() == Some(libc::EADDRINUSE) => Ok((host, None)),
             other => other,
         };
         bound.map_err(|source| PublishError::of(transport, host, source))
@@ -262,28 +285,27 @@ impl Ports {
         let first: u16 = rand::random();
         for n in 0..DYNAMIC.len() as u16 {
             host.set_port(DYNAMIC.start() + (first.wrapping_add(n)) % DYNAMIC.len() as u16);
-            if self.holder(transport, host).is_none() {
+            if self.holders(transport, host).next().is_none() {
                 break;
             }
         }
         host
     }
 
-    /// Which container has the port on an address that meets this one.
-    fn holder(&self, transport: Transport, host: SocketAddr) -> Option<&str> {
-        if host.port() == 0 {
-            return None;
-        }
+    /// Who has the port on an address that meets this one: sandboxes and names of containers.
+    pub fn holders(&self, transport: Transport, host: SocketAddr) -> impl Iterator<Item = (&str, &str)> {
         let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         self.held
             .range((transport, host.port(), lowest)..)
-            .take_while(|((t, port, _), _)| *t == transport && *port == host.port())
-            .find(|((_, _, ip), _)| {
-                ip.is_ipv4() == host.is_ipv4()
-                    && (*ip == host.ip() || ip.is_unspecified() || host.ip().is_unspecified())
-            })
-            .map(|(_, r)| r.name.as_str())
+            .take_while(move |((t, port, _), _)| *t == transport && *port == host.port() && *port != 0)
+            .filter(move |((_, _, ip), _)| meet(*ip, host.ip()))
+            .map(|(_, r)| (r.sandbox.as_str(), r.name.as_str()))
     }
+}
+
+/// Whether a port on one address is also one on the other.
+pub fn meet(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && (one == other || one.is_unspecified() || other.is_unspecified())
 }
 
 #[cfg(test)]
@@ -334,6 +356,18 @@ mod tests {
         let _theirs = TcpListener::bind(host).unwrap();
         assert!(ports.lost().is_empty());
         let e = ports.reserve("b", "other", wanted(Transport::Tcp, host.port())).unwrap_err();
+        assert!(matches!(&e, PublishError::Ours { by, .. } if by == "pod"), "{e}");
+    }
+
+    #[test]
+    fn a_port_of_a_program_can_be_shared_and_of_a_range_it_is_passed_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut ports = Ports::default();
+        let range = Wanted { last: port.saturating_add(20), ..wanted(Transport::Tcp, port) };
+        assert_ne!(ports.reserve_shared("a", "pod", range).unwrap().host.port(), port);
+        ports.reserve_shared("a", "pod", wanted(Transport::Tcp, port)).unwrap();
+        let e = ports.reserve_shared("b", "other", wanted(Transport::Tcp, port)).unwrap_err();
         assert!(matches!(&e, PublishError::Ours { by, .. } if by == "pod"), "{e}");
     }
 

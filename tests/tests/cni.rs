@@ -87,6 +87,58 @@ fn containers_of_podman_and_of_davit_meet_on_a_network_of_davits() {
         .ok();
 }
 
+/// A configuration beside the README's, for another network.
+fn configure(host: &Host, name: &str) {
+    let list = example().replace("my-bridge", name);
+    fs::write(host.work("net.d").join(format!("{name}.conflist")), list).expect("a file of the host");
+}
+
+#[test]
+fn a_container_of_podman_on_two_networks_keeps_its_port_as_networks_come_and_go() {
+    let host = Host::with_busybox();
+    let podman = set_up(&host);
+    for name in ["my-bridge", "second"] {
+        host.net_create(name);
+        configure(&host, name);
+    }
+    let images = host.sh(&format!("{podman} images --format '{{{{.Repository}}}}:{{{{.Tag}}}}'")).ok();
+    let image = images.stdout.lines().find(|l| l.ends_with("busybox:1")).expect("it was loaded");
+    let answers = |what: &str| {
+        eventually(what, || {
+            let ran =
+                host.sh("nc -w 5 127.0.0.1 8088 </dev/null || busybox nc -w 5 127.0.0.1 8088 </dev/null");
+            if ran.text() == "web" { Ok(()) } else { Err(ran.to_string()) }
+        });
+    };
+    let program = format!("{image} nc -ll -p 80 -e hostname");
+    let run = |networks: &str| {
+        host.sh(&format!(
+            "{podman} run -d --name web --hostname web --network {networks} -p 8088:80 {program}"
+        ))
+        .ok();
+    };
+    // podman asks for the port on both.
+    run("my-bridge,second");
+    answers("the published port answers");
+    // DEL and ADD, while conmon has the port.
+    host.sh(&format!("{podman} network reload web")).ok();
+    answers("it does after a reload");
+    for name in ["my-bridge", "second"] {
+        host.sh(&format!("{podman} network disconnect {name} web")).ok();
+        answers("the other network has it");
+        host.sh(&format!("{podman} network connect {name} web")).ok();
+        answers("it has it still");
+    }
+    let routes = host.sh(&format!("{podman} exec web ip route")).ok();
+    assert_eq!(routes.stdout.matches("default").count(), 1, "{routes}");
+    host.sh(&format!("{podman} rm -f -t 0 web")).ok();
+    for name in ["my-bridge", "second"] {
+        host.davit(["net", "rm", name]).ok();
+    }
+    host.sh("find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} +; umount /run/netns /var/lib")
+        .ok();
+}
+
 /// Debian's containerd on the private host, and the words that call its ctr. ctr looks for its networks at fixed places, so it runs
 /// where these are the test's own.
 fn containerd(host: &Host) -> (Running, String) {

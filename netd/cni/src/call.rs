@@ -8,7 +8,10 @@
 //! others    -                -          -           -
 //! ```
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use crate::failure::{Code, Failure};
 
@@ -118,6 +121,12 @@ fn attachment(verb: Verb, get: impl Fn(&str) -> Option<String>) -> Result<Attach
             "CNI_IFNAME cannot be '{interface}': 1 to 15 bytes without '/', ':' and white space are expected"
         )));
     }
+    if verb != Verb::Del && !is_choosable(&interface) {
+        return Err(refused(format!(
+            "CNI_IFNAME cannot be '{interface}': letters, digits, '_', '.' and '-' are expected, a letter or digit first, and \
+             neither lo, all nor default"
+        )));
+    }
     let netns = match verb {
         Verb::Del => get("CNI_NETNS"),
         _ => Some(needed("CNI_NETNS")?),
@@ -145,6 +154,24 @@ pub fn is_interface(text: &str) -> bool {
     (1..16).contains(&text.len()) && text != "." && text != ".." && text.chars().all(legal)
 }
 
+/// What netd takes as a name for an interface that it makes: `%d` the kernel would fill in, and settings of `all`, `default`
+/// and `lo` are others'.
+fn is_choosable(text: &str) -> bool {
+    is_interface(text) && is_identifier(text) && !["lo", "all", "default"].contains(&text)
+}
+
+/// An address, with or without its prefix length.
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok()
+}
+
+/// Six bytes, not those of a group, whose first is odd.
+fn is_mac(text: &str) -> bool {
+    let byte = |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| (1..=2).contains(&part.len()));
+    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(byte).collect();
+    bytes.is_some_and(|bytes| bytes.len() == 6 && bytes[0] & 1 == 0 && bytes != [0; 6])
+}
+
 /// `KEY=value;KEY=value`. Unknown keys are an error unless `IgnoreUnknown` is true.
 fn args(text: &str) -> Result<Args, Failure> {
     let mut args = Args::default();
@@ -170,6 +197,13 @@ fn args(text: &str) -> Result<Args, Failure> {
         };
         value.clone_into(place);
     }
+    for (key, value, fits) in [("IP", &args.ip, is_address as fn(&str) -> bool), ("MAC", &args.mac, is_mac)] {
+        if !value.is_empty() && !fits(value) {
+            let what = if key == "IP" { "an IP address" } else { "an Ethernet address" };
+            return Err(refused(format!("CNI_ARGS holds {key}={value}: {what} is expected")));
+        }
+    }
+    args.ip.truncate(args.ip.find('/').unwrap_or(args.ip.len()));
     match unknown {
         Some(key) if !ignore => Err(refused(format!("CNI_ARGS holds the unknown key '{key}'"))
             .with_details("IgnoreUnknown=1 in CNI_ARGS lets it pass")),
@@ -224,9 +258,18 @@ mod tests {
             ("CNI_IFNAME", "sixteen-letters-"),
             ("CNI_IFNAME", "a b"),
             ("CNI_IFNAME", ".."),
+            ("CNI_IFNAME", "lo"),
+            ("CNI_IFNAME", "all"),
+            ("CNI_IFNAME", "eth%d"),
+            ("CNI_IFNAME", "-x"),
+            ("CNI_IFNAME", "é"),
             ("CNI_NETNS", "run/netns/x"),
             ("CNI_ARGS", "FOO=BAR"),
             ("CNI_ARGS", "FOO"),
+            ("CNI_ARGS", "IP=foo"),
+            ("CNI_ARGS", "IP=10.0.0.5/64"),
+            ("CNI_ARGS", "MAC=foo"),
+            ("CNI_ARGS", "MAC=01:00:00:00:00:01"),
         ] {
             let mut pairs: Vec<_> = ADD.iter().copied().filter(|(n, _)| *n != name).collect();
             pairs.push((name, value));
@@ -234,6 +277,12 @@ mod tests {
             assert_eq!(failure.code, Code::Environment);
             assert!(failure.message.contains(name), "{}", failure.message);
         }
+    }
+
+    #[test]
+    fn an_address_may_have_its_prefix_length() {
+        assert_eq!(args("IP=172.22.0.77/16;MAC=02:00:00:00:00:07").unwrap().ip, "172.22.0.77");
+        assert_eq!(args("IP=fd00::7").unwrap().ip, "fd00::7");
     }
 
     #[test]

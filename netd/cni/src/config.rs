@@ -86,28 +86,24 @@ impl Config {
         if !is_identifier(&name) {
             return Err(refused("name", &name, "letters, digits, '_', '.' and '-', a letter or digit first"));
         }
-        let given: Option<String> = field(&object, "network")?;
-        let wanted = match network::parse(&object, given.is_some()) {
-            Err(_) if removing => None,
-            other => other?,
-        };
-        let runtime = match Runtime::parse(&object, &name) {
-            Err(_) if removing => Runtime::default(),
-            other => other?,
-        };
-        let dns: Dns = field(&object, "dns")?.unwrap_or_default();
+        // What removing does not need must not keep a container from going.
+        let lenient = Lenient(removing);
+        let given: Option<String> = lenient.of(field(&object, "network"))?;
+        let wanted = lenient.of(network::parse(&object, given.is_some()))?;
+        let runtime = lenient.of(Runtime::parse(&object, &name))?;
+        let dns: Dns = lenient.of(field(&object, "dns"))?.unwrap_or_default();
         Ok(Self {
             version,
             network: given.filter(|n| !n.is_empty()).unwrap_or_else(|| name.clone()),
             name,
             wanted,
-            remove_unused: field(&object, "removeUnused")?.unwrap_or_default(),
+            remove_unused: lenient.of(field(&object, "removeUnused"))?.unwrap_or_default(),
             socket: socket(&object)?,
-            resolver: field(&object, "resolver")?.unwrap_or_default(),
+            resolver: lenient.of(field(&object, "resolver"))?.unwrap_or_default(),
             dns: runtime.dns.over(dns),
             runtime,
-            previous: field(&object, "prevResult")?,
-            valid: valid(&object)?,
+            previous: lenient.of(field(&object, "prevResult"))?,
+            valid: if verb == Verb::Gc { valid(&object)? } else { None },
         })
     }
 
@@ -116,6 +112,16 @@ impl Config {
         let object = object(bytes).unwrap_or_default();
         let text = object.get("cniVersion").and_then(Value::as_str);
         Version::parse(text).unwrap_or(Version::LATEST)
+    }
+}
+
+/// Whether what cannot be read counts as absent.
+#[derive(Clone, Copy)]
+struct Lenient(bool);
+
+impl Lenient {
+    fn of<T: Default>(self, read: Result<T, Failure>) -> Result<T, Failure> {
+        read.or_else(|failure| if self.0 { Ok(T::default()) } else { Err(failure) })
     }
 }
 
@@ -223,13 +229,15 @@ struct Valid {
     interface: String,
 }
 
+/// Go's encoder writes null for an empty list, which libcni sends when nothing is to stay.
 fn valid(object: &Object) -> Result<Option<Vec<(String, String)>>, Failure> {
     for name in VALID {
         if let Some(list) = field::<Vec<Valid>>(object, name)? {
             return Ok(Some(list.into_iter().map(|v| (v.container, v.interface)).collect()));
         }
     }
-    Ok(None)
+    let empty = VALID.iter().any(|name| object.get(*name).is_some_and(Value::is_null));
+    Ok(empty.then(Vec::new))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 
 pub mod call;
 pub mod config;
+pub mod expected;
 pub mod failure;
 pub mod netd;
 pub mod result;

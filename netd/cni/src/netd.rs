@@ -1,10 +1,12 @@
 //! netd, as the verbs use it. It is never started from here: whoever calls plugins must not become the parent of a daemon.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use davit_contracts::client::{self, MAX_MESSAGE};
+use davit_contracts::error::is_cut;
 use davit_contracts::layout::Layout;
 use davit_contracts::network::endpoints_client::EndpointsClient;
 use davit_contracts::network::networks_client::NetworksClient;
@@ -56,7 +58,13 @@ impl Netd {
 /// Waits for an answer, but not for ever.
 pub async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
     match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => Ok(answer?.into_inner()),
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if is_cut(&status) => {
+            Err(Error::new(Kind::Unavailable, "netd ended while it served the request").with_hint(
+                "it is started again by who supervises it; what it had not answered is undone then",
+            ))
+        }
+        Ok(Err(status)) => Err(status.into()),
         Err(_) => {
             Err(Error::new(Kind::Timeout, format!("netd did not answer within {} s", PATIENCE.as_secs())))
         }
@@ -68,8 +76,12 @@ fn default_socket() -> Result<PathBuf, Failure> {
     Ok(layout.socket("netd"))
 }
 
-/// A socket that is not for us will not be later either.
+/// A socket that is not for us will not be later either, and what is none will not become one.
 fn unreachable(path: &Path, error: Error) -> Failure {
+    if std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        let message = format!("field socket cannot be '{}': it is no socket", path.display());
+        return Failure::new(Code::Config, message);
+    }
     let refused = std::os::unix::net::UnixStream::connect(path).err().map(|e| e.kind());
     if refused == Some(io::ErrorKind::PermissionDenied) {
         return Failure::new(Code::Permission, error.to_string())

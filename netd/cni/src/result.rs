@@ -3,10 +3,7 @@
 //! A result of plugins that came before in a chain is passed on as it is, with ours appended; nothing of it is lost,
 //! also what we do not know.
 
-use std::net::IpAddr;
-
 use davit_contracts::network::{AttachResponse, Endpoint};
-use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::config::dns::Dns;
@@ -23,10 +20,6 @@ pub struct Made<'a> {
     pub endpoint: &'a Endpoint,
     /// `CNI_NETNS`.
     pub netns: &'a str,
-    /// The host's end of the pair, when it can be seen.
-    pub host_mac: Option<String>,
-    /// Of both ends, when it can be seen.
-    pub mtu: Option<u32>,
     /// What the configuration and netd say of names.
     pub dns: &'a Dns,
 }
@@ -36,21 +29,16 @@ pub fn render(version: Version, before: Option<&Object>, made: &Made<'_>) -> Obj
     let mut result = before.cloned().unwrap_or_default();
     result.insert("cniVersion".into(), version.name().into());
     let interfaces = list(&mut result, "interfaces");
-    if !made.endpoint.host_interface.is_empty() {
-        interfaces.push(interface(
-            version,
-            &made.endpoint.host_interface,
-            made.host_mac.as_deref(),
-            None,
-            made.mtu,
-        ));
+    let Made { endpoint, netns, .. } = made;
+    let mtu = Some(endpoint.mtu).filter(|mtu| *mtu > 0);
+    if !endpoint.host_interface.is_empty() {
+        interfaces.push(interface(version, &endpoint.host_interface, &endpoint.host_mac, None, mtu));
     }
     let inside = interfaces.len();
-    let mac = Some(made.endpoint.mac.as_str()).filter(|m| !m.is_empty());
-    interfaces.push(interface(version, &made.endpoint.interface, mac, Some(made.netns), made.mtu));
+    interfaces.push(interface(version, &endpoint.interface, &endpoint.mac, Some(netns), mtu));
     let both = [
-        (&made.endpoint.ip, &made.endpoint.gateway, "4", "0.0.0.0/0"),
-        (&made.endpoint.ip6, &made.endpoint.gateway6, "6", "::/0"),
+        (&endpoint.ip, &endpoint.gateway, "4", "0.0.0.0/0"),
+        (&endpoint.ip6, &endpoint.gateway6, "6", "::/0"),
     ];
     for (address, gateway, family, everywhere) in both {
         if address.is_empty() {
@@ -62,7 +50,10 @@ pub fn render(version: Version, before: Option<&Object>, made: &Made<'_>) -> Obj
         }
         if !gateway.is_empty() {
             ip["gateway"] = gateway.clone().into();
-            list(&mut result, "routes").push(json!({"dst": everywhere, "gw": gateway}));
+        }
+        // One that was there before stays the only one.
+        if endpoint.default_routes.iter().any(|route| route == everywhere) {
+            list(&mut result, "routes").push(route(everywhere, gateway));
         }
         list(&mut result, "ips").push(ip);
     }
@@ -72,15 +63,14 @@ pub fn render(version: Version, before: Option<&Object>, made: &Made<'_>) -> Obj
     result
 }
 
-fn interface(
-    version: Version,
-    name: &str,
-    mac: Option<&str>,
-    sandbox: Option<&str>,
-    mtu: Option<u32>,
-) -> Value {
+/// Without a gateway the interface itself routes.
+fn route(everywhere: &str, gateway: &str) -> Value {
+    if gateway.is_empty() { json!({"dst": everywhere}) } else { json!({"dst": everywhere, "gw": gateway}) }
+}
+
+fn interface(version: Version, name: &str, mac: &str, sandbox: Option<&str>, mtu: Option<u32>) -> Value {
     let mut object = json!({"name": name});
-    if let Some(mac) = mac {
+    if !mac.is_empty() {
         object["mac"] = mac.into();
     }
     if let Some(sandbox) = sandbox {
@@ -101,44 +91,6 @@ fn list<'a>(object: &'a mut Object, name: &str) -> &'a mut Vec<Value> {
     place.as_array_mut().expect("it was made one")
 }
 
-/// What an earlier ADD had made of one interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
-    /// Its mac, when the result says.
-    pub mac: Option<String>,
-    /// Its addresses.
-    pub addresses: Vec<IpNet>,
-    /// Families that have a default route through it: gateways.
-    pub gateways: Vec<IpAddr>,
-}
-
-/// Finds an interface inside a sandbox in a result.
-pub fn expected(result: &Object, interface: &str) -> Result<Expected, Failure> {
-    let wrong = |what: &str| Failure::new(Code::Config, format!("prevResult {what}"));
-    let array = |name: &str| result.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let text =
-        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let index = array("interfaces")
-        .iter()
-        .position(|i| text(i, "name") == interface && !text(i, "sandbox").is_empty())
-        .ok_or_else(|| wrong(&format!("has no interface '{interface}' in a sandbox")))?;
-    let mac = Some(text(&array("interfaces")[index], "mac")).filter(|m| !m.is_empty());
-    let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
-    for ip in
-        array("ips").iter().filter(|ip| ip.get("interface").and_then(Value::as_u64) == Some(index as u64))
-    {
-        let address = text(ip, "address");
-        addresses.push(address.parse().map_err(|_| wrong(&format!("has the address '{address}'")))?);
-        match text(ip, "gateway").as_str() {
-            "" => {}
-            gateway => {
-                gateways.push(gateway.parse().map_err(|_| wrong(&format!("has the gateway '{gateway}'")))?);
-            }
-        }
-    }
-    Ok(Expected { mac, addresses, gateways })
-}
-
 /// The one endpoint of an attachment.
 pub fn endpoint_of(answer: &AttachResponse) -> Result<&Endpoint, Failure> {
     answer.endpoints.first().ok_or_else(|| Failure::new(Code::Netd, "netd answered without an endpoint"))
@@ -147,6 +99,7 @@ pub fn endpoint_of(answer: &AttachResponse) -> Result<&Endpoint, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expected::Expected;
     use proptest::prelude::*;
 
     fn endpoint() -> Endpoint {
@@ -157,12 +110,15 @@ mod tests {
             ip: "10.89.0.2/24".into(),
             gateway: "10.89.0.1".into(),
             ip6: "fd00::2/64".into(),
+            default_routes: vec!["0.0.0.0/0".into()],
+            mtu: 1400,
+            host_mac: "6e:00:00:00:00:01".into(),
             ..Default::default()
         }
     }
 
     fn made<'a>(endpoint: &'a Endpoint, dns: &'a Dns) -> Made<'a> {
-        Made { endpoint, netns: "/run/netns/x", host_mac: None, mtu: Some(1400), dns }
+        Made { endpoint, netns: "/run/netns/x", dns }
     }
 
     #[test]
@@ -174,7 +130,7 @@ mod tests {
             json!({
                 "cniVersion": "1.1.0",
                 "interfaces": [
-                    {"name": "dvh0", "mtu": 1400},
+                    {"name": "dvh0", "mac": "6e:00:00:00:00:01", "mtu": 1400},
                     {"name": "eth0", "mac": "02:da:0a:59:00:02", "sandbox": "/run/netns/x", "mtu": 1400},
                 ],
                 "ips": [
@@ -189,6 +145,10 @@ mod tests {
         assert_eq!((&old["ips"][0]["version"], &old["ips"][1]["version"]), (&json!("4"), &json!("6")));
         assert_eq!(old["interfaces"][1].get("mtu"), None);
         assert_eq!(at(Version::V1_0_0)["ips"][0].get("version"), None);
+        // Another network's default route was there before.
+        let second = Endpoint { default_routes: Vec::new(), ..endpoint };
+        let result = render(Version::V1_1_0, None, &made(&second, &dns));
+        assert_eq!((result.get("routes"), &result["ips"][0]["gateway"]), (None, &json!("10.89.0.1")));
     }
 
     #[test]
@@ -202,11 +162,13 @@ mod tests {
         assert_eq!(result["interfaces"][0], before["interfaces"][0]);
         assert_eq!(result["ips"][1]["interface"], 2);
         assert_eq!((&result["dns"], &result["other"]), (&before["dns"], &before["other"]));
-        let found = expected(result.as_object().unwrap(), "eth0").unwrap();
+        let found = Expected::of(result.as_object().unwrap(), "eth0").unwrap();
         assert_eq!(
             found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.89.0.2/24", "fd00::2/64"]
         );
+        assert_eq!(found.routes.len(), 1);
+        assert_eq!(found.outside[0].name, "dvh0");
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -231,7 +193,7 @@ mod tests {
         fn any_result_of_others_can_be_passed_on(before in any_json()) {
             let (endpoint, dns) = (endpoint(), Dns::default());
             let before = before.as_object().cloned().unwrap_or_default();
-            let _ = expected(&before, "eth0");
+            let _ = Expected::of(&before, "eth0");
             let result = render(Version::V1_1_0, Some(&before), &made(&endpoint, &dns));
             let interfaces = result["interfaces"].as_array().unwrap();
             let ours = result["ips"].as_array().unwrap().last().unwrap();

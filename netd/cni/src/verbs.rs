@@ -10,6 +10,7 @@
 
 mod add;
 mod check;
+mod fit;
 mod identity;
 mod remove;
 mod status;

@@ -79,6 +79,15 @@ pub struct Resolver {
     pub ports: (u16, u16),
 }
 
+/// What came of a visit.
+#[derive(Debug)]
+pub struct Visited {
+    /// The resolver, when it was to be opened.
+    pub resolver: Option<Resolver>,
+    /// Default routes that were not added, since others are there.
+    pub yielded: Vec<Way>,
+}
+
 /// Why a sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InsideError {
@@ -106,11 +115,11 @@ pub enum InsideError {
 }
 
 /// Visits a sandbox.
-pub fn visit(sandbox: BorrowedFd<'_>, visit: &Visit) -> Result<Option<Resolver>, InsideError> {
+pub fn visit(sandbox: BorrowedFd<'_>, visit: &Visit) -> Result<Visited, InsideError> {
     netns::visit(sandbox, || work(visit))?
 }
 
-fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
+fn work(visit: &Visit) -> Result<Visited, InsideError> {
     let socket = Socket::open(Protocol::Route)?;
     let mut batch = Batch::new();
     route::set_up(&mut batch, LOOPBACK);
@@ -144,8 +153,10 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
         }
     }
     let present = if visit.yields { route::routes(&socket)? } else { Vec::new() };
+    let mut yielded = Vec::new();
     for way in &visit.routes_in {
         if present.iter().any(|r| r.net.prefix_len() == 0 && r.net.addr().is_ipv4() == way.ipv4) {
+            yielded.push(way.clone());
             continue;
         }
         let index = index_of(&socket, &way.interface)?;
@@ -153,7 +164,7 @@ fn work(visit: &Visit) -> Result<Option<Resolver>, InsideError> {
     }
     remove_routes(&socket, &visit.routes_out)?;
     socket.run(&batch)?;
-    visit.resolver.map(open_resolver).transpose()
+    Ok(Visited { resolver: visit.resolver.map(open_resolver).transpose()?, yielded })
 }
 
 /// Tells neighbours once more what macs these interfaces have. What the kernel says when one comes up is lost when its

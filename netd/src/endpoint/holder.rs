@@ -63,6 +63,15 @@ impl Holder {
         }
     }
 
+    /// Whether both are paths, to one namespace.
+    pub fn is_same_namespace(&self, other: &Self) -> bool {
+        let id = |holder: &Self| match *holder {
+            Self::Path { device, inode, cookie, .. } => Some((device, inode, cookie)),
+            Self::Process { .. } => None,
+        };
+        id(self).is_some_and(|mine| Some(mine) == id(other))
+    }
+
     /// Opens the namespace, checked to be the one meant.
     pub fn namespace(&self) -> Result<OwnedFd, HolderError> {
         match self {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
+use super::ends::End;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::dns::nameserver::NameServer;
@@ -87,6 +88,8 @@ pub struct Attached {
     pub host_gateway: Vec<IpAddr>,
     /// Microseconds a stage.
     pub stages: BTreeMap<&'static str, u32>,
+    /// What there is of each endpoint; empty where nobody asks.
+    pub ends: Vec<End>,
 }
 
 impl Engine {
@@ -98,18 +101,18 @@ impl Engine {
                 return Err(EngineError::Attached(spec.name.clone()));
             }
             if present.holder == spec.holder {
-                return Ok(self.attached(present.clone(), stages));
+                return Ok(self.attached_at(present.clone(), stages));
             }
             self.detach(&spec.id)?;
         }
         match self.attempt(spec, &mut stages) {
-            Ok(sandbox) => Ok(self.attached(sandbox, stages)),
+            Ok(sandbox) => Ok(self.attached_at(sandbox, stages)),
             // An address or an interface name may only wait for a former container to be swept.
             Err(EngineError::Address { .. } | EngineError::Wire { .. } | EngineError::Inside { .. })
                 if self.settle() =>
             {
                 let sandbox = self.attempt(spec, &mut stages)?;
-                Ok(self.attached(sandbox, stages))
+                Ok(self.attached_at(sandbox, stages))
             }
             Err(e) => Err(e),
         }
@@ -228,7 +231,7 @@ impl Engine {
         visit: &Visit,
     ) -> Result<(), EngineError> {
         let since = Instant::now();
-        let resolver = loop {
+        let visited = loop {
             match inside::visit(netns, visit) {
                 // The kernel clears the namespace of a container that ended some time later, and until then the
                 // parent of a macvlan network knows its mac.
@@ -241,7 +244,11 @@ impl Engine {
             }
         }
         .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
-        if let Some(resolver) = resolver {
+        if sandbox.holder.process().is_none() {
+            sandbox.yielded.retain(|way| !visit.routes_in.contains(way));
+            sandbox.yielded.extend(visited.yielded);
+        }
+        if let Some(resolver) = visited.resolver {
             let ports = resolver.ports;
             self.names.serve(&sandbox.id, resolver);
             sandbox.resolver = Some(ports);
@@ -259,6 +266,7 @@ impl Engine {
             resolv: self.resolv_conf(&sandbox),
             host_gateway: self.host_gateway(&sandbox),
             stages: stages.finish(),
+            ends: Vec::new(),
             sandbox,
         }
     }
@@ -311,6 +319,8 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         sequence,
         endpoints: Vec::new(),
         ports: Vec::new(),
+        waiting: Vec::new(),
+        yielded: Vec::new(),
         dns_servers: spec.dns_servers.clone(),
         dns_search: spec.dns_search.clone(),
         dns_options: spec.dns_options.clone(),

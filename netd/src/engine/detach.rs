@@ -63,6 +63,7 @@ impl Engine {
             self.ports.release(&sandbox.id);
             errors.extend(self.journal.remove(&sandbox.id).err().map(Into::into));
             if recorded {
+                self.hand_on(sandbox);
                 self.sweep(sandbox);
             } else {
                 // It was refused before anything was made.

@@ -286,8 +286,12 @@ impl Engine {
                 first if first != 0 && port != 0 && port < wanted.last => attempt.first = port + 1,
                 _ => return Err(failed),
             }
-            sandbox.ports.pop();
-            self.ports.give_back(&mapping);
+            // One that waits is another's.
+            if sandbox.ports.pop_if(|last| *last == mapping).is_some() {
+                self.ports.give_back(&mapping);
+            } else {
+                sandbox.waiting.pop();
+            }
         }
         Ok(())
     }
@@ -303,6 +307,9 @@ impl Engine {
         let Wanted { transport, host_ip, container_port, .. } = wanted;
         let mapping = if modes[usize::from(host_ip.is_ipv6())] == GatewayMode::Routed {
             Mapping { transport, host: SocketAddr::new(host_ip, 0), container_port }
+        } else if let Some(mapping) = self.shared_port(sandbox, wanted) {
+            sandbox.waiting.push(mapping);
+            return Ok(mapping);
         } else {
             self.reserve(sandbox, wanted)?
         };
@@ -315,7 +322,11 @@ impl Engine {
         if self.is_broadcast(wanted.host_ip)? {
             return Err(PublishError::Broadcast(wanted.host_ip).into());
         }
-        Ok(self.ports.reserve(&sandbox.id, &sandbox.name, wanted)?)
+        let (id, name) = (&sandbox.id, &sandbox.name);
+        Ok(match sandbox.holder.process() {
+            Some(_) => self.ports.reserve(id, name, wanted)?,
+            None => self.ports.reserve_shared(id, name, wanted)?,
+        })
     }
 
     /// Whether a subnet of the host, or of a network whose bridge may come later, has it for its broadcasts (RFC 919).

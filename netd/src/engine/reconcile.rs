@@ -74,6 +74,7 @@ impl Engine {
         let wired = self.sandboxes.values().flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
         self.walled.extend(wired.map(|e| e.network.clone()));
         self.restore_rules();
+        self.take_over_all();
         Ok(())
     }
 

@@ -287,7 +287,7 @@ pub fn link(socket: &Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
     Ok(get_link(socket, name)?.as_deref().and_then(parse_link))
 }
 
-fn get_link(socket: &Socket, name: &str) -> Result<Option<Vec<u8>>, NetlinkError> {
+pub(super) fn get_link(socket: &Socket, name: &str) -> Result<Option<Vec<u8>>, NetlinkError> {
     let mut batch = Batch::new();
     let head = link_head(AF_UNSPEC, 0, 0, 0);
     batch.push(format!("look up interface {name}"), GETLINK, Flags::REQUEST, &head, |a| {

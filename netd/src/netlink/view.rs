@@ -227,6 +227,11 @@ fn parse_route(payload: &[u8]) -> Option<(u8, Route)> {
     Some((head[4], Route { net, fate, gateway, index, source }))
 }
 
+/// One link; `None` when there is none of this name.
+pub fn link(socket: &Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
+    Ok(super::route::get_link(socket, name)?.as_deref().and_then(parse_link))
+}
+
 /// The routes of the main table.
 pub fn routes(socket: &Socket) -> Result<Vec<Route>, NetlinkError> {
     let found = dump(socket, "list routes", GETROUTE, &[0; 12], NEWROUTE)?;

@@ -192,13 +192,26 @@ pub(super) fn endpoint(sandbox: &Sandbox, e: &Endpoint, network: &str) -> proto:
         names: e.names.clone(),
         bandwidth: e.bandwidth.as_deref().map(bandwidth),
         gateway_priority: e.gateway_priority,
+        ..proto::Endpoint::default()
     }
 }
 
 /// All endpoints of a sandbox.
 pub(super) fn endpoints(attached: &Attached) -> Vec<proto::Endpoint> {
     let both = attached.sandbox.endpoints.iter().zip(&attached.networks);
-    both.map(|(e, network)| endpoint(&attached.sandbox, e, network)).collect()
+    let mut all: Vec<_> = both.map(|(e, network)| endpoint(&attached.sandbox, e, network)).collect();
+    for (told, end) in all.iter_mut().zip(&attached.ends) {
+        told.mtu = end.mtu;
+        told.host_mac = text(end.host_mac);
+    }
+    if attached.sandbox.holder.process().is_none() {
+        for way in attached.sandbox.ways_made() {
+            let everywhere = if way.ipv4 { "0.0.0.0/0" } else { "::/0" };
+            let through = all.iter_mut().filter(|told| told.interface == way.interface);
+            through.for_each(|told| told.default_routes.push(everywhere.to_owned()));
+        }
+    }
+    all
 }
 
 /// The answer to an attach.

@@ -4,7 +4,7 @@ use davit_contracts::network as proto;
 use davit_contracts::network::endpoints_server::Endpoints;
 use tonic::{Request, Response, Status};
 
-use super::{Service, convert, status};
+use super::{Service, convert, status, view};
 
 #[tonic::async_trait]
 impl Endpoints for Service {
@@ -56,6 +56,19 @@ impl Endpoints for Service {
             self.engine.call(move |e| e.rename(&sandbox_id, &name)).await.map_err(|e| status(&e))?;
         let endpoints = renamed.as_ref().map(convert::endpoints).unwrap_or_default();
         Ok(Response::new(proto::RenameSandboxResponse { endpoints }))
+    }
+
+    async fn check(
+        &self,
+        request: Request<proto::CheckSandboxRequest>,
+    ) -> Result<Response<proto::CheckSandboxResponse>, Status> {
+        let id = request.into_inner().sandbox_id;
+        let checked = self.engine.call(move |e| e.check_attached(&id)).await;
+        let (attached, drifts) = checked.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::CheckSandboxResponse {
+            sandbox: Some(convert::sandbox(&attached)),
+            drifts: drifts.into_iter().map(view::drift).collect(),
+        }))
     }
 
     async fn list(

@@ -3,8 +3,10 @@
 mod attach;
 mod call;
 mod chain;
+mod check;
 mod errors;
 mod lifetime;
 mod pace;
+mod several;
 
 pub use call::davit_cni;

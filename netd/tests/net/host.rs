@@ -380,6 +380,21 @@ impl Host {
     }
 
     /// kill -9.
+    /// Stops it where it is: it serves nobody any more.
+    pub fn pause(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// Ends it at once, for who cannot have it to himself; [`Host::kill`] is still to come.
+    pub fn end(&self) {
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.daemon.as_ref().unwrap().id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
         daemon.kill().unwrap();

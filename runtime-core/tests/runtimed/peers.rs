@@ -331,6 +331,9 @@ impl Endpoints for Peers {
         }
         Ok(Response::new(net::RenameSandboxResponse { endpoints: sandbox.endpoints.clone() }))
     }
+    async fn check(&self, _: Request<net::CheckSandboxRequest>) -> Reply<net::CheckSandboxResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn list(&self, _: Request<net::ListSandboxesRequest>) -> Reply<net::ListSandboxesResponse> {
         let sandboxes = self.held().sandboxes.values().cloned().collect();
         Ok(Response::new(net::ListSandboxesResponse { sandboxes }))

@@ -162,6 +162,11 @@ impl Wanted {
         self.subnets.iter().filter_map(|s| s.subnet.parse().ok())
     }
 
+    /// The host's interface that it is to stand on.
+    pub fn parent(&self) -> Option<&str> {
+        self.options.get("parent").map(String::as_str).filter(|p| !p.is_empty())
+    }
+
     /// The request that makes it.
     pub fn request(
         &self,

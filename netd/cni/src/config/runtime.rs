@@ -85,7 +85,7 @@ impl Runtime {
         let args: Object = field(object, "args")?.unwrap_or_default();
         // Whatever others put into `args` is to be overlooked.
         let args = args.get("cni").and_then(Value::as_object).cloned().unwrap_or_default();
-        let mut ips = Vec::new();
+        let mut ips: Vec<IpAddr> = Vec::new();
         for text in field::<Vec<String>>(&given, "ips")?
             .or(field(&args, "ips")?)
             .into_iter()
@@ -94,6 +94,11 @@ impl Runtime {
         {
             let address = text.split('/').next().unwrap_or_default();
             ips.push(address.parse().map_err(|_| refused("ips", &text, "an IP address"))?);
+        }
+        let twice =
+            |(n, ip): &(usize, &IpAddr)| ips[..*n].iter().any(|other| other.is_ipv4() == ip.is_ipv4());
+        if let Some((_, ip)) = ips.iter().enumerate().find(twice) {
+            return Err(refused("ips", &ip.to_string(), "one address of each IP version"));
         }
         let labels: Vec<Label> = field(&args, "labels")?.unwrap_or_default();
         Ok(Self {

@@ -103,6 +103,7 @@ fn what_is_wrong_is_named_with_its_code() {
         (json!({"name": null}), 7, "name"),
         (json!({"cniVersion": "9.0.0"}), 1, "9.0.0"),
         (json!({"runtimeConfig": {"ips": ["x"]}}), 7, "ips"),
+        (json!({"runtimeConfig": {"ips": ["10.0.0.5", "fd00::5", "10.0.0.6"]}}), 7, "10.0.0.6"),
         (
             json!({"runtimeConfig": {"portMappings": [{"hostPort": 70000, "containerPort": 1}]}}),
             7,
@@ -129,8 +130,16 @@ fn verbs_need_their_versions_and_removing_overlooks_what_it_does_not_need() {
     assert_eq!(at("0.3.1", Verb::Check).unwrap_err().code, Code::Version);
     assert_eq!(at("1.0.0", Verb::Gc).unwrap_err().code, Code::Version);
     assert!(at("0.4.0", Verb::Check).is_ok() && at("1.1.0", Verb::Status).is_ok());
-    let odd = with(&json!({"new-field": 1, "subnets": 7, "runtimeConfig": {"ips": 1}}));
-    assert!(Config::parse(odd.to_string().as_bytes(), Verb::Del).is_ok());
+    let mut odd = with(&json!({
+        "new-field": 1, "subnets": 7, "runtimeConfig": {"ips": 1}, "dns": 5, "resolver": "yes", "removeUnused": "x",
+        "prevResult": [], "network": 5
+    }));
+    for verb in [Verb::Del, Verb::Gc] {
+        assert!(Config::parse(odd.to_string().as_bytes(), verb).is_ok(), "{verb:?}");
+    }
+    // Where netd is they need to know.
+    odd["socket"] = 5.into();
+    assert_eq!(Config::parse(odd.to_string().as_bytes(), Verb::Del).unwrap_err().code, Code::Config);
 }
 
 #[test]
@@ -142,7 +151,13 @@ fn attachments_that_are_to_stay_are_read_under_both_names() {
         let config = Config::parse(config.to_string().as_bytes(), Verb::Gc).unwrap();
         assert_eq!(config.valid.unwrap(), [("c".to_owned(), "eth0".to_owned())]);
     }
-    assert_eq!(Config::parse(with(&json!({})).to_string().as_bytes(), Verb::Gc).unwrap().valid, None);
+    let gc = |config: &Value| Config::parse(config.to_string().as_bytes(), Verb::Gc).unwrap().valid;
+    assert_eq!(gc(&with(&json!({}))), None);
+    for name in VALID {
+        let mut config = with(&json!({}));
+        config[name] = Value::Null;
+        assert_eq!(gc(&config), Some(Vec::new()), "{name}");
+    }
 }
 
 /// Values of any shape under the names that mean something.

@@ -1,6 +1,5 @@
 //! ADD.
 
-use std::fs;
 use std::os::fd::AsFd as _;
 
 use davit_contracts::network::{AttachRequest, AttachResponse, DetachRequest, EndpointSpec, Holder};
@@ -9,7 +8,9 @@ use davit_sys::netns;
 use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 
+use super::fit;
 use super::identity::{CONFIGURATION, CONTAINER, INTERFACE, sandbox_id};
+use super::remove::remove_network;
 use crate::call::Attachment;
 use crate::config::Config;
 use crate::config::dns::Dns;
@@ -18,37 +19,48 @@ use crate::failure::{Code, Failure};
 use crate::netd::{Netd, answer};
 use crate::result::{Made, Object, endpoint_of, render};
 
+/// How often a network is made that another ADD, which failed, had just removed again.
+const TRIES: u32 = 3;
+
 /// Attaches. One request to netd, unless the network is still to be made.
 pub(super) async fn add(at: &Attachment, config: &Config) -> Result<Object, Failure> {
     let netd = Netd::connect(config.socket.as_deref()).await?;
-    let request = request(at, config);
-    let attached = match attach(&netd, request.clone()).await {
-        Err(error) if error.kind() == Kind::NotFound => match &config.wanted {
-            Some(wanted) => {
-                make(&netd, config, wanted).await?;
-                attach(&netd, request).await
-            }
-            None => Err(error),
-        },
-        other => other,
+    let mut made = false;
+    let outcome = attach_to(&netd, at, config, &mut made).await;
+    if outcome.is_err() && made {
+        // Others may use it by now; then it stays.
+        let _ = remove_network(&netd, config).await;
     }
-    .map_err(|error| refused(at, config, error))?;
-    if let Err(failure) = check_subnets(config, &attached) {
+    outcome
+}
+
+/// Attaches, and makes the network when it has to.
+async fn attach_to(
+    netd: &Netd,
+    at: &Attachment,
+    config: &Config,
+    made: &mut bool,
+) -> Result<Object, Failure> {
+    let request = request(at, config);
+    let mut tries = 0..TRIES;
+    let attached = loop {
+        match (attach(netd, request.clone()).await, &config.wanted) {
+            (Err(error), Some(wanted)) if error.kind() == Kind::NotFound && tries.next().is_some() => {
+                *made |= make(netd, config, wanted).await?;
+            }
+            (other, _) => break other.map_err(|error| refused(at, config, error))?,
+        }
+    };
+    if let Err(failure) = is_meant(config, &attached) {
         // The network was there, and is another than the configuration means.
         let id = sandbox_id(&config.name, &at.container, &at.interface);
         let _ = answer(netd.endpoints().detach(DetachRequest { sandbox_id: id })).await;
         return Err(failure);
     }
     let endpoint = endpoint_of(&attached)?;
-    let seen = |file: &str| {
-        let text = fs::read_to_string(format!("/sys/class/net/{}/{file}", endpoint.host_interface)).ok()?;
-        Some(text.trim().to_owned())
-    };
     let made = Made {
         endpoint,
         netns: at.netns.as_deref().and_then(|p| p.to_str()).unwrap_or_default(),
-        host_mac: seen("address"),
-        mtu: seen("mtu").and_then(|text| text.parse().ok()),
         dns: &dns(config, &attached),
     };
     Ok(render(config.version, config.previous.as_ref(), &made))
@@ -101,14 +113,14 @@ async fn attach(netd: &Netd, request: AttachRequest) -> Result<AttachResponse, E
     answer(netd.endpoints().attach(request)).await
 }
 
-/// Another ADD may make it at the same time.
-async fn make(netd: &Netd, config: &Config, wanted: &Wanted) -> Result<(), Failure> {
+/// Whether it was made here: another ADD may make it at the same time.
+async fn make(netd: &Netd, config: &Config, wanted: &Wanted) -> Result<bool, Failure> {
     let label = (CONFIGURATION.to_owned(), config.name.clone());
     let request = wanted.request(&config.network, &config.runtime.ranges, [label]);
     match answer(netd.networks().create(request)).await {
-        Err(error) if error.kind() == Kind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == Kind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == Kind::InUse => Err(Failure { code: Code::Config, ..error.into() }),
-        other => Ok(other.map(drop)?),
+        other => Ok(other.map(|_| true)?),
     }
 }
 
@@ -117,6 +129,10 @@ fn refused(at: &Attachment, config: &Config, error: Error) -> Failure {
         Kind::AlreadyExists => {
             let message = format!("{} of container {} was added already", at.interface, at.container);
             Failure::new(Code::Attached, message).with_details("DEL has to come before another ADD")
+        }
+        // Only what is wrong with the path itself is about the path.
+        Kind::InvalidArgument | Kind::Internal if names_path(at, &error) => {
+            Failure::new(Code::Environment, format!("CNI_NETNS cannot be used: {error}"))
         }
         // The specification has ADD refuse an interface that is there. The kernel says it where it is made; looked for only
         // then, since an interface that is on its way out is no mistake.
@@ -131,27 +147,25 @@ fn refused(at: &Attachment, config: &Config, error: Error) -> Failure {
     }
 }
 
+fn names_path(at: &Attachment, error: &Error) -> bool {
+    at.netns.as_deref().and_then(|path| path.to_str()).is_some_and(|path| path == error.subject())
+}
+
 /// Whether the sandbox has the interface. What cannot be looked at has none.
 fn is_there(at: &Attachment) -> bool {
     let Some(netns) = at.netns.as_deref().and_then(|path| netns::open(path).ok()) else { return false };
     netns::visit(netns.as_fd(), || if_nametoindex(at.interface.as_str()).is_ok()).unwrap_or(false)
 }
 
-fn check_subnets(config: &Config, attached: &AttachResponse) -> Result<(), Failure> {
-    let Some(wanted) = &config.wanted else { return Ok(()) };
+/// Whether the network is one that the configuration can mean.
+fn is_meant(config: &Config, attached: &AttachResponse) -> Result<(), Failure> {
     let endpoint = endpoint_of(attached)?;
+    if endpoint.interface.is_empty() {
+        return Err(fit::without_interface(&config.network));
+    }
     for address in [&endpoint.ip, &endpoint.ip6] {
         let Ok(address) = address.parse::<IpNet>() else { continue };
-        let mut same = wanted.subnets().filter(|s| s.addr().is_ipv4() == address.addr().is_ipv4()).peekable();
-        if same.peek().is_some() && !same.any(|s| s == address.trunc()) {
-            let message = format!(
-                "network '{}' has the subnet {}, which the configuration does not name",
-                config.network,
-                address.trunc()
-            );
-            return Err(Failure::new(Code::Config, message)
-                .with_details("correct 'subnets', or remove the network and let it be made again"));
-        }
+        fit::check_subnets(config, &[address.trunc()])?;
     }
     Ok(())
 }

@@ -1,22 +1,24 @@
-//! CHECK: what ADD answered, against netd's record and against the kernel.
+//! CHECK: what ADD answered, against netd's record, netd's own check and the kernel.
 
-use std::fs;
+mod kernel;
+
+use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use davit_contracts::network::{ListSandboxesRequest, Sandbox};
-use davit_sys::netns;
+use davit_contracts::Kind;
+use davit_contracts::network::{CheckSandboxRequest, Drift, Endpoint};
+use davit_sys::netns::{self, NetnsError};
 use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
 
 use super::identity::sandbox_id;
 use crate::call::Attachment;
 use crate::config::Config;
+use crate::expected::{Expected, Interface};
 use crate::failure::{Code, Failure};
 use crate::netd::{Netd, answer};
-use crate::result::{Expected, expected};
+use kernel::{Seen, look};
 
 /// Compares; the first difference is the answer.
 pub(super) async fn check(at: &Attachment, config: &Config) -> Result<(), Failure> {
@@ -24,97 +26,90 @@ pub(super) async fn check(at: &Attachment, config: &Config) -> Result<(), Failur
         .previous
         .as_ref()
         .ok_or_else(|| Failure::new(Code::Config, "CHECK needs the field 'prevResult'"))?;
-    let wanted = expected(previous, &at.interface)?;
+    let wanted = Expected::of(previous, &at.interface)?;
     let netd = Netd::connect(config.socket.as_deref()).await?;
-    let id = sandbox_id(&config.name, &at.container, &at.interface);
-    let all = answer(netd.endpoints().list(ListSandboxesRequest {})).await?.sandboxes;
-    let sandbox = all.iter().find(|s| s.id == id).ok_or_else(|| {
-        differs(at, format!("netd knows nothing of it on network '{}'", config.network))
-            .with_details("DEL and ADD attach it again")
-    })?;
-    compare_record(at, &wanted, sandbox)?;
+    let sandbox_id = sandbox_id(&config.name, &at.container, &at.interface);
+    let checked = match answer(netd.endpoints().check(CheckSandboxRequest { sandbox_id })).await {
+        Err(error) if error.kind() == Kind::NotFound => {
+            let what = format!("netd knows nothing of it on network '{}'", config.network);
+            return Err(differs(at, what).with_details("DEL and ADD attach it again"));
+        }
+        other => other?,
+    };
+    let endpoints = checked.sandbox.map(|s| s.endpoints).unwrap_or_default();
+    let endpoint = endpoints.first().ok_or_else(|| differs(at, "it is not connected any more"))?;
     let path = at.netns.as_deref().unwrap_or(Path::new(""));
-    let fd = netns::open(path).map_err(|e| Failure::new(Code::Unknown, e.to_string()))?;
+    let fd = open(path)?;
+    compare_sandbox(at, &wanted, path, &fd)?;
+    compare_record(at, &wanted, endpoint)?;
     let seen = netns::visit(fd.as_fd(), || look(&at.interface))
         .map_err(|e| Failure::new(Code::Unknown, e.to_string()))?
         .map_err(|e| Failure::new(Code::Io, format!("cannot look into {}: {e}", path.display())))?;
-    compare_kernel(at, &wanted, &seen)
+    compare_kernel(at, &wanted, &seen)?;
+    match checked.drifts.iter().find(|drift| concerns(drift)) {
+        Some(drift) => Err(differs(at, said(drift)).with_details("davit net check --repair mends it")),
+        None => Ok(()),
+    }
 }
 
 fn differs(at: &Attachment, what: impl std::fmt::Display) -> Failure {
     Failure::new(Code::Differs, format!("{} of container {}: {what}", at.interface, at.container))
 }
 
-fn compare_record(at: &Attachment, wanted: &Expected, sandbox: &Sandbox) -> Result<(), Failure> {
-    let Some(endpoint) = sandbox.endpoints.first() else {
-        return Err(differs(at, "it is not connected any more"));
-    };
-    for address in &wanted.addresses {
-        let text = address.to_string();
-        if endpoint.ip != text && endpoint.ip6 != text {
-            return Err(differs(at, format!("{text} is not its address at netd")));
+fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    netns::open(path).map_err(|error| match &error {
+        NetnsError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Failure::new(Code::Unknown, format!("{error}: {source}"))
         }
+        _ => Failure::new(Code::Environment, format!("CNI_NETNS cannot be used: {error}")),
+    })
+}
+
+/// One namespace may have several paths.
+fn compare_sandbox(at: &Attachment, wanted: &Expected, path: &Path, fd: &OwnedFd) -> Result<(), Failure> {
+    let other = Path::new(&wanted.sandbox);
+    if other == path {
+        return Ok(());
+    }
+    let theirs = netns::open(other).and_then(|theirs| netns::identify(theirs.as_fd())).ok();
+    let own = netns::identify(fd.as_fd()).map_err(|e| Failure::new(Code::Io, e.to_string()))?;
+    if theirs == Some(own) {
+        return Ok(());
+    }
+    Err(differs(at, format!("prevResult has it in {}, which is another namespace", other.display())))
+}
+
+fn compare_record(at: &Attachment, wanted: &Expected, endpoint: &Endpoint) -> Result<(), Failure> {
+    let has =
+        |address: &IpNet| [&endpoint.ip, &endpoint.ip6].iter().any(|e| e.parse().ok() == Some(*address));
+    if let Some(lost) = wanted.addresses.iter().find(|address| !has(address)) {
+        return Err(differs(at, format!("{lost} is not its address at netd")));
+    }
+    let leads =
+        |ip: &IpAddr| [&endpoint.gateway, &endpoint.gateway6].iter().any(|e| e.parse().ok() == Some(*ip));
+    if let Some(other) = wanted.gateways.iter().find(|gateway| !leads(gateway)) {
+        return Err(differs(at, format!("{other} is not its gateway at netd")));
+    }
+    compare_interface(at, &wanted.inside, &endpoint.mac, endpoint.mtu)?;
+    if endpoint.host_interface.is_empty() {
+        return Ok(());
+    }
+    let outside = wanted.outside.iter().find(|i| i.name == endpoint.host_interface).ok_or_else(|| {
+        differs(at, format!("prevResult lacks {}, its end on the host", endpoint.host_interface))
+    })?;
+    compare_interface(at, outside, &endpoint.host_mac, endpoint.mtu)
+}
+
+/// What cannot be seen is not compared.
+fn compare_interface(at: &Attachment, wanted: &Interface, mac: &str, mtu: u32) -> Result<(), Failure> {
+    if let Some(said) = wanted.mac.as_ref().filter(|said| !mac.is_empty() && !said.eq_ignore_ascii_case(mac))
+    {
+        return Err(differs(at, format!("the mac of {} is {mac}, not {said}", wanted.name)));
+    }
+    if let Some(said) = wanted.mtu.filter(|said| mtu > 0 && *said != u64::from(mtu)) {
+        return Err(differs(at, format!("the MTU of {} is {mtu}, not {said}", wanted.name)));
     }
     Ok(())
-}
-
-/// What there is of an interface.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    there: bool,
-    up: bool,
-    mac: Option<String>,
-    addresses: Vec<IpNet>,
-    /// Default routes of any interface: IPv4, IPv6. Another network may have brought the one that counts.
-    ways_out: (bool, bool),
-}
-
-/// Looks at an interface of the calling thread's namespace.
-fn look(name: &str) -> std::io::Result<Seen> {
-    let mut seen = Seen::default();
-    for entry in getifaddrs()?.filter(|e| e.interface_name == name) {
-        seen.there = true;
-        seen.up = entry.flags.contains(InterfaceFlags::IFF_UP);
-        let Some(address) = entry.address else { continue };
-        if let Some(mac) = address.as_link_addr().and_then(nix::sys::socket::LinkAddr::addr) {
-            seen.mac = Some(mac.map(|b| format!("{b:02x}")).join(":"));
-        }
-        let ip: Option<IpAddr> = address
-            .as_sockaddr_in()
-            .map(|a| IpAddr::V4(a.ip()))
-            .or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())));
-        let mask: Option<IpAddr> = entry.netmask.and_then(|m| {
-            m.as_sockaddr_in()
-                .map(|a| IpAddr::V4(a.ip()))
-                .or_else(|| m.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        });
-        if let (Some(ip), Some(mask)) = (ip, mask)
-            && let Ok(net) = IpNet::with_netmask(ip, mask)
-        {
-            seen.addresses.push(net);
-        }
-    }
-    let table = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
-    seen.ways_out = (leads_out_v4(&table("route")), leads_out_v6(&table("ipv6_route")));
-    Ok(seen)
-}
-
-/// /proc/net/route: interface, destination, gateway, flags, ..., mask.
-fn leads_out_v4(table: &str) -> bool {
-    table.lines().skip(1).any(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")
-    })
-}
-
-/// /proc/net/ipv6_route: destination, prefix length, ..., interface. The kernel has a route of `lo` that refuses.
-fn leads_out_v6(table: &str) -> bool {
-    table.lines().any(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let everywhere =
-            fields.first().is_some_and(|d| d.bytes().all(|b| b == b'0')) && fields.get(1) == Some(&"00");
-        everywhere && fields.last() != Some(&"lo")
-    })
 }
 
 fn compare_kernel(at: &Attachment, wanted: &Expected, seen: &Seen) -> Result<(), Failure> {
@@ -124,7 +119,7 @@ fn compare_kernel(at: &Attachment, wanted: &Expected, seen: &Seen) -> Result<(),
     if !seen.up {
         return Err(differs(at, "the interface is down"));
     }
-    if let (Some(wanted), Some(mac)) = (&wanted.mac, &seen.mac)
+    if let (Some(wanted), Some(mac)) = (&wanted.inside.mac, &seen.mac)
         && !wanted.eq_ignore_ascii_case(mac)
     {
         return Err(differs(at, format!("its mac is {mac}, not {wanted}")));
@@ -132,13 +127,29 @@ fn compare_kernel(at: &Attachment, wanted: &Expected, seen: &Seen) -> Result<(),
     if let Some(lost) = wanted.addresses.iter().find(|a| !seen.addresses.contains(a)) {
         return Err(differs(at, format!("it has lost its address {lost}")));
     }
-    for gateway in &wanted.gateways {
-        let there = if gateway.is_ipv4() { seen.ways_out.0 } else { seen.ways_out.1 };
-        if !there {
-            return Err(differs(at, format!("no default route is there, which was to lead to {gateway}")));
-        }
+    let Some(route) = wanted.routes.iter().find(|route| !seen.leads(route)) else { return Ok(()) };
+    let to = match route.to.prefix_len() {
+        0 => "the default route".to_owned(),
+        _ => format!("the route to {}", route.to),
+    };
+    let by = route.gateway.map(|ip| format!(" by {ip}")).unwrap_or_default();
+    Err(differs(at, format!("{to}{by} is not there")))
+}
+
+/// Whether a difference is this container's affair. What is there besides is not, nor are overlaps, which ADD does not refuse,
+/// ports of others, and default routes: which one is there is compared with the result.
+fn concerns(drift: &Drift) -> bool {
+    let not = ["subnets of network ", "reservation of port ", "default route "];
+    drift.kind != "stray" && !not.iter().any(|start| drift.object.starts_with(start))
+}
+
+fn said(drift: &Drift) -> String {
+    match (drift.kind.as_str(), drift.detail.as_str()) {
+        ("missing", "") => format!("{} is missing", drift.object),
+        ("missing", detail) => format!("{} is missing: {detail}", drift.object),
+        (_, "") => format!("{} is not as it should be", drift.object),
+        (_, detail) => format!("{}: {detail}", drift.object),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -146,22 +157,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_routes_are_found_in_the_kernels_tables() {
-        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n";
-        assert!(!leads_out_v4(v4));
-        assert!(!leads_out_v4(&format!("{v4}eth0\t0000590A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n")));
-        assert!(leads_out_v4(&format!("{v4}eth0\t00000000\t0100590A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n")));
-        let zero = "0".repeat(32);
-        let line = |interface: &str| {
-            format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 {interface}\n")
-        };
-        assert!(!leads_out_v6(&line("lo")) && leads_out_v6(&line("eth0")));
-    }
-
-    #[test]
-    fn the_loopback_of_this_namespace_is_seen() {
-        let seen = look("lo").unwrap();
-        assert!(seen.there && seen.addresses.contains(&"127.0.0.1/8".parse().unwrap()), "{seen:?}");
-        assert!(!look("nowhere").unwrap().there);
+    fn what_is_not_the_containers_affair_is_overlooked() {
+        let drift =
+            |kind: &str, object: &str| Drift { kind: kind.into(), object: object.into(), ..Drift::default() };
+        assert!(concerns(&drift("missing", "address 10.0.0.1/24 on dv-1")));
+        for (kind, object) in [
+            ("stray", "interface dvh1"),
+            ("differs", "subnets of network web"),
+            ("missing", "reservation of port 0.0.0.0:80/tcp"),
+            ("missing", "default route via 10.0.0.1 inside"),
+        ] {
+            assert!(!concerns(&drift(kind, object)), "{object}");
+        }
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn gc(config: &Config) -> Result<(), Failure> {
 }
 
 /// Removes the network if an ADD of this configuration made it; others may still use it.
-async fn remove_network(netd: &Netd, config: &Config) -> Result<(), Error> {
+pub(super) async fn remove_network(netd: &Netd, config: &Config) -> Result<(), Error> {
     let name = config.network.clone();
     let found = match answer(netd.networks().inspect(InspectNetworkRequest { name: name.clone() })).await {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),

@@ -23,14 +23,23 @@ async fn bad_calls_have_their_code_and_change_nothing() {
         ("CNI_COMMAND", "CREATE", 4),
         ("CNI_CONTAINERID", "../x", 4),
         ("CNI_IFNAME", "a/b", 4),
-        ("CNI_IFNAME", "lo", 7),
+        ("CNI_IFNAME", "lo", 4),
+        ("CNI_IFNAME", "all", 4),
+        ("CNI_IFNAME", "eth%d", 4),
+        ("CNI_IFNAME", "-x", 4),
+        ("CNI_IFNAME", "é", 4),
         ("CNI_NETNS", "", 4),
         ("CNI_NETNS", "/run/netns/gone", 3),
-        ("CNI_NETNS", "/run/file", 7),
-        ("CNI_NETNS", "/run/pipe", 7),
-        ("CNI_NETNS", "/proc/self/ns/mnt", 7),
-        ("CNI_NETNS", "/proc/self/ns/uts", 7),
+        ("CNI_NETNS", "/run/file", 4),
+        ("CNI_NETNS", "/run/pipe", 4),
+        ("CNI_NETNS", "/", 4),
+        ("CNI_NETNS", "/dev/zero", 4),
+        ("CNI_NETNS", "/dev/tty", 4),
+        ("CNI_NETNS", "/proc/self/ns/mnt", 4),
+        ("CNI_NETNS", "/proc/self/ns/uts", 4),
         ("CNI_ARGS", "FOO=bar", 4),
+        ("CNI_ARGS", "IP=foo", 4),
+        ("CNI_ARGS", "MAC=foo", 4),
     ] {
         let mut environment: Vec<_> = good.iter().copied().filter(|(n, _)| *n != name).collect();
         environment.push((name, value));
@@ -50,6 +59,11 @@ async fn bad_calls_have_their_code_and_change_nothing() {
         (json!({"subnets": ["10.90.0.0/24"]}), 7, "subnet"),
         (json!({"network": "new", "subnets": ["10.99.0.0/24"]}), 7, "10.99.0.0"),
         (json!({"network": "new", "driver": "weird"}), 7, "weird"),
+        (json!({"network": "host"}), 7, "host"),
+        (json!({"network": "none"}), 7, "none"),
+        (json!({"runtimeConfig": {"ips": ["10.1.1.1", "10.1.1.2"]}}), 7, "10.1.1.2"),
+        (json!({"socket": "/run"}), 7, "/run"),
+        (json!({"socket": "/run/file"}), 7, "/run/file"),
         (json!({"network": "new", "options": {"com.docker.network.driver.mtuu": "1"}}), 7, "mtuu"),
     ] {
         let (got, message) = plugin.verb("ADD", ("c1", "eth0"), &more).failure();
@@ -109,43 +123,77 @@ async fn without_netd_it_is_said_to_try_again() {
     assert_eq!(absent.status().failure().0, 50);
     let mut list = plugin.config.clone();
     list["cniVersion"] = "1.1.0".into();
-    let no_list = plugin.call(&[("CNI_COMMAND", "GC")], list.to_string().as_bytes());
-    assert_eq!(no_list.failure().0, 7);
+    let gc = |list: &serde_json::Value| plugin.call(&[("CNI_COMMAND", "GC")], list.to_string().as_bytes());
+    assert_eq!(gc(&list).failure().0, 7);
+    // Go writes an empty list so.
+    list["cni.dev/valid-attachments"] = serde_json::Value::Null;
+    plugin.add("c1").result();
+    gc(&list).result();
+    assert!(host.inspect("my-bridge").await.endpoints.is_empty());
 }
 
 #[tokio::test]
-async fn check_finds_what_was_changed() {
-    let host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+async fn a_netd_that_ends_while_it_serves_is_one_to_try_again() {
+    let mut host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
     host.net_create("my-bridge").await;
-    let plugin = Plugin::davit(&host, "1.0.0", json!({"network": "my-bridge"}));
-    let result = plugin.add("c1").result();
-    let at = result["ips"][0]["address"].as_str().unwrap();
-    let gateway = result["ips"][0]["gateway"].as_str().unwrap();
-    for (harm, mend, part) in [
-        (
-            "ip link set eth0 down".to_owned(),
-            format!("ip link set eth0 up; ip route add default via {gateway}"),
-            "down",
-        ),
-        ("ip route del default".to_owned(), format!("ip route add default via {gateway}"), "default route"),
-        (
-            format!("ip addr del {at} dev eth0"),
-            format!("ip addr add {at} dev eth0; ip route add default via {gateway}"),
-            "address",
-        ),
-        (
-            "ip link set eth0 address 02:00:00:00:00:99".to_owned(),
-            format!("ip link set eth0 address {}", result["interfaces"][1]["mac"].as_str().unwrap()),
-            "mac",
-        ),
+    let plugin = Plugin::davit(&host, "1.1.0", json!({"network": "my-bridge"}));
+    host.pause();
+    let socket = host.socket().display().to_string();
+    // Somebody waits there to be served.
+    let waits = || host.space.run(&format!("ss -xlnH src {socket}")).split_whitespace().nth(2) == Some("1");
+    let added = std::thread::scope(|scope| {
+        let added = scope.spawn(|| plugin.add("c1"));
+        let begun = std::time::Instant::now();
+        while !waits() {
+            assert!(begun.elapsed().as_secs() < 60, "nobody came");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        // What it asks is written right behind; when it is not yet, the answer is the same.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        host.end();
+        added.join().unwrap()
+    });
+    let (code, message) = added.failure();
+    assert_eq!(code, 11, "{message}");
+    host.kill();
+}
+
+#[tokio::test]
+async fn status_refuses_what_no_add_could_do() {
+    let host = Host::with(PLACES).await;
+    host.net_create("my-bridge").await;
+    for (more, code, part) in [
+        (json!({"network": "host"}), 7, "host"),
+        (json!({"network": "none"}), 7, "none"),
+        (json!({"network": "my-bridge", "subnets": ["10.90.0.0/24"]}), 7, "subnet"),
+        (json!({"network": "new", "driver": "macvlan", "parent": "eth9"}), 50, "eth9"),
+        (json!({"network": "new", "driver": "macvlan", "parent": "eth9.5"}), 50, "eth9.5"),
+        (json!({"network": "my-bridge", "socket": "/run"}), 7, "/run"),
     ] {
-        plugin.check("c1", &result).result();
-        host.space.run(&format!("ip netns exec c1 sh -c '{harm}'"));
-        let (code, message) = plugin.check("c1", &result).failure();
-        assert!(code == 105 && message.contains(part), "{harm}: {code} {message}");
-        host.space.run(&format!("ip netns exec c1 sh -c '{mend}'"));
+        let (got, message) = Plugin::davit(&host, "1.1.0", more.clone()).status().failure();
+        assert!(got == code && message.contains(part), "{more}: {got} {message}");
     }
-    assert_eq!(plugin.verb("CHECK", ("c1", "eth0"), &json!({})).failure().0, 7, "without prevResult");
+    for parent in ["uplink", "uplink.5"] {
+        let more = json!({"network": "new", "driver": "macvlan", "parent": parent});
+        Plugin::davit(&host, "1.1.0", more).status().result();
+    }
+}
+
+#[tokio::test]
+async fn an_add_that_fails_leaves_no_network() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1; ip netns add c2")).await;
+    let plugin = Plugin::davit(&host, "1.1.0", json!({"subnets": ["10.90.0.0/24"]}));
+    let wrong = json!({"runtimeConfig": {"ips": ["10.1.1.1"]}});
+    assert_eq!(plugin.verb("ADD", ("c1", "eth0"), &wrong).failure().0, 7);
+    let names = || async {
+        let all = host.networks().list(davit_contracts::network::ListNetworksRequest::default()).await;
+        all.unwrap().into_inner().networks.into_iter().map(|n| n.name).collect::<Vec<_>>()
+    };
+    assert!(!names().await.contains(&"cluster".to_owned()), "{:?}", names().await);
+    // One that is in use, or was there, stays.
+    plugin.add("c1").result();
+    assert_eq!(plugin.verb("ADD", ("c2", "eth0"), &wrong).failure().0, 7);
     plugin.del("c1").result();
-    assert_eq!(plugin.check("c1", &result).failure().0, 105);
+    assert_eq!(plugin.verb("ADD", ("c2", "eth0"), &wrong).failure().0, 7);
+    assert!(names().await.contains(&"cluster".to_owned()));
 }

@@ -1,0 +1,123 @@
+//! One container on several networks: who has its ports and its default route, and who has them next.
+
+use serde_json::{Value, json};
+
+use super::call::{PLACES, Plugin, serve_tcp};
+use crate::host::{HOST, Host};
+
+fn ports() -> Value {
+    json!({"runtimeConfig": {"portMappings": [{"hostPort": 8088, "containerPort": 80, "protocol": "tcp"}]}})
+}
+
+/// A plugin with a network of its own, as podman has one a network.
+async fn plugin(host: &Host, name: &str) -> Plugin {
+    host.net_create(name).await;
+    let mut plugin = Plugin::davit(host, "1.1.0", json!({"network": name}));
+    plugin.config["name"] = name.into();
+    plugin
+}
+
+fn default_route(host: &Host, container: &str) -> String {
+    host.space.run(&format!("ip netns exec {container} ip -o route show default"))
+}
+
+#[tokio::test]
+async fn ports_lead_to_the_first_network_and_to_the_next_when_it_goes() {
+    let mut host = Host::with(&format!("{PLACES}; ip netns add c1; ip netns add c2")).await;
+    let (one, two) = (plugin(&host, "one").await, plugin(&host, "two").await);
+    one.verb("ADD", ("c1", "eth0"), &ports()).result();
+    two.verb("ADD", ("c1", "eth1"), &ports()).result();
+    serve_tcp(&host, "c1", 80);
+    let reached = |host: &Host| host.world.ask_tcp(&format!("{HOST}:8088")).is_some();
+    assert!(reached(&host));
+    // Another container's is another's, and so is the same port for something else inside.
+    let (code, message) = two.verb("ADD", ("c2", "eth0"), &ports()).failure();
+    assert!(code == 102 && message.contains("8088") && message.contains("c1"), "{code} {message}");
+    let mut other = ports();
+    other["runtimeConfig"]["portMappings"][0]["containerPort"] = 81.into();
+    assert_eq!(two.verb("ADD", ("c1", "eth2"), &other).failure().0, 102);
+
+    // Also after netd was away.
+    host.kill();
+    host.start().await;
+    assert!(reached(&host));
+    let ways = |host: &Host| default_route(host, "c1");
+    assert!(ways(&host).contains("eth0"), "{}", ways(&host));
+    one.verb("DEL", ("c1", "eth0"), &json!({})).result();
+    assert!(reached(&host), "the second network has taken it over");
+    assert!(ways(&host).lines().count() == 1 && ways(&host).contains("eth1"), "{}", ways(&host));
+    let gone = || !host.space.run("ip netns exec c1 ip -o link").contains("eth0");
+    host.eventually("the interface is gone", gone).await;
+    assert!(reached(&host) && ways(&host).contains("eth1"), "{}", ways(&host));
+    // It comes back behind the other, which keeps both.
+    one.verb("ADD", ("c1", "eth0"), &ports()).result();
+    assert!(reached(&host) && ways(&host).lines().count() == 1, "{}", ways(&host));
+    two.verb("DEL", ("c1", "eth1"), &json!({})).result();
+    assert!(reached(&host) && ways(&host).contains("eth0"), "{}", ways(&host));
+    one.verb("DEL", ("c1", "eth0"), &json!({})).result();
+    assert!(!reached(&host));
+    two.verb("ADD", ("c2", "eth0"), &ports()).result();
+}
+
+#[tokio::test]
+async fn the_result_tells_the_default_route_that_was_made_and_no_other() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+    let (one, two) = (plugin(&host, "one").await, plugin(&host, "two").await);
+    let first = one.verb("ADD", ("c1", "eth0"), &json!({})).result();
+    let second = two.verb("ADD", ("c1", "eth1"), &json!({})).result();
+    assert_eq!(first["routes"], json!([{"dst": "0.0.0.0/0", "gw": first["ips"][0]["gateway"]}]));
+    assert_eq!(second.get("routes"), None, "{second}");
+    assert!(second["ips"][0]["gateway"].is_string(), "{second}");
+    for (plugin, interface, result) in [(&one, "eth0", &first), (&two, "eth1", &second)] {
+        plugin.verb("CHECK", ("c1", interface), &json!({"prevResult": result})).result();
+    }
+}
+
+#[tokio::test]
+async fn a_program_of_the_host_may_have_the_port() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1; ip netns add c2")).await;
+    let plugin = plugin(&host, "one").await;
+    // As conmon does, which holds a container's ports while it runs, and reads nothing from them.
+    let _conmon = host.space.inside(|| std::net::TcpListener::bind("0.0.0.0:8088")).unwrap();
+    plugin.verb("ADD", ("c1", "eth0"), &ports()).result();
+    serve_tcp(&host, "c1", 80);
+    let reached = || host.world.ask_tcp(&format!("{HOST}:8088")).is_some();
+    assert!(reached());
+    // A reload: the namespace stays, and so does the program that has the port.
+    plugin.del("c1").result();
+    plugin.verb("ADD", ("c1", "eth0"), &ports()).result();
+    assert!(reached());
+    assert_eq!(plugin.verb("ADD", ("c2", "eth0"), &ports()).failure().0, 102);
+    // Nothing of this is for containers of davit's own, whose ports are held.
+    plugin.del("c1").result();
+    let e = host.attach(&crate::host::Guest::new("own"), &["one"], &["8088:80"]).await.unwrap_err();
+    assert!(e.to_string().contains("in use by"), "{e}");
+}
+
+#[tokio::test]
+async fn what_a_kill_left_to_nobody_is_taken_over_at_the_next_start() {
+    let mut host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+    let (one, two) = (plugin(&host, "one").await, plugin(&host, "two").await);
+    one.verb("ADD", ("c1", "eth0"), &ports()).result();
+    two.verb("ADD", ("c1", "eth1"), &ports()).result();
+    serve_tcp(&host, "c1", 80);
+    host.kill();
+    // As when it comes between the end of the first and what the second is to have.
+    let records = host.run_dir().join("network/sandboxes");
+    let of_one = |text: &str| text.contains("\"eth0\"");
+    for record in std::fs::read_dir(&records).unwrap().map(|r| r.unwrap().path()) {
+        if of_one(&std::fs::read_to_string(&record).unwrap()) {
+            std::fs::remove_file(record).unwrap();
+        }
+    }
+    assert_eq!(std::fs::read_dir(&records).unwrap().count(), 1);
+    host.start().await;
+    assert!(host.world.ask_tcp(&format!("{HOST}:8088")).is_some());
+    let ways = default_route(&host, "c1");
+    assert!(ways.lines().count() == 1 && ways.contains("eth1"), "{ways}");
+    two.verb("DEL", ("c1", "eth1"), &json!({})).result();
+    for name in ["one", "two"] {
+        host.net_remove(name).await.unwrap();
+    }
+    host.becomes_clean().await;
+}
