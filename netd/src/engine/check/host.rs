@@ -28,6 +28,7 @@ impl Engine {
         }
         self.look_for_strays(&links, &mut found);
         self.look_at_rules(&mut found)?;
+        self.look_at_forwarding(&mut found);
         self.look_at_records(&mut found)?;
         self.look_at_addresses(&mut found);
         for (id, problems) in &self.problems {
@@ -169,6 +170,18 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The note of whose forwarding is ours.
+    fn look_at_forwarding(&self, found: &mut Vec<Found>) {
+        let Some(fault) = self.forwarding_fault() else { return };
+        let detail = match fault {
+            Fault::Missing => "a restart of netd could not tell whether the host may forward for strangers",
+            Fault::Stray => "no forwarding is ours",
+            Fault::Differs => "it is damaged, or says something else than netd knows",
+        };
+        let object = format!("record of forwarding {}", self.forwarding_note().display());
+        found.push(Found::new(fault, object, detail, Mend::Forwarding));
     }
 
     /// Records that are damaged, that nobody answers for, or that say something else than we know.

@@ -38,6 +38,8 @@ pub(super) enum Mend {
     RemoveRules,
     /// Bind the reserved ports again.
     Reservations,
+    /// Write the note of whose forwarding is ours, or remove it.
+    Forwarding,
     /// Write a sandbox's record.
     Record(String),
     /// Remove a file that is no record of a sandbox.
@@ -82,6 +84,7 @@ impl Engine {
             Mend::Policies => self.apply_policies(),
             Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
             Mend::Reservations => Ok(self.ports.reserve_lost()?),
+            Mend::Forwarding => self.note_forwarding(),
             Mend::Record(id) => match self.sandboxes.get(id) {
                 Some(sandbox) => Ok(self.journal.write(sandbox)?),
                 None => Ok(self.journal.remove(id)?),
