@@ -224,6 +224,7 @@ impl Engine {
         }
         let draft = path.with_extension("draft");
         let text = serde_json::to_vec(&self.wanted_note()).expect("names of bridges are text");
+        fs::create_dir_all(&self.instance.run).map_err(failed)?;
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).map_err(failed)?;
         pass("forwarding.noted");
         Ok(())
