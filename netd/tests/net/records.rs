@@ -157,3 +157,26 @@ async fn a_bridge_that_became_somebody_elses_costs_only_its_own_network() {
     assert!(check(&host, true).await.iter().all(|d| d.repaired));
     is_sound(&host).await;
 }
+
+#[tokio::test]
+async fn a_macvlan_whose_record_was_lost_is_attached_again() {
+    let mut host = Host::new().await;
+    let options = [("parent".to_owned(), "uplink".to_owned())].into();
+    let subnets = vec![proto::Subnet {
+        subnet: "10.99.0.0/24".into(),
+        gateway: "10.99.0.1".into(),
+        ..Default::default()
+    }];
+    let driver = "macvlan".to_owned();
+    let wire =
+        proto::CreateNetworkRequest { name: "wire".into(), driver, options, subnets, ..Default::default() };
+    host.create(wire).await.unwrap();
+    host.net_create("n").await;
+    let web = host.guest("web", &["wire", "n"], &[]).await;
+    host.kill();
+    fs::remove_file(record(&host, &web)).unwrap();
+    host.start().await;
+    host.attach(&web, &["wire", "n"], &[]).await.unwrap();
+    is_sound(&host).await;
+    assert!(web.space.run("ping -c1 -W2 10.99.0.1").contains("1 received"));
+}
