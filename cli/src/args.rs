@@ -178,6 +178,7 @@ mod tests {
             "davit run --publish-all=false img",
             "davit run -Pit -p published=9080,target=80 img",
             "davit net check --repair --format json",
+            "davit net check front back",
             "davit net explain web [fd00::2]:53/udp --format json",
             "davit network graph --format dot -o file a b",
             "davit network create --driver bridge --subnet 10.0.0.0/24 --gateway 10.0.0.1 n",

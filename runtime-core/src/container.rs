@@ -22,6 +22,7 @@ pub mod exit;
 pub mod files;
 pub mod leftovers;
 pub mod network;
+pub mod reattach;
 pub mod record;
 pub mod remove;
 pub mod staging;

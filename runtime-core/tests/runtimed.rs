@@ -12,6 +12,8 @@ mod faults;
 mod lifecycle;
 #[path = "runtimed/peers.rs"]
 mod peers;
+#[path = "runtimed/reattach.rs"]
+mod reattach;
 #[path = "runtimed/restart.rs"]
 mod restart;
 #[path = "runtimed/world.rs"]

@@ -39,8 +39,14 @@ fn a_network_is_explained_drawn_checked_and_mended() {
     host.davit(["net", "check"]).ok().prints("Everything is as it should be.");
     host.sh("ip link del $(ip -o link show type bridge | grep -o 'dv-[0-9a-f]*' | head -1)").ok();
     let found = host.davit(["net", "check"]);
-    assert_eq!(found.code, 1, "{found}");
+    assert_eq!(found.code, 3, "{found}");
     assert!(found.text().contains("missing"), "{found}");
+    host.davit(["net", "check", "--format", "{{.Nonsense}}"]).exits(125);
+    host.davit(["net", "check", "--repair", "front"]).exits(125);
+    host.davit(["net", "check", "no-such-network"]).exits(1);
+    // The other network's containers and the host are not asked for.
+    let all = ["front", "back"].map(|n| host.davit(["net", "check", n]).code);
+    assert!(all.contains(&3), "{all:?}");
     host.davit(["net", "check", "--repair"]).ok().says("repaired");
     host.davit(["net", "check", "--format", "json"]).ok().prints("");
     host.davit(["net", "explain", "app", "web:80"]).ok();
@@ -65,4 +71,62 @@ fn names_of_the_world_and_of_a_hosts_file_are_explained_as_the_container_has_the
     explain("c", "outer:443").ok().says("'outer' is 203.0.113.5: its /etc/hosts says so");
     explain("i", "outer:443").exits(1).says("'outer' is 203.0.113.5").says("no way out");
     explain("host", "outer:443").exits(1);
+}
+
+/// Has netd away while `script` runs: nobody starts it anew before.
+fn without_netd(host: &Host, script: &str) {
+    let stopped = "s=$(pgrep -x davit-superviso); n=$(pgrep -x davit-netd); kill -STOP $s; kill -9 $n
+        until grep -q 'State:.Z' /proc/$n/status; do sleep 0.05; done; cd $DAVIT_RUN_DIR/network/sandboxes";
+    host.sh(&format!("{stopped}; {script}; kill -CONT $s")).ok();
+}
+
+#[test]
+fn a_container_whose_record_was_lost_is_told_and_attached_again() {
+    let host = Host::with_busybox();
+    host.davit(["net", "create", "--subnet", "10.61.0.0/24", "front"]).ok();
+    host.davit(["net", "create", "back"]).ok();
+    let server = ["busybox:1", "nc", "-ll", "-p", "80", "-e", "hostname"];
+    let place = ["--net", "front", "--ip", "10.61.0.77", "-p", "8080:80", "--network-alias", "store"];
+    let db = host.run_detached("db", &[&place[..], &server].concat());
+    host.davit(["net", "connect", "back", "db"]).ok();
+    let app = host.run_detached("app", &["--net", "front", "busybox:1", "sleep", "1000"]);
+    let before =
+        db.sh("ip -o addr | grep -v inet6 | grep -o 'eth.*inet [^ ]*'; cat /sys/class/net/eth0/address");
+    let works = || {
+        app.sh("nc -w 5 store 80 </dev/null").ok();
+        host.sh("nc -w 5 127.0.0.1 8080 </dev/null").ok();
+        assert!(!db.resolves("app").is_empty());
+    };
+    works();
+    for damage in ["rm ID.json", "echo x > ID.json"] {
+        without_netd(&host, &damage.replace("ID", &db.id));
+        let told = host.davit(["net", "check"]).exits(3);
+        for network in ["front", "back"] {
+            let object = format!("endpoint of db on {network}");
+            let told = told.stdout.lines().find(|l| l.contains(&object)).unwrap_or_else(|| panic!("{told}"));
+            assert!(told.starts_with("missing") && told.ends_with("the container runs and has no network"));
+        }
+        host.davit(["net", "check", "--repair"]).ok().says("repaired");
+        host.davit(["net", "check"]).ok().prints("Everything is as it should be.");
+        let after =
+            db.sh("ip -o addr | grep -v inet6 | grep -o 'eth.*inet [^ ]*'; cat /sys/class/net/eth0/address");
+        assert_eq!(after.text(), before.text());
+        works();
+    }
+    without_netd(&host, &format!("rm {}.json", db.id));
+    host.davit(["net", "disconnect", "back", "db"]).ok();
+    host.davit(["net", "connect", "back", "db"]).ok();
+    works();
+    host.davit(["net", "check"]).ok();
+}
+
+#[test]
+fn a_check_does_not_wait_for_ever_for_a_netd_that_does_not_answer() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    host.sh("pkill -STOP -x davit-netd").ok();
+    let told = host.davit(["net", "check"]);
+    host.sh("pkill -CONT -x davit-netd").ok();
+    assert!(told.code == 1 && told.stderr.contains("davit-netd does not answer; waiting for it"), "{told}");
+    host.davit(["net", "check"]).ok();
 }

@@ -26,7 +26,10 @@ pub enum NetworkCommand {
     Policy(PolicyArgs),
     /// Remove all networks that no container uses
     Prune(PruneArgs),
-    /// Compare networks with what the kernel has, and mend what differs; fails when something remains
+    /// Compare networks with what the kernel has, and mend what differs; exit code 3 when something remains
+    #[command(
+        after_help = "Exit codes: 0 nothing differs, or all is repaired; 3 something differs; 1 the check failed; 125 wrong usage"
+    )]
     Check(CheckArgs),
     /// Say hop by hop what lets traffic through or stops it; fails when something stops it
     Explain(ExplainArgs),

@@ -7,12 +7,15 @@ use clap::Args;
 /// `davit network check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Mend what is not as it should be
+    /// Mend what is not as it should be, on all networks
     #[arg(long)]
     pub repair: bool,
     /// table, json, or a template such as '{{.Object}}'
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Show only what differs on these networks and in their containers
+    #[arg(value_name = "NETWORK")]
+    pub networks: Vec<String>,
 }
 
 /// `davit network explain`

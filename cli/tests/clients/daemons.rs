@@ -119,6 +119,7 @@ impl Containers for Daemon {
         stats(rt::StatsRequest) -> Self::StatsStream;
         connect_network(rt::ConnectNetworkRequest) -> rt::ConnectNetworkResponse;
         disconnect_network(rt::DisconnectNetworkRequest) -> rt::DisconnectNetworkResponse;
+        check_networks(rt::CheckNetworksRequest) -> rt::CheckNetworksResponse;
     }
 }
 

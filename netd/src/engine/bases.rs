@@ -39,6 +39,18 @@ impl Engine {
         Ok(base)
     }
 
+    /// The same after somebody may have put another interface in its place.
+    pub(super) fn ensure_base_anew(&mut self, id: &NetworkId) -> Result<Base, EngineError> {
+        let network = &self.networks[id];
+        let failed = |source| EngineError::Base { network: network.name.clone(), source };
+        let Some(driver) = driver::of(network.driver) else { return self.ensure_base(id) };
+        let there = driver.find(self.ground(), network).map_err(failed)?.map(|base| base.index);
+        if self.bases.get(id).is_some_and(|known| Some(known.index) != there) {
+            self.bases.remove(id);
+        }
+        self.ensure_base(id)
+    }
+
     /// The host may have come to use a network's subnet while it had no bridge.
     fn check_still_free(&self, network: &Network) -> Result<(), EngineError> {
         if network.driver != Driver::Bridge {

@@ -1,7 +1,8 @@
 //! Compares what should be with what the kernel has, and mends it when asked to.
 //!
 //! ```text
-//! host       bridges, interfaces with our mark, the firewall table, settings, reservations, records, addresses
+//! host       bridges, interfaces with our mark, the firewall table, settings, reservations, addresses
+//! records    what a restart relies on
 //! sandbox    its holder, the host's ends of its interfaces, what is inside it
 //! mend       what each difference is mended by; most of it is what an attach or a start does anyway
 //! ```
@@ -11,9 +12,11 @@
 mod host;
 mod inside;
 mod mend;
+mod records;
 mod sandbox;
 
 use super::{Engine, EngineError};
+use crate::endpoint::Sandbox;
 use crate::firewall::compare::{Difference, Fault};
 use mend::Mend;
 
@@ -34,6 +37,13 @@ pub struct Drift {
     pub repaired: bool,
     /// Why it could not be.
     pub error: String,
+}
+
+impl Drift {
+    /// What could not be looked at: it hides nothing of the rest.
+    pub fn unseen(what: &str, error: &EngineError) -> Self {
+        Found::unseen(what, error).drift
+    }
 }
 
 /// A difference and what mends it.
@@ -67,6 +77,19 @@ impl Found {
         self
     }
 
+    fn of_known(self, sandbox: Option<&Sandbox>) -> Self {
+        match sandbox {
+            Some(sandbox) => self.of_sandbox(&sandbox.name),
+            None => self,
+        }
+    }
+
+    /// What could not be looked at.
+    fn unseen(what: &str, error: &EngineError) -> Self {
+        let detail = super::chain(error);
+        Self::new(Fault::Differs, what, detail, Mend::Nothing("it cannot be looked at"))
+    }
+
     fn of_table(difference: Difference, mend: Mend) -> Self {
         Self::new(difference.fault, difference.object, difference.detail, mend)
     }
@@ -79,10 +102,16 @@ impl Found {
 }
 
 impl Engine {
-    /// Checks the host's side. Also answers the ids of the sandboxes, for [`Self::check_sandbox`].
-    pub fn check_host(&mut self, repair: bool) -> Result<(Vec<Drift>, Vec<String>), EngineError> {
+    /// Checks the host's side. Also answers the ids of the sandboxes, for [`Self::check_sandbox`]. `detached`: ids of those that
+    /// run without being known here.
+    pub fn check_host(
+        &mut self,
+        repair: bool,
+        detached: &[String],
+    ) -> Result<(Vec<Drift>, Vec<String>), EngineError> {
         self.settle();
-        let drifts = self.check(repair, Self::look_at_host)?;
+        let looked = self.check(repair, |me| me.look_at_host(detached));
+        let drifts = looked.unwrap_or_else(|e| vec![Drift::unseen("the host's interfaces", &e)]);
         let mut sandboxes: Vec<_> = self.sandboxes.values().map(|s| (s.sequence, s.id.clone())).collect();
         sandboxes.sort();
         Ok((drifts, sandboxes.into_iter().map(|(_, id)| id).collect()))

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Engine, EngineError};
 use crate::failpoint::pass;
 use crate::firewall::Guard;
+use crate::firewall::compare::Fault;
 use crate::firewall::guard::There;
 use crate::netlink::view::{self, Link};
 use crate::settings::Forwarding;
@@ -24,7 +25,7 @@ use crate::sysctl;
 const SETTINGS: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
 /// What is remembered of whose forwarding is ours.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     /// Of which run of the machine: the setting does not outlive it, and the file may.
     boot: String,
@@ -53,7 +54,7 @@ impl Engine {
     fn read_forwarding(&mut self) -> Result<(), EngineError> {
         let path = self.forwarding_note();
         let noted = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Note::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.forwarding_unnoted()?,
             read => match read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other)) {
                 Ok(noted) => noted,
                 Err(error) => {
@@ -72,6 +73,38 @@ impl Engine {
             }
         }
         self.note_forwarding()
+    }
+
+    /// Without a note nothing is ours, but where the guard's rules are in the kernel: they are there for what is, so the note
+    /// was lost.
+    fn forwarding_unnoted(&self) -> Result<Note, EngineError> {
+        if !self.firewall.has_guard().map_err(EngineError::Firewall)? {
+            return Ok(Note::default());
+        }
+        tracing::warn!(
+            path = %self.forwarding_note().display(),
+            "the note of whose forwarding is ours is gone, and rules of ours keep strangers out; what is on counts as ours \
+             (netd.toml: forwarding)"
+        );
+        self.all_forwarding()
+    }
+
+    /// What is wrong with the note, if anything is.
+    pub(super) fn forwarding_fault(&self) -> Option<Fault> {
+        match fs::read(self.forwarding_note()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (!self.forwarded.is_empty()).then_some(Fault::Missing)
+            }
+            _ if self.forwarded.is_empty() => Some(Fault::Stray),
+            read => {
+                let noted = read.ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+                (noted != Some(self.wanted_note())).then_some(Fault::Differs)
+            }
+        }
+    }
+
+    fn wanted_note(&self) -> Note {
+        Note { boot: boot(), guard: self.forwarded.clone() }
     }
 
     /// All that is on, as if it were ours: guarded rather than open, since whoever needs it open can say so.
@@ -176,11 +209,11 @@ impl Engine {
         }
     }
 
-    fn forwarding_note(&self) -> PathBuf {
+    pub(super) fn forwarding_note(&self) -> PathBuf {
         self.instance.run.join("forwarding.json")
     }
 
-    fn note_forwarding(&self) -> Result<(), EngineError> {
+    pub(super) fn note_forwarding(&self) -> Result<(), EngineError> {
         let path = self.forwarding_note();
         let failed = |source: io::Error| EngineError::Note { path: path.clone(), source };
         if self.forwarded.is_empty() {
@@ -190,8 +223,8 @@ impl Engine {
             };
         }
         let draft = path.with_extension("draft");
-        let note = Note { boot: boot(), guard: self.forwarded.clone() };
-        let text = serde_json::to_vec(&note).expect("names of bridges are text");
+        let text = serde_json::to_vec(&self.wanted_note()).expect("names of bridges are text");
+        fs::create_dir_all(&self.instance.run).map_err(failed)?;
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).map_err(failed)?;
         pass("forwarding.noted");
         Ok(())

@@ -4,7 +4,7 @@
 //! sockets opened again, rules written as one. Everything else that bears our mark is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::attach::open_namespace;
 use super::detach::leave_resolver;
@@ -175,19 +175,39 @@ impl Engine {
                 if !endpoint.is_wired() {
                     continue;
                 }
-                self.ensure_base(&endpoint.network)?;
-                if !self.is_plugged(&sandbox, &endpoint, netns.as_fd())? {
-                    self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
-                } else if whole || endpoint.foreign.is_some() {
-                    continue;
+                match self.revive_endpoint(&mut sandbox, at, netns.as_fd()) {
+                    Ok(there) if there && (whole || endpoint.foreign.is_some()) => {}
+                    Ok(_) => visit.interfaces.push(self.interface(&sandbox.endpoints[at])),
+                    // Its other networks and its resolver work.
+                    Err(error) => {
+                        let (interface, error) = (&endpoint.interface, chain(&error));
+                        tracing::warn!(container.id = %sandbox.id, interface, error, "an interface is not restored");
+                    }
                 }
-                visit.interfaces.push(self.interface(&sandbox.endpoints[at]));
             }
             let again = |way: &Way| visit.interfaces.iter().any(|i| i.name == way.interface);
             visit.routes_in = sandbox.ways().into_iter().filter(again).collect();
             self.visit(&mut sandbox, netns.as_fd(), &visit)?;
         }
         self.keep(&sandbox)
+    }
+}
+
+impl Engine {
+    /// Plugs an endpoint in that is not; whether it was.
+    fn revive_endpoint(
+        &mut self,
+        sandbox: &mut Sandbox,
+        at: usize,
+        netns: BorrowedFd<'_>,
+    ) -> Result<bool, EngineError> {
+        let endpoint = sandbox.endpoints[at].clone();
+        self.ensure_base(&endpoint.network)?;
+        let there = self.is_plugged(sandbox, &endpoint, netns)?;
+        if !there {
+            self.plug(sandbox, at, netns, &mut Stages::start())?;
+        }
+        Ok(there)
     }
 }
 

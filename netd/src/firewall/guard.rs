@@ -73,6 +73,17 @@ impl Firewall {
         }
     }
 
+    /// Whether the kernel has a guard of ours, whole or not.
+    pub fn has_guard(&self) -> Result<bool, FirewallError> {
+        match &self.backend {
+            Backend::Nftables => {
+                let table = nftables::host::removal(&self.mark.guard_table());
+                Ok(compare::exists(&self.socket, table)?)
+            }
+            Backend::Iptables(i) => i.has_guard(),
+        }
+    }
+
     /// What differs between the guard's rules and what the kernel has.
     pub fn guard_differences(&self, guard: &Guard) -> Result<Vec<Difference>, FirewallError> {
         let table = self.mark.guard_table();
@@ -82,7 +93,7 @@ impl Firewall {
                 let wanted = table::whole(&table, self.mark.group, guard);
                 Ok(compare::differences(&self.socket, wanted)?)
             }
-            Backend::Nftables if compare::exists(&self.socket, nftables::host::removal(&table))? => {
+            Backend::Nftables if self.has_guard()? => {
                 let (object, detail) = (format!("firewall table {table}"), String::new());
                 Ok(vec![Difference { fault: Fault::Stray, object, detail }])
             }

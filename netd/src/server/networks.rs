@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::filters::Filters;
 use super::{Service, status, view};
-use crate::engine::Explained;
+use crate::engine::{Drift, EngineError, Explained};
 
 #[tonic::async_trait]
 impl Networks for Service {
@@ -84,16 +84,20 @@ impl Networks for Service {
         &self,
         request: Request<proto::CheckRequest>,
     ) -> Result<Response<proto::CheckResponse>, Status> {
-        let repair = request.into_inner().repair;
-        let host = self.engine.call(move |e| e.check_host(repair)).await;
+        let proto::CheckRequest { repair, detached } = request.into_inner();
+        let host = self.engine.call(move |e| e.check_host(repair, &detached)).await;
         let (mut drifts, sandboxes) = host.map_err(|e| status(&e))?;
+        let unseen = |what: &str, error: EngineError| vec![Drift::unseen(what, &error)];
         for id in sandboxes {
+            let what = format!("container {id}");
             let found = self.engine.call(move |e| e.check_sandbox(&id, repair)).await;
-            drifts.extend(found.map_err(|e| status(&e))?);
+            drifts.extend(found.unwrap_or_else(|e| unseen(&what, e)));
         }
-        drifts.extend(self.sandboxes.check().await.map_err(|e| status(&e))?);
+        let plugins = self.sandboxes.check().await;
+        drifts.extend(plugins.unwrap_or_else(|e| unseen("attachments of plugins", e)));
         // After the sandboxes: a repair of those may leave something for plugins.
-        drifts.extend(self.sandboxes.check_leftovers(repair).await.map_err(|e| status(&e))?);
+        let left = self.sandboxes.check_leftovers(repair).await;
+        drifts.extend(left.unwrap_or_else(|e| unseen("what plugins left over", e)));
         let drifts = drifts.into_iter().map(view::drift).collect();
         Ok(Response::new(proto::CheckResponse { drifts }))
     }

@@ -8,7 +8,7 @@ use crate::host::{BACKEND, BEYOND, Backend, Guest, HOST, Host, WORLD};
 
 /// What a check answers.
 pub async fn check(host: &Host, repair: bool) -> Vec<proto::Drift> {
-    let answer = host.networks().check(proto::CheckRequest { repair }).await;
+    let answer = host.networks().check(proto::CheckRequest { repair, ..Default::default() }).await;
     answer.unwrap_or_else(|e| panic!("{e}\n{}", host.log())).into_inner().drifts
 }
 

@@ -309,7 +309,12 @@ async fn a_check_asks_the_plugins_and_is_clean_where_all_is_well() {
         crate::cni::davit_cni().display()
     ));
     let check = async |repair| {
-        let answer = host.networks().check(proto::CheckRequest { repair }).await.unwrap().into_inner();
+        let answer = host
+            .networks()
+            .check(proto::CheckRequest { repair, ..Default::default() })
+            .await
+            .unwrap()
+            .into_inner();
         answer.drifts.into_iter().map(|d| format!("{d:?}")).collect::<Vec<_>>()
     };
     assert_eq!(check(false).await, Vec::<String>::new());
@@ -351,7 +356,13 @@ async fn an_add_that_outlives_netd_is_ended_before_del() {
 }
 
 async fn drifts(host: &Host, repair: bool) -> Vec<proto::Drift> {
-    let mut all = host.networks().check(proto::CheckRequest { repair }).await.unwrap().into_inner().drifts;
+    let mut all = host
+        .networks()
+        .check(proto::CheckRequest { repair, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .drifts;
     all.retain(|d| d.object.contains("plugins"));
     all
 }
@@ -397,7 +408,7 @@ async fn a_container_whose_plugin_is_gone_can_be_removed() {
     drop(dead);
     host.endpoints().detach(proto::DetachRequest { sandbox_id: dead_id }).await.unwrap();
     drop(ghost);
-    host.networks().check(proto::CheckRequest { repair: true }).await.unwrap();
+    host.networks().check(proto::CheckRequest { repair: true, ..Default::default() }).await.unwrap();
     let all = host.endpoints().list(proto::ListSandboxesRequest {}).await.unwrap().into_inner().sandboxes;
     assert_eq!(all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["forced"]);
     host.net_remove("gone").await.unwrap();

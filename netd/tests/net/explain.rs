@@ -201,7 +201,7 @@ async fn what_is_broken_is_where_it_stops() {
     ann.space.run("ip link set eth0 up; ip addr flush dev eth0");
     let said = lines(&host, "bob", "ann", 80).await;
     assert!(said.last().unwrap().contains("has lost the address"), "{said:?}");
-    host.networks().check(proto::CheckRequest { repair: true }).await.unwrap();
+    host.networks().check(proto::CheckRequest { repair: true, ..Default::default() }).await.unwrap();
     assert!(explain(&host, "bob", "ann", 80).await.unwrap().reaches);
     host.space.run("sysctl -qw net.ipv4.ip_forward=0");
     let said = lines(&host, "bob", BEYOND, 80).await;

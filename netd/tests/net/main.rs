@@ -27,6 +27,7 @@ mod policies;
 mod policy;
 mod ports;
 mod reach;
+mod records;
 mod relay;
 mod rootless;
 mod strangers;

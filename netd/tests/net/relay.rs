@@ -239,7 +239,12 @@ async fn an_internal_network_reaches_no_port_by_way_of_the_relay() {
     assert!(ask_near(&neighbour.space, &local).is_some(), "{}", host.log());
     // A bridge that was made again has another index.
     host.space.run(&format!("ip link del {}", host.inspect("inside").await.interface));
-    let mended = host.networks().check(proto::CheckRequest { repair: true }).await.unwrap().into_inner();
+    let mended = host
+        .networks()
+        .check(proto::CheckRequest { repair: true, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(mended.drifts.iter().all(|d| d.repaired), "{mended:?}");
     let (_, local) = bridge(host.inspect("inside").await);
     assert_eq!(ask_near(&locked.space, &local), None, "{}", host.log());

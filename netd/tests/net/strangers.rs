@@ -201,6 +201,25 @@ async fn a_damaged_note_leaves_the_host_guarded_and_one_of_another_boot_is_none(
 }
 
 #[tokio::test]
+pub async fn a_note_that_is_lost_is_written_again_and_leaves_the_host_guarded() {
+    let mut scene = Scene::new("").await;
+    let web = scene.web().await;
+    let path = scene.host.run_dir().join("network/forwarding.json");
+    std::fs::remove_file(&path).unwrap();
+    let listed = words(&check(&scene.host, false).await);
+    assert_eq!(listed, [format!("missing record of forwarding {}", path.display())]);
+    assert!(check(&scene.host, true).await[0].repaired);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("uplink"));
+    std::fs::remove_file(&path).unwrap();
+    scene.host.kill();
+    scene.host.start().await;
+    assert_eq!(scene.meet(), [false; 2], "{}", scene.host.log());
+    assert!(std::fs::read_to_string(&path).unwrap().contains("uplink"));
+    scene.serves(&web);
+    assert_eq!(words(&check(&scene.host, false).await), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_configuration_may_open_it() {
     let mut scene = Scene::new("").await;
     let web = scene.web().await;

@@ -62,13 +62,22 @@ impl Task {
             )));
         }
         if self.place_of(&list, &id, &network).await.is_some() {
+            // It may be on record here only: netd lost it, and the container has no such interface.
+            if self.status().is_alive() && self.reattach().await? {
+                return Ok(());
+            }
             return Err(RuntimeError::Peer(Box::new(davit_contracts::Error::new(
                 Kind::AlreadyExists,
                 format!("endpoint with name {name} already exists in network {network}"),
             ))));
         }
         if self.status().is_alive() {
-            let made = network::connect(&self.engine.peers, self.record.id(), &endpoint).await?;
+            let made = match network::connect(&self.engine.peers, self.record.id(), &endpoint).await {
+                Err(RuntimeError::Peer(e)) if e.kind() == Kind::NotFound && self.reattach().await? => {
+                    network::connect(&self.engine.peers, self.record.id(), &endpoint).await?
+                }
+                made => made?,
+            };
             self.edit_hosts(|dir, own| files::add_own(dir, own, &made));
             self.record.container.endpoints.push(made);
         }
@@ -103,7 +112,11 @@ impl Task {
         let at = self.place_of(&list, &id, &canonical).await.ok_or_else(not_there)?;
         list.remove(at);
         if self.status().is_alive() {
-            network::disconnect(&self.engine.peers, self.record.id(), &id, force).await?;
+            match network::disconnect(&self.engine.peers, self.record.id(), &id, force).await {
+                // netd lost it: there is nothing but the record to take away.
+                Err(RuntimeError::Peer(e)) if e.kind() == Kind::NotFound => {}
+                done => done?,
+            }
             for gone in self.record.container.endpoints.iter().filter(|e| e.network_id == id) {
                 self.edit_hosts(|dir, own| files::remove_own(dir, own, gone));
             }
@@ -137,7 +150,7 @@ impl Task {
     }
 
     /// Changes what a living container's /etc/hosts says of itself. The connection stands whether or not that succeeds.
-    fn edit_hosts(&self, edit: impl FnOnce(&Path, Own<'_>) -> Result<(), RuntimeError>) {
+    pub(super) fn edit_hosts(&self, edit: impl FnOnce(&Path, Own<'_>) -> Result<(), RuntimeError>) {
         let container = &self.record.container;
         let domainname = container.spec.as_ref().map_or("", |s| s.domainname.as_str());
         let own = Own { hostname: &container.hostname, domainname };

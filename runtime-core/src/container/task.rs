@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use davit_contracts::network::EndpointSpec;
+use davit_contracts::network::{Drift, EndpointSpec};
 use davit_contracts::runtime::ContainerSpec;
 use davit_wire::{Event, ExecSpec, Reply, Request};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,6 +44,8 @@ pub enum Command {
     Connect { endpoint: Box<EndpointSpec>, answer: Answer<()> },
     /// One network less.
     Disconnect { network: String, force: bool, answer: Answer<()> },
+    /// Networks that netd lost it on.
+    CheckNetworks { repair: bool, answer: Answer<Vec<Drift>> },
     /// One more program inside.
     Exec { spec: Box<ExecSpec>, answer: Answer<i32> },
 }
@@ -274,6 +276,9 @@ impl Task {
             }
             Command::Disconnect { network, force, answer } => {
                 let _ = answer.send(self.disconnect(&network, force).await);
+            }
+            Command::CheckNetworks { repair, answer } => {
+                let _ = answer.send(self.check_networks(repair).await);
             }
             Command::Exec { spec, answer } => {
                 let pid = match self.request(Request::Exec(spec)).await {

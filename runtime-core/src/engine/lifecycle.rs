@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use davit_contracts::network::Drift;
 use davit_contracts::runtime::wait_request::Condition;
 use tokio::sync::watch;
 
 use super::Engine;
+use crate::container::reattach::{self, Lost};
 use crate::container::start::Started;
 use crate::container::state::{Ask, Verdict, judge};
 use crate::container::task::{Command, Handle, View};
@@ -105,6 +107,28 @@ impl Engine {
         let _ = watch.wait_for(holds).await;
         let state = watch.borrow().record.state();
         (state.exit_code, state.error)
+    }
+
+    /// Compares the networks of all that runs with what netd has; also answers the ids of those that netd does not know.
+    pub async fn check_networks(&self, repair: bool) -> Result<(Vec<Drift>, Vec<String>), RuntimeError> {
+        let known = reattach::known(&self.peers).await?;
+        let (mut drifts, mut detached) = (Vec::new(), Vec::new());
+        for handle in self.registry.all() {
+            let view = handle.view();
+            let lost = reattach::lost(&view.record, effective(&view).is_alive(), &known);
+            if lost == Lost::Nothing {
+                continue;
+            }
+            let found = match handle.ask(|answer| Command::CheckNetworks { repair, answer }).await {
+                Err(RuntimeError::Removing(_)) => continue,
+                found => found?,
+            };
+            if lost == Lost::Whole && found.iter().any(|d| !d.repaired) {
+                detached.push(handle.id.clone());
+            }
+            drifts.extend(found);
+        }
+        Ok((drifts, detached))
     }
 
     fn emit_for(&self, view: &View, action: &str) {

@@ -205,4 +205,9 @@ impl Containers for Service {
         handle.ask(|answer| Command::Disconnect { network, force, answer }).await?;
         Ok(Response::new(DisconnectNetworkResponse {}))
     }
+
+    async fn check_networks(&self, request: Request<CheckNetworksRequest>) -> Reply<CheckNetworksResponse> {
+        let (drifts, detached) = self.engine.check_networks(request.into_inner().repair).await?;
+        Ok(Response::new(CheckNetworksResponse { drifts, detached }))
+    }
 }

@@ -75,6 +75,12 @@ impl Peers {
         })
     }
 
+    #[allow(clippy::result_large_err)]
+    fn sandbox(&self, id: &str, change: impl FnOnce(&mut Sandbox)) -> Result<(), Status> {
+        let unknown = || Error::new(Kind::NotFound, format!("no sandbox {id} is attached"));
+        self.held().sandboxes.get_mut(id).map(change).ok_or_else(|| unknown().into())
+    }
+
     fn root_of(&self, key: &str) -> PathBuf {
         self.dir.join(key)
     }
@@ -272,11 +278,11 @@ impl Endpoints for Peers {
             .endpoints
             .iter()
             .map(|e| meant(&e.network))
-            .map(|network| Endpoint {
-                network_id: format!("id-{network}"),
-                network,
-                ip: "10.89.0.2/24".into(),
-                ..Endpoint::default()
+            .map(|network| Endpoint { network_id: format!("id-{network}"), network, ..Endpoint::default() })
+            .zip(&request.endpoints)
+            .map(|(e, asked)| {
+                let ip = if asked.ip.is_empty() { "10.89.0.2" } else { &asked.ip };
+                Endpoint { ip: format!("{ip}/24"), ..e }
             })
             .collect();
         let sandbox = Sandbox {
@@ -308,12 +314,18 @@ impl Endpoints for Peers {
         Ok(Response::new(net::DetachResponse {}))
     }
     async fn connect(&self, request: Request<net::ConnectRequest>) -> Reply<Endpoint> {
-        let spec = request.into_inner().endpoint.unwrap();
+        let net::ConnectRequest { sandbox_id, endpoint } = request.into_inner();
+        let spec = endpoint.unwrap();
         let network = meant(&spec.network);
         let network_id = format!("id-{network}");
-        Ok(Response::new(Endpoint { network, network_id, ..Endpoint::default() }))
+        let ip = if spec.ip.is_empty() { String::new() } else { spec.ip + "/24" };
+        let made = Endpoint { network, network_id, ip, ..Endpoint::default() };
+        self.sandbox(&sandbox_id, |s| s.endpoints.push(made.clone()))?;
+        Ok(Response::new(made))
     }
-    async fn disconnect(&self, _: Request<net::DisconnectRequest>) -> Reply<net::DisconnectResponse> {
+    async fn disconnect(&self, request: Request<net::DisconnectRequest>) -> Reply<net::DisconnectResponse> {
+        let net::DisconnectRequest { sandbox_id, network, .. } = request.into_inner();
+        self.sandbox(&sandbox_id, |s| s.endpoints.retain(|e| e.network_id != network))?;
         Ok(Response::new(net::DisconnectResponse {}))
     }
     async fn rename(&self, request: Request<net::RenameSandboxRequest>) -> Reply<net::RenameSandboxResponse> {

@@ -13,7 +13,7 @@ use crate::network::{Driver, Network};
 use crate::sysctl;
 
 impl Engine {
-    pub(super) fn look_at_host(&mut self) -> Result<Vec<Found>, EngineError> {
+    pub(super) fn look_at_host(&mut self, detached: &[String]) -> Result<Vec<Found>, EngineError> {
         let links = view::links(&self.socket)?;
         let addresses = view::addresses(&self.socket)?;
         let mut found = Vec::new();
@@ -27,8 +27,13 @@ impl Engine {
             }
         }
         self.look_for_strays(&links, &mut found);
-        self.look_at_rules(&mut found)?;
-        self.look_at_records(&mut found)?;
+        if let Err(error) = self.look_at_rules(&mut found) {
+            found.push(Found::unseen("firewall rules", &error));
+        }
+        self.look_at_forwarding(&mut found);
+        if let Err(error) = self.look_at_records(detached, &mut found) {
+            found.push(Found::unseen("records of containers", &error));
+        }
         self.look_at_addresses(&mut found);
         for (id, problems) in &self.problems {
             let Some(network) = self.networks.get(id) else { continue };
@@ -167,33 +172,6 @@ impl Engine {
                     found.push(Found::new(Fault::Missing, format!("setting {setting}"), detail, Mend::Rules));
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Records that are damaged, that nobody answers for, or that say something else than we know.
-    fn look_at_records(&self, found: &mut Vec<Found>) -> Result<(), EngineError> {
-        let survey = self.journal.survey()?;
-        for path in survey.damaged {
-            let object = format!("record {}", path.display());
-            let detail = "it cannot be read; what it named was removed at the start after";
-            found.push(Found::new(Fault::Differs, object, detail, Mend::RemoveFile(path)));
-        }
-        for sandbox in &survey.records {
-            let fault = match self.sandboxes.get(&sandbox.id) {
-                None => Fault::Stray,
-                Some(known) if known != sandbox => Fault::Differs,
-                Some(_) => continue,
-            };
-            let mend = Mend::Record(sandbox.id.clone());
-            let object = format!("record of {}", sandbox.id);
-            found.push(Found::new(fault, object, "", mend).of_sandbox(&sandbox.name));
-        }
-        for sandbox in self.sandboxes.values().filter(|s| !survey.records.iter().any(|r| r.id == s.id)) {
-            let mend = Mend::Record(sandbox.id.clone());
-            let object = format!("record of {}", sandbox.id);
-            let detail = "a restart of netd would forget this container";
-            found.push(Found::new(Fault::Missing, object, detail, mend).of_sandbox(&sandbox.name));
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ pub(super) enum Mend {
     RemoveRules,
     /// Bind the reserved ports again.
     Reservations,
+    /// Write the note of whose forwarding is ours, or remove it.
+    Forwarding,
     /// Write a sandbox's record.
     Record(String),
     /// Remove a file that is no record of a sandbox.
@@ -82,6 +84,7 @@ impl Engine {
             Mend::Policies => self.apply_policies(),
             Mend::RemoveRules => self.firewall.remove().map_err(EngineError::Firewall),
             Mend::Reservations => Ok(self.ports.reserve_lost()?),
+            Mend::Forwarding => self.note_forwarding(),
             Mend::Record(id) => match self.sandboxes.get(id) {
                 Some(sandbox) => Ok(self.journal.write(sandbox)?),
                 None => Ok(self.journal.remove(id)?),
@@ -130,6 +133,7 @@ impl Engine {
         let Some((mut sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
         let endpoint = sandbox.endpoints[at].clone();
         let netns = open_namespace(&sandbox)?;
+        self.ensure_base_anew(network)?;
         self.unplug(&sandbox, &endpoint, Some(netns.as_fd()))?;
         self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
         self.keep(&sandbox)?;
@@ -146,7 +150,7 @@ impl Engine {
     fn mend_port(&mut self, id: &str, network: &NetworkId) -> Result<(), EngineError> {
         let Some((sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
         let endpoint = &sandbox.endpoints[at];
-        let base = self.ensure_base(network)?;
+        let base = self.ensure_base_anew(network)?;
         let Some(link) = route::link(&self.socket, &endpoint.host_interface)? else { return Ok(()) };
         let mut batch = Batch::new();
         adjust::set_group(&mut batch, link.index, self.instance.group);

@@ -69,7 +69,8 @@ pub(super) fn compare(chain: &str, wanted: &[String], found: &[String], all: &mu
     let mut tell = |fault, line: &str| {
         let rule = line.trim_start_matches("-A ").trim_start_matches(chain).trim();
         let object = format!("firewall rule '{rule}' in chain {chain}");
-        all.push(Difference { fault, object, detail: String::new() });
+        let detail = if fault == Fault::Stray { "it is in a chain of ours, and not ours" } else { "" };
+        all.push(Difference { fault, object, detail: detail.to_owned() });
     };
     for line in wanted {
         match left.iter().position(|l| *l == plain(line)) {

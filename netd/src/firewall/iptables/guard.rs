@@ -73,6 +73,17 @@ impl Iptables {
         Ok(())
     }
 
+    /// Whether there is a chain of the guard's, in either IP version.
+    pub fn has_guard(&self) -> Result<bool, FirewallError> {
+        let [x, _] = chains(&self.mark);
+        for tool in self.tools.iter().flatten() {
+            if tool.has_chain("filter", &x)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether the guard's rules are seen to be there. Numbers are compared, as for others of ours.
     pub fn is_guarded(&self) -> bool {
         let guard = self.guard.borrow();
