@@ -1,5 +1,7 @@
 //! Changes of what is there already, for repairs (rtnetlink(7)). Each repeats without harm.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::mac::Mac;
@@ -7,6 +9,7 @@ use super::message::{Batch, Flags};
 
 const NEWLINK: u16 = 16;
 const DELADDR: u16 = 21;
+const DELROUTE: u16 = 25;
 const DELQDISC: u16 = 37;
 
 fn link(batch: &mut Batch, label: String, index: u32, body: impl FnOnce(&mut super::Attrs<'_>)) {
@@ -52,6 +55,19 @@ pub fn delete_address(batch: &mut Batch, index: u32, address: IpNet) {
     batch.push(format!("remove address {address}"), DELADDR, Flags::ACK, &head, |a| {
         a.ip(2, address.addr());
         a.ip(1, address.addr());
+    });
+}
+
+/// Takes a default route away, whoever added it.
+pub fn delete_default_route(batch: &mut Batch, ipv4: bool, gateway: Option<IpAddr>, index: u32) {
+    // Any protocol, RT_SCOPE_NOWHERE for any scope, any type.
+    let head = [if ipv4 { 2 } else { 10 }, 0, 0, 0, 254, 0, 255, 0, 0, 0, 0, 0];
+    let label = format!("remove the default route by interface {index}");
+    batch.push(label, DELROUTE, Flags::ACK, &head, |a| {
+        if let Some(gateway) = gateway {
+            a.ip(5, gateway);
+        }
+        a.number(4, index);
     });
 }
 

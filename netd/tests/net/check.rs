@@ -1,5 +1,7 @@
 //! Drift between what should be and what the kernel has: listed, mended, and working again.
 
+mod foreign;
+
 use std::fs;
 
 use davit_contracts::network as proto;
@@ -165,7 +167,7 @@ async fn what_is_inside_is_mended() {
         inside("ip link set eth0 down", &["differs interface eth0 inside", "missing default route"]),
         inside("ip route del default", &["missing default route"]),
         inside("ip link set eth0 address 02:00:00:00:00:78", &["differs mac of eth0 inside"]),
-        inside("ip link set eth0 mtu 1300", &["differs MTU of eth0 inside"]),
+        inside("ip link set eth0 mtu 1450", &["differs MTU of eth0 inside"]),
         inside("ip link set lo down", &["differs interface lo inside"]),
         inside("ip link set eth0 down; ip link set eth0 name other", &["missing interface eth0 inside"]),
         inside("ip link del eth0", &["missing interface END", "missing interface eth0 inside"]),
@@ -240,19 +242,6 @@ async fn a_port_that_a_program_took_is_told_and_reserved_again_when_it_is_free()
     assert!(check(&host, true).await[0].repaired);
     assert!(host.space.inside(|| std::net::TcpListener::bind("0.0.0.0:8080")).is_err());
     host.detach(&web).await;
-}
-
-#[tokio::test]
-async fn what_may_be_somebody_elses_is_left_alone() {
-    let scene = Scene::new().await;
-    scene.host.space.run(&format!("ip link add theirs group {} type bridge", scene.group));
-    let told = check(&scene.host, true).await;
-    assert_eq!(words(&told), ["stray interface theirs"]);
-    assert!(!told[0].repaired && told[0].error.contains("by hand"), "{told:?}");
-    assert!(scene.host.space.run("ip -o link").contains("theirs"));
-    // Another's table and another's interface do not matter at all.
-    scene.host.space.run("ip link del theirs; nft add table inet theirs; nft add chain inet theirs forward");
-    assert_eq!(words(&check(&scene.host, true).await), Vec::<String>::new());
 }
 
 #[tokio::test]

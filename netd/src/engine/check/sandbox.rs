@@ -145,6 +145,7 @@ impl Engine {
                 .filter_map(interface)
                 .collect(),
             routes: sandbox.ways(),
+            ways: sandbox.all_ways(),
             yields: sandbox.holder.process().is_none(),
             resolver: sandbox.resolver,
         }
