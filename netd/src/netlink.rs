@@ -9,6 +9,7 @@
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
+//! links     links, read in full
 //! diag      sockets that listen                                                  sock_diag(7)
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! reach     addresses and routes that are there
@@ -24,6 +25,7 @@ pub mod conntrack;
 pub mod diag;
 pub mod inward;
 pub mod link;
+pub mod links;
 pub mod mac;
 pub mod message;
 pub mod reach;

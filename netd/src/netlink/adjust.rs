@@ -18,6 +18,14 @@ fn link(batch: &mut Batch, label: String, index: u32, body: impl FnOnce(&mut sup
     batch.push(label, NEWLINK, Flags::ACK, &head, body);
 }
 
+fn set_flags(batch: &mut Batch, label: String, index: u32, flags: u32, change: u32) {
+    let mut head = [0; 16];
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[8..12].copy_from_slice(&flags.to_ne_bytes());
+    head[12..].copy_from_slice(&change.to_ne_bytes());
+    batch.push(label, NEWLINK, Flags::ACK, &head, |_| {});
+}
+
 /// Sets an MTU.
 pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
     link(batch, format!("set the MTU of interface {index} to {mtu}"), index, |a| a.number(4, mtu));
@@ -36,6 +44,16 @@ pub fn set_master(batch: &mut Batch, index: u32, bridge: u32) {
 /// Sets the group.
 pub fn set_group(batch: &mut Batch, index: u32, group: u32) {
     link(batch, format!("mark interface {index} as ours"), index, |a| a.number(27, group));
+}
+
+/// Gives an interface another name.
+pub fn set_name(batch: &mut Batch, index: u32, name: &str) {
+    link(batch, format!("name interface {index} {name}"), index, |a| a.text(3, name));
+}
+
+/// Sets a link down.
+pub fn set_down(batch: &mut Batch, index: u32) {
+    set_flags(batch, format!("set interface {index} down"), index, 0, 1);
 }
 
 /// Takes a limit away: the default queue comes in its place.

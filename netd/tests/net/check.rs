@@ -1,6 +1,7 @@
 //! Drift between what should be and what the kernel has: listed, mended, and working again.
 
 mod foreign;
+mod renamed;
 
 use std::fs;
 

@@ -12,6 +12,7 @@ use super::super::stages::Stages;
 use super::super::{Engine, EngineError};
 use super::inside;
 use crate::driver::inside::Visit;
+use crate::driver::owned::{self, End};
 use crate::driver::{Base, bridge};
 use crate::endpoint::Sandbox;
 use crate::netlink::{Batch, adjust, route, tc, view};
@@ -107,6 +108,7 @@ impl Engine {
 
     /// A bridge as it should be, or a parent that is made when it is missing.
     fn mend_base(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        self.reclaim_bridge(id)?;
         let known = self.bases.remove(id);
         let base = self.ensure_base(id)?;
         let network = &self.networks[id];
@@ -123,6 +125,25 @@ impl Engine {
         self.socket.run(&batch)?;
         let network = &self.networks[id];
         if network.policy.is_some() { self.filter_bridge(network, true) } else { Ok(()) }
+    }
+
+    /// Gives a network's bridge its name and mark back.
+    fn reclaim_bridge(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        let network = &self.networks[id];
+        let links = view::links(&self.socket)?;
+        let bridge = self.bridge_of(network, &links).filter(|_| network.driver == Driver::Bridge);
+        let Some(link) = bridge else { return Ok(()) };
+        if link.name != network.interface {
+            owned::rename(&self.socket, link, &network.interface)?;
+        }
+        let mut batch = Batch::new();
+        adjust::set_group(&mut batch, link.index, self.instance.group);
+        self.socket.run(&batch)?;
+        if link.name != network.interface {
+            // Its routes were another's.
+            self.note_problems();
+        }
+        Ok(())
     }
 
     /// Removes what is left of an endpoint's interfaces, makes them again, and sets up what is inside.
@@ -147,7 +168,16 @@ impl Engine {
         let Some((sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
         let endpoint = &sandbox.endpoints[at];
         let base = self.ensure_base(network)?;
-        let Some(link) = route::link(&self.socket, &endpoint.host_interface)? else { return Ok(()) };
+        let links = view::links(&self.socket)?;
+        let found = End::find(&links, endpoint, self.instance.group, || self.within(&sandbox));
+        let link = match found.map_err(|source| self.of_wire(&sandbox, endpoint, source))? {
+            End::Ours(link) => link,
+            End::Renamed(link) => {
+                owned::rename(&self.socket, link, &endpoint.host_interface)?;
+                link
+            }
+            End::Gone | End::Foreign(_) => return Ok(()),
+        };
         let mut batch = Batch::new();
         adjust::set_group(&mut batch, link.index, self.instance.group);
         adjust::set_mtu(&mut batch, link.index, base.mtu);

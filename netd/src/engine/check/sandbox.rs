@@ -8,8 +8,9 @@ use super::super::attach::open_namespace;
 use super::super::{Engine, EngineError};
 use super::inside::{self, WantedInside, WantedInterface};
 use super::mend::Mend;
-use super::{Fault, Found};
-use crate::driver::bridge;
+use super::{Fault, Found, NOT_OURS};
+use crate::driver::owned::{End, Within};
+use crate::driver::{DriverError, bridge};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::netlink::route::PortMode;
 use crate::netlink::tc::Limit;
@@ -43,7 +44,7 @@ impl Engine {
         let limits = view::limits(&self.socket)?;
         for endpoint in sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let network = self.networks.get(&endpoint.network).map_or("", |n| n.name.as_str()).to_owned();
-            let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits);
+            let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits)?;
             found.extend(ends.into_iter().map(|f| f.of_network(&network)));
         }
         let netns = open_namespace(sandbox)?;
@@ -70,24 +71,53 @@ impl Engine {
         Ok(())
     }
 
+    /// What tells which ends on the host are a sandbox's.
+    pub(super) fn within(&self, sandbox: &Sandbox) -> Result<Within, DriverError> {
+        match sandbox.holder.namespace() {
+            Ok(netns) => Within::look(&self.socket, netns.as_fd()),
+            Err(_) => Ok(Within::default()),
+        }
+    }
+
     fn look_at_host_end(
         &self,
         sandbox: &Sandbox,
         endpoint: &Endpoint,
         links: &[Link],
         limits: &[(u32, u64)],
-    ) -> Vec<Found> {
+    ) -> Result<Vec<Found>, EngineError> {
         let name = &endpoint.host_interface;
-        let object = || format!("interface {name}");
-        let rewire = || Mend::Rewire(sandbox.id.clone(), endpoint.network.clone());
+        let differs =
+            |detail: String, mend| Found::new(Fault::Differs, format!("interface {name}"), detail, mend);
         let mend = || Mend::Port(sandbox.id.clone(), endpoint.network.clone());
-        let Some(link) = links.iter().find(|l| l.name == *name) else {
-            return vec![Found::new(Fault::Missing, object(), "the container is not wired", rewire())];
+        let end = End::find(links, endpoint, self.instance.group, || self.within(sandbox));
+        let (link, renamed) = match end.map_err(|source| self.of_wire(sandbox, endpoint, source))? {
+            End::Ours(link) => (link, None),
+            End::Renamed(link) => (link, Some(format!("it is called {}", link.name))),
+            End::Foreign(_) => {
+                let why = Mend::Nothing("it may be somebody else's: remove or rename it first");
+                return Ok(vec![differs(NOT_OURS.to_owned(), why)]);
+            }
+            End::Gone => {
+                let rewire = Mend::Rewire(sandbox.id.clone(), endpoint.network.clone());
+                let object = format!("interface {name}");
+                return Ok(vec![Found::new(Fault::Missing, object, "the container is not wired", rewire)]);
+            }
         };
-        if link.kind != "veth" {
-            let why = Mend::Nothing("it is not ours: remove or rename it first");
-            return vec![Found::new(Fault::Differs, object(), "it is not one end of a pair", why)];
-        }
+        let mut wrong: Vec<String> = renamed.into_iter().collect();
+        wrong.extend(self.port_words(sandbox, endpoint, link, links, limits));
+        Ok(if wrong.is_empty() { Vec::new() } else { vec![differs(wrong.join("; "), mend())] })
+    }
+
+    /// What is wrong with our end of a pair.
+    fn port_words(
+        &self,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        link: &Link,
+        links: &[Link],
+        limits: &[(u32, u64)],
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
         if link.group != self.instance.group {
             wrong.push("it does not bear our mark".to_owned());
@@ -95,17 +125,14 @@ impl Engine {
         if !link.up {
             wrong.push("it is down".to_owned());
         }
-        let bridge = self.networks.get(&endpoint.network).map(|n| n.interface.as_str());
-        let master = link.master.and_then(|m| links.iter().find(|l| l.index == m)).map(|l| l.name.as_str());
-        if master == bridge {
-            let wanted = self.networks.get(&endpoint.network).map(|n| bridge::port_mode(n, sandbox));
-            if let (Some((_, mode)), Some(wanted)) = (link.port, wanted)
-                && mode != wanted
-            {
+        let Some(network) = self.networks.get(&endpoint.network) else { return wrong };
+        if link.master.is_some() && link.master == self.bridge_of(network, links).map(|l| l.index) {
+            let wanted = bridge::port_mode(network, sandbox);
+            if let Some((_, mode)) = link.port.filter(|(_, mode)| *mode != wanted) {
                 wrong.push(format!("its bridge treats it as {}, not as {}", words(mode), words(wanted)));
             }
         } else {
-            wrong.push(format!("it is not on bridge {}", bridge.unwrap_or("")));
+            wrong.push(format!("it is not on bridge {}", network.interface));
         }
         if let Some(mtu) = self.bases.get(&endpoint.network).map(|b| b.mtu).filter(|mtu| *mtu != link.mtu) {
             wrong.push(format!("its MTU is {}, and should be {mtu}", link.mtu));
@@ -113,10 +140,7 @@ impl Engine {
         let limit = endpoint.bandwidth.as_ref().and_then(|b| b.ingress());
         let present = limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
         wrong.extend(limit_words(limit, present));
-        if wrong.is_empty() {
-            return Vec::new();
-        }
-        vec![Found::new(Fault::Differs, object(), wrong.join("; "), mend())]
+        wrong
     }
 
     /// What should be inside a sandbox.

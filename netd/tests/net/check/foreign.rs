@@ -52,3 +52,52 @@ async fn a_way_out_by_the_wrong_network_of_ours_is_led_back() {
     let ways = guest.space.run("ip -4 route show default");
     assert!(ways.contains("dev eth0") && ways.lines().count() == 1, "{ways}");
 }
+
+/// Whether a pair of somebody else is there, on no bridge and without our mark.
+fn is_theirs(scene: &Scene, peer: &str) -> bool {
+    let link = scene.host.space.run(&format!("ip -d -o link show {}", scene.end));
+    link.contains(&format!("@{peer}")) && link.contains("group default") && !link.contains("master")
+}
+
+#[tokio::test]
+async fn a_pair_of_somebody_else_that_has_the_name_of_our_end_is_left_alone() {
+    let scene = Scene::new().await;
+    let (host, end) = (&scene.host, scene.end.as_str());
+    host.space.run(&format!("ip link del {end}; ip link add {end} type veth peer name theirs0"));
+    for repair in [false, true, true] {
+        let told = check(host, repair).await;
+        let of_end = told.iter().find(|d| d.object == format!("interface {end}")).unwrap();
+        assert!(!of_end.repaired && of_end.detail.contains("not ours"), "{told:#?}");
+        assert!(told.iter().any(|d| d.object == "interface eth0 inside" && !d.repaired), "{told:#?}");
+        assert!(is_theirs(&scene, "theirs0"));
+    }
+    host.space.run("ip link del theirs0");
+    assert!(check(host, true).await.iter().all(|d| d.repaired));
+    assert_eq!(words(&check(host, false).await), Vec::<String>::new());
+    scene.works("without theirs");
+
+    // Ours lives on beside it.
+    host.space.run(&format!("ip link set {end} down; ip link set {end} name keep0 group 0"));
+    host.space.run(&format!("ip link set keep0 up; ip link add {end} type veth peer name theirs1"));
+    let told = check(host, true).await;
+    assert_eq!(words(&told), [format!("differs interface {end}")]);
+    assert!(!told[0].repaired && told[0].error.contains("rename it"), "{told:#?}");
+    assert!(is_theirs(&scene, "theirs1"));
+    scene.works("under another name");
+    host.space.run("ip link del theirs1");
+    assert!(check(host, true).await.iter().all(|d| d.repaired));
+    assert_eq!(words(&check(host, false).await), Vec::<String>::new());
+    scene.works("with its name");
+}
+
+#[tokio::test]
+async fn a_container_that_leaves_takes_only_its_own_pair_with_it() {
+    let scene = Scene::new().await;
+    let (host, end) = (&scene.host, scene.end.as_str());
+    // As somebody who lost the mark would find it: it is known by its other end.
+    host.space.run(&format!("ip link set {end} down; ip link set {end} name keep0 group 0"));
+    host.space.run(&format!("ip link add {end} type veth peer name theirs0"));
+    host.detach(&scene.db).await;
+    host.eventually("ours is gone", || !host.space.run("ip -o link").contains("keep0")).await;
+    assert!(is_theirs(&scene, "theirs0"));
+}
