@@ -236,6 +236,7 @@ pub fn settings(network: &Network) -> Vec<(String, &'static str)> {
         // Its link-local address asks for neighbours: waiting for duplicates would make it mute for a second or two.
         settings.push((format!("net/ipv6/conf/{name}/accept_dad"), "0"));
         settings.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+        settings.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "0"));
     } else if ipv6 {
         settings.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "1"));
     }
@@ -291,6 +292,18 @@ fn await_forwarding(socket: &Socket, bridge: &str, host_interface: &str) -> Resu
         }
         std::thread::sleep(Duration::from_micros(100));
     }
+}
+
+/// Whether the bridge forwards for a port, or will by itself: what came up just now takes its time.
+pub fn forwards_soon(socket: &Socket, port: &str) -> Result<bool, NetlinkError> {
+    let start = Instant::now();
+    while route::port_state(socket, port)? != Some(FORWARDING) {
+        if start.elapsed() > PORT_PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

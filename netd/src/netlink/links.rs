@@ -14,6 +14,7 @@ const NEWNSID: u16 = 88;
 const GETNSID: u16 = 90;
 
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 0x80;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 
 /// A link with all that netd sets on one.
@@ -41,11 +42,29 @@ pub struct Link {
     pub up: bool,
     /// Up with something at the other end.
     pub carrier: bool,
+    /// Does not ask for neighbours, nor answer who asks for it.
+    pub mute: bool,
+    /// As a bridge: whether it speaks the spanning tree protocol.
+    pub stp: bool,
+    /// As a macvlan: its mode, of `enum macvlan_mode`.
+    pub macvlan_mode: Option<u32>,
     /// As a bridge: whether it hands packets to the packet filter, IPv4 and IPv6.
     pub filters: Option<[bool; 2]>,
     /// As a bridge's port: `BR_STATE_*` (3 is forwarding), and its mode.
     pub port: Option<(u8, PortMode)>,
+    /// As a bridge's port: what is not as the kernel makes one, such as `learning off`.
+    pub oddities: Vec<&'static str>,
 }
+
+/// Flags of a bridge's port: attribute, what the kernel gives one, and how the other is called.
+pub(super) const PORT_FLAGS: [(u16, u8, &str); 6] = [
+    (8, 1, "learning off"),
+    (9, 1, "flood off"),
+    (27, 1, "mcast_flood off"),
+    (30, 1, "bcast_flood off"),
+    (32, 0, "neigh_suppress on"),
+    (39, 0, "locked on"),
+];
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
     let flags = number(payload.get(8..12)?);
@@ -53,6 +72,7 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
         index: number(payload.get(4..8)?),
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
+        mute: flags & IFF_NOARP != 0,
         ..Link::default()
     };
     for (kind, value) in attributes(payload.get(16..)?) {
@@ -80,13 +100,21 @@ fn parse_info(link: &mut Link, info: &[u8]) {
             1 => link.kind = text(value),
             2 if link.kind == "bridge" => {
                 let on = |wanted| attributes(value).find(|(k, _)| *k == wanted).map(|(_, v)| v != [0]);
+                link.stp = attributes(value).any(|(k, v)| k == 5 && number(v) != 0);
                 link.filters = on(36).zip(on(37)).map(|(v4, v6)| [v4, v6]);
+            }
+            2 if link.kind == "macvlan" => {
+                link.macvlan_mode = attributes(value).find(|(k, _)| *k == 1).map(|(_, v)| number(v));
             }
             4 => of_bridge = text(value) == "bridge",
             5 if of_bridge => {
                 let byte = |wanted| attributes(value).find(|(k, _)| *k == wanted).map_or(0, |(_, v)| v[0]);
                 let mode = PortMode { hairpin: byte(4) != 0, isolated: byte(33) != 0 };
                 link.port = Some((byte(1), mode));
+                let odd = |(kind, usual, _): &&(u16, u8, _)| {
+                    attributes(value).any(|(k, v)| k == *kind && v != [*usual])
+                };
+                link.oddities = PORT_FLAGS.iter().filter(odd).map(|(.., word)| *word).collect();
             }
             _ => {}
         }
@@ -138,6 +166,8 @@ mod tests {
                 a.nested(5, |a| {
                     a.byte(1, 3);
                     a.byte(4, 1);
+                    a.byte(8, 0);
+                    a.byte(9, 1);
                     a.byte(33, 0);
                 });
             });
@@ -146,6 +176,7 @@ mod tests {
         assert_eq!((read.name.as_str(), read.kind.as_str(), read.master), ("dvh1", "veth", Some(4)));
         assert!(read.up && read.carrier);
         assert_eq!(read.port, Some((3, PortMode { hairpin: true, isolated: false })));
+        assert_eq!(read.oddities, ["learning off"]);
         assert_eq!(parse_link(&[0; 8]), None);
     }
 }

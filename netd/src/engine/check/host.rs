@@ -16,17 +16,19 @@ impl Engine {
     pub(super) fn look_at_host(&mut self) -> Result<Vec<Found>, EngineError> {
         let links = view::links(&self.socket)?;
         let addresses = view::addresses(&self.socket)?;
+        let routes = view::routes(&self.socket)?;
         let mut found = Vec::new();
         for network in self.networks.values() {
             match network.driver {
                 Driver::Bridge if self.needs_bridge(network) => {
-                    self.look_at_bridge(network, &links, &addresses, &mut found);
+                    self.look_at_bridge(network, &links, (&addresses, &routes), &mut found);
                 }
                 Driver::Macvlan | Driver::Ipvlan => look_at_parent(network, &links, &mut found),
                 _ => {}
             }
         }
         self.look_for_strays(&links, &mut found);
+        self.look_at_uplinks(&links, &routes, &mut found);
         self.look_at_rules(&mut found)?;
         self.look_at_records(&mut found)?;
         self.look_at_addresses(&mut found);

@@ -6,6 +6,7 @@ mod mend;
 mod routes;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use davit_contracts::id::NetworkId;
@@ -13,7 +14,7 @@ use davit_sys::netns;
 
 use super::Fault;
 use super::sandbox::limit_words;
-use crate::driver::inside::{InsideError, Interface, RESOLVER, setting_path};
+use crate::driver::inside::{InsideError, Interface, RESOLVER};
 use crate::driver::inward;
 use crate::endpoint::Way;
 use crate::netlink::route::Mac;
@@ -30,6 +31,10 @@ pub(super) struct WantedInterface {
     pub(super) setup: Interface,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
+    /// Paths of settings, and values.
+    pub(super) settings: Vec<(String, String)>,
+    /// Whether neighbours are asked for by it.
+    pub(super) asks: bool,
 }
 
 /// All that should be inside.
@@ -79,8 +84,7 @@ struct Present {
 }
 
 fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> {
-    let asked = wanted.interfaces.iter().map(|i| &i.setup);
-    let paths = asked.flat_map(|i| i.sysctls.iter().map(|(setting, _)| setting_path(setting, &i.name)));
+    let paths = wanted.interfaces.iter().flat_map(|i| &i.settings).map(|(path, _)| path);
     let (links, limits) = (view::links(socket)?, view::limits(socket)?);
     let mut inwards = BTreeMap::new();
     for setup in wanted.interfaces.iter().map(|i| &i.setup).filter(|s| s.inward.is_some()) {
@@ -120,6 +124,10 @@ fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
     if !present.links.iter().any(|l| l.name == "lo" && l.up) {
         seen.push(Seen::new(Fault::Differs, "interface lo inside".into(), "it is down"));
     }
+    if !present.answers_itself() {
+        let object = "address 127.0.0.1/8 on lo inside".to_owned();
+        seen.push(Seen::new(Fault::Missing, object, "the resolver cannot be reached"));
+    }
     for interface in &wanted.interfaces {
         let of = interface_differences(present, interface);
         seen.extend(of.into_iter().map(|s| Seen { network: interface.network_name.clone(), ..s }));
@@ -131,6 +139,13 @@ fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
 impl Present {
     fn index(&self, name: &str) -> Option<u32> {
         self.links.iter().find(|l| l.name == name).map(|l| l.index)
+    }
+
+    /// Whether the resolver's address is the namespace's own, as far as that does not follow from something else.
+    fn answers_itself(&self) -> bool {
+        let up = self.links.iter().find(|l| l.name == "lo" && l.up);
+        let resolver = IpAddr::from(RESOLVER);
+        up.is_none_or(|lo| self.addresses.iter().any(|a| a.index == lo.index && a.net.contains(&resolver)))
     }
 }
 
@@ -144,6 +159,9 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
     let mut seen = Vec::new();
     if !link.up {
         seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), "it is down"));
+    }
+    if wanted.asks && link.mute {
+        seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), "ARP is off"));
     }
     if let (Some(mac), Some(is)) = (wanted.mac, link.mac)
         && mac != is
@@ -173,9 +191,8 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
             seen.push(Seen::new(Fault::Missing, format!("address {address} on {name} inside"), ""));
         }
     }
-    for (setting, value) in &wanted.setup.sysctls {
-        let setting = setting_path(setting, name);
-        if let Some(is) = present.settings.get(&setting).filter(|is| *is != value) {
+    for (setting, value) in &wanted.settings {
+        if let Some(is) = present.settings.get(setting).filter(|is| *is != value) {
             let detail = format!("it is {is}, and should be {value}");
             seen.push(Seen::new(Fault::Differs, format!("setting {setting} inside"), detail));
         }

@@ -10,13 +10,15 @@ use ipnet::IpNet;
 use super::super::attach::open_namespace;
 use super::super::stages::Stages;
 use super::super::{Engine, EngineError};
+use super::bridge::lost_routes;
 use super::inside;
 use crate::driver::inside::Visit;
 use crate::driver::owned::{self, End};
 use crate::driver::{Base, bridge};
 use crate::endpoint::Sandbox;
 use crate::netlink::{Batch, adjust, route, tc, view};
-use crate::network::Driver;
+use crate::network::{Driver, Network};
+use crate::sysctl;
 
 /// A way to mend. Several differences may have the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +123,27 @@ impl Engine {
             self.bases.insert(id.clone(), Base { mtu, ..base });
         }
         adjust::set_mac(&mut batch, base.index, bridge::mac(network));
+        adjust::set_arp(&mut batch, base.index);
+        adjust::unset_stp(&mut batch, base.index);
         route::set_up(&mut batch, base.index);
         self.socket.run(&batch)?;
         let network = &self.networks[id];
+        for (setting, value) in self.bridge_settings(network) {
+            sysctl::set(&setting, value)?;
+        }
+        self.mend_bridge_routes(network)?;
         if network.policy.is_some() { self.filter_bridge(network, true) } else { Ok(()) }
+    }
+
+    /// Adds the routes to a bridge's networks that somebody took away.
+    fn mend_bridge_routes(&self, network: &Network) -> Result<(), EngineError> {
+        let (links, addresses) = (view::links(&self.socket)?, view::addresses(&self.socket)?);
+        let Some(link) = links.iter().find(|l| l.name == network.interface) else { return Ok(()) };
+        let mut batch = Batch::new();
+        for address in lost_routes(network, link, &addresses, &view::routes(&self.socket)?) {
+            adjust::add_connected_route(&mut batch, link.index, address);
+        }
+        if batch.is_empty() { Ok(()) } else { Ok(self.socket.run(&batch)?) }
     }
 
     /// Gives a network's bridge its name and mark back.
@@ -153,6 +172,8 @@ impl Engine {
         let netns = open_namespace(&sandbox)?;
         self.unplug(&sandbox, &endpoint, Some(netns.as_fd()))?;
         self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
+        let interfaces = vec![self.interface(&sandbox.endpoints[at])];
+        self.visit(&mut sandbox, netns.as_fd(), &Visit { interfaces, ..Visit::default() })?;
         self.keep(&sandbox)?;
         self.mend_inside(id)?;
         self.await_ready([&endpoint], netns.as_fd())
@@ -191,8 +212,14 @@ impl Engine {
         }
         let mode = bridge::port_mode(&self.networks[network], &sandbox);
         route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
+        adjust::set_port_flags(&mut batch, link.index);
         route::set_up(&mut batch, link.index);
         self.socket.run(&batch)?;
+        if link.carrier {
+            let mut batch = Batch::new();
+            adjust::set_forwarding(&mut batch, link.index);
+            self.socket.run(&batch)?;
+        }
         self.await_ready([endpoint], open_namespace(&sandbox)?.as_fd())
     }
 

@@ -9,8 +9,10 @@ use super::super::{Engine, EngineError};
 use super::inside::{self, WantedInside, WantedInterface};
 use super::mend::Mend;
 use super::{Fault, Found, NOT_OURS};
+use crate::driver::DriverError;
+use crate::driver::bridge;
+use crate::driver::inside::setting_path;
 use crate::driver::owned::{End, Within};
-use crate::driver::{DriverError, bridge};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::netlink::route::PortMode;
 use crate::netlink::tc::Limit;
@@ -126,10 +128,18 @@ impl Engine {
             wrong.push("it is down".to_owned());
         }
         let Some(network) = self.networks.get(&endpoint.network) else { return wrong };
-        if link.master.is_some() && link.master == self.bridge_of(network, links).map(|l| l.index) {
+        let bridge = self.bridge_of(network, links);
+        if link.master.is_some() && link.master == bridge.map(|b| b.index) {
             let wanted = bridge::port_mode(network, sandbox);
             if let Some((_, mode)) = link.port.filter(|(_, mode)| *mode != wanted) {
                 wrong.push(format!("its bridge treats it as {}, not as {}", words(mode), words(wanted)));
+            }
+            let up = link.carrier && bridge.is_some_and(|b| b.up);
+            if up && !bridge::forwards_soon(&self.socket, &link.name).unwrap_or(true) {
+                wrong.push("its bridge does not forward for it".to_owned());
+            }
+            if !link.oddities.is_empty() {
+                wrong.push(format!("its bridge has it with {}", link.oddities.join(", ")));
             }
         } else {
             wrong.push(format!("it is not on bridge {}", network.interface));
@@ -153,7 +163,22 @@ impl Engine {
                 Driver::Macvlan => network.sublink.as_ref().is_none_or(|s| s.mode != Mode::Passthru),
                 _ => false,
             };
+            let mut settings = Vec::new();
+            if e.foreign.is_none() {
+                // What plugins make has it as they wish.
+                settings.push((
+                    self.interface(e).ipv6_setting(),
+                    if e.ip6.is_some() { "0" } else { "1" }.to_owned(),
+                ));
+            }
+            for (setting, value) in &e.sysctls {
+                let path = setting_path(setting, &e.interface);
+                settings.retain(|(known, _)| *known != path);
+                settings.push((path, value.clone()));
+            }
             Some(WantedInterface {
+                settings,
+                asks: e.foreign.is_none() && matches!(network.driver, Driver::Bridge | Driver::Macvlan),
                 network: e.network.clone(),
                 network_name: network.name.clone(),
                 setup: self.interface(e),

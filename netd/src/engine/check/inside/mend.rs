@@ -5,9 +5,9 @@ use std::os::fd::BorrowedFd;
 use davit_sys::netns;
 
 use super::{WantedInside, WantedInterface, read, routes};
-use crate::driver::inside::{InsideError, setting_path};
+use crate::driver::inside::InsideError;
 use crate::driver::inward;
-use crate::netlink::view::{self, Link};
+use crate::netlink::view::Link;
 use crate::netlink::{Batch, Protocol, Socket, adjust, route, tc};
 use crate::sysctl;
 
@@ -15,13 +15,22 @@ use crate::sysctl;
 pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), InsideError> {
     netns::visit(netns, || {
         let socket = Socket::open(Protocol::Route)?;
-        let links = view::links(&socket)?;
+        let present = read(&socket, wanted)?;
         let mut batch = Batch::new();
-        for link in links.iter().filter(|l| l.name == "lo") {
+        for link in present.links.iter().filter(|l| l.name == "lo") {
             route::set_up(&mut batch, link.index);
+            if !present.answers_itself() {
+                adjust::add_loopback_address(&mut batch, link.index);
+            }
+        }
+        // First: an address of IPv6 is refused where that is off.
+        for (setting, value) in wanted.interfaces.iter().flat_map(|i| &i.settings) {
+            if present.settings.get(setting).is_some_and(|is| is != value) {
+                sysctl::set(setting, value)?;
+            }
         }
         for interface in &wanted.interfaces {
-            if let Some(link) = links.iter().find(|l| l.name == interface.setup.name) {
+            if let Some(link) = present.links.iter().find(|l| l.name == interface.setup.name) {
                 mend_interface(&socket, interface, link, &mut batch)?;
             }
         }
@@ -44,8 +53,8 @@ fn mend_interface(
     if let Some(mtu) = interface.mtu.filter(|mtu| link.mtu > *mtu) {
         adjust::set_mtu(batch, link.index, mtu);
     }
-    for (setting, value) in &setup.sysctls {
-        sysctl::set(&setting_path(setting, &setup.name), value)?;
+    if interface.asks && link.mute {
+        adjust::set_arp(batch, link.index);
     }
     if let Some(limit) = setup.inward
         && let Some(link) = route::link(socket, &setup.name)?

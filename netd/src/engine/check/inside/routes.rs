@@ -1,6 +1,8 @@
 //! Routes inside. A way out that a container made for itself (a VPN's) is its own affair, and is not led past.
 
-use super::{Present, Seen, WantedInside};
+use ipnet::IpNet;
+
+use super::{Present, Seen, WantedInside, WantedInterface};
 use crate::driver::inside::InsideError;
 use crate::endpoint::Way;
 use crate::engine::check::Fault;
@@ -40,19 +42,45 @@ impl Present {
     }
 }
 
+/// The addresses of an interface that are there without a route to their network. What else a container has that network
+/// led by is its own affair.
+fn unrouted<'a>(
+    present: &'a Present,
+    interface: &'a WantedInterface,
+) -> impl Iterator<Item = (u32, IpNet)> + 'a {
+    let link = present.links.iter().find(|l| l.name == interface.setup.name && l.up);
+    let addresses = link.into_iter().flat_map(|l| interface.setup.addresses.iter().map(|a| (l.index, *a)));
+    addresses.filter(|(index, net)| {
+        net.prefix_len() < net.max_prefix_len()
+            && present.addresses.iter().any(|a| a.index == *index && a.net == *net)
+            && !present.routes.iter().any(|r| r.net == net.trunc())
+    })
+}
+
 pub(super) fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
+    let unrouted = wanted.interfaces.iter().flat_map(|interface| {
+        unrouted(present, interface).map(|(_, net)| {
+            let object = format!("route to {} by {} inside", net.trunc(), interface.setup.name);
+            let detail = "the container does not reach its neighbours";
+            Seen { network: interface.network_name.clone(), ..Seen::new(Fault::Missing, object, detail) }
+        })
+    });
     let lacking = wanted.routes.iter().filter(|way| present.way(way, wanted) != Found::Enough);
     let told = |way: &Way| {
         let by = way.gateway.map_or_else(|| format!("by {}", way.interface), |ip| format!("via {ip}"));
         let object = format!("default route {by} inside");
         Seen::new(Fault::Missing, object, "the container has no way out")
     };
-    lacking.map(told).collect()
+    unrouted.chain(lacking.map(told)).collect()
 }
 
 /// Adds what is missing, in place of what is ours and elsewhere.
 pub(super) fn mend(socket: &Socket, present: &Present, wanted: &WantedInside) -> Result<(), InsideError> {
     let mut batch = Batch::new();
+    // First: gateways are reached by these.
+    for (index, address) in wanted.interfaces.iter().flat_map(|i| unrouted(present, i)) {
+        adjust::add_connected_route(&mut batch, index, address);
+    }
     for way in &wanted.routes {
         let (Found::Lacking(wrong), Some(index)) = (present.way(way, wanted), present.index(&way.interface))
         else {

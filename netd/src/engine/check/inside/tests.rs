@@ -22,6 +22,8 @@ fn wanted() -> WantedInside {
             },
             mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             mtu: Some(1500),
+            settings: Vec::new(),
+            asks: true,
         }],
         routes: vec![way("10.0.0.1", "eth0")],
         ways: vec![way("10.0.0.1", "eth0"), way("10.1.0.1", "eth1")],
@@ -30,18 +32,20 @@ fn wanted() -> WantedInside {
     }
 }
 
+fn route(net: &str, gateway: Option<&str>) -> Route {
+    let gateway = gateway.map(|g| g.parse().unwrap());
+    Route { net: net.parse().unwrap(), fate: Fate::Unicast, gateway, index: 2, source: None }
+}
+
 fn present() -> Present {
     let link = |index, name: &str| Link { index, name: name.into(), up: true, ..Link::default() };
     Present {
         links: vec![link(1, "lo"), Link { mac: Some(Mac([2, 0, 0, 0, 0, 1])), mtu: 1500, ..link(2, "eth0") }],
-        addresses: vec![Address { index: 2, net: "10.0.0.2/24".parse().unwrap(), global: true }],
-        routes: vec![Route {
-            net: "0.0.0.0/0".parse().unwrap(),
-            fate: Fate::Unicast,
-            gateway: Some("10.0.0.1".parse().unwrap()),
-            index: 2,
-            source: None,
-        }],
+        addresses: vec![
+            Address { index: 2, net: "10.0.0.2/24".parse().unwrap(), global: true },
+            Address { index: 1, net: "127.0.0.1/8".parse().unwrap(), global: false },
+        ],
+        routes: vec![route("0.0.0.0/0", Some("10.0.0.1")), route("10.0.0.0/24", None)],
         settings: BTreeMap::new(),
         limits: Vec::new(),
         inward: BTreeMap::new(),
@@ -62,8 +66,12 @@ fn each_thing_that_is_not_as_given_is_told() {
     assert_eq!(told(|p| p.links[1].mtu = 9000), ["MTU of eth0 inside"]);
     assert_eq!(told(|p| p.links[1].mtu = 1300), Vec::<String>::new());
     assert_eq!(told(|p| p.links[1].mac = Some(Mac([2; 6]))), ["mac of eth0 inside"]);
-    assert_eq!(told(|p| p.addresses.clear()), ["address 10.0.0.2/24 on eth0 inside"]);
-    assert_eq!(told(|p| p.routes.clear()), ["default route via 10.0.0.1 inside"]);
+    assert_eq!(told(|p| drop(p.addresses.remove(0))), ["address 10.0.0.2/24 on eth0 inside"]);
+    assert_eq!(told(|p| drop(p.addresses.remove(1))), ["address 127.0.0.1/8 on lo inside"]);
+    assert_eq!(told(|p| drop(p.routes.remove(0))), ["default route via 10.0.0.1 inside"]);
+    assert_eq!(told(|p| drop(p.routes.remove(1))), ["route to 10.0.0.0/24 by eth0 inside"]);
+    assert_eq!(told(|p| p.routes[1].index = 9), Vec::<String>::new());
+    assert_eq!(told(|p| p.links[1].mute = true), ["interface eth0 inside"]);
     assert_eq!(
         told(|p| {
             p.links.truncate(1);
