@@ -11,6 +11,7 @@
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
 //! links     links, read in full
 //! diag      sockets that listen                                                  sock_diag(7)
+//! fdb       entries of bridges
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! reach     addresses and routes that are there
 //! route     links, addresses, routes                                          rtnetlink(7)
@@ -23,6 +24,7 @@
 pub mod adjust;
 pub mod conntrack;
 pub mod diag;
+pub mod fdb;
 pub mod inward;
 pub mod link;
 pub mod links;

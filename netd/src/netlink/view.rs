@@ -19,9 +19,6 @@ const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 const GETNEIGH: u16 = 30;
 
-const NEWQDISC: u16 = 36;
-const GETQDISC: u16 = 38;
-
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// `RTM_F_LOOKUP_TABLE`: the answer names the table that had the route.
@@ -205,24 +202,6 @@ pub fn neighbour(socket: &Socket, index: u32, of: IpAddr) -> Result<Option<Neigh
         same.then(|| Neighbour { mac: find(2).and_then(|v| v.try_into().ok()).map(Mac), state })
     };
     Ok(dump(socket, "list neighbours", GETNEIGH, &head, NEWNEIGH)?.iter().find_map(parse))
-}
-
-/// The token bucket filters that sit on interfaces: index, and rate in bytes a second.
-pub fn limits(socket: &Socket) -> Result<Vec<(u32, u64)>, NetlinkError> {
-    let parse = |payload: &Vec<u8>| {
-        let head = payload.get(..20)?;
-        let find = |wanted| attributes(&payload[20..]).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
-        if find(1).is_none_or(|kind| text(&kind) != "tbf") {
-            return None;
-        }
-        let options = find(2)?;
-        let of = |wanted| attributes(&options).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
-        // TCA_TBF_RATE64 is there only when the rate needs it; else struct tc_tbf_qopt has it.
-        let large = of(4).and_then(|v| v.try_into().ok()).map(u64::from_ne_bytes);
-        let small = || of(1).and_then(|v| Some(u64::from(number(v.get(8..12)?))));
-        Some((number(&head[4..8]), large.or_else(small)?))
-    };
-    Ok(dump(socket, "list limits", GETQDISC, &[0; 20], NEWQDISC)?.iter().filter_map(parse).collect())
 }
 
 #[cfg(test)]

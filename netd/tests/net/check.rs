@@ -265,6 +265,7 @@ async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
         ("ip addr flush dev eth0", "missing address "),
         ("ip link del eth0", "missing interface eth0 inside"),
         ("ip link set eth0 address 02:00:00:00:00:79", "differs mac of eth0 inside"),
+        ("ip link set eth0 type macvlan mode private", "differs interface eth0 inside"),
     ] {
         guest.space.run(damage);
         let listed = words(&check(&host, false).await);
@@ -302,6 +303,8 @@ async fn limits_are_mended_and_collisions_told() {
     for (inside, command) in [
         (false, format!("tc qdisc del dev {end} root")),
         (false, format!("tc qdisc replace dev {end} root tbf rate 1mbit burst 16k latency 50ms")),
+        (false, format!("tc qdisc replace dev {end} root tbf rate 80mbit burst 2k limit 3k")),
+        (true, "tc qdisc replace dev eth0 root tbf rate 40mbit burst 1600 latency 1ms".to_owned()),
         (true, "tc qdisc del dev eth0 root".to_owned()),
         (true, "tc qdisc replace dev eth0 root tbf rate 1mbit burst 16k latency 50ms".to_owned()),
     ] {

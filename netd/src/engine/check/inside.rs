@@ -18,6 +18,7 @@ use crate::driver::inside::{InsideError, Interface, RESOLVER};
 use crate::driver::inward;
 use crate::endpoint::Way;
 use crate::netlink::route::Mac;
+use crate::netlink::tc::{self, Bucket};
 use crate::netlink::view::{self, Address, Link, Route};
 use crate::netlink::{Protocol, Socket};
 use crate::{firewall, sysctl};
@@ -35,6 +36,8 @@ pub(super) struct WantedInterface {
     pub(super) settings: Vec<(String, String)>,
     /// Whether neighbours are asked for by it.
     pub(super) asks: bool,
+    /// Of `enum macvlan_mode`, where it is one.
+    pub(super) macvlan_mode: Option<u32>,
 }
 
 /// All that should be inside.
@@ -76,22 +79,22 @@ struct Present {
     links: Vec<Link>,
     addresses: Vec<Address>,
     routes: Vec<Route>,
-    limits: Vec<(u32, u64)>,
+    limits: Vec<Bucket>,
     /// Of what enters, by the interface's name, where that is wanted.
-    inward: BTreeMap<String, u64>,
+    inward: BTreeMap<String, Bucket>,
     /// Those that were asked for.
     settings: BTreeMap<String, String>,
 }
 
 fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> {
     let paths = wanted.interfaces.iter().flat_map(|i| &i.settings).map(|(path, _)| path);
-    let (links, limits) = (view::links(socket)?, view::limits(socket)?);
+    let (links, limits) = (view::links(socket)?, tc::limits(socket)?);
     let mut inwards = BTreeMap::new();
     for setup in wanted.interfaces.iter().map(|i| &i.setup).filter(|s| s.inward.is_some()) {
         if let Some(link) = links.iter().find(|l| l.name == setup.name)
-            && let Some(rate) = inward::rate(socket, link, &links, &limits)?
+            && let Some(bucket) = inward::bucket(socket, link, &links, &limits)?
         {
-            inwards.insert(setup.name.clone(), rate);
+            inwards.insert(setup.name.clone(), bucket);
         }
     }
     Ok(Present {
@@ -163,6 +166,13 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
     if wanted.asks && link.mute {
         seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), "ARP is off"));
     }
+    if wanted.macvlan_mode.is_some()
+        && link.macvlan_mode.is_some()
+        && link.macvlan_mode != wanted.macvlan_mode
+    {
+        let detail = "it is in another macvlan mode than its network";
+        seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), detail));
+    }
     if let (Some(mac), Some(is)) = (wanted.mac, link.mac)
         && mac != is
     {
@@ -176,7 +186,7 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
     }
     // What a container limits by itself is its own affair.
     if let Some(limit) = wanted.setup.limit {
-        let is = present.limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
+        let is = present.limits.iter().find(|b| b.index == link.index).copied();
         if let Some(detail) = limit_words(Some(limit), is) {
             seen.push(Seen::new(Fault::Differs, format!("limit of {name} inside"), detail));
         }

@@ -16,7 +16,7 @@ use crate::driver::inside::Visit;
 use crate::driver::owned::{self, End};
 use crate::driver::{Base, bridge};
 use crate::endpoint::Sandbox;
-use crate::netlink::{Batch, adjust, route, tc, view};
+use crate::netlink::{Batch, adjust, fdb, route, tc, view};
 use crate::network::{Driver, Network};
 use crate::sysctl;
 
@@ -205,7 +205,7 @@ impl Engine {
         adjust::set_master(&mut batch, link.index, base.index);
         match endpoint.bandwidth.as_ref().and_then(|b| b.ingress()) {
             Some(limit) => tc::limit(&mut batch, &endpoint.host_interface, link.index, limit),
-            None if view::limits(&self.socket)?.iter().any(|(index, _)| *index == link.index) => {
+            None if tc::limits(&self.socket)?.iter().any(|b| b.index == link.index) => {
                 adjust::remove_limit(&mut batch, link.index);
             }
             None => {}
@@ -213,6 +213,7 @@ impl Engine {
         let mode = bridge::port_mode(&self.networks[network], &sandbox);
         route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         adjust::set_port_flags(&mut batch, link.index);
+        self.diverted(endpoint, link).iter().for_each(|entry| fdb::remove(&mut batch, entry));
         route::set_up(&mut batch, link.index);
         self.socket.run(&batch)?;
         if link.carrier {

@@ -14,8 +14,9 @@ use crate::driver::bridge;
 use crate::driver::inside::setting_path;
 use crate::driver::owned::{End, Within};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
+use crate::netlink::fdb::{self, Entry};
 use crate::netlink::route::PortMode;
-use crate::netlink::tc::Limit;
+use crate::netlink::tc::{self, Bucket, Limit};
 use crate::netlink::view::{self, Link};
 use crate::network::Driver;
 use crate::network::sublink::Mode;
@@ -43,7 +44,7 @@ impl Engine {
             return Ok(());
         }
         let links = view::links(&self.socket)?;
-        let limits = view::limits(&self.socket)?;
+        let limits = tc::limits(&self.socket)?;
         for endpoint in sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let network = self.networks.get(&endpoint.network).map_or("", |n| n.name.as_str()).to_owned();
             let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits)?;
@@ -86,7 +87,7 @@ impl Engine {
         sandbox: &Sandbox,
         endpoint: &Endpoint,
         links: &[Link],
-        limits: &[(u32, u64)],
+        limits: &[Bucket],
     ) -> Result<Vec<Found>, EngineError> {
         let name = &endpoint.host_interface;
         let differs =
@@ -111,6 +112,17 @@ impl Engine {
         Ok(if wrong.is_empty() { Vec::new() } else { vec![differs(wrong.join("; "), mend())] })
     }
 
+    /// The entries of the bridge by which somebody has an endpoint's frames sent elsewhere.
+    pub(super) fn diverted(&self, endpoint: &Endpoint, link: &Link) -> Vec<Entry> {
+        let entries = fdb::set_entries(&self.socket).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look at the entries of bridges");
+            Vec::new()
+        });
+        let elsewhere =
+            |e: &Entry| Some(e.bridge) == link.master && Some(e.mac) == endpoint.mac && e.port != link.index;
+        entries.into_iter().filter(elsewhere).collect()
+    }
+
     /// What is wrong with our end of a pair.
     fn port_words(
         &self,
@@ -118,7 +130,7 @@ impl Engine {
         endpoint: &Endpoint,
         link: &Link,
         links: &[Link],
-        limits: &[(u32, u64)],
+        limits: &[Bucket],
     ) -> Vec<String> {
         let mut wrong = Vec::new();
         if link.group != self.instance.group {
@@ -141,6 +153,10 @@ impl Engine {
             if !link.oddities.is_empty() {
                 wrong.push(format!("its bridge has it with {}", link.oddities.join(", ")));
             }
+            if let Some(entry) = self.diverted(endpoint, link).first() {
+                let to = links.iter().find(|l| l.index == entry.port).map_or("", |l| l.name.as_str());
+                wrong.push(format!("its bridge sends what is for {} to {to}", entry.mac));
+            }
         } else {
             wrong.push(format!("it is not on bridge {}", network.interface));
         }
@@ -148,7 +164,7 @@ impl Engine {
             wrong.push(format!("its MTU is {}, and should be {mtu}", link.mtu));
         }
         let limit = endpoint.bandwidth.as_ref().and_then(|b| b.ingress());
-        let present = limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
+        let present = limits.iter().find(|b| b.index == link.index).copied();
         wrong.extend(limit_words(limit, present));
         wrong
     }
@@ -163,6 +179,7 @@ impl Engine {
                 Driver::Macvlan => network.sublink.as_ref().is_none_or(|s| s.mode != Mode::Passthru),
                 _ => false,
             };
+            let sub = |driver| network.sublink.as_ref().filter(|_| network.driver == driver);
             let mut settings = Vec::new();
             if e.foreign.is_none() {
                 // What plugins make has it as they wish.
@@ -183,6 +200,7 @@ impl Engine {
                 network_name: network.name.clone(),
                 setup: self.interface(e),
                 mac: e.mac.filter(|_| own_mac),
+                macvlan_mode: sub(Driver::Macvlan).map(|s| s.mode.number()),
                 mtu: self.bases.get(&e.network).map(|b| b.mtu).or(network.mtu()),
             })
         };
@@ -210,14 +228,12 @@ fn words(mode: PortMode) -> &'static str {
     }
 }
 
-/// What is wrong with a limit, if anything is. Rates are in bytes a second.
-pub(super) fn limit_words(wanted: Option<Limit>, present: Option<u64>) -> Option<String> {
-    match (wanted.map(Limit::bytes), present) {
-        (Some(rate), None) => Some(format!("it lacks its limit of {} bit/s", rate * 8)),
-        (Some(rate), Some(is)) if is != rate => {
-            Some(format!("it is limited to {} bit/s, and should be to {} bit/s", is * 8, rate * 8))
-        }
-        (None, Some(is)) => Some(format!("it is limited to {} bit/s", is * 8)),
-        _ => None,
+/// What is wrong with a limit, if anything is.
+pub(super) fn limit_words(wanted: Option<Limit>, present: Option<Bucket>) -> Option<String> {
+    match (wanted, present) {
+        (Some(limit), None) => Some(format!("it lacks its limit of {} bit/s", limit.bytes() * 8)),
+        (Some(limit), Some(is)) => is.differs_from(limit),
+        (None, Some(is)) => Some(format!("it is limited to {} bit/s", is.rate * 8)),
+        (None, None) => None,
     }
 }

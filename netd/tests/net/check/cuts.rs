@@ -15,6 +15,11 @@ async fn cuts_on_the_host_are_mended() {
         host("ip link set BRIDGE type bridge stp_state 1 forward_delay 3000", &["differs bridge BRIDGE"]),
         host("ip link set END type bridge_slave learning off flood off", &["differs interface END"]),
         host("ip link set END type bridge_slave locked on", &["differs interface END"]),
+        host(
+            "ip link add odd0 type veth peer name odd1; ip link set odd0 master BRIDGE; ip link set odd0 up; ip link set odd1 up
+             bridge fdb replace $(bridge fdb show dev END | grep -v permanent | head -1 | cut -d' ' -f1) dev odd0 master static",
+            &["differs interface END"],
+        ),
     ])
     .await;
 }

@@ -47,6 +47,9 @@ fn mend_interface(
     batch: &mut Batch,
 ) -> Result<(), InsideError> {
     let setup = &interface.setup;
+    if let Some(mode) = interface.macvlan_mode.filter(|m| link.macvlan_mode.is_some_and(|is| is != *m)) {
+        adjust::set_macvlan_mode(batch, link.index, mode);
+    }
     if let Some(mac) = interface.mac.filter(|mac| link.mac != Some(*mac)) {
         adjust::set_mac(batch, link.index, mac);
     }

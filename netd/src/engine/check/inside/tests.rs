@@ -24,6 +24,7 @@ fn wanted() -> WantedInside {
             mtu: Some(1500),
             settings: Vec::new(),
             asks: true,
+            macvlan_mode: None,
         }],
         routes: vec![way("10.0.0.1", "eth0")],
         ways: vec![way("10.0.0.1", "eth0"), way("10.1.0.1", "eth1")],
