@@ -16,6 +16,7 @@ pub mod bridge;
 pub mod cni;
 pub mod inside;
 pub mod inward;
+pub mod owned;
 pub mod sublink;
 
 use std::os::fd::BorrowedFd;

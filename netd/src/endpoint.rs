@@ -265,6 +265,12 @@ impl Sandbox {
         self.id != other.id && self.holder.is_same_namespace(&other.holder)
     }
 
+    /// All default routes that were given or could have been, by us and by plugins.
+    pub fn all_ways(&self) -> Vec<Way> {
+        let of = |e: &Endpoint, v4| e.way(v4).or_else(|| e.foreign_way(v4));
+        self.endpoints.iter().flat_map(|e| [of(e, true), of(e, false)]).flatten().collect()
+    }
+
     /// The default routes that are to be there when others have gone: ours, else those of plugins, which see to them only as
     /// they come and go. None where plugins have no part.
     pub fn ways_left(&self) -> Vec<Way> {

@@ -375,7 +375,7 @@ pub fn resolver_differences(resolver: IpAddr, ports: (u16, u16)) -> Result<Vec<D
     compare::differences(&socket, nftables::sandbox::redirect(resolver, ports.0, ports.1, false))
 }
 
-/// Chains of others at a hook of the calling thread's namespace.
-pub fn foreign_chains(hook: u32) -> Result<Vec<ForeignChain>, NetlinkError> {
-    compare::foreign_chains(&Socket::open(Netlink::Netfilter)?, hook)
+/// Chains of others at a hook of the calling thread's namespace, those that drop first.
+pub fn foreign_chains(hook: u32, mark: &Mark) -> Result<Vec<ForeignChain>, NetlinkError> {
+    compare::foreign_chains(&Socket::open(Netlink::Netfilter)?, hook, mark)
 }

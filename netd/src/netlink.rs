@@ -9,7 +9,9 @@
 //! message   encode headers and nested attributes, walk those that come back   netlink(7)
 //! socket    send a batch, read the acknowledgements, name the request that failed
 //! link      interfaces on top of others: macvlan, ipvlan, vlan
+//! links     links, read in full
 //! diag      sockets that listen                                                  sock_diag(7)
+//! fdb       entries of bridges
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! reach     addresses and routes that are there
 //! route     links, addresses, routes                                          rtnetlink(7)
@@ -22,8 +24,10 @@
 pub mod adjust;
 pub mod conntrack;
 pub mod diag;
+pub mod fdb;
 pub mod inward;
 pub mod link;
+pub mod links;
 pub mod mac;
 pub mod message;
 pub mod reach;

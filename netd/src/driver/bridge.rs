@@ -1,16 +1,18 @@
 //! Bridges, and veth pairs whose one end is on a bridge in the namespace that netd runs in.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 
+use super::owned::Within;
 use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::{self, Mac, PortMode, Veth};
 use crate::netlink::tc::{self, Limit};
-use crate::netlink::{Batch, NetlinkError, Socket, adjust};
+use crate::netlink::{Batch, NetlinkError, Socket, adjust, link, view};
 use crate::network::{Network, Subnet};
 use crate::sysctl;
 
@@ -129,7 +131,7 @@ impl Plumbing for BridgeDriver {
         if mode != PortMode::default() {
             route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         }
-        ground.socket.run(&batch)?;
+        ground.socket.run(&batch).map_err(|e| name_taken(ground.socket, endpoint, e))?;
         if let Some(limit) = endpoint.bandwidth.as_ref().and_then(|b| b.ingress()) {
             limit_host_end(ground.socket, &endpoint.host_interface, limit)?;
         }
@@ -146,12 +148,43 @@ impl Plumbing for BridgeDriver {
     }
 
     fn is_plugged(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<bool, DriverError> {
-        Ok(route::link(ground.socket, &of.endpoint.host_interface)?.is_some())
+        Ok(own_end(ground, of)?.is_some())
     }
 
     fn unplug(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<(), DriverError> {
-        Ok(remove_link(ground.socket, &of.endpoint.host_interface)?)
+        let Some(index) = own_end(ground, of)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        link::delete(&mut batch, index);
+        match ground.socket.run(&batch) {
+            Err(e) if !e.is_missing() => Err(e.into()),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Which of the two names of a pair was in the way.
+fn name_taken(socket: &Socket, endpoint: &Endpoint, error: NetlinkError) -> DriverError {
+    if error.errno() != Some(Errno::EEXIST) {
+        return error.into();
+    }
+    match route::link(socket, &endpoint.host_interface) {
+        Ok(Some(link)) => DriverError::Foreign(link.name),
+        _ => DriverError::NameTaken(endpoint.interface.clone()),
+    }
+}
+
+/// The index of our end of an endpoint's pair, if it is there. What else has its name is somebody else's.
+fn own_end(ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<u32>, DriverError> {
+    let named = route::link(ground.socket, &of.endpoint.host_interface)?;
+    if let Some(link) = named.filter(|l| l.group == ground.group && l.kind == "veth") {
+        return Ok(Some(link.index));
+    }
+    let opened = if of.netns.is_none() { of.sandbox.holder.namespace().ok() } else { None };
+    // With the namespace it is gone.
+    let Some(netns) = of.netns.or(opened.as_ref().map(AsFd::as_fd)) else { return Ok(None) };
+    let links = view::links(ground.socket)?;
+    let within = Within::look(ground.socket, netns)?;
+    Ok(links.iter().find(|l| within.is_end(l, of.endpoint)).map(|l| l.index))
 }
 
 /// What leaves our end enters the sandbox.
@@ -203,6 +236,7 @@ pub fn settings(network: &Network) -> Vec<(String, &'static str)> {
         // Its link-local address asks for neighbours: waiting for duplicates would make it mute for a second or two.
         settings.push((format!("net/ipv6/conf/{name}/accept_dad"), "0"));
         settings.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+        settings.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "0"));
     } else if ipv6 {
         settings.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "1"));
     }
@@ -258,6 +292,18 @@ fn await_forwarding(socket: &Socket, bridge: &str, host_interface: &str) -> Resu
         }
         std::thread::sleep(Duration::from_micros(100));
     }
+}
+
+/// Whether the bridge forwards for a port, or will by itself: what came up just now takes its time.
+pub fn forwards_soon(socket: &Socket, port: &str) -> Result<bool, NetlinkError> {
+    let start = Instant::now();
+    while route::port_state(socket, port)? != Some(FORWARDING) {
+        if start.elapsed() > PORT_PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

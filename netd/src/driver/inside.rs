@@ -51,6 +51,11 @@ impl Interface {
             announced,
         }
     }
+
+    /// The setting that turns IPv6 off for it: on without an IPv6 address.
+    pub fn ipv6_setting(&self) -> String {
+        format!("net/ipv6/conf/{}/disable_ipv6", self.name)
+    }
 }
 
 /// What a visit is to do.
@@ -139,7 +144,7 @@ fn work(visit: &Visit) -> Result<Visited, InsideError> {
         if interface.addresses.iter().all(|a| a.addr().is_ipv4()) {
             // As docker: without IPv6 on the network no link-local address either, whose solicitations and group
             // reports would go to every port of a bridge. A kernel without IPv6 has no such setting.
-            let _ = sysctl::set_inside(&format!("net/ipv6/conf/{}/disable_ipv6", interface.name), "1");
+            let _ = sysctl::set_inside(&interface.ipv6_setting(), "1");
         }
         for (setting, value) in &interface.sysctls {
             sysctl::set_inside(&setting_path(setting, &interface.name), value)?;

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::DriverError;
 use crate::netlink::route::{self, Link};
-use crate::netlink::tc::{self, Limit};
+use crate::netlink::tc::{self, Bucket, Limit};
 use crate::netlink::{Batch, NetlinkError, Socket, inward, link, view};
 
 const KIND: &str = "ifb";
@@ -62,14 +62,14 @@ pub fn release(socket: &Socket, interface: &str) -> Result<(), NetlinkError> {
     }
 }
 
-/// At which rate what enters an interface is let on, in bytes a second, when it is turned to its queue and that is up.
-pub fn rate(
+/// How what enters an interface is let on, when it is turned to its queue and that is up.
+pub fn bucket(
     socket: &Socket,
     interface: &view::Link,
     links: &[view::Link],
-    limits: &[(u32, u64)],
-) -> Result<Option<u64>, NetlinkError> {
+    limits: &[Bucket],
+) -> Result<Option<Bucket>, NetlinkError> {
     let Some(to) = inward::target(socket, interface.index)? else { return Ok(None) };
     let up = links.iter().any(|l| l.index == to && l.kind == KIND && l.up);
-    Ok(limits.iter().find(|(index, _)| *index == to && up).map(|(_, rate)| *rate))
+    Ok(limits.iter().find(|b| b.index == to && up).copied())
 }

@@ -171,7 +171,7 @@ impl<'a> Wanted<'a> {
             return false;
         }
         // The kernel leaves the parent's index out where it is the interface's own.
-        let sits = link.reaches_out && self.parent == Some(link.parent.unwrap_or(link.index));
+        let sits = link.beyond.is_some() && self.parent == Some(link.parent.unwrap_or(link.index));
         let mac = self.endpoint.mac.is_some() && link.mac == self.endpoint.mac;
         sits || mac || named(self.endpoint)
     }
@@ -257,14 +257,14 @@ mod tests {
             kind: "macvlan".into(),
             mac: Some(Mac([2, 0, 0, 0, 0, mac])),
             parent: Some(parent),
-            reaches_out: true,
+            beyond: Some(0),
             ..view::Link::default()
         };
         assert!(wanted.is_one(&link("renamed", 77, 4)), "another name, group and mac");
         assert!(wanted.is_one(&link("renamed", 1, 5)), "a parent of another name");
         assert!(!wanted.is_one(&link("renamed", 2, 4)), "the other endpoint's");
         assert!(!wanted.is_one(&link("eth0", 77, 5)), "the container's own name for something else");
-        let inside = view::Link { reaches_out: false, ..link("x", 77, 4) };
+        let inside = view::Link { beyond: None, ..link("x", 77, 4) };
         assert!(!wanted.is_one(&inside), "it sits on an interface of the container");
         let bridge = view::Link { kind: "bridge".into(), ..link("eth0", 1, 4) };
         assert!(!wanted.is_one(&bridge));

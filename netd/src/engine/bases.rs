@@ -123,13 +123,21 @@ impl Engine {
                 Err(e) if attempt == 0 && e.is_missing() => {
                     self.bases.remove(&endpoint.network);
                 }
-                Err(source) => {
-                    let (container, network) = (sandbox.name.clone(), network.name.clone());
-                    return Err(EngineError::Wire { container, network, source });
-                }
+                Err(source) => return Err(self.of_wire(sandbox, endpoint, source)),
             }
         }
         unreachable!("the second attempt returns")
+    }
+
+    /// What a failure about an endpoint's interfaces is told as.
+    pub(super) fn of_wire(
+        &self,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        source: driver::DriverError,
+    ) -> EngineError {
+        let network = self.networks.get(&endpoint.network).map_or_else(String::new, |n| n.name.clone());
+        EngineError::Wire { container: sandbox.name.clone(), network, source }
     }
 
     /// Waits until packets of these endpoints pass, and tells neighbours that may know their addresses with other macs.

@@ -9,6 +9,7 @@
 //! A check changes nothing. A repair looks again after it has mended: only what is no longer so counts as repaired. The
 //! host is one job of the engine and each sandbox one more, so that an attach never waits for a whole check.
 
+mod bridge;
 mod host;
 mod inside;
 mod mend;
@@ -19,6 +20,9 @@ use super::{Engine, EngineError};
 use crate::endpoint::Sandbox;
 use crate::firewall::compare::{Difference, Fault};
 use mend::Mend;
+
+/// What is told of an interface that has the name of one of ours, and is left alone.
+const NOT_OURS: &str = "an interface of this name is there that is not ours";
 
 /// One difference, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]

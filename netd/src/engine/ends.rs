@@ -54,7 +54,7 @@ impl Engine {
         let unknown = || EngineError::UnknownSandbox(id.to_owned());
         let sandbox = self.sandboxes.get(id).cloned().ok_or_else(unknown)?;
         let attached = self.attached_at(sandbox, Stages::start());
-        let (mut drifts, _) = self.check_host(false)?;
+        let (mut drifts, _) = self.check_host(false, &[])?;
         let name = &attached.sandbox.name;
         let concerns = |d: &Drift| {
             let of_all = d.network.is_empty() && d.sandbox.is_empty();

@@ -184,7 +184,9 @@ impl Engine {
         reaches.extend(route::routes(&self.socket)?);
         for reach in reaches.iter().filter(|r| near.meets(&r.net)) {
             let name = links.iter().find(|l| l.index == reach.index).map_or("", |l| l.name.as_str());
-            if reach.net.prefix_len() > 0 && !ours(name) {
+            // Somebody may have given a bridge of ours another name.
+            let known = self.bases.values().any(|b| b.index == reach.index);
+            if reach.net.prefix_len() > 0 && !known && !ours(name) {
                 taken.push(Taken {
                     net: reach.net,
                     by: format!("{} of the host's interface {name}", reach.net),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::nftables::foreign::Mark;
 use super::nftables::{self, Transaction};
 use crate::netlink::message::{attributes, messages};
 use crate::netlink::{Batch, Flags, NetlinkError, Socket};
@@ -177,22 +178,40 @@ pub struct ForeignChain {
     pub name: String,
     /// Its policy is to drop.
     pub drops: bool,
+    /// It sees what the host routes.
+    pub routed: bool,
+    /// It sees what a bridge passes on.
+    pub bridged: bool,
 }
 
-/// Those at a hook (`NF_INET_*`), but for tables whose name starts with `davit`.
-pub fn foreign_chains(socket: &Socket, hook: u32) -> Result<Vec<ForeignChain>, NetlinkError> {
+/// Those at a hook (`NF_INET_*`), but for our own. Of what sees packets of bridges or of one interface only those count that drop.
+pub fn foreign_chains(socket: &Socket, hook: u32, mark: &Mark) -> Result<Vec<ForeignChain>, NetlinkError> {
     let mut batch = Batch::new();
     batch.push("list firewall chains", nftables::GETCHAIN, Flags::DUMP, &[0; HEAD], |_| {});
     let chain = |payload: &Vec<u8>| {
-        // Others than inet, ip and ip6 count their hooks differently.
-        let body = payload.get(HEAD..).filter(|_| matches!(payload[0], 1 | 2 | 10))?;
+        let body = payload.get(HEAD..)?;
+        let drops = find(body, 5) == Some(&[0; 4]);
+        let (here, family) = match payload[0] {
+            1 | 2 | 10 => (true, ""),
+            7 => (drops, "bridge "),
+            // Hooks of netdev are of one interface, and come before all others.
+            5 => (drops, "netdev "),
+            // Those of arp have other numbers.
+            _ => (false, ""),
+        };
         let at = find(find(body, 4)?, 1)?;
         let (table, name) = (text(find(body, 1)?), text(find(body, 3)?));
-        let drops = find(body, 5) == Some(&[0; 4]);
-        let theirs = at == hook.to_be_bytes() && !table.starts_with("davit");
-        theirs.then(|| ForeignChain { name: format!("table {table}, chain {name}"), drops })
+        let theirs = here && (payload[0] == 5 || at == hook.to_be_bytes()) && !mark.owns(&table);
+        theirs.then(|| ForeignChain {
+            name: format!("table {family}{table}, chain {name}"),
+            drops,
+            routed: payload[0] != 7,
+            bridged: matches!(payload[0], 5 | 7),
+        })
     };
-    Ok(socket.dump(&batch, nftables::NEWCHAIN)?.iter().filter_map(chain).collect())
+    let mut all: Vec<_> = socket.dump(&batch, nftables::NEWCHAIN)?.iter().filter_map(chain).collect();
+    all.sort_by_key(|c: &ForeignChain| !c.drops);
+    Ok(all)
 }
 
 /// Compares two tables.

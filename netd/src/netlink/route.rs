@@ -215,6 +215,11 @@ pub fn add_default_route(batch: &mut Batch, way: &Way, index: u32) {
     default_route(batch, "set", NEWROUTE, Flags::REPLACE, way, index);
 }
 
+/// Adds the default route through the interface with this index; refused when one is there already.
+pub fn add_missing_default_route(batch: &mut Batch, way: &Way, index: u32) {
+    default_route(batch, "add", NEWROUTE, Flags::CREATE_NEW, way, index);
+}
+
 /// Removes a default route.
 pub fn delete_default_route(batch: &mut Batch, way: &Way, index: u32) {
     default_route(batch, "remove", DELROUTE, Flags::ACK, way, index);

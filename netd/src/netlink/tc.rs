@@ -3,9 +3,12 @@
 //! A bucket of `burst` bytes fills at `rate`; a packet takes its size out of it, and waits in a queue while there is too
 //! little. A packet that finds the queue full is dropped, by which TCP learns its rate.
 
-use super::message::{Batch, Flags};
+use super::message::{Batch, Flags, attributes};
+use super::socket::{NetlinkError, Socket};
+use super::view::{dump, number, text};
 
 const NEWQDISC: u16 = 36;
+const GETQDISC: u16 = 38;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_TBF_PARMS: u16 = 1;
@@ -57,6 +60,64 @@ impl Limit {
         let waiting = (self.bytes() / QUEUE_PARTS).max(LEAST_QUEUE);
         u32::try_from(waiting.saturating_add(self.bucket().into())).unwrap_or(u32::MAX)
     }
+}
+
+/// A limit as the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// Of which interface.
+    pub index: u32,
+    /// Bytes a second.
+    pub rate: u64,
+    /// How long the bucket takes to fill, in ticks of the kernel (64 ns).
+    pub fills: u32,
+    /// The bucket and the queue, in bytes.
+    pub queue: u32,
+}
+
+impl Bucket {
+    /// What differs from a limit, if anything does.
+    pub fn differs_from(&self, wanted: Limit) -> Option<String> {
+        let (rate, bucket) = (wanted.bytes(), u64::from(wanted.bucket()));
+        if self.rate != rate {
+            let (is, should) = (self.rate * 8, rate * 8);
+            return Some(format!("it is limited to {is} bit/s, and should be to {should} bit/s"));
+        }
+        // The kernel counts in time and rounds; more than it can count to is not compared.
+        let ticks = u128::from(bucket) * 1_000_000_000 / u128::from(rate) / 64;
+        let fills = u128::from(self.fills);
+        if u32::try_from(ticks).is_ok() && ticks.abs_diff(fills) > ticks / 100 + 2 {
+            let is = fills * 64 * u128::from(rate) / 1_000_000_000;
+            return Some(format!("its limit lets {is} bytes pass at once, and should let {bucket}"));
+        }
+        let queue = wanted.queue();
+        (self.queue != queue)
+            .then(|| format!("its limit has {} bytes wait, and should have {queue}", self.queue))
+    }
+}
+
+/// The token bucket filters that sit on interfaces.
+pub fn limits(socket: &Socket) -> Result<Vec<Bucket>, NetlinkError> {
+    Ok(dump(socket, "list limits", GETQDISC, &[0; 20], NEWQDISC)?.iter().filter_map(|p| parse(p)).collect())
+}
+
+fn parse(payload: &[u8]) -> Option<Bucket> {
+    let head = payload.get(..20)?;
+    let find = |bytes: &[u8], wanted| attributes(bytes).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
+    if find(&payload[20..], TCA_KIND).is_none_or(|kind| text(&kind) != "tbf") {
+        return None;
+    }
+    let options = find(&payload[20..], TCA_OPTIONS)?;
+    let parms = find(&options, TCA_TBF_PARMS)?;
+    // TCA_TBF_RATE64 is there only when the rate needs it; else struct tc_tbf_qopt has it.
+    let large = find(&options, TCA_TBF_RATE64).and_then(|v| v.try_into().ok()).map(u64::from_ne_bytes);
+    let at = |from: usize| parms.get(from..from + 4).map(number);
+    Some(Bucket {
+        index: number(&head[4..8]),
+        rate: large.or(at(8).map(u64::from))?,
+        fills: at(28)?,
+        queue: at(24)?,
+    })
 }
 
 /// Limits what leaves the interface with this index, in place of an earlier limit.
@@ -124,5 +185,17 @@ mod tests {
         limit(&mut batch, "eth0", 7, Limit { rate: 80_000_000_000, burst: 1 << 20 });
         let tail = &batch.bytes()[batch.bytes().len() - 12..];
         assert_eq!(tail, [[12, 0, 4, 0].to_vec(), 10_000_000_000u64.to_ne_bytes().to_vec()].concat());
+    }
+
+    #[test]
+    fn a_limit_of_the_same_rate_may_differ() {
+        let wanted = Limit { rate: 80_000_000, burst: 0 };
+        // 200,000 bytes at 10 MB/s take 20 ms.
+        let same = Bucket { index: 1, rate: 10_000_000, fills: 20_000_000 / 64, queue: 700_000 };
+        assert_eq!(same.differs_from(wanted), None);
+        let told = |bucket: Bucket| bucket.differs_from(wanted).unwrap_or_default();
+        assert!(told(Bucket { rate: 1, ..same }).contains("8 bit/s"));
+        assert!(told(Bucket { fills: 3000, ..same }).contains("1920 bytes pass at once"));
+        assert!(told(Bucket { queue: 3000, ..same }).contains("3000 bytes wait"));
     }
 }

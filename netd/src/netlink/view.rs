@@ -7,13 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+pub use super::links::{Link, links, namespace_number};
 use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
-use super::route::PortMode;
 use super::socket::{NetlinkError, Socket};
 
-const NEWLINK: u16 = 16;
-const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
 const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
@@ -21,11 +19,6 @@ const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 const GETNEIGH: u16 = 30;
 
-const NEWQDISC: u16 = 36;
-const GETQDISC: u16 = 38;
-
-const IFF_UP: u32 = 1;
-const IFF_LOWER_UP: u32 = 0x1_0000;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// `RTM_F_LOOKUP_TABLE`: the answer names the table that had the route.
@@ -33,42 +26,11 @@ const LOOKUP_TABLE: u32 = 0x1000;
 const TABLE_MAIN: u8 = 254;
 const SCOPE_UNIVERSE: u8 = 0;
 
-/// A link with all that netd sets on one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Link {
-    /// Its index in its namespace.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// `bridge`, `veth`, ...; empty for hardware.
-    pub kind: String,
-    /// Its Ethernet address.
-    pub mac: Option<Mac>,
-    /// Its MTU.
-    pub mtu: u32,
-    /// Its group; ours is the instance's mark.
-    pub group: u32,
-    /// The index of the bridge that it is a port of.
-    pub master: Option<u32>,
-    /// The index of the interface that it sits on, or of its peer.
-    pub parent: Option<u32>,
-    /// Whether what it sits on is in another namespace than it is itself.
-    pub reaches_out: bool,
-    /// Set up.
-    pub up: bool,
-    /// Up with something at the other end.
-    pub carrier: bool,
-    /// As a bridge: whether it hands packets to the packet filter, IPv4 and IPv6.
-    pub filters: Option<[bool; 2]>,
-    /// As a bridge's port: `BR_STATE_*` (3 is forwarding), and its mode.
-    pub port: Option<(u8, PortMode)>,
-}
-
-fn number(value: &[u8]) -> u32 {
+pub(super) fn number(value: &[u8]) -> u32 {
     value.try_into().map_or(0, u32::from_ne_bytes)
 }
 
-fn text(value: &[u8]) -> String {
+pub(super) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
@@ -78,52 +40,6 @@ fn ip(value: &[u8]) -> Option<IpAddr> {
         4 => <[u8; 4]>::try_from(value).ok().map(|b| Ipv4Addr::from(b).into()),
         16 => <[u8; 16]>::try_from(value).ok().map(|b| Ipv6Addr::from(b).into()),
         _ => None,
-    }
-}
-
-fn parse_link(payload: &[u8]) -> Option<Link> {
-    let flags = number(payload.get(8..12)?);
-    let mut link = Link {
-        index: number(payload.get(4..8)?),
-        up: flags & IFF_UP != 0,
-        carrier: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
-        ..Link::default()
-    };
-    for (kind, value) in attributes(payload.get(16..)?) {
-        match kind {
-            1 => link.mac = value.try_into().ok().map(Mac),
-            3 => link.name = text(value),
-            4 => link.mtu = number(value),
-            5 => link.parent = Some(number(value)),
-            10 => link.master = Some(number(value)),
-            18 => parse_info(&mut link, value),
-            27 => link.group = number(value),
-            // IFLA_LINK_NETNSID
-            37 => link.reaches_out = true,
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-/// `IFLA_LINKINFO`: the kind, and how its bridge treats it.
-fn parse_info(link: &mut Link, info: &[u8]) {
-    let mut of_bridge = false;
-    for (kind, value) in attributes(info) {
-        match kind {
-            1 => link.kind = text(value),
-            2 if link.kind == "bridge" => {
-                let on = |wanted| attributes(value).find(|(k, _)| *k == wanted).map(|(_, v)| v != [0]);
-                link.filters = on(36).zip(on(37)).map(|(v4, v6)| [v4, v6]);
-            }
-            4 => of_bridge = text(value) == "bridge",
-            5 if of_bridge => {
-                let byte = |wanted| attributes(value).find(|(k, _)| *k == wanted).map_or(0, |(_, v)| v[0]);
-                let mode = PortMode { hairpin: byte(4) != 0, isolated: byte(33) != 0 };
-                link.port = Some((byte(1), mode));
-            }
-            _ => {}
-        }
     }
 }
 
@@ -137,12 +53,6 @@ pub(super) fn dump(
     let mut batch = Batch::new();
     batch.push(what, ask, Flags::DUMP, head, |_| {});
     socket.dump(&batch, answer)
-}
-
-/// All links.
-pub fn links(socket: &Socket) -> Result<Vec<Link>, NetlinkError> {
-    let found = dump(socket, "list interfaces", GETLINK, &[0; 16], NEWLINK)?;
-    Ok(found.iter().filter_map(|p| parse_link(p)).collect())
 }
 
 /// An address of an interface.
@@ -229,7 +139,7 @@ fn parse_route(payload: &[u8]) -> Option<(u8, Route)> {
 
 /// One link; `None` when there is none of this name.
 pub fn link(socket: &Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
-    Ok(super::route::get_link(socket, name)?.as_deref().and_then(parse_link))
+    Ok(super::route::get_link(socket, name)?.as_deref().and_then(super::links::parse_link))
 }
 
 /// The routes of the main table.
@@ -299,24 +209,6 @@ pub fn neighbour(socket: &Socket, index: u32, of: IpAddr) -> Result<Option<Neigh
     Ok(dump(socket, "list neighbours", GETNEIGH, &head, NEWNEIGH)?.iter().find_map(parse))
 }
 
-/// The token bucket filters that sit on interfaces: index, and rate in bytes a second.
-pub fn limits(socket: &Socket) -> Result<Vec<(u32, u64)>, NetlinkError> {
-    let parse = |payload: &Vec<u8>| {
-        let head = payload.get(..20)?;
-        let find = |wanted| attributes(&payload[20..]).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
-        if find(1).is_none_or(|kind| text(&kind) != "tbf") {
-            return None;
-        }
-        let options = find(2)?;
-        let of = |wanted| attributes(&options).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
-        // TCA_TBF_RATE64 is there only when the rate needs it; else struct tc_tbf_qopt has it.
-        let large = of(4).and_then(|v| v.try_into().ok()).map(u64::from_ne_bytes);
-        let small = || of(1).and_then(|v| Some(u64::from(number(v.get(8..12)?))));
-        Some((number(&head[4..8]), large.or_else(small)?))
-    };
-    Ok(dump(socket, "list limits", GETQDISC, &[0; 20], NEWQDISC)?.iter().filter_map(parse).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,32 +218,6 @@ mod tests {
         let mut batch = Batch::new();
         batch.push("x", 0, Flags::REQUEST, head, body);
         messages(batch.bytes()).next().unwrap().2.to_vec()
-    }
-
-    #[test]
-    fn a_bridge_port_is_read_with_its_mode() {
-        let mut head = [0; 16];
-        head[4..8].copy_from_slice(&7u32.to_ne_bytes());
-        head[8..12].copy_from_slice(&(IFF_UP | IFF_LOWER_UP).to_ne_bytes());
-        let read = parse_link(&payload(&head, |a| {
-            a.text(3, "dvh1");
-            a.bytes(1, &[2, 0, 0, 0, 0, 1]);
-            a.number(10, 4);
-            a.nested(18, |a| {
-                a.text(1, "veth");
-                a.text(4, "bridge");
-                a.nested(5, |a| {
-                    a.byte(1, 3);
-                    a.byte(4, 1);
-                    a.byte(33, 0);
-                });
-            });
-        }))
-        .unwrap();
-        assert_eq!((read.name.as_str(), read.kind.as_str(), read.master), ("dvh1", "veth", Some(4)));
-        assert!(read.up && read.carrier);
-        assert_eq!(read.port, Some((3, PortMode { hairpin: true, isolated: false })));
-        assert_eq!(parse_link(&[0; 8]), None);
     }
 
     #[test]

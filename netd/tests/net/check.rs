@@ -1,5 +1,9 @@
 //! Drift between what should be and what the kernel has: listed, mended, and working again.
 
+mod cuts;
+mod foreign;
+mod renamed;
+
 use std::fs;
 
 use davit_contracts::network as proto;
@@ -165,7 +169,7 @@ async fn what_is_inside_is_mended() {
         inside("ip link set eth0 down", &["differs interface eth0 inside", "missing default route"]),
         inside("ip route del default", &["missing default route"]),
         inside("ip link set eth0 address 02:00:00:00:00:78", &["differs mac of eth0 inside"]),
-        inside("ip link set eth0 mtu 1300", &["differs MTU of eth0 inside"]),
+        inside("ip link set eth0 mtu 1450", &["differs MTU of eth0 inside"]),
         inside("ip link set lo down", &["differs interface lo inside"]),
         inside("ip link set eth0 down; ip link set eth0 name other", &["missing interface eth0 inside"]),
         inside("ip link del eth0", &["missing interface END", "missing interface eth0 inside"]),
@@ -243,19 +247,6 @@ async fn a_port_that_a_program_took_is_told_and_reserved_again_when_it_is_free()
 }
 
 #[tokio::test]
-async fn what_may_be_somebody_elses_is_left_alone() {
-    let scene = Scene::new().await;
-    scene.host.space.run(&format!("ip link add theirs group {} type bridge", scene.group));
-    let told = check(&scene.host, true).await;
-    assert_eq!(words(&told), ["stray interface theirs"]);
-    assert!(!told[0].repaired && told[0].error.contains("by hand"), "{told:?}");
-    assert!(scene.host.space.run("ip -o link").contains("theirs"));
-    // Another's table and another's interface do not matter at all.
-    scene.host.space.run("ip link del theirs; nft add table inet theirs; nft add chain inet theirs forward");
-    assert_eq!(words(&check(&scene.host, true).await), Vec::<String>::new());
-}
-
-#[tokio::test]
 async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
     let host = Host::new().await;
     let options = [("parent".to_owned(), "uplink".to_owned())].into();
@@ -274,6 +265,7 @@ async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
         ("ip addr flush dev eth0", "missing address "),
         ("ip link del eth0", "missing interface eth0 inside"),
         ("ip link set eth0 address 02:00:00:00:00:79", "differs mac of eth0 inside"),
+        ("ip link set eth0 type macvlan mode private", "differs interface eth0 inside"),
     ] {
         guest.space.run(damage);
         let listed = words(&check(&host, false).await);
@@ -311,6 +303,8 @@ async fn limits_are_mended_and_collisions_told() {
     for (inside, command) in [
         (false, format!("tc qdisc del dev {end} root")),
         (false, format!("tc qdisc replace dev {end} root tbf rate 1mbit burst 16k latency 50ms")),
+        (false, format!("tc qdisc replace dev {end} root tbf rate 80mbit burst 2k limit 3k")),
+        (true, "tc qdisc replace dev eth0 root tbf rate 40mbit burst 1600 latency 1ms".to_owned()),
         (true, "tc qdisc del dev eth0 root".to_owned()),
         (true, "tc qdisc replace dev eth0 root tbf rate 1mbit burst 16k latency 50ms".to_owned()),
     ] {

@@ -254,3 +254,29 @@ async fn policies_are_explained_as_they_are_enforced() {
     let said = lines(&host, "db", "web", 80).await;
     assert_eq!(said.last().unwrap(), "stop policy network n: no rule matches: deny by default");
 }
+
+#[tokio::test]
+async fn chains_of_others_are_named_whatever_they_are_called() {
+    let host = Host::new().await;
+    let (a, b) = (party(&host, "a", &["bridge"], &[]).await, party(&host, "b", &["bridge"], &[]).await);
+    let told = |lines: Vec<String>| lines.into_iter().find(|l| l.contains("rules of others"));
+    assert_eq!(told(lines(&host, "a", "b", 80).await), None);
+    assert_eq!(told(lines(&host, "a", BEYOND, 80).await), None);
+    let add = |table: &str, chain: &str| {
+        host.space.run(&format!("nft add table {table}; nft add chain {table} onward '{chain}'"));
+    };
+    add("inet davit-foo", "{ type filter hook forward priority 5; policy accept; }");
+    let line = told(lines(&host, "a", BEYOND, 80).await).unwrap();
+    assert!(line.contains("table davit-foo, chain onward"), "{line}");
+    add("bridge theirs", "{ type filter hook forward priority 5; policy drop; }");
+    let line = told(lines(&host, "a", "b", 80).await).unwrap();
+    assert!(line.contains("table bridge theirs, chain onward, which drops"), "{line}");
+    // What is routed does not come by there.
+    let line = told(lines(&host, "a", BEYOND, 80).await).unwrap();
+    assert!(line.contains("table davit-foo"), "{line}");
+    host.space.run("nft delete table bridge theirs");
+    add("netdev theirs", "{ type filter hook ingress device uplink priority 0; policy drop; }");
+    let line = told(lines(&host, "a", "b", 80).await).unwrap();
+    assert!(line.contains("table netdev theirs"), "{line}");
+    drop((a, b));
+}

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::super::{Engine, EngineError};
 use super::mend::Mend;
 use super::{Fault, Found};
-use crate::driver::bridge::{self, PREFIXES};
+use crate::driver::bridge::PREFIXES;
 use crate::endpoint::Endpoint;
-use crate::netlink::view::{self, Address, Link};
+use crate::netlink::view::{self, Link};
 use crate::network::{Driver, Network};
 use crate::sysctl;
 
@@ -16,17 +16,19 @@ impl Engine {
     pub(super) fn look_at_host(&mut self, detached: &[String]) -> Result<Vec<Found>, EngineError> {
         let links = view::links(&self.socket)?;
         let addresses = view::addresses(&self.socket)?;
+        let routes = view::routes(&self.socket)?;
         let mut found = Vec::new();
         for network in self.networks.values() {
             match network.driver {
                 Driver::Bridge if self.needs_bridge(network) => {
-                    self.look_at_bridge(network, &links, &addresses, &mut found);
+                    self.look_at_bridge(network, &links, (&addresses, &routes), &mut found);
                 }
                 Driver::Macvlan | Driver::Ipvlan => look_at_parent(network, &links, &mut found),
                 _ => {}
             }
         }
         self.look_for_strays(&links, &mut found);
+        self.look_at_uplinks(&links, &routes, &mut found);
         if let Err(error) = self.look_at_rules(&mut found) {
             found.push(Found::unseen("firewall rules", &error));
         }
@@ -52,75 +54,29 @@ impl Engine {
         Ok(found)
     }
 
-    /// The default bridge is made with its first endpoint, and may be absent until then.
-    fn needs_bridge(&self, network: &Network) -> bool {
-        !network.predefined
-            || self.bases.contains_key(&network.id)
-            || self.endpoints_of(&network.id).any(|(_, e)| e.is_bridged())
-    }
-
-    fn look_at_bridge(
-        &self,
-        network: &Network,
-        links: &[Link],
-        addresses: &[Address],
-        found: &mut Vec<Found>,
-    ) {
-        let name = &network.interface;
-        let mend = || Mend::Base(network.id.clone());
-        let mut tell = |fault, object: String, detail: String, mend| {
-            found.push(Found::new(fault, object, detail, mend).of_network(&network.name));
-        };
-        let Some(link) = links.iter().find(|l| l.name == *name) else {
-            return tell(Fault::Missing, format!("bridge {name}"), String::new(), mend());
-        };
-        if link.kind != "bridge" || link.group != self.instance.group {
-            let detail = "an interface of this name is there that is not ours".to_owned();
-            let why = Mend::Nothing("it may be somebody else's: remove or rename it first");
-            return tell(Fault::Differs, format!("bridge {name}"), detail, why);
-        }
-        if !link.up {
-            tell(Fault::Differs, format!("bridge {name}"), "it is down".into(), mend());
-        }
-        let mtu = network.mtu().or(self.bases.get(&network.id).map(|b| b.mtu));
-        if let Some(mtu) = mtu.filter(|mtu| *mtu != link.mtu) {
-            let detail = format!("it is {}, and should be {mtu}", link.mtu);
-            tell(Fault::Differs, format!("MTU of bridge {name}"), detail, mend());
-        }
-        let wanted = bridge::mac(network);
-        if let Some(mac) = link.mac.filter(|mac| *mac != wanted) {
-            let detail = format!("it is {mac}, and should be {wanted}");
-            tell(Fault::Differs, format!("mac of bridge {name}"), detail, mend());
-        }
-        let has: Vec<&Address> = addresses.iter().filter(|a| a.index == link.index && a.global).collect();
-        let wanted = bridge::addresses(network);
-        for address in wanted.iter().filter(|w| !has.iter().any(|a| a.net == **w)) {
-            tell(Fault::Missing, format!("address {address} on {name}"), String::new(), mend());
-        }
-        for stray in has.iter().filter(|a| !wanted.contains(&a.net)) {
-            let object = format!("address {} on {name}", stray.net);
-            tell(Fault::Stray, object, String::new(), Mend::TakeAddress(link.index, stray.net));
-        }
-        if network.policy.is_some() && link.filters.is_some_and(|on| on != [true; 2]) {
-            let detail = "its packets are not filtered, and the policy does not hold".to_owned();
-            tell(Fault::Differs, format!("filter of bridge {name}"), detail, mend());
-        }
-        for (setting, value) in bridge::settings(network) {
-            if let Ok(now) = sysctl::get(&setting)
-                && now != value
-            {
-                let detail = format!("it is {now}, and should be {value}");
-                tell(Fault::Differs, format!("setting {setting}"), detail, mend());
-            }
-        }
+    /// Whether it is an end of ours that lost its name.
+    fn is_renamed_end(&self, link: &Link, links: &[Link]) -> bool {
+        let named = |e: &Endpoint| links.iter().any(|l| l.name == e.host_interface);
+        link.beyond.is_some()
+            && self.sandboxes.values().any(|sandbox| {
+                let mut lost = sandbox.endpoints.iter().filter(|e| e.is_bridged() && !named(e)).peekable();
+                let looked = lost.peek().and_then(|_| self.within(sandbox).ok());
+                looked.is_some_and(|within| lost.any(|e| within.is_end(link, e)))
+            })
     }
 
     fn look_for_strays(&self, links: &[Link], found: &mut Vec<Found>) {
         let mut known: BTreeSet<&str> = self.networks.values().map(|n| n.interface.as_str()).collect();
         known.extend(self.networks.values().filter_map(|n| n.sublink.as_ref()).map(|s| s.parent.as_str()));
         known.extend(self.sandboxes.values().flat_map(|s| &s.endpoints).map(|e| e.host_interface.as_str()));
+        let bridges = self.networks.values().filter(|n| n.driver == Driver::Bridge);
+        let bridges: Vec<_> = bridges.filter_map(|n| self.bridge_of(n, links)).map(|l| l.index).collect();
         for link in links.iter().filter(|l| l.group == self.instance.group) {
-            if known.contains(link.name.as_str()) {
+            // What only has another name is told where it is looked for.
+            if known.contains(link.name.as_str())
+                || bridges.contains(&link.index)
+                || self.is_renamed_end(link, links)
+            {
                 continue;
             }
             let mend = if link.kind == "vlan" || PREFIXES.iter().any(|p| link.name.starts_with(p)) {

@@ -2,7 +2,11 @@
 //!
 //! What a container adds by itself (addresses, routes, rules) is its own affair; what we gave it must be there.
 
+mod mend;
+mod routes;
+
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use davit_contracts::id::NetworkId;
@@ -10,13 +14,15 @@ use davit_sys::netns;
 
 use super::Fault;
 use super::sandbox::limit_words;
-use crate::driver::inside::{InsideError, Interface, RESOLVER, setting_path};
+use crate::driver::inside::{InsideError, Interface, RESOLVER};
 use crate::driver::inward;
 use crate::endpoint::Way;
-use crate::netlink::route::{self, Mac};
-use crate::netlink::view::{self, Address, Fate, Link, Route};
-use crate::netlink::{Batch, Protocol, Socket, adjust, tc};
+use crate::netlink::route::Mac;
+use crate::netlink::tc::{self, Bucket};
+use crate::netlink::view::{self, Address, Link, Route};
+use crate::netlink::{Protocol, Socket};
 use crate::{firewall, sysctl};
+pub(super) use mend::mend;
 
 /// An interface as it should be.
 #[derive(Debug, Clone)]
@@ -26,6 +32,12 @@ pub(super) struct WantedInterface {
     pub(super) setup: Interface,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
+    /// Paths of settings, and values.
+    pub(super) settings: Vec<(String, String)>,
+    /// Whether neighbours are asked for by it.
+    pub(super) asks: bool,
+    /// Of `enum macvlan_mode`, where it is one.
+    pub(super) macvlan_mode: Option<u32>,
 }
 
 /// All that should be inside.
@@ -34,6 +46,8 @@ pub(super) struct WantedInside {
     pub(super) interfaces: Vec<WantedInterface>,
     /// Default routes.
     pub(super) routes: Vec<Way>,
+    /// All default routes that we could have given: what is none of them is the container's own.
+    pub(super) ways: Vec<Way>,
     /// Any other default route of the family will do.
     pub(super) yields: bool,
     /// Ports of our DNS sockets.
@@ -65,23 +79,22 @@ struct Present {
     links: Vec<Link>,
     addresses: Vec<Address>,
     routes: Vec<Route>,
-    limits: Vec<(u32, u64)>,
+    limits: Vec<Bucket>,
     /// Of what enters, by the interface's name, where that is wanted.
-    inward: BTreeMap<String, u64>,
+    inward: BTreeMap<String, Bucket>,
     /// Those that were asked for.
     settings: BTreeMap<String, String>,
 }
 
 fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> {
-    let asked = wanted.interfaces.iter().map(|i| &i.setup);
-    let paths = asked.flat_map(|i| i.sysctls.iter().map(|(setting, _)| setting_path(setting, &i.name)));
-    let (links, limits) = (view::links(socket)?, view::limits(socket)?);
+    let paths = wanted.interfaces.iter().flat_map(|i| &i.settings).map(|(path, _)| path);
+    let (links, limits) = (view::links(socket)?, tc::limits(socket)?);
     let mut inwards = BTreeMap::new();
     for setup in wanted.interfaces.iter().map(|i| &i.setup).filter(|s| s.inward.is_some()) {
         if let Some(link) = links.iter().find(|l| l.name == setup.name)
-            && let Some(rate) = inward::rate(socket, link, &links, &limits)?
+            && let Some(bucket) = inward::bucket(socket, link, &links, &limits)?
         {
-            inwards.insert(setup.name.clone(), rate);
+            inwards.insert(setup.name.clone(), bucket);
         }
     }
     Ok(Present {
@@ -114,15 +127,15 @@ fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
     if !present.links.iter().any(|l| l.name == "lo" && l.up) {
         seen.push(Seen::new(Fault::Differs, "interface lo inside".into(), "it is down"));
     }
+    if !present.answers_itself() {
+        let object = "address 127.0.0.1/8 on lo inside".to_owned();
+        seen.push(Seen::new(Fault::Missing, object, "the resolver cannot be reached"));
+    }
     for interface in &wanted.interfaces {
         let of = interface_differences(present, interface);
         seen.extend(of.into_iter().map(|s| Seen { network: interface.network_name.clone(), ..s }));
     }
-    for way in wanted.routes.iter().filter(|way| !present.has(way, wanted.yields)) {
-        let by = way.gateway.map_or_else(|| format!("by {}", way.interface), |ip| format!("via {ip}"));
-        let object = format!("default route {by} inside");
-        seen.push(Seen::new(Fault::Missing, object, "the container has no way out"));
-    }
+    seen.extend(routes::differences(present, wanted));
     seen
 }
 
@@ -131,13 +144,11 @@ impl Present {
         self.links.iter().find(|l| l.name == name).map(|l| l.index)
     }
 
-    fn has(&self, way: &Way, any: bool) -> bool {
-        let index = self.index(&way.interface);
-        let default = |r: &&Route| {
-            r.net.prefix_len() == 0 && r.net.addr().is_ipv4() == way.ipv4 && r.fate == Fate::Unicast
-        };
-        let same = |r: &Route| r.gateway == way.gateway && Some(r.index) == index;
-        self.routes.iter().filter(default).any(|r| any || same(r))
+    /// Whether the resolver's address is the namespace's own, as far as that does not follow from something else.
+    fn answers_itself(&self) -> bool {
+        let up = self.links.iter().find(|l| l.name == "lo" && l.up);
+        let resolver = IpAddr::from(RESOLVER);
+        up.is_none_or(|lo| self.addresses.iter().any(|a| a.index == lo.index && a.net.contains(&resolver)))
     }
 }
 
@@ -152,19 +163,30 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
     if !link.up {
         seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), "it is down"));
     }
+    if wanted.asks && link.mute {
+        seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), "ARP is off"));
+    }
+    if wanted.macvlan_mode.is_some()
+        && link.macvlan_mode.is_some()
+        && link.macvlan_mode != wanted.macvlan_mode
+    {
+        let detail = "it is in another macvlan mode than its network";
+        seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), detail));
+    }
     if let (Some(mac), Some(is)) = (wanted.mac, link.mac)
         && mac != is
     {
         let detail = format!("it is {is}, and should be {mac}");
         seen.push(Seen::new(Fault::Differs, format!("mac of {name} inside"), detail));
     }
-    if let Some(mtu) = wanted.mtu.filter(|mtu| *mtu != link.mtu) {
+    // A lower one does no harm: who asks for it inside has a tunnel to think of.
+    if let Some(mtu) = wanted.mtu.filter(|mtu| link.mtu > *mtu) {
         let detail = format!("it is {}, and should be {mtu}", link.mtu);
         seen.push(Seen::new(Fault::Differs, format!("MTU of {name} inside"), detail));
     }
     // What a container limits by itself is its own affair.
     if let Some(limit) = wanted.setup.limit {
-        let is = present.limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
+        let is = present.limits.iter().find(|b| b.index == link.index).copied();
         if let Some(detail) = limit_words(Some(limit), is) {
             seen.push(Seen::new(Fault::Differs, format!("limit of {name} inside"), detail));
         }
@@ -179,9 +201,8 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
             seen.push(Seen::new(Fault::Missing, format!("address {address} on {name} inside"), ""));
         }
     }
-    for (setting, value) in &wanted.setup.sysctls {
-        let setting = setting_path(setting, name);
-        if let Some(is) = present.settings.get(&setting).filter(|is| *is != value) {
+    for (setting, value) in &wanted.settings {
+        if let Some(is) = present.settings.get(setting).filter(|is| *is != value) {
             let detail = format!("it is {is}, and should be {value}");
             seen.push(Seen::new(Fault::Differs, format!("setting {setting} inside"), detail));
         }
@@ -189,135 +210,5 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
     seen
 }
 
-/// Sets everything as it should be that has an interface.
-pub(super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), InsideError> {
-    netns::visit(netns, || {
-        let socket = Socket::open(Protocol::Route)?;
-        let links = view::links(&socket)?;
-        let mut batch = Batch::new();
-        for link in links.iter().filter(|l| l.name == "lo") {
-            route::set_up(&mut batch, link.index);
-        }
-        for interface in &wanted.interfaces {
-            let setup = &interface.setup;
-            let Some(link) = links.iter().find(|l| l.name == setup.name) else { continue };
-            if let Some(mac) = interface.mac.filter(|mac| link.mac != Some(*mac)) {
-                adjust::set_mac(&mut batch, link.index, mac);
-            }
-            if let Some(mtu) = interface.mtu.filter(|mtu| *mtu != link.mtu) {
-                adjust::set_mtu(&mut batch, link.index, mtu);
-            }
-            for (setting, value) in &setup.sysctls {
-                sysctl::set(&setting_path(setting, &setup.name), value)?;
-            }
-            if let Some(limit) = setup.inward
-                && let Some(link) = route::link(&socket, &setup.name)?
-            {
-                inward::hold_back(&socket, &link, limit)?;
-            }
-            if let Some(limit) = setup.limit {
-                tc::limit(&mut batch, &setup.name, link.index, limit);
-            }
-            for address in &setup.addresses {
-                route::add_address(&mut batch, link.index, *address);
-            }
-            route::set_up(&mut batch, link.index);
-        }
-        socket.run(&batch)?;
-        mend_routes(&socket, wanted)
-    })?
-}
-
-/// After the addresses: a gateway must be reachable first.
-fn mend_routes(socket: &Socket, wanted: &WantedInside) -> Result<(), InsideError> {
-    let present = read(socket, wanted)?;
-    let mut batch = Batch::new();
-    for way in wanted.routes.iter().filter(|way| !present.has(way, wanted.yields)) {
-        if let Some(index) = present.index(&way.interface) {
-            route::add_default_route(&mut batch, way, index);
-        }
-    }
-    if batch.is_empty() { Ok(()) } else { Ok(socket.run(&batch)?) }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted() -> WantedInside {
-        WantedInside {
-            interfaces: vec![WantedInterface {
-                network: NetworkId::from_random([7; 32]),
-                network_name: "n".into(),
-                setup: Interface {
-                    name: "eth0".into(),
-                    addresses: vec!["10.0.0.2/24".parse().unwrap()],
-                    sysctls: Vec::new(),
-                    limit: None,
-                    inward: None,
-                    announced: false,
-                },
-                mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-                mtu: Some(1500),
-            }],
-            routes: vec![Way {
-                ipv4: true,
-                gateway: Some("10.0.0.1".parse().unwrap()),
-                interface: "eth0".into(),
-            }],
-            yields: false,
-            resolver: None,
-        }
-    }
-
-    fn present() -> Present {
-        let link = |index, name: &str| Link { index, name: name.into(), up: true, ..Link::default() };
-        Present {
-            links: vec![
-                link(1, "lo"),
-                Link { mac: Some(Mac([2, 0, 0, 0, 0, 1])), mtu: 1500, ..link(2, "eth0") },
-            ],
-            addresses: vec![Address { index: 2, net: "10.0.0.2/24".parse().unwrap(), global: true }],
-            routes: vec![Route {
-                net: "0.0.0.0/0".parse().unwrap(),
-                fate: Fate::Unicast,
-                gateway: Some("10.0.0.1".parse().unwrap()),
-                index: 2,
-                source: None,
-            }],
-            settings: BTreeMap::new(),
-            limits: Vec::new(),
-            inward: BTreeMap::new(),
-        }
-    }
-
-    fn told(change: impl FnOnce(&mut Present)) -> Vec<String> {
-        let mut present = present();
-        change(&mut present);
-        differences(&present, &wanted()).into_iter().map(|s| s.object).collect()
-    }
-
-    #[test]
-    fn each_thing_that_is_not_as_given_is_told() {
-        assert_eq!(told(|_| {}), Vec::<String>::new());
-        assert_eq!(told(|p| p.links[0].up = false), ["interface lo inside"]);
-        assert_eq!(told(|p| p.links[1].up = false), ["interface eth0 inside"]);
-        assert_eq!(told(|p| p.links[1].mtu = 9000), ["MTU of eth0 inside"]);
-        assert_eq!(told(|p| p.links[1].mac = Some(Mac([2; 6]))), ["mac of eth0 inside"]);
-        assert_eq!(told(|p| p.addresses.clear()), ["address 10.0.0.2/24 on eth0 inside"]);
-        assert_eq!(told(|p| p.routes.clear()), ["default route via 10.0.0.1 inside"]);
-        assert_eq!(
-            told(|p| p.links.truncate(1)),
-            ["interface eth0 inside", "default route via 10.0.0.1 inside"]
-        );
-        // What a container adds is its own affair.
-        assert_eq!(
-            told(|p| p.addresses.push(Address {
-                index: 2,
-                net: "10.9.0.2/24".parse().unwrap(),
-                global: true
-            })),
-            Vec::<String>::new()
-        );
-    }
-}
+mod tests;

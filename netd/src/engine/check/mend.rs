@@ -10,12 +10,15 @@ use ipnet::IpNet;
 use super::super::attach::open_namespace;
 use super::super::stages::Stages;
 use super::super::{Engine, EngineError};
+use super::bridge::lost_routes;
 use super::inside;
 use crate::driver::inside::Visit;
+use crate::driver::owned::{self, End};
 use crate::driver::{Base, bridge};
 use crate::endpoint::Sandbox;
-use crate::netlink::{Batch, adjust, route, tc, view};
-use crate::network::Driver;
+use crate::netlink::{Batch, adjust, fdb, route, tc, view};
+use crate::network::{Driver, Network};
+use crate::sysctl;
 
 /// A way to mend. Several differences may have the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +113,7 @@ impl Engine {
 
     /// A bridge as it should be, or a parent that is made when it is missing.
     fn mend_base(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        self.reclaim_bridge(id)?;
         let known = self.bases.remove(id);
         let base = self.ensure_base(id)?;
         let network = &self.networks[id];
@@ -122,10 +126,46 @@ impl Engine {
             self.bases.insert(id.clone(), Base { mtu, ..base });
         }
         adjust::set_mac(&mut batch, base.index, bridge::mac(network));
+        adjust::set_arp(&mut batch, base.index);
+        adjust::unset_stp(&mut batch, base.index);
         route::set_up(&mut batch, base.index);
         self.socket.run(&batch)?;
         let network = &self.networks[id];
+        for (setting, value) in self.bridge_settings(network) {
+            sysctl::set(&setting, value)?;
+        }
+        self.mend_bridge_routes(network)?;
         if network.policy.is_some() { self.filter_bridge(network, true) } else { Ok(()) }
+    }
+
+    /// Adds the routes to a bridge's networks that somebody took away.
+    fn mend_bridge_routes(&self, network: &Network) -> Result<(), EngineError> {
+        let (links, addresses) = (view::links(&self.socket)?, view::addresses(&self.socket)?);
+        let Some(link) = links.iter().find(|l| l.name == network.interface) else { return Ok(()) };
+        let mut batch = Batch::new();
+        for address in lost_routes(network, link, &addresses, &view::routes(&self.socket)?) {
+            adjust::add_connected_route(&mut batch, link.index, address);
+        }
+        if batch.is_empty() { Ok(()) } else { Ok(self.socket.run(&batch)?) }
+    }
+
+    /// Gives a network's bridge its name and mark back.
+    fn reclaim_bridge(&mut self, id: &NetworkId) -> Result<(), EngineError> {
+        let network = &self.networks[id];
+        let links = view::links(&self.socket)?;
+        let bridge = self.bridge_of(network, &links).filter(|_| network.driver == Driver::Bridge);
+        let Some(link) = bridge else { return Ok(()) };
+        if link.name != network.interface {
+            owned::rename(&self.socket, link, &network.interface)?;
+        }
+        let mut batch = Batch::new();
+        adjust::set_group(&mut batch, link.index, self.instance.group);
+        self.socket.run(&batch)?;
+        if link.name != network.interface {
+            // Its routes were another's.
+            self.note_problems();
+        }
+        Ok(())
     }
 
     /// Removes what is left of an endpoint's interfaces, makes them again, and sets up what is inside.
@@ -136,6 +176,8 @@ impl Engine {
         self.ensure_base_anew(network)?;
         self.unplug(&sandbox, &endpoint, Some(netns.as_fd()))?;
         self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
+        let interfaces = vec![self.interface(&sandbox.endpoints[at])];
+        self.visit(&mut sandbox, netns.as_fd(), &Visit { interfaces, ..Visit::default() })?;
         self.keep(&sandbox)?;
         self.mend_inside(id)?;
         self.await_ready([&endpoint], netns.as_fd())
@@ -151,22 +193,38 @@ impl Engine {
         let Some((sandbox, at)) = self.endpoint_at(id, network) else { return Ok(()) };
         let endpoint = &sandbox.endpoints[at];
         let base = self.ensure_base_anew(network)?;
-        let Some(link) = route::link(&self.socket, &endpoint.host_interface)? else { return Ok(()) };
+        let links = view::links(&self.socket)?;
+        let found = End::find(&links, endpoint, self.instance.group, || self.within(&sandbox));
+        let link = match found.map_err(|source| self.of_wire(&sandbox, endpoint, source))? {
+            End::Ours(link) => link,
+            End::Renamed(link) => {
+                owned::rename(&self.socket, link, &endpoint.host_interface)?;
+                link
+            }
+            End::Gone | End::Foreign(_) => return Ok(()),
+        };
         let mut batch = Batch::new();
         adjust::set_group(&mut batch, link.index, self.instance.group);
         adjust::set_mtu(&mut batch, link.index, base.mtu);
         adjust::set_master(&mut batch, link.index, base.index);
         match endpoint.bandwidth.as_ref().and_then(|b| b.ingress()) {
             Some(limit) => tc::limit(&mut batch, &endpoint.host_interface, link.index, limit),
-            None if view::limits(&self.socket)?.iter().any(|(index, _)| *index == link.index) => {
+            None if tc::limits(&self.socket)?.iter().any(|b| b.index == link.index) => {
                 adjust::remove_limit(&mut batch, link.index);
             }
             None => {}
         }
         let mode = bridge::port_mode(&self.networks[network], &sandbox);
         route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
+        adjust::set_port_flags(&mut batch, link.index);
+        self.diverted(endpoint, link).iter().for_each(|entry| fdb::remove(&mut batch, entry));
         route::set_up(&mut batch, link.index);
         self.socket.run(&batch)?;
+        if link.carrier {
+            let mut batch = Batch::new();
+            adjust::set_forwarding(&mut batch, link.index);
+            self.socket.run(&batch)?;
+        }
         self.await_ready([endpoint], open_namespace(&sandbox)?.as_fd())
     }
 

@@ -8,11 +8,15 @@ use super::super::attach::open_namespace;
 use super::super::{Engine, EngineError};
 use super::inside::{self, WantedInside, WantedInterface};
 use super::mend::Mend;
-use super::{Fault, Found};
+use super::{Fault, Found, NOT_OURS};
+use crate::driver::DriverError;
 use crate::driver::bridge;
+use crate::driver::inside::setting_path;
+use crate::driver::owned::{End, Within};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
+use crate::netlink::fdb::{self, Entry};
 use crate::netlink::route::PortMode;
-use crate::netlink::tc::Limit;
+use crate::netlink::tc::{self, Bucket, Limit};
 use crate::netlink::view::{self, Link};
 use crate::network::Driver;
 use crate::network::sublink::Mode;
@@ -40,10 +44,10 @@ impl Engine {
             return Ok(());
         }
         let links = view::links(&self.socket)?;
-        let limits = view::limits(&self.socket)?;
+        let limits = tc::limits(&self.socket)?;
         for endpoint in sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let network = self.networks.get(&endpoint.network).map_or("", |n| n.name.as_str()).to_owned();
-            let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits);
+            let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits)?;
             found.extend(ends.into_iter().map(|f| f.of_network(&network)));
         }
         let netns = open_namespace(sandbox)?;
@@ -70,24 +74,64 @@ impl Engine {
         Ok(())
     }
 
+    /// What tells which ends on the host are a sandbox's.
+    pub(super) fn within(&self, sandbox: &Sandbox) -> Result<Within, DriverError> {
+        match sandbox.holder.namespace() {
+            Ok(netns) => Within::look(&self.socket, netns.as_fd()),
+            Err(_) => Ok(Within::default()),
+        }
+    }
+
     fn look_at_host_end(
         &self,
         sandbox: &Sandbox,
         endpoint: &Endpoint,
         links: &[Link],
-        limits: &[(u32, u64)],
-    ) -> Vec<Found> {
+        limits: &[Bucket],
+    ) -> Result<Vec<Found>, EngineError> {
         let name = &endpoint.host_interface;
-        let object = || format!("interface {name}");
-        let rewire = || Mend::Rewire(sandbox.id.clone(), endpoint.network.clone());
+        let differs =
+            |detail: String, mend| Found::new(Fault::Differs, format!("interface {name}"), detail, mend);
         let mend = || Mend::Port(sandbox.id.clone(), endpoint.network.clone());
-        let Some(link) = links.iter().find(|l| l.name == *name) else {
-            return vec![Found::new(Fault::Missing, object(), "the container is not wired", rewire())];
+        let end = End::find(links, endpoint, self.instance.group, || self.within(sandbox));
+        let (link, renamed) = match end.map_err(|source| self.of_wire(sandbox, endpoint, source))? {
+            End::Ours(link) => (link, None),
+            End::Renamed(link) => (link, Some(format!("it is called {}", link.name))),
+            End::Foreign(_) => {
+                let why = Mend::Nothing("it may be somebody else's: remove or rename it first");
+                return Ok(vec![differs(NOT_OURS.to_owned(), why)]);
+            }
+            End::Gone => {
+                let rewire = Mend::Rewire(sandbox.id.clone(), endpoint.network.clone());
+                let object = format!("interface {name}");
+                return Ok(vec![Found::new(Fault::Missing, object, "the container is not wired", rewire)]);
+            }
         };
-        if link.kind != "veth" {
-            let why = Mend::Nothing("it is not ours: remove or rename it first");
-            return vec![Found::new(Fault::Differs, object(), "it is not one end of a pair", why)];
-        }
+        let mut wrong: Vec<String> = renamed.into_iter().collect();
+        wrong.extend(self.port_words(sandbox, endpoint, link, links, limits));
+        Ok(if wrong.is_empty() { Vec::new() } else { vec![differs(wrong.join("; "), mend())] })
+    }
+
+    /// The entries of the bridge by which somebody has an endpoint's frames sent elsewhere.
+    pub(super) fn diverted(&self, endpoint: &Endpoint, link: &Link) -> Vec<Entry> {
+        let entries = fdb::set_entries(&self.socket).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look at the entries of bridges");
+            Vec::new()
+        });
+        let elsewhere =
+            |e: &Entry| Some(e.bridge) == link.master && Some(e.mac) == endpoint.mac && e.port != link.index;
+        entries.into_iter().filter(elsewhere).collect()
+    }
+
+    /// What is wrong with our end of a pair.
+    fn port_words(
+        &self,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        link: &Link,
+        links: &[Link],
+        limits: &[Bucket],
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
         if link.group != self.instance.group {
             wrong.push("it does not bear our mark".to_owned());
@@ -95,28 +139,34 @@ impl Engine {
         if !link.up {
             wrong.push("it is down".to_owned());
         }
-        let bridge = self.networks.get(&endpoint.network).map(|n| n.interface.as_str());
-        let master = link.master.and_then(|m| links.iter().find(|l| l.index == m)).map(|l| l.name.as_str());
-        if master == bridge {
-            let wanted = self.networks.get(&endpoint.network).map(|n| bridge::port_mode(n, sandbox));
-            if let (Some((_, mode)), Some(wanted)) = (link.port, wanted)
-                && mode != wanted
-            {
+        let Some(network) = self.networks.get(&endpoint.network) else { return wrong };
+        let bridge = self.bridge_of(network, links);
+        if link.master.is_some() && link.master == bridge.map(|b| b.index) {
+            let wanted = bridge::port_mode(network, sandbox);
+            if let Some((_, mode)) = link.port.filter(|(_, mode)| *mode != wanted) {
                 wrong.push(format!("its bridge treats it as {}, not as {}", words(mode), words(wanted)));
             }
+            let up = link.carrier && bridge.is_some_and(|b| b.up);
+            if up && !bridge::forwards_soon(&self.socket, &link.name).unwrap_or(true) {
+                wrong.push("its bridge does not forward for it".to_owned());
+            }
+            if !link.oddities.is_empty() {
+                wrong.push(format!("its bridge has it with {}", link.oddities.join(", ")));
+            }
+            if let Some(entry) = self.diverted(endpoint, link).first() {
+                let to = links.iter().find(|l| l.index == entry.port).map_or("", |l| l.name.as_str());
+                wrong.push(format!("its bridge sends what is for {} to {to}", entry.mac));
+            }
         } else {
-            wrong.push(format!("it is not on bridge {}", bridge.unwrap_or("")));
+            wrong.push(format!("it is not on bridge {}", network.interface));
         }
         if let Some(mtu) = self.bases.get(&endpoint.network).map(|b| b.mtu).filter(|mtu| *mtu != link.mtu) {
             wrong.push(format!("its MTU is {}, and should be {mtu}", link.mtu));
         }
         let limit = endpoint.bandwidth.as_ref().and_then(|b| b.ingress());
-        let present = limits.iter().find(|(index, _)| *index == link.index).map(|(_, rate)| *rate);
+        let present = limits.iter().find(|b| b.index == link.index).copied();
         wrong.extend(limit_words(limit, present));
-        if wrong.is_empty() {
-            return Vec::new();
-        }
-        vec![Found::new(Fault::Differs, object(), wrong.join("; "), mend())]
+        wrong
     }
 
     /// What should be inside a sandbox.
@@ -129,11 +179,28 @@ impl Engine {
                 Driver::Macvlan => network.sublink.as_ref().is_none_or(|s| s.mode != Mode::Passthru),
                 _ => false,
             };
+            let sub = |driver| network.sublink.as_ref().filter(|_| network.driver == driver);
+            let mut settings = Vec::new();
+            if e.foreign.is_none() {
+                // What plugins make has it as they wish.
+                settings.push((
+                    self.interface(e).ipv6_setting(),
+                    if e.ip6.is_some() { "0" } else { "1" }.to_owned(),
+                ));
+            }
+            for (setting, value) in &e.sysctls {
+                let path = setting_path(setting, &e.interface);
+                settings.retain(|(known, _)| *known != path);
+                settings.push((path, value.clone()));
+            }
             Some(WantedInterface {
+                settings,
+                asks: e.foreign.is_none() && matches!(network.driver, Driver::Bridge | Driver::Macvlan),
                 network: e.network.clone(),
                 network_name: network.name.clone(),
                 setup: self.interface(e),
                 mac: e.mac.filter(|_| own_mac),
+                macvlan_mode: sub(Driver::Macvlan).map(|s| s.mode.number()),
                 mtu: self.bases.get(&e.network).map(|b| b.mtu).or(network.mtu()),
             })
         };
@@ -145,6 +212,7 @@ impl Engine {
                 .filter_map(interface)
                 .collect(),
             routes: sandbox.ways(),
+            ways: sandbox.all_ways(),
             yields: sandbox.holder.process().is_none(),
             resolver: sandbox.resolver,
         }
@@ -160,14 +228,12 @@ fn words(mode: PortMode) -> &'static str {
     }
 }
 
-/// What is wrong with a limit, if anything is. Rates are in bytes a second.
-pub(super) fn limit_words(wanted: Option<Limit>, present: Option<u64>) -> Option<String> {
-    match (wanted.map(Limit::bytes), present) {
-        (Some(rate), None) => Some(format!("it lacks its limit of {} bit/s", rate * 8)),
-        (Some(rate), Some(is)) if is != rate => {
-            Some(format!("it is limited to {} bit/s, and should be to {} bit/s", is * 8, rate * 8))
-        }
-        (None, Some(is)) => Some(format!("it is limited to {} bit/s", is * 8)),
-        _ => None,
+/// What is wrong with a limit, if anything is.
+pub(super) fn limit_words(wanted: Option<Limit>, present: Option<Bucket>) -> Option<String> {
+    match (wanted, present) {
+        (Some(limit), None) => Some(format!("it lacks its limit of {} bit/s", limit.bytes() * 8)),
+        (Some(limit), Some(is)) => is.differs_from(limit),
+        (None, Some(is)) => Some(format!("it is limited to {} bit/s", is.rate * 8)),
+        (None, None) => None,
     }
 }

@@ -61,12 +61,17 @@ impl Walk<'_> {
             return Ok(());
         }
         let (bound, chains) = match place {
-            Place::Host => (sockets::bound(packet.transport), firewall::foreign_chains(1)),
+            Place::Host => {
+                let mark = self.engine.instance.mark();
+                (sockets::bound(packet.transport), firewall::foreign_chains(1, &mark))
+            }
             Place::Sandbox(sandbox) => visit(sandbox, |_| -> Result<_, InsideError> {
-                Ok((sockets::bound(packet.transport), firewall::foreign_chains(1)))
+                // Of the resolver's table, which is called that in each container.
+                let mark = firewall::Mark { table: "davit".into(), group: 0 };
+                Ok((sockets::bound(packet.transport), firewall::foreign_chains(1, &mark)))
             })?,
         };
-        if let Some(first) = chains.unwrap_or_default().first() {
+        if let Some(first) = chains.unwrap_or_default().iter().find(|c| c.routed) {
             self.note("rule", place.name(), own_rules(first));
         }
         if let Some(by) = bound.iter().find(|b| b.meets(packet.to, packet.port)) {

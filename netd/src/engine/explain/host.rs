@@ -10,7 +10,7 @@ use crate::publish::Relayed;
 use crate::{firewall, sysctl};
 
 use crate::engine::rules::segment;
-use crate::firewall::Source;
+use crate::firewall::{ForeignChain, Source};
 
 impl Walk<'_> {
     /// A packet of the host itself, or one that came in from a network.
@@ -249,8 +249,17 @@ impl Walk<'_> {
 
     /// Other programs' chains at a hook (2: forward, 1: input): that they are there, not what they say.
     pub(super) fn others(&mut self, hook: u32) {
-        let Ok(chains) = firewall::foreign_chains(hook) else { return };
-        if let Some(first) = chains.first() {
+        self.others_that(hook, |chain| chain.routed);
+    }
+
+    /// Those that see what a bridge passes on.
+    pub(super) fn others_of_bridges(&mut self) {
+        self.others_that(2, |chain| chain.bridged);
+    }
+
+    fn others_that(&mut self, hook: u32, wanted: impl Fn(&ForeignChain) -> bool) {
+        let Ok(chains) = firewall::foreign_chains(hook, &self.engine.instance.mark()) else { return };
+        if let Some(first) = chains.iter().find(|c| wanted(c)) {
             let by = if first.drops { ", which drops what no rule of it lets through" } else { "" };
             let what = format!("rules of others are not looked at: {}{by}", first.name);
             self.note("rule", "host", what);

@@ -35,6 +35,7 @@ impl<'a> Walk<'a> {
         }
         let what = format!("bridge {} carries it from {} to {}", network.interface, from.name, to.name);
         self.pass("bridge", of(network), what);
+        self.others_of_bridges();
         self.policy(network, packet)?;
         if next != packet.to {
             self.note("route", &sandbox.name, format!("{} is its router to {}", other.name, packet.to));

@@ -1,0 +1,105 @@
+//! What is told of a namespace, without one.
+
+use super::*;
+use crate::netlink::view::Fate;
+
+fn way(gateway: &str, interface: &str) -> Way {
+    Way { ipv4: true, gateway: Some(gateway.parse().unwrap()), interface: interface.into() }
+}
+
+fn wanted() -> WantedInside {
+    WantedInside {
+        interfaces: vec![WantedInterface {
+            network: NetworkId::from_random([7; 32]),
+            network_name: "n".into(),
+            setup: Interface {
+                name: "eth0".into(),
+                addresses: vec!["10.0.0.2/24".parse().unwrap()],
+                sysctls: Vec::new(),
+                limit: None,
+                inward: None,
+                announced: false,
+            },
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            mtu: Some(1500),
+            settings: Vec::new(),
+            asks: true,
+            macvlan_mode: None,
+        }],
+        routes: vec![way("10.0.0.1", "eth0")],
+        ways: vec![way("10.0.0.1", "eth0"), way("10.1.0.1", "eth1")],
+        yields: false,
+        resolver: None,
+    }
+}
+
+fn route(net: &str, gateway: Option<&str>) -> Route {
+    let gateway = gateway.map(|g| g.parse().unwrap());
+    Route { net: net.parse().unwrap(), fate: Fate::Unicast, gateway, index: 2, source: None }
+}
+
+fn present() -> Present {
+    let link = |index, name: &str| Link { index, name: name.into(), up: true, ..Link::default() };
+    Present {
+        links: vec![link(1, "lo"), Link { mac: Some(Mac([2, 0, 0, 0, 0, 1])), mtu: 1500, ..link(2, "eth0") }],
+        addresses: vec![
+            Address { index: 2, net: "10.0.0.2/24".parse().unwrap(), global: true },
+            Address { index: 1, net: "127.0.0.1/8".parse().unwrap(), global: false },
+        ],
+        routes: vec![route("0.0.0.0/0", Some("10.0.0.1")), route("10.0.0.0/24", None)],
+        settings: BTreeMap::new(),
+        limits: Vec::new(),
+        inward: BTreeMap::new(),
+    }
+}
+
+fn told(change: impl FnOnce(&mut Present)) -> Vec<String> {
+    let mut present = present();
+    change(&mut present);
+    differences(&present, &wanted()).into_iter().map(|s| s.object).collect()
+}
+
+#[test]
+fn each_thing_that_is_not_as_given_is_told() {
+    assert_eq!(told(|_| {}), Vec::<String>::new());
+    assert_eq!(told(|p| p.links[0].up = false), ["interface lo inside"]);
+    assert_eq!(told(|p| p.links[1].up = false), ["interface eth0 inside"]);
+    assert_eq!(told(|p| p.links[1].mtu = 9000), ["MTU of eth0 inside"]);
+    assert_eq!(told(|p| p.links[1].mtu = 1300), Vec::<String>::new());
+    assert_eq!(told(|p| p.links[1].mac = Some(Mac([2; 6]))), ["mac of eth0 inside"]);
+    assert_eq!(told(|p| drop(p.addresses.remove(0))), ["address 10.0.0.2/24 on eth0 inside"]);
+    assert_eq!(told(|p| drop(p.addresses.remove(1))), ["address 127.0.0.1/8 on lo inside"]);
+    assert_eq!(told(|p| drop(p.routes.remove(0))), ["default route via 10.0.0.1 inside"]);
+    assert_eq!(told(|p| drop(p.routes.remove(1))), ["route to 10.0.0.0/24 by eth0 inside"]);
+    assert_eq!(told(|p| p.routes[1].index = 9), Vec::<String>::new());
+    assert_eq!(told(|p| p.links[1].mute = true), ["interface eth0 inside"]);
+    assert_eq!(
+        told(|p| {
+            p.links.truncate(1);
+            p.routes.clear();
+        }),
+        ["interface eth0 inside", "default route via 10.0.0.1 inside"]
+    );
+    // What a container adds is its own affair.
+    assert_eq!(
+        told(|p| p.addresses.push(Address { index: 2, net: "10.9.0.2/24".parse().unwrap(), global: true })),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_way_out_of_its_own_is_left() {
+    let replaced = |gateway: Option<&str>, index, fate| {
+        told(|p| {
+            p.routes[0].gateway = gateway.map(|g| g.parse().unwrap());
+            p.routes[0].index = index;
+            p.routes[0].fate = fate;
+        })
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(replaced(Some("10.8.0.2"), 9, Fate::Unicast), none, "by an interface of its own");
+    assert_eq!(replaced(Some("10.0.0.77"), 2, Fate::Unicast), none, "by another router");
+    assert_eq!(replaced(None, 9, Fate::Refused), none, "to nowhere");
+    let missing = ["default route via 10.0.0.1 inside"];
+    assert_eq!(replaced(Some("10.1.0.1"), 2, Fate::Unicast), missing, "of the other network of ours");
+}

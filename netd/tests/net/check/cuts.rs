@@ -1,0 +1,112 @@
+//! Ways in which packets are kept from passing while every interface is there.
+
+use davit_contracts::network as proto;
+
+use super::{Scene, check, host, inside, trials, words};
+use crate::host::Host;
+
+#[tokio::test]
+async fn cuts_on_the_host_are_mended() {
+    trials(&[
+        host("ip -4 route flush dev BRIDGE", &["missing route to 172."]),
+        host("sysctl -qw net.ipv4.conf.BRIDGE.forwarding=0", &["setting net/ipv4/conf/BRIDGE/forwarding"]),
+        host("bridge link set dev END state 0", &["differs interface END"]),
+        host("ip link set BRIDGE arp off", &["differs bridge BRIDGE"]),
+        host("ip link set BRIDGE type bridge stp_state 1 forward_delay 3000", &["differs bridge BRIDGE"]),
+        host("ip link set END type bridge_slave learning off flood off", &["differs interface END"]),
+        host("ip link set END type bridge_slave locked on", &["differs interface END"]),
+        host(
+            "ip link add odd0 type veth peer name odd1; ip link set odd0 master BRIDGE; ip link set odd0 up; ip link set odd1 up
+             bridge fdb replace $(bridge fdb show dev END | grep -v permanent | head -1 | cut -d' ' -f1) dev odd0 master static",
+            &["differs interface END"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn cuts_inside_are_mended() {
+    trials(&[
+        inside("ip link set eth0 arp off", &["differs interface eth0 inside"]),
+        inside("ip addr del 127.0.0.1/8 dev lo", &["missing address 127.0.0.1/8 on lo inside"]),
+        inside(
+            "ip route del $(ip -4 route show dev eth0 proto kernel | cut -d' ' -f1)",
+            &["missing route to 172."],
+        ),
+        inside("ip route flush dev eth0", &["missing route to 172.", "missing default route"]),
+        inside(
+            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0",
+            &["differs setting net/ipv6/conf/eth0/disable_ipv6 inside"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_pair_that_is_made_again_is_as_the_first() {
+    let scene = Scene::new().await;
+    let settings = || {
+        let names = "disable_ipv6 ndisc_notify";
+        scene
+            .db
+            .space
+            .run(&format!("cd /proc/sys/net/ipv6/conf/eth0; cat {names} ../../../ipv4/conf/eth0/arp_notify"))
+    };
+    let first = settings();
+    assert!(first.starts_with('1'), "{first}");
+    scene.db.space.run("ip link del eth0");
+    assert!(check(&scene.host, true).await.iter().all(|d| d.repaired));
+    assert_eq!(settings(), first);
+    scene.works("again");
+}
+
+#[tokio::test]
+async fn the_hosts_own_forwarding_is_told_and_left() {
+    let scene = Scene::new().await;
+    scene.host.space.run("sysctl -qw net.ipv4.conf.uplink.forwarding=0");
+    let told = check(&scene.host, true).await;
+    assert_eq!(words(&told), ["differs setting net/ipv4/conf/uplink/forwarding"]);
+    assert!(!told[0].repaired && told[0].error.contains("sysctl"), "{told:?}");
+    assert_eq!(scene.host.space.run("sysctl -n net.ipv4.conf.uplink.forwarding").trim(), "0");
+}
+
+#[tokio::test]
+async fn ipv6_that_was_turned_off_is_turned_on_again() {
+    let host = Host::new().await;
+    let made = host
+        .create(proto::CreateNetworkRequest { name: "six".into(), ipv6: true, ..Default::default() })
+        .await
+        .unwrap();
+    let (a, b) = (host.guest("a", &["six"], &[]).await, host.guest("b", &["six"], &[]).await);
+    b.space.serve_tcp("[::]:80");
+    let at = a.space.dig("b AAAA");
+    let gateway = made.subnets.iter().find(|s| s.gateway.contains(':')).unwrap().gateway.clone();
+    host.space.serve_tcp("[::]:81");
+    let works = |when: &str| {
+        assert!(a.space.ask_tcp(&format!("[{at}]:80")).is_some(), "{when}: to {at}");
+        assert!(a.space.ask_tcp(&format!("[{gateway}]:81")).is_some(), "{when}: to the host");
+    };
+    works("at first");
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+    let bridge = &made.interface;
+    for (space, command, wanted) in [
+        (&host.space, format!("sysctl -qw net.ipv6.conf.{bridge}.disable_ipv6=1"), "disable_ipv6"),
+        (&host.space, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1".to_owned(), "disable_ipv6"),
+        (&a.space, "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1".to_owned(), "disable_ipv6 inside"),
+        (&a.space, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1".to_owned(), "disable_ipv6 inside"),
+        (
+            &a.space,
+            "ip -6 route del $(ip -6 route show proto kernel | grep ^fd | cut -d' ' -f1)".to_owned(),
+            "route to fd",
+        ),
+        (&host.space, format!("ip -6 route flush dev {bridge} proto kernel"), "route to fd"),
+    ] {
+        space.run(&command);
+        let listed = words(&check(&host, false).await);
+        assert!(listed.iter().any(|l| l.contains(wanted)), "{command}: {listed:?}");
+        let mended = check(&host, true).await;
+        assert!(mended.iter().all(|d| d.repaired), "{command}: {mended:#?}");
+        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{command}");
+        works(&command);
+    }
+}
