@@ -87,7 +87,9 @@ pub fn set_macvlan_mode(batch: &mut Batch, index: u32, mode: u32) {
 /// Gives a bridge's port the flags that the kernel makes one with.
 pub fn set_port_flags(batch: &mut Batch, index: u32) {
     set_port(batch, format!("set the bridge port flags of interface {index}"), index, |a| {
-        PORT_FLAGS.iter().for_each(|(kind, usual, _)| a.byte(*kind, *usual));
+        for (kind, usual, _) in PORT_FLAGS {
+            a.byte(kind, usual);
+        }
     });
 }
 

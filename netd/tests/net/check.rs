@@ -2,6 +2,7 @@
 
 mod cuts;
 mod foreign;
+mod parents;
 mod renamed;
 
 use std::fs;
@@ -244,40 +245,6 @@ async fn a_port_that_a_program_took_is_told_and_reserved_again_when_it_is_free()
     assert!(check(&host, true).await[0].repaired);
     assert!(host.space.inside(|| std::net::TcpListener::bind("0.0.0.0:8080")).is_err());
     host.detach(&web).await;
-}
-
-#[tokio::test]
-async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
-    let host = Host::new().await;
-    let options = [("parent".to_owned(), "uplink".to_owned())].into();
-    let subnets =
-        vec![proto::Subnet { subnet: "10.99.0.0/24".into(), gateway: WORLD.into(), ..Default::default() }];
-    let driver = "macvlan".to_owned();
-    let wire =
-        proto::CreateNetworkRequest { name: "wire".into(), driver, options, subnets, ..Default::default() };
-    host.create(wire).await.unwrap();
-    let guest = host.guest("g", &["wire"], &[]).await;
-    host.world.serve_tcp(&format!("{BEYOND}:80"));
-    let works = || guest.space.ask_tcp(&format!("{BEYOND}:80")).is_some();
-    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
-    assert!(works());
-    for (damage, wanted) in [
-        ("ip addr flush dev eth0", "missing address "),
-        ("ip link del eth0", "missing interface eth0 inside"),
-        ("ip link set eth0 address 02:00:00:00:00:79", "differs mac of eth0 inside"),
-        ("ip link set eth0 type macvlan mode private", "differs interface eth0 inside"),
-    ] {
-        guest.space.run(damage);
-        let listed = words(&check(&host, false).await);
-        assert!(listed.iter().any(|l| l.starts_with(wanted)), "{damage}: {listed:?}");
-        assert!(check(&host, true).await.iter().all(|d| d.repaired), "{damage}");
-        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{damage}");
-        assert!(works(), "{damage}");
-    }
-    host.space.run("ip link set uplink down");
-    let told = check(&host, true).await;
-    let parent = told.iter().find(|d| d.object == "parent interface uplink").unwrap();
-    assert!(!parent.repaired && parent.error.contains("ip link set"), "{told:?}");
 }
 
 #[tokio::test]

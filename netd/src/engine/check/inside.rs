@@ -98,7 +98,7 @@ fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> 
         }
     }
     Ok(Present {
-        settings: paths.filter_map(|path| Some((path.clone(), sysctl::get(&path).ok()?))).collect(),
+        settings: paths.filter_map(|path| Some((path.clone(), sysctl::get(path).ok()?))).collect(),
         links,
         addresses: view::addresses(socket)?,
         routes: view::routes(socket)?,

@@ -217,7 +217,9 @@ impl Engine {
         let mode = bridge::port_mode(&self.networks[network], &sandbox);
         route::set_port_mode(&mut batch, &endpoint.host_interface, mode);
         adjust::set_port_flags(&mut batch, link.index);
-        self.diverted(endpoint, link).iter().for_each(|entry| fdb::remove(&mut batch, entry));
+        for entry in self.diverted(endpoint, link) {
+            fdb::remove(&mut batch, &entry);
+        }
         route::set_up(&mut batch, link.index);
         self.socket.run(&batch)?;
         if link.carrier {

@@ -51,7 +51,13 @@ impl Engine {
             found.extend(ends.into_iter().map(|f| f.of_network(&network)));
         }
         let netns = open_namespace(sandbox)?;
-        let wanted = self.wanted_inside(sandbox);
+        let mut wanted = self.wanted_inside(sandbox);
+        // The interfaces went with it, and come back with it: that it is gone is told of the host.
+        let orphans = sandbox.endpoints.iter().filter(|e| self.lacks_parent(e, &links));
+        for orphan in orphans.map(|e| &e.interface) {
+            wanted.interfaces.retain(|i| i.setup.name != *orphan);
+            wanted.routes.retain(|way| way.interface != *orphan);
+        }
         let seen = inside::look(netns.as_fd(), &wanted)
             .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })?;
         found.extend(seen.into_iter().map(|one| {
@@ -72,6 +78,12 @@ impl Engine {
             found.push(Found::new(Fault::Missing, "resolver", "nobody answers at 127.0.0.11", mend));
         }
         Ok(())
+    }
+
+    /// Whether an endpoint's parent is gone that is not ours to make.
+    fn lacks_parent(&self, endpoint: &Endpoint, links: &[Link]) -> bool {
+        let sublink = self.networks.get(&endpoint.network).and_then(|n| n.sublink.as_ref());
+        sublink.is_some_and(|s| s.made.is_none() && !links.iter().any(|l| l.name == s.parent))
     }
 
     /// What tells which ends on the host are a sandbox's.

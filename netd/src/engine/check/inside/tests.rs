@@ -67,10 +67,30 @@ fn each_thing_that_is_not_as_given_is_told() {
     assert_eq!(told(|p| p.links[1].mtu = 9000), ["MTU of eth0 inside"]);
     assert_eq!(told(|p| p.links[1].mtu = 1300), Vec::<String>::new());
     assert_eq!(told(|p| p.links[1].mac = Some(Mac([2; 6]))), ["mac of eth0 inside"]);
-    assert_eq!(told(|p| drop(p.addresses.remove(0))), ["address 10.0.0.2/24 on eth0 inside"]);
-    assert_eq!(told(|p| drop(p.addresses.remove(1))), ["address 127.0.0.1/8 on lo inside"]);
-    assert_eq!(told(|p| drop(p.routes.remove(0))), ["default route via 10.0.0.1 inside"]);
-    assert_eq!(told(|p| drop(p.routes.remove(1))), ["route to 10.0.0.0/24 by eth0 inside"]);
+    assert_eq!(
+        told(|p| {
+            p.addresses.remove(0);
+        }),
+        ["address 10.0.0.2/24 on eth0 inside"]
+    );
+    assert_eq!(
+        told(|p| {
+            p.addresses.remove(1);
+        }),
+        ["address 127.0.0.1/8 on lo inside"]
+    );
+    assert_eq!(
+        told(|p| {
+            p.routes.remove(0);
+        }),
+        ["default route via 10.0.0.1 inside"]
+    );
+    assert_eq!(
+        told(|p| {
+            p.routes.remove(1);
+        }),
+        ["route to 10.0.0.0/24 by eth0 inside"]
+    );
     assert_eq!(told(|p| p.routes[1].index = 9), Vec::<String>::new());
     assert_eq!(told(|p| p.links[1].mute = true), ["interface eth0 inside"]);
     assert_eq!(
