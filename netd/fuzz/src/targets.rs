@@ -11,8 +11,12 @@ use parsers::dns::zone::{Presence, Publication, Tables};
 use parsers::driver::cni::list::{List, directories};
 
 /// All targets by name.
-pub const ALL: &[(&str, fn(&[u8]))] =
-    &[("dns_query", dns_query), ("dns_reply", dns_reply), ("resolv_conf", resolv_conf), ("cni_list", cni_list)];
+pub const ALL: &[(&str, fn(&[u8]))] = &[
+    ("dns_query", dns_query),
+    ("dns_reply", dns_reply),
+    ("resolv_conf", resolv_conf),
+    ("cni_list", cni_list),
+];
 
 fn world() -> &'static Tables {
     static WORLD: OnceLock<Tables> = OnceLock::new();
@@ -94,7 +98,10 @@ fn resolv_conf(data: &[u8]) {
     let _ = (conf.number("timeout"), conf.number("attempts"), conf.has("rotate"));
     let made = conf.with(&[], &[], &[]).for_container_names();
     assert!(made.search.iter().all(|s| s != "."));
-    assert!(conf.off_loopback(|| None).servers.iter().all(|ip| !ip.is_loopback()));
+    for server in &conf.servers {
+        assert_eq!(server.to_string().parse().as_ref(), Ok(server), "what it is written as is what it is");
+    }
+    assert!(conf.off_loopback(|| None).servers.iter().all(|server| !server.ip.is_loopback()));
 }
 
 fn cni_list(data: &[u8]) {
