@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use davit_sys::netns::{self, NetnsError};
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use super::{DriverError, inward};
 use crate::endpoint::{Endpoint, Way};
@@ -50,6 +51,11 @@ impl Interface {
             inward: endpoint.bandwidth.as_ref().and_then(|b| b.ingress()).filter(|_| !endpoint.is_bridged()),
             announced,
         }
+    }
+
+    /// Whether IPv6 is on, in the calling thread's namespace. Also not with an MTU below 1280.
+    pub fn has_ipv6(&self) -> bool {
+        sysctl::get(&self.ipv6_setting()).is_ok_and(|off| off == "0")
     }
 
     /// The setting that turns IPv6 off for it: on without an IPv6 address.
@@ -121,7 +127,31 @@ pub enum InsideError {
 
 /// Visits a sandbox.
 pub fn visit(sandbox: BorrowedFd<'_>, visit: &Visit) -> Result<Visited, InsideError> {
-    netns::visit(sandbox, || work(visit))?
+    netns::visit(sandbox, || match work(visit) {
+        // An address of IPv6 where that is off.
+        Err(InsideError::Netlink(e)) if e.errno() == Some(Errno::EACCES) => work(&allowed(visit)?),
+        other => other,
+    })?
+}
+
+/// A visit without IPv6 on interfaces that are to have none, by a setting of the endpoint or of the container's own for all
+/// interfaces. On others it is turned on: what new ones begin with may come from the host.
+fn allowed(visit: &Visit) -> Result<Visit, InsideError> {
+    let mut visit = visit.clone();
+    for interface in visit.interfaces.iter_mut().filter(|i| !i.has_ipv6()) {
+        let path = interface.ipv6_setting();
+        let asked = interface
+            .sysctls
+            .iter()
+            .any(|(setting, value)| setting_path(setting, &interface.name) == path && value != "0");
+        if asked || sysctl::get("net/ipv6/conf/all/disable_ipv6").is_ok_and(|v| v != "0") {
+            interface.addresses.retain(|a| a.addr().is_ipv4());
+            visit.routes_in.retain(|way| way.ipv4 || way.interface != interface.name);
+        } else {
+            sysctl::set_inside(&path, "0")?;
+        }
+    }
+    Ok(visit)
 }
 
 fn work(visit: &Visit) -> Result<Visited, InsideError> {

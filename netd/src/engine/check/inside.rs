@@ -107,9 +107,27 @@ fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> 
     })
 }
 
+impl WantedInside {
+    /// Without what IPv6 would need on interfaces that have none: turned off by the container's own settings (`--sysctl`, or
+    /// from inside), or with an MTU that is too small for it. That is its own affair.
+    fn as_the_container_has_it(&self) -> Self {
+        let mut wanted = self.clone();
+        for interface in &mut wanted.interfaces {
+            if interface.setup.has_ipv6() {
+                continue;
+            }
+            let setup = &mut interface.setup;
+            setup.addresses.retain(|a| a.addr().is_ipv4());
+            wanted.routes.retain(|way| way.ipv4 || way.interface != setup.name);
+        }
+        wanted
+    }
+}
+
 /// Looks; changes nothing.
 pub(super) fn look(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<Vec<Seen>, InsideError> {
     netns::visit(netns, || {
+        let wanted = &wanted.as_the_container_has_it();
         let mut seen = differences(&read(&Socket::open(Protocol::Route)?, wanted)?, wanted);
         if let Some(ports) = wanted.resolver {
             let differences = firewall::resolver_differences(RESOLVER.into(), ports)?;

@@ -192,19 +192,9 @@ impl Engine {
                 _ => false,
             };
             let sub = |driver| network.sublink.as_ref().filter(|_| network.driver == driver);
-            let mut settings = Vec::new();
-            if e.foreign.is_none() {
-                // What plugins make has it as they wish.
-                settings.push((
-                    self.interface(e).ipv6_setting(),
-                    if e.ip6.is_some() { "0" } else { "1" }.to_owned(),
-                ));
-            }
-            for (setting, value) in &e.sysctls {
-                let path = setting_path(setting, &e.interface);
-                settings.retain(|(known, _)| *known != path);
-                settings.push((path, value.clone()));
-            }
+            let asked =
+                |(setting, value): &(String, String)| (setting_path(setting, &e.interface), value.clone());
+            let settings = e.sysctls.iter().map(asked).collect();
             Some(WantedInterface {
                 settings,
                 asks: e.foreign.is_none() && matches!(network.driver, Driver::Bridge | Driver::Macvlan),

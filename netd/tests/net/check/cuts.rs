@@ -3,7 +3,7 @@
 use davit_contracts::network as proto;
 
 use super::{Scene, check, host, inside, trials, words};
-use crate::host::Host;
+use crate::host::{Guest, Host};
 
 #[tokio::test]
 async fn cuts_on_the_host_are_mended() {
@@ -34,10 +34,6 @@ async fn cuts_inside_are_mended() {
             &["missing route to 172."],
         ),
         inside("ip route flush dev eth0", &["missing route to 172.", "missing default route"]),
-        inside(
-            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0",
-            &["differs setting net/ipv6/conf/eth0/disable_ipv6 inside"],
-        ),
     ])
     .await;
 }
@@ -92,8 +88,6 @@ async fn ipv6_that_was_turned_off_is_turned_on_again() {
     for (space, command, wanted) in [
         (&host.space, format!("sysctl -qw net.ipv6.conf.{bridge}.disable_ipv6=1"), "disable_ipv6"),
         (&host.space, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1".to_owned(), "disable_ipv6"),
-        (&a.space, "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1".to_owned(), "disable_ipv6 inside"),
-        (&a.space, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1".to_owned(), "disable_ipv6 inside"),
         (
             &a.space,
             "ip -6 route del $(ip -6 route show proto kernel | grep ^fd | cut -d' ' -f1)".to_owned(),
@@ -109,4 +103,55 @@ async fn ipv6_that_was_turned_off_is_turned_on_again() {
         assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{command}");
         works(&command);
     }
+}
+
+#[tokio::test]
+async fn ipv6_that_a_container_turned_off_is_its_own_affair() {
+    let host = Host::new().await;
+    for name in ["n", "m"] {
+        let request = proto::CreateNetworkRequest { name: name.into(), ipv6: true, ..Default::default() };
+        host.create(request).await.unwrap();
+    }
+    host.net_create("four").await;
+    let b = host.guest("b", &["n"], &[]).await;
+    b.space.serve_tcp("0.0.0.0:80");
+    let at = b.space.dig("b");
+    let off = |guest: &Guest, interface: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        guest.space.run(&format!("cat {path} 2>/dev/null || echo none")).trim().to_owned()
+    };
+    for (command, is) in [
+        ("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1", "1"),
+        ("sysctl -qw net.ipv6.conf.all.disable_ipv6=1", "1"),
+        ("ip link set eth0 mtu 1200", "none"),
+    ] {
+        let a = host.guest("a", &["n"], &[]).await;
+        a.space.run(command);
+        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{command}");
+        // What else is wrong is mended without it.
+        a.space.run("ip link set eth0 arp off; ip route del default");
+        let mended = check(&host, true).await;
+        assert!(mended.len() == 2 && mended.iter().all(|d| d.repaired), "{command}: {mended:#?}");
+        assert_eq!(off(&a, "eth0"), is, "{command}");
+        assert!(a.space.ask_tcp(&format!("{at}:80")).is_some(), "{command}");
+        // One more network, and its pair made again: no IPv6 where it is off for all.
+        let endpoint = Some(proto::EndpointSpec { network: "m".into(), ..Default::default() });
+        let connect = proto::ConnectRequest { sandbox_id: a.id.clone(), endpoint };
+        host.endpoints().connect(connect).await.unwrap();
+        let for_all = command.contains(".all.");
+        assert_eq!(off(&a, "eth1"), if for_all { "1" } else { "0" }, "{command}");
+        a.space.run("ip link del eth1");
+        assert!(check(&host, true).await.iter().all(|d| d.repaired), "{command}");
+        assert_eq!(off(&a, "eth1"), if for_all { "1" } else { "0" }, "{command}");
+        assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{command}");
+        host.detach(&a).await;
+    }
+    // The other way round, on a network without IPv6; and what a host has new namespaces begin with is not a wish.
+    let c = host.guest("c", &["four"], &[]).await;
+    c.space.run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0");
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+    let d = Guest::new("d");
+    d.space.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+    host.attach(&d, &["n"], &[]).await.unwrap();
+    assert!(d.space.run("ip -6 -o addr show dev eth0 scope global").contains(" fd"));
 }

@@ -14,6 +14,7 @@ use crate::sysctl;
 /// Sets everything as it should be that has an interface.
 pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), InsideError> {
     netns::visit(netns, || {
+        let wanted = &wanted.as_the_container_has_it();
         let socket = Socket::open(Protocol::Route)?;
         let present = read(&socket, wanted)?;
         let mut batch = Batch::new();
@@ -23,7 +24,6 @@ pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Re
                 adjust::add_loopback_address(&mut batch, link.index);
             }
         }
-        // First: an address of IPv6 is refused where that is off.
         for (setting, value) in wanted.interfaces.iter().flat_map(|i| &i.settings) {
             if present.settings.get(setting).is_some_and(|is| is != value) {
                 sysctl::set(setting, value)?;
@@ -34,9 +34,10 @@ pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Re
                 mend_interface(&socket, interface, link, &mut batch)?;
             }
         }
-        socket.run(&batch)?;
-        // After the addresses: a gateway must be reachable first.
-        routes::mend(&socket, &read(&socket, wanted)?, wanted)
+        let changed = socket.run(&batch);
+        // After the addresses: a gateway must be reachable first. What did not succeed need not be in the way.
+        routes::mend(&socket, &read(&socket, wanted)?, wanted)?;
+        Ok(changed?)
     })?
 }
 
