@@ -301,7 +301,8 @@ fn watch_signals(stop: watch::Sender<bool>) -> io::Result<()> {
                 _ = hup.recv() => {}
             }
         }
-        let _ = stop.send(true);
+        // Kept also while nobody waits for it yet.
+        stop.send_replace(true);
     });
     Ok(())
 }
@@ -339,4 +340,23 @@ fn supplementary_groups(pid: i32) -> Vec<u32> {
         .find_map(|l| l.strip_prefix("Groups:"))
         .map(|l| l.split_whitespace().filter_map(|g| g.parse().ok()).collect())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_before_anybody_waits_for_it_is_kept() {
+        let stop = watch::Sender::new(false);
+        watch_signals(stop.clone()).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        let handled = async {
+            while !*stop.borrow() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), handled).await.expect("the signal is lost");
+        ended(stop.subscribe()).await;
+    }
 }

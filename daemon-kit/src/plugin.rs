@@ -93,7 +93,7 @@ impl Plugin for PluginService {
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownResponse>, Status> {
         tracing::info!("asked to shut down");
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
         Ok(Response::new(ShutdownResponse {}))
     }
 }
