@@ -15,7 +15,8 @@
 //! conntrack connections that the kernel remembers               linux/netfilter/nfnetlink_conntrack.h
 //! reach     addresses and routes that are there
 //! route     links, addresses, routes                                          rtnetlink(7)
-//! view      the same read in full, routes looked up, neighbours
+//! view      the same read in full, routes looked up
+//! neighbours  Ethernet addresses of neighbours                               arp(7)
 //! adjust    repairs of what is there
 //! tc        limits of interfaces                                              tc-tbf(8)
 //! watch     hears of addresses and routes that come and go
@@ -30,6 +31,7 @@ pub mod link;
 pub mod links;
 pub mod mac;
 pub mod message;
+pub mod neighbours;
 pub mod reach;
 pub mod route;
 pub mod socket;

@@ -12,6 +12,7 @@ use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::{self, Mac, PortMode, Veth};
 use crate::netlink::tc::{self, Limit};
+use crate::netlink::view::Fate;
 use crate::netlink::{Batch, NetlinkError, Socket, adjust, link, view};
 use crate::network::{Network, Subnet};
 use crate::sysctl;
@@ -23,7 +24,7 @@ pub const PREFIXES: [&str; 2] = ["dv-", "dvh"];
 
 /// `BR_STATE_FORWARDING`.
 const FORWARDING: u8 = 3;
-/// How long a port may take to forward; normally well under a millisecond.
+/// How long what the kernel does by itself may take, such as having a port forward; normally well under a millisecond.
 const PORT_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A mac that follows from an address: an address that is given to another container later keeps its mac, so that no
@@ -296,8 +297,17 @@ fn await_forwarding(socket: &Socket, bridge: &str, host_interface: &str) -> Resu
 
 /// Whether the bridge forwards for a port, or will by itself: what came up just now takes its time.
 pub fn forwards_soon(socket: &Socket, port: &str) -> Result<bool, NetlinkError> {
+    soon(|| Ok(route::port_state(socket, port)? == Some(FORWARDING)))
+}
+
+/// Whether the host takes what is for an address of its own, or will: of IPv6 that comes some time after the address.
+pub fn local_soon(socket: &Socket, ip: IpAddr) -> Result<bool, NetlinkError> {
+    soon(|| Ok(view::lookup(socket, ip)?.is_ok_and(|route| route.fate == Fate::Local)))
+}
+
+fn soon(is_so: impl Fn() -> Result<bool, NetlinkError>) -> Result<bool, NetlinkError> {
     let start = Instant::now();
-    while route::port_state(socket, port)? != Some(FORWARDING) {
+    while !is_so()? {
         if start.elapsed() > PORT_PATIENCE {
             return Ok(false);
         }

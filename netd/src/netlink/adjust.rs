@@ -66,10 +66,19 @@ pub fn set_arp(batch: &mut Batch, index: u32) {
 
 /// Turns the spanning tree protocol of a bridge off.
 pub fn unset_stp(batch: &mut Batch, index: u32) {
-    link(batch, format!("turn spanning tree off for bridge {index}"), index, |a| {
+    set_bridge(batch, format!("turn spanning tree off for bridge {index}"), index, |a| a.number(5, 0));
+}
+
+/// Has a bridge pass frames on without regard to VLANs. A kernel that knows none for bridges refuses it.
+pub fn unset_vlans(batch: &mut Batch, index: u32) {
+    set_bridge(batch, format!("turn VLANs off for bridge {index}"), index, |a| a.byte(7, 0));
+}
+
+fn set_bridge(batch: &mut Batch, label: String, index: u32, body: impl FnOnce(&mut super::Attrs<'_>)) {
+    link(batch, label, index, |a| {
         a.nested(18, |a| {
             a.text(1, "bridge");
-            a.nested(2, |a| a.number(5, 0));
+            a.nested(2, body);
         });
     });
 }
@@ -189,6 +198,16 @@ mod tests {
             &[40, 0, 0, 0, 21, 0, 5, 0, 2, 0, 0, 0, 0, 0, 0, 0],
             &[2, 24, 0, 0, 7, 0, 0, 0],
             &[8, 0, 2, 0, 10, 0, 0, 1, 8, 0, 1, 0, 10, 0, 0, 1],
+        ].concat();
+        assert_eq!(batch.bytes(), expected);
+
+        let mut batch = Batch::new();
+        unset_vlans(&mut batch, 4);
+        let expected: Vec<u8> = [
+            &[60, 0, 0, 0, 16, 0, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0][..],
+            &[0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[28, 0, 18, 0x80, 11, 0, 1, 0, b'b', b'r', b'i', b'd', b'g', b'e', 0, 0],
+            &[12, 0, 2, 0x80, 5, 0, 7, 0, 0, 0, 0, 0],
         ].concat();
         assert_eq!(batch.bytes(), expected);
     }

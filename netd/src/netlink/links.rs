@@ -46,6 +46,8 @@ pub struct Link {
     pub mute: bool,
     /// As a bridge: whether it speaks the spanning tree protocol.
     pub stp: bool,
+    /// As a bridge: whether its ports have VLANs (`vlan_filtering`).
+    pub vlans: bool,
     /// As a macvlan: its mode, of `enum macvlan_mode`.
     pub macvlan_mode: Option<u32>,
     /// As a bridge: whether it hands packets to the packet filter, IPv4 and IPv6.
@@ -101,6 +103,7 @@ fn parse_info(link: &mut Link, info: &[u8]) {
             2 if link.kind == "bridge" => {
                 let on = |wanted| attributes(value).find(|(k, _)| *k == wanted).map(|(_, v)| v != [0]);
                 link.stp = attributes(value).any(|(k, v)| k == 5 && number(v) != 0);
+                link.vlans = on(7) == Some(true);
                 link.filters = on(36).zip(on(37)).map(|(v4, v6)| [v4, v6]);
             }
             2 if link.kind == "macvlan" => {
@@ -178,5 +181,24 @@ mod tests {
         assert_eq!(read.port, Some((3, PortMode { hairpin: true, isolated: false })));
         assert_eq!(read.oddities, ["learning off"]);
         assert_eq!(parse_link(&[0; 8]), None);
+    }
+
+    #[test]
+    fn a_bridge_is_read_with_what_it_does_to_frames() {
+        let read = |stp: u32, vlans: u8| {
+            parse_link(&payload(&[0; 16], |a| {
+                a.nested(18, |a| {
+                    a.text(1, "bridge");
+                    a.nested(2, |a| {
+                        a.number(5, stp);
+                        a.byte(7, vlans);
+                    });
+                });
+            }))
+            .map(|l| (l.stp, l.vlans))
+        };
+        assert_eq!(read(0, 0), Some((false, false)));
+        assert_eq!(read(1, 0), Some((true, false)));
+        assert_eq!(read(0, 1), Some((false, true)));
     }
 }

@@ -1,6 +1,6 @@
 //! What the kernel has, read in full, for checks and explanations; an attach reads only what it needs (see `route`).
 //!
-//! A socket sees the namespace that it was opened in. Sources: rtnetlink(7), linux/if_link.h, linux/neighbour.h.
+//! A socket sees the namespace that it was opened in. Sources: rtnetlink(7), linux/if_link.h.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,16 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 pub use super::links::{Link, links, namespace_number};
-use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
+pub use super::neighbours::{Neighbour, neighbour};
 use super::socket::{NetlinkError, Socket};
 
 const NEWADDR: u16 = 20;
 const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
-const NEWNEIGH: u16 = 28;
-const GETNEIGH: u16 = 30;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -35,7 +33,7 @@ pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
-fn ip(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => <[u8; 4]>::try_from(value).ok().map(|b| Ipv4Addr::from(b).into()),
         16 => <[u8; 16]>::try_from(value).ok().map(|b| Ipv6Addr::from(b).into()),
@@ -162,51 +160,6 @@ pub fn lookup(socket: &Socket, to: IpAddr) -> Result<Result<Route, io::Error>, N
         Err(NetlinkError::Refused { source, .. }) => Ok(Err(source)),
         Err(e) => Err(e),
     }
-}
-
-/// What is known of an address on a link (`NUD_*`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Its Ethernet address.
-    pub mac: Option<Mac>,
-    /// The state's bits.
-    pub state: u16,
-}
-
-impl Neighbour {
-    /// Nobody answered when it was last asked for (`NUD_FAILED`), or it is being asked for (`NUD_INCOMPLETE`).
-    pub fn is_silent(&self) -> bool {
-        self.state & (0x20 | 0x01) != 0
-    }
-
-    /// The word that `ip neigh` has for the state.
-    pub fn word(&self) -> &'static str {
-        match self.state {
-            0x01 => "incomplete",
-            0x02 => "reachable",
-            0x04 => "stale",
-            0x08 => "delay",
-            0x10 => "probe",
-            0x20 => "failed",
-            0x40 => "noarp",
-            0x80 => "permanent",
-            _ => "unknown",
-        }
-    }
-}
-
-/// The neighbour with this address on a link, when the kernel has an entry.
-pub fn neighbour(socket: &Socket, index: u32, of: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
-    let family = if of.is_ipv4() { AF_INET } else { AF_INET6 };
-    let head = [family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let parse = |payload: &Vec<u8>| {
-        let head = payload.get(..12)?;
-        let find = |wanted| attributes(&payload[12..]).find(|(k, _)| *k == wanted).map(|(_, v)| v.to_vec());
-        let same = number(&head[4..8]) == index && ip(&find(1)?)? == of;
-        let state = u16::from_ne_bytes([head[8], head[9]]);
-        same.then(|| Neighbour { mac: find(2).and_then(|v| v.try_into().ok()).map(Mac), state })
-    };
-    Ok(dump(socket, "list neighbours", GETNEIGH, &head, NEWNEIGH)?.iter().find_map(parse))
 }
 
 #[cfg(test)]

@@ -213,6 +213,49 @@ async fn what_is_broken_is_where_it_stops() {
 }
 
 #[tokio::test]
+async fn what_leads_a_neighbours_frames_elsewhere_is_where_it_stops() {
+    let host = Host::new().await;
+    let made = host.net_create("n").await;
+    let (a, b) = (party(&host, "a", &["n"], &[]).await, party(&host, "b", &["n"], &[]).await);
+    let (at, bridge) = (&b.addresses[0], &made.interface);
+    let mac = b.guest.space.run("ip -o link show dev eth0");
+    let mac = mac.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
+    let set = format!("ip neigh replace {at} lladdr 02:00:00:00:00:66 nud permanent");
+    let odd = "ip link add odd0 type veth peer name odd1; ip link set odd1 up; ip link set odd0 up";
+    let (inside, outside) = (&a.guest.space, &host.space);
+    for (from, space, broken, mended, wanted) in [
+        ("a", inside, format!("{set} dev eth0"), format!("ip neigh del {at} dev eth0"), "neighbour a"),
+        (
+            "host",
+            outside,
+            format!("{set} dev {bridge}"),
+            format!("ip neigh del {at} dev {bridge}"),
+            "neighbour host",
+        ),
+        (
+            "a",
+            outside,
+            format!("{odd} master {bridge}; bridge fdb replace {mac} dev odd0 master static"),
+            "ip link del odd0".to_owned(),
+            "bridge network n",
+        ),
+    ] {
+        let asking = if from == "a" { inside } else { outside };
+        let works = || asking.ask_tcp(&format!("{at}:80")).is_some();
+        let said = lines(&host, from, "b", 80).await;
+        assert!(works() && said.last().unwrap().starts_with("pass target"), "{broken}: {said:#?}");
+        space.run(&broken);
+        let said = lines(&host, from, "b", 80).await;
+        assert!(
+            !works() && said.last().unwrap().starts_with(&format!("stop {wanted}")),
+            "{broken}: {said:#?}"
+        );
+        space.run(&mended);
+    }
+    assert!(a.guest.space.ask_tcp(&format!("{at}:80")).is_some());
+}
+
+#[tokio::test]
 async fn policies_are_explained_as_they_are_enforced() {
     let host = Host::new().await;
     host.net_create("n").await;

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::super::Engine;
+use super::super::{Engine, EngineError};
 use super::mend::Mend;
 use super::{Fault, Found, NOT_OURS};
 use crate::driver::{bridge, owned};
+use crate::netlink::neighbours::{self, Neighbour};
 use crate::netlink::view::{Address, Fate, Link, Route};
-use crate::network::Network;
+use crate::network::{Driver, Network};
 use crate::sysctl;
 
 const FORWARDS: (&str, &str) = ("net/ipv4/ip_forward", "1");
@@ -71,6 +72,10 @@ impl Engine {
             let detail = "it speaks the spanning tree protocol, and its ports wait".to_owned();
             tell(Fault::Differs, format!("bridge {name}"), detail, mend());
         }
+        if link.vlans {
+            let detail = "its ports have VLANs, which may keep containers apart".to_owned();
+            tell(Fault::Differs, format!("bridge {name}"), detail, mend());
+        }
         let mtu = network.mtu().or(self.bases.get(&network.id).map(|b| b.mtu));
         if let Some(mtu) = mtu.filter(|mtu| *mtu != link.mtu) {
             let detail = format!("it is {}, and should be {mtu}", link.mtu);
@@ -90,6 +95,11 @@ impl Engine {
             let object = format!("route to {} by {name}", address.trunc());
             tell(Fault::Missing, object, "the host does not reach the containers".into(), mend());
         }
+        for address in self.deaf(network, link, addresses) {
+            let object = format!("address {address} on {name}");
+            let detail = "the host does not take what is sent to it".to_owned();
+            tell(Fault::Differs, object, detail, mend());
+        }
         for stray in has.iter().filter(|a| !wanted.contains(&a.net)) {
             let object = format!("address {} on {name}", stray.net);
             tell(Fault::Stray, object, String::new(), Mend::TakeAddress(link.index, stray.net));
@@ -108,16 +118,62 @@ impl Engine {
         }
     }
 
+    /// Addresses of a network's bridge that are there and that the kernel does not take to be the host's: their routes of
+    /// table `local` are gone, or led past by a rule.
+    pub(super) fn deaf(&self, network: &Network, link: &Link, addresses: &[Address]) -> Vec<IpNet> {
+        let there = |net: &IpNet| link.up && addresses.iter().any(|a| a.index == link.index && a.net == *net);
+        let local = |net: &IpNet| {
+            bridge::local_soon(&self.socket, net.addr()).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot look up the way to an address");
+                true
+            })
+        };
+        bridge::addresses(network).into_iter().filter(|net| there(net) && !local(net)).collect()
+    }
+
     /// The settings of a network's bridge, also those that follow from the host's.
     pub(super) fn bridge_settings(&self, network: &Network) -> Vec<(String, &'static str)> {
         let mut settings = bridge::settings(network);
-        let ipv4 = network.subnets.iter().any(|s| s.subnet.addr().is_ipv4());
+        if network.internal || !self.walled.contains(&network.id) {
+            return settings;
+        }
+        let has = |ipv4: bool| network.subnets.iter().any(|s| s.subnet.addr().is_ipv4() == ipv4);
         // While the host forwards for nobody this is one consequence of it.
-        let host = || sysctl::get("net/ipv4/ip_forward").is_ok_and(|v| v != "0");
-        if ipv4 && !network.internal && self.walled.contains(&network.id) && host() {
-            settings.push((format!("net/ipv4/conf/{}/forwarding", network.interface), "1"));
+        let host = |setting: &str| sysctl::get(setting).is_ok_and(|v| v != "0");
+        for (ipv4, version, all) in [(true, 4, FORWARDS.0), (false, 6, "net/ipv6/conf/all/forwarding")] {
+            if has(ipv4) && host(all) {
+                settings.push((format!("net/ipv{version}/conf/{}/forwarding", network.interface), "1"));
+            }
         }
         settings
+    }
+
+    /// Entries by which the host sends what is for a container to another Ethernet address, whatever it answers.
+    pub(super) fn look_at_neighbours(
+        &self,
+        links: &[Link],
+        found: &mut Vec<Found>,
+    ) -> Result<(), EngineError> {
+        let all = neighbours::neighbours(&self.socket)?;
+        let set: Vec<&Neighbour> = all.iter().filter(|n| n.is_set()).collect();
+        for network in self.networks.values().filter(|n| n.driver == Driver::Bridge) {
+            // Without ARP the kernel makes up entries of its own.
+            let Some(link) = self.bridge_of(network, links).filter(|l| !l.mute) else { continue };
+            for (sandbox, endpoint) in self.endpoints_of(&network.id).filter(|(_, e)| e.is_bridged()) {
+                let Some(mac) = endpoint.mac else { continue };
+                for ip in endpoint.addresses().map(|a| a.addr()) {
+                    let wrong = |n: &&&Neighbour| n.index == link.index && n.ip == ip && n.mac != Some(mac);
+                    let Some(entry) = set.iter().find(wrong) else { continue };
+                    let is = entry.mac.map_or_else(|| "nowhere".to_owned(), |mac| mac.to_string());
+                    let detail = format!("the host sends to {is}, and should to {mac}");
+                    let object = format!("neighbour {ip} on {}", link.name);
+                    let mend = Mend::Neighbour(link.index, ip);
+                    let one = Found::new(Fault::Differs, object, detail, mend).of_network(&network.name);
+                    found.push(one.of_sandbox(&sandbox.name));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// By which replies come back to the host: it is the host's own, so it is told only.

@@ -28,6 +28,9 @@ impl Engine {
             }
         }
         self.look_for_strays(&links, &mut found);
+        if let Err(error) = self.look_at_neighbours(&links, &mut found) {
+            found.push(Found::unseen("neighbours", &error));
+        }
         self.look_at_uplinks(&links, &routes, &mut found);
         if let Err(error) = self.look_at_rules(&mut found) {
             found.push(Found::unseen("firewall rules", &error));
@@ -168,7 +171,16 @@ fn look_at_parent(network: &Network, links: &[Link], found: &mut Vec<Found>) {
             let why = Mend::Nothing("it is the host's own: set it up with 'ip link set'");
             Found::new(Fault::Differs, object, "it is down", why)
         }
-        Some(_) => return,
+        Some(link) => match sublink.mtu.filter(|wanted| *wanted > link.mtu) {
+            Some(wanted) => {
+                let detail = format!("its MTU is {}, and the network's is {wanted}", link.mtu);
+                let why = Mend::Nothing(
+                    "it is the host's own: set it with 'ip link set', or make the network anew",
+                );
+                Found::new(Fault::Differs, object, detail, why)
+            }
+            None => return,
+        },
     };
     found.push(one.of_network(&network.name));
 }

@@ -32,6 +32,8 @@ pub(super) struct WantedInterface {
     pub(super) setup: Interface,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
+    /// Its MTU went down with its parent's at some time, and does not go up with it by itself.
+    pub(super) follows: bool,
     /// Paths of settings, and values.
     pub(super) settings: Vec<(String, String)>,
     /// Whether neighbours are asked for by it.
@@ -105,6 +107,14 @@ fn read(socket: &Socket, wanted: &WantedInside) -> Result<Present, InsideError> 
         limits,
         inward: inwards,
     })
+}
+
+impl WantedInterface {
+    /// The MTU that a link should have and has not. A lower one does no harm: who asks for it inside has a tunnel to think
+    /// of. On a parent it is more likely to be what a dip of the parent's left.
+    fn other_mtu(&self, link: &Link) -> Option<u32> {
+        self.mtu.filter(|mtu| link.mtu > *mtu || (self.follows && link.mtu < *mtu))
+    }
 }
 
 impl WantedInside {
@@ -197,8 +207,7 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
         let detail = format!("it is {is}, and should be {mac}");
         seen.push(Seen::new(Fault::Differs, format!("mac of {name} inside"), detail));
     }
-    // A lower one does no harm: who asks for it inside has a tunnel to think of.
-    if let Some(mtu) = wanted.mtu.filter(|mtu| link.mtu > *mtu) {
+    if let Some(mtu) = wanted.other_mtu(link) {
         let detail = format!("it is {}, and should be {mtu}", link.mtu);
         seen.push(Seen::new(Fault::Differs, format!("MTU of {name} inside"), detail));
     }

@@ -16,7 +16,7 @@ use crate::driver::inside::Visit;
 use crate::driver::owned::{self, End};
 use crate::driver::{Base, bridge};
 use crate::endpoint::Sandbox;
-use crate::netlink::{Batch, adjust, fdb, route, tc, view};
+use crate::netlink::{Batch, adjust, fdb, neighbours, route, tc, view};
 use crate::network::{Driver, Network};
 use crate::sysctl;
 
@@ -29,6 +29,8 @@ pub(super) enum Mend {
     Base(NetworkId),
     /// Take an address from an interface.
     TakeAddress(u32, IpNet),
+    /// Take an entry for a neighbour away.
+    Neighbour(u32, IpAddr),
     /// Remove an interface.
     RemoveInterface(String),
     /// Write the firewall's table anew.
@@ -81,6 +83,11 @@ impl Engine {
                 adjust::delete_address(&mut batch, *index, *address);
                 Ok(self.socket.run(&batch)?)
             }
+            Mend::Neighbour(index, ip) => {
+                let mut batch = Batch::new();
+                neighbours::remove(&mut batch, *index, *ip);
+                Ok(self.socket.run(&batch)?)
+            }
             Mend::RemoveInterface(name) => Ok(bridge::remove_link(&self.socket, name)?),
             Mend::Rules => self.apply_rules(),
             Mend::Guard => self.apply_guard(),
@@ -128,6 +135,9 @@ impl Engine {
         adjust::set_mac(&mut batch, base.index, bridge::mac(network));
         adjust::set_arp(&mut batch, base.index);
         adjust::unset_stp(&mut batch, base.index);
+        if view::link(&self.socket, &network.interface)?.is_some_and(|l| l.vlans) {
+            adjust::unset_vlans(&mut batch, base.index);
+        }
         route::set_up(&mut batch, base.index);
         self.socket.run(&batch)?;
         let network = &self.networks[id];
@@ -143,6 +153,11 @@ impl Engine {
         let (links, addresses) = (view::links(&self.socket)?, view::addresses(&self.socket)?);
         let Some(link) = links.iter().find(|l| l.name == network.interface) else { return Ok(()) };
         let mut batch = Batch::new();
+        for address in self.deaf(network, link, &addresses) {
+            // Its routes come back with it.
+            adjust::delete_address(&mut batch, link.index, address);
+            route::add_address(&mut batch, link.index, address);
+        }
         for address in lost_routes(network, link, &addresses, &view::routes(&self.socket)?) {
             adjust::add_connected_route(&mut batch, link.index, address);
         }

@@ -15,11 +15,11 @@ use crate::driver::inside::setting_path;
 use crate::driver::owned::{End, Within};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::netlink::fdb::{self, Entry};
-use crate::netlink::route::PortMode;
+use crate::netlink::route::{self, PortMode};
 use crate::netlink::tc::{self, Bucket, Limit};
 use crate::netlink::view::{self, Link};
-use crate::network::Driver;
 use crate::network::sublink::Mode;
+use crate::network::{Driver, Network};
 
 impl Engine {
     pub(super) fn look_at_sandbox(&mut self, id: &str) -> Result<Vec<Found>, EngineError> {
@@ -125,7 +125,7 @@ impl Engine {
     }
 
     /// The entries of the bridge by which somebody has an endpoint's frames sent elsewhere.
-    pub(super) fn diverted(&self, endpoint: &Endpoint, link: &Link) -> Vec<Entry> {
+    pub(in super::super) fn diverted(&self, endpoint: &Endpoint, link: &Link) -> Vec<Entry> {
         let entries = fdb::set_entries(&self.socket).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot look at the entries of bridges");
             Vec::new()
@@ -181,6 +181,14 @@ impl Engine {
         wrong
     }
 
+    /// The MTU of a network's interfaces inside; on a parent, as far as that lets it be now.
+    fn mtu_inside(&self, network: &Network) -> Option<u32> {
+        let own = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
+        let Some(sublink) = &network.sublink else { return own };
+        let parent = route::link(&self.socket, &sublink.parent).ok().flatten()?.mtu;
+        Some(own.map_or(parent, |own| own.min(parent)))
+    }
+
     /// What should be inside a sandbox.
     pub(super) fn wanted_inside(&self, sandbox: &Sandbox) -> WantedInside {
         let interface = |e: &Endpoint| {
@@ -203,7 +211,8 @@ impl Engine {
                 setup: self.interface(e),
                 mac: e.mac.filter(|_| own_mac),
                 macvlan_mode: sub(Driver::Macvlan).map(|s| s.mode.number()),
-                mtu: self.bases.get(&e.network).map(|b| b.mtu).or(network.mtu()),
+                mtu: self.mtu_inside(network),
+                follows: network.sublink.is_some(),
             })
         };
         WantedInside {

@@ -27,6 +27,7 @@ impl<'a> Walk<'a> {
             return self.stranger(network, &sandbox.name, neighbour, next);
         };
         let to = self.host_end(network, other, theirs)?;
+        self.is_known_by(&sandbox.name, theirs, neighbour)?;
         let isolated = |link: &Link| link.port.is_some_and(|(_, mode)| mode.isolated);
         if isolated(&from) && isolated(&to) {
             let what = "containers of this network do not reach one another (enable_icc is false)";
@@ -34,7 +35,7 @@ impl<'a> Walk<'a> {
             return Err(self.stop("bridge", of(network), what, hint));
         }
         let what = format!("bridge {} carries it from {} to {}", network.interface, from.name, to.name);
-        self.pass("bridge", of(network), what);
+        self.bridged(network, theirs, &to, what)?;
         self.others_of_bridges();
         self.policy(network, packet)?;
         if next != packet.to {
@@ -42,6 +43,42 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         self.arrive(other, theirs, packet)
+    }
+
+    /// Whether `place` sends what is for an endpoint to the endpoint's Ethernet address.
+    fn is_known_by(&mut self, place: &str, endpoint: &Endpoint, neighbour: Option<&Neighbour>) -> Step {
+        let known = neighbour.filter(|n| !n.is_silent()).and_then(|n| Some((n, n.mac?, endpoint.mac?)));
+        let Some((neighbour, is, wanted)) = known.filter(|(_, is, wanted)| is != wanted) else {
+            return Ok(());
+        };
+        let ip = neighbour.ip;
+        let what = format!("{ip} has {wanted}, but what is for it is sent to {is} ({})", neighbour.word());
+        let hint = if !neighbour.is_set() {
+            "it ends by itself within a minute, unless somebody on the network claims the address"
+        } else if place == "host" {
+            REPAIR
+        } else {
+            "somebody set it in the container: 'ip neigh del' there"
+        };
+        Err(self.stop("neighbour", place, what, hint))
+    }
+
+    /// Over the bridge to an endpoint's port, unless somebody has its frames sent elsewhere.
+    fn bridged(&mut self, network: &Network, endpoint: &Endpoint, port: &Link, what: String) -> Step {
+        if let Some(entry) = self.engine.diverted(endpoint, port).first() {
+            let links = view::links(&self.engine.socket)?;
+            let to = links.iter().find(|l| l.index == entry.port).map_or("", |l| l.name.as_str());
+            let what = format!("bridge {} sends what is for {} to {to}", network.interface, entry.mac);
+            return Err(self.stop("bridge", of(network), what, REPAIR));
+        }
+        self.pass("bridge", of(network), what);
+        let vlans = view::link(&self.engine.socket, &network.interface)?.is_some_and(|l| l.vlans);
+        if vlans {
+            let what =
+                format!("ports of {} have VLANs, which may keep it back ('bridge vlan')", network.interface);
+            self.note("bridge", of(network), what);
+        }
+        Ok(())
     }
 
     /// What the network's policy says of a packet between two of its containers.
@@ -85,7 +122,9 @@ impl<'a> Walk<'a> {
                 "the published port is one of the same network, whose containers do not reach one another";
             return Err(self.stop("bridge", of(network), what, "connect both to another network"));
         }
-        self.pass("bridge", of(network), format!("bridge {} carries it to {}", network.interface, port.name));
+        self.is_known_by("host", endpoint, neighbour)?;
+        let what = format!("bridge {} carries it to {}", network.interface, port.name);
+        self.bridged(network, endpoint, &port, what)?;
         self.arrive(sandbox, endpoint, packet)
     }
 

@@ -13,6 +13,14 @@ async fn cuts_on_the_host_are_mended() {
         host("bridge link set dev END state 0", &["differs interface END"]),
         host("ip link set BRIDGE arp off", &["differs bridge BRIDGE"]),
         host("ip link set BRIDGE type bridge stp_state 1 forward_delay 3000", &["differs bridge BRIDGE"]),
+        host(
+            "ip neigh replace $(ip -4 neigh show dev BRIDGE | head -1 | cut -d' ' -f1) lladdr 02:00:00:00:00:66 nud permanent dev BRIDGE",
+            &["differs neighbour "],
+        ),
+        host(
+            "ip route del local $(ip -4 -o addr show dev BRIDGE | awk '{print $4}' | cut -d/ -f1) dev BRIDGE table local",
+            &["differs address "],
+        ),
         host("ip link set END type bridge_slave learning off flood off", &["differs interface END"]),
         host("ip link set END type bridge_slave locked on", &["differs interface END"]),
         host(
@@ -89,6 +97,21 @@ async fn ipv6_that_was_turned_off_is_turned_on_again() {
         (&host.space, format!("sysctl -qw net.ipv6.conf.{bridge}.disable_ipv6=1"), "disable_ipv6"),
         (&host.space, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1".to_owned(), "disable_ipv6"),
         (
+            &host.space,
+            format!("sysctl -qw net.ipv6.conf.{bridge}.forwarding=0"),
+            "setting net/ipv6/conf/BRIDGE/forwarding",
+        ),
+        (
+            &host.space,
+            format!("ip neigh replace {at} lladdr 02:00:00:00:00:66 nud noarp dev {bridge}"),
+            "differs neighbour fd",
+        ),
+        (
+            &host.space,
+            format!("ip -6 route del local {gateway} dev {bridge} table local"),
+            "differs address fd",
+        ),
+        (
             &a.space,
             "ip -6 route del $(ip -6 route show proto kernel | grep ^fd | cut -d' ' -f1)".to_owned(),
             "route to fd",
@@ -97,7 +120,8 @@ async fn ipv6_that_was_turned_off_is_turned_on_again() {
     ] {
         space.run(&command);
         let listed = words(&check(&host, false).await);
-        assert!(listed.iter().any(|l| l.contains(wanted)), "{command}: {listed:?}");
+        let wanted = wanted.replace("BRIDGE", bridge);
+        assert!(listed.iter().any(|l| l.contains(&wanted)), "{command}: {listed:?}");
         let mended = check(&host, true).await;
         assert!(mended.iter().all(|d| d.repaired), "{command}: {mended:#?}");
         assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{command}");

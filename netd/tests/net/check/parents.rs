@@ -3,7 +3,31 @@
 use davit_contracts::network as proto;
 
 use super::{check, words};
-use crate::host::{BEYOND, Host, WORLD};
+use crate::host::{BEYOND, Guest, Host, WORLD};
+
+fn mtu(guest: &Guest) -> String {
+    let link = guest.space.run("ip -o link show dev eth0");
+    link.split(" mtu ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_parent_that_carries_less_than_its_network_is_told() {
+    let host = Host::new().await;
+    let options = [("parent", "uplink"), ("com.docker.network.driver.mtu", "1350")]
+        .map(|(k, v)| (k.into(), v.into()))
+        .into();
+    let driver = "macvlan".to_owned();
+    let wire = proto::CreateNetworkRequest { name: "wire".into(), driver, options, ..Default::default() };
+    host.create(wire).await.unwrap();
+    let guest = host.guest("g", &["wire"], &[]).await;
+    host.space.run("ip link set uplink mtu 1300");
+    let told = check(&host, true).await;
+    assert_eq!(words(&told), ["differs parent interface uplink"]);
+    assert!(!told[0].repaired && told[0].detail.contains("1350"), "{told:?}");
+    host.space.run("ip link set uplink mtu 1400");
+    assert!(check(&host, true).await.iter().all(|d| d.repaired));
+    assert_eq!(mtu(&guest), "1350");
+}
 
 #[tokio::test]
 async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
@@ -33,6 +57,14 @@ async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
         assert_eq!(words(&check(&host, false).await), Vec::<String>::new(), "{damage}");
         assert!(works(), "{damage}");
     }
+    // A dip of the parent's takes its interfaces along, and they do not come back with it.
+    host.space.run("ip link set uplink mtu 1300");
+    assert_eq!((mtu(&guest).as_str(), words(&check(&host, true).await)), ("1300", Vec::new()));
+    host.space.run("ip link set uplink mtu 1400");
+    assert_eq!(words(&check(&host, false).await), ["differs MTU of eth0 inside"]);
+    assert!(check(&host, true).await.iter().all(|d| d.repaired));
+    assert_eq!((mtu(&guest).as_str(), words(&check(&host, false).await)), ("1400", Vec::new()));
+    assert!(works());
     host.space.run("ip link set uplink down");
     let told = check(&host, true).await;
     let parent = told.iter().find(|d| d.object == "parent interface uplink").unwrap();

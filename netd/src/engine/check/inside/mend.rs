@@ -54,7 +54,7 @@ fn mend_interface(
     if let Some(mac) = interface.mac.filter(|mac| link.mac != Some(*mac)) {
         adjust::set_mac(batch, link.index, mac);
     }
-    if let Some(mtu) = interface.mtu.filter(|mtu| link.mtu > *mtu) {
+    if let Some(mtu) = interface.other_mtu(link) {
         adjust::set_mtu(batch, link.index, mtu);
     }
     if interface.asks && link.mute {

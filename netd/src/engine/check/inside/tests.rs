@@ -22,6 +22,7 @@ fn wanted() -> WantedInside {
             },
             mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             mtu: Some(1500),
+            follows: false,
             settings: Vec::new(),
             asks: true,
             macvlan_mode: None,
