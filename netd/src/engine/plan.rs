@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use self::asked::{check_aliases, has_own_mac, links};
 use super::attach::{AttachSpec, EndpointSpec};
@@ -341,9 +342,10 @@ impl Engine {
     }
 }
 
-/// Whether this host speaks IPv6 at all.
+/// Whether this host speaks IPv6 at all. `/proc/sys/net/ipv6` would tell as well, but with a thousand namespaces looking it
+/// up takes the kernel milliseconds.
 fn has_ipv6() -> bool {
-    std::path::Path::new("/proc/sys/net/ipv6").exists()
+    socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).is_ok()
 }
 
 fn check_family(sandbox: &Sandbox, wanted: &EndpointSpec, network: &Network) -> Result<(), EngineError> {
