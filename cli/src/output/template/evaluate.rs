@@ -208,7 +208,7 @@ fn lookup(from: &Value, names: &[String]) -> Result<Value, String> {
     let mut inside = "";
     for name in names {
         at = match at {
-            Value::Object(map) => match map.get(name) {
+            Value::Object(map) => match map.get(name).or_else(|| map.get(in_json(name))) {
                 Some(value) => value,
                 None if PEOPLES.contains(&inside) => return Ok(Value::Null),
                 None => return absent(name, map),
@@ -218,6 +218,15 @@ fn lookup(from: &Value, names: &[String]) -> Result<Value, String> {
         inside = name;
     }
     Ok(at.clone())
+}
+
+/// The name that a field of docker's objects has in their JSON, where a template may have the other.
+fn in_json(name: &str) -> &str {
+    match name {
+        "ID" => "Id",
+        "AuxAddress" => "AuxiliaryAddresses",
+        _ => name,
+    }
 }
 
 /// Fields that docker's objects have always, though their JSON has them only when there is something in them.

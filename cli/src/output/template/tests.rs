@@ -45,6 +45,15 @@ fn what_people_write() {
 }
 
 #[test]
+fn fields_have_the_names_of_dockers_objects_too() {
+    let network = json!({"Id": "n1", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "10.0.0.9"}}]}});
+    let run = |text: &str| Template::parse(text)?.render(&network);
+    assert_eq!(run("{{.ID}} {{.Id}}").as_deref(), Ok("n1 n1"));
+    assert_eq!(run("{{range .IPAM.Config}}{{.AuxAddress.a}}{{end}}").as_deref(), Ok("10.0.0.9"));
+    assert!(run("{{.iD}}").unwrap_err().contains(".Id is meant"));
+}
+
+#[test]
 fn brackets_and_fields_of_what_they_make() {
     prints(&[
         ("{{(index .IPAM.Config 0).Gateway}}", "10.0.0.1"),
