@@ -209,6 +209,19 @@ fn a_call_waits_for_the_successor_of_a_daemon_that_ran_alone() {
 }
 
 #[test]
+fn a_run_waits_for_the_successor_of_a_netd_that_ran_alone() {
+    let host = Host::with_busybox();
+    host.davit(["down"]).ok();
+    let alone = netd_alone(&host);
+    host.net_create("n");
+    let (_, first) = netd(&host);
+    host.sh(&format!("kill {first}")).ok();
+    alone.wait();
+    host.davit(["run", "--rm", "--net", "n", "busybox:1", "true"]).ok();
+    assert_eq!(netd(&host).0, "running");
+}
+
+#[test]
 fn a_call_waits_for_a_daemon_alone_that_listens_no_more_and_has_not_ended() {
     let host = Host::new();
     let alone = netd_alone(&host);
