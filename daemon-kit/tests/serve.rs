@@ -1,5 +1,7 @@
 //! A daemon on a real socket: what it answers about itself, who is refused, how it ends.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 use std::path::Path;
 use std::sync::Arc;
 
