@@ -1,7 +1,10 @@
 //! What every command works with: the directories, and connections to the daemons, which are started when nobody answers.
 
 use std::future::Future;
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use davit_contracts::layout::Layout;
 use davit_contracts::network::endpoints_client::EndpointsClient;
@@ -25,6 +28,9 @@ use crate::supervisor;
 
 /// After this long without an answer we look whether the daemon is alive at all.
 const SUSPICIOUS: Duration = Duration::from_secs(2);
+
+/// How long a supervisor may take to see that a daemon of somebody else's is gone, to hope for it, and to start its own.
+const SUCCESSION: Duration = Duration::from_secs(20);
 
 /// One invocation.
 pub struct App {
@@ -103,7 +109,23 @@ impl App {
                 .into());
         }
         supervisor::start(&self.layout)?;
-        Ok(client::connect(&socket).await?)
+        self.connect_to_successor(&socket).await
+    }
+
+    /// Connects to what the supervisor has made sure of. A daemon that somebody else started may just be ending: the supervisor sees
+    /// that within seconds, and starts its own.
+    async fn connect_to_successor(&self, socket: &Path) -> Outcome<Channel> {
+        let give_up = Instant::now() + SUCCESSION;
+        loop {
+            match client::connect(socket).await {
+                Err(_) if nobody_serves(socket) && Instant::now() < give_up => {}
+                other => return Ok(other?),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if !supervisor::wait_ready(&self.layout)? {
+                supervisor::start(&self.layout)?;
+            }
+        }
     }
 
     /// Awaits a call. The supervisor keeps a dead daemon's socket open, so a call to a daemon that does not come up would wait for ever:
@@ -170,6 +192,12 @@ impl App {
     pub async fn runtime<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
         self.call("runtimed", call).await
     }
+}
+
+/// Whether the socket is missing, or left from a daemon that has ended.
+fn nobody_serves(socket: &Path) -> bool {
+    let refused = UnixStream::connect(socket).err().map(|e| e.kind());
+    matches!(refused, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
 }
 
 /// Runs a command for each of several names: errors are told as they come, and the exit code says that there were some.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use davit_contracts::plugin::plugin_server::PluginServer;
 use davit_contracts::version::{PLUGIN, Version};
 use davit_sys::socket;
+use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -77,40 +79,46 @@ pub struct Listener {
 #[derive(Debug)]
 struct OwnSocket {
     path: PathBuf,
-    identity: (u64, u64),
+    /// The file itself: held, so that no other one gets its inode number.
+    file: OwnedFd,
 }
 
 impl OwnSocket {
-    fn identity(path: &Path) -> Option<(u64, u64)> {
-        use std::os::unix::fs::MetadataExt as _;
-        fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()))
+    /// That which was just bound at a path.
+    fn bound(path: PathBuf) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
+        Some(Self { path, file })
+    }
+
+    fn is_there(&self) -> bool {
+        let there = rustix::fs::lstat(&self.path).map(|s| (s.st_dev, s.st_ino));
+        there.is_ok() && there == rustix::fs::fstat(&self.file).map(|s| (s.st_dev, s.st_ino))
     }
 }
 
 impl Drop for OwnSocket {
     fn drop(&mut self) {
-        if Self::identity(&self.path) == Some(self.identity) {
+        if self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
 impl Listener {
-    /// Takes the socket that the supervisor handed over, or binds `run/<short>.sock`: 0660 for root, 0600 for a user.
+    /// Takes the socket that the supervisor handed over, which keeps it, or binds `run/<short>.sock`: 0660 for root, 0600 for a user.
     pub fn bind(layout: &Layout, short: &str) -> Result<Self, ListenError> {
-        let inner = match take_listener() {
-            Some(inner) => inner,
-            None => Self::bind_path(&layout.socket(short), if layout.rootless { 0o600 } else { 0o660 })?,
-        };
-        Ok(Self { inner, rootless: layout.rootless, own: None })
+        match take_listener() {
+            Some(inner) => Ok(Self { inner, rootless: layout.rootless, own: None }),
+            None => Self::bind_beside(layout, short),
+        }
     }
 
     /// Binds `run/<short>.sock` for what the daemon serves besides its own contract; never handed over.
     pub fn bind_beside(layout: &Layout, short: &str) -> Result<Self, ListenError> {
         let path = layout.socket(short);
         let inner = Self::bind_path(&path, if layout.rootless { 0o600 } else { 0o660 })?;
-        let own = OwnSocket::identity(&path).map(|identity| OwnSocket { path, identity });
-        Ok(Self { inner, rootless: layout.rootless, own })
+        Ok(Self { inner, rootless: layout.rootless, own: OwnSocket::bound(path) })
     }
 
     /// The connections of those who may call.
@@ -227,10 +235,12 @@ impl Daemon {
     /// Serves until SIGTERM, SIGINT or `Plugin.Shutdown`, then lets calls under way finish for at most two seconds.
     pub async fn serve(
         mut self,
-        listener: Listener,
+        mut listener: Listener,
         routes: Routes,
         health: Arc<dyn HealthSource>,
     ) -> Result<(), ServeError> {
+        // Removed when we return.
+        let mut own_sockets: Vec<_> = listener.own.take().into_iter().collect();
         let incoming = listener.incoming().map_err(ServeError::Socket)?;
         watch_signals(self.stop.clone()).map_err(ServeError::Socket)?;
         let plugin = PluginService {
@@ -245,8 +255,6 @@ impl Daemon {
             stop: self.stop.clone(),
         };
         let routes = routes.add_service(PluginServer::new(plugin));
-        // Removed when we return.
-        let mut own_sockets = Vec::new();
         for (mut listener, routes) in self.beside.drain(..) {
             own_sockets.extend(listener.own.take());
             let incoming = listener.incoming().map_err(ServeError::Socket)?;

@@ -1,5 +1,7 @@
 //! A daemon on a real socket: what it answers about itself, who is refused, how it ends.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,4 +58,38 @@ async fn it_answers_refuses_strangers_and_ends_when_told() {
         .unwrap();
     let down = client::connect(&layout.socket("storaged")).await.unwrap_err();
     assert_eq!(down.kind(), Kind::Unavailable);
+}
+
+async fn served_to_its_end(layout: &Layout, meanwhile: impl FnOnce()) {
+    let listener = Listener::bind(layout, "netd").unwrap();
+    let daemon = Daemon::new("davit-netd", "9.9.9", &[]);
+    let serving = tokio::spawn(daemon.serve(listener, Routes::default(), Arc::new(Sick)));
+    let mut plugin = PluginClient::new(client::connect(&layout.socket("netd")).await.unwrap());
+    meanwhile();
+    plugin.shutdown(ShutdownRequest {}).await.unwrap();
+    drop(plugin);
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, serving).await.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_that_nobody_supervises_takes_its_socket_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(dir.path());
+    served_to_its_end(&layout, || {}).await;
+    assert!(!layout.socket("netd").exists());
+}
+
+#[tokio::test]
+async fn the_socket_of_a_successor_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(dir.path());
+    let socket = layout.socket("netd");
+    let mut successor = None;
+    served_to_its_end(&layout, || {
+        std::fs::remove_file(&socket).unwrap();
+        successor = Some(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    })
+    .await;
+    std::os::unix::net::UnixStream::connect(&socket).expect("it is the successor's");
 }

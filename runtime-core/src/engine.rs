@@ -47,10 +47,7 @@ impl Engine {
         for dir in [dirs.containers(), dirs.trash(), dirs.run.clone()] {
             make_private_dir(&dir)?;
         }
-        let peers = Peers {
-            storage: Peer::new("storaged", &layout.socket("storaged")),
-            network: Peer::new("netd", &layout.socket("netd")),
-        };
+        let peers = Peers { storage: Peer::new("storaged", layout), network: Peer::new("netd", layout) };
         let events = Events::open(&dirs.state.join("events.jsonl"));
         let host = Host::read(layout.rootless);
         Ok(Arc::new(Self {

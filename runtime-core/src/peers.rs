@@ -4,15 +4,17 @@
 //! is idempotent (by container id), so a call whose connection broke is made again a few times before it fails.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use davit_contracts::client::{MAX_MESSAGE, lazy};
 use davit_contracts::error::DETAIL_KEY;
+use davit_contracts::layout::Layout;
 use davit_contracts::network::endpoints_client::EndpointsClient;
 use davit_contracts::network::networks_client::NetworksClient;
 use davit_contracts::storage::snapshots_client::SnapshotsClient;
 use davit_contracts::storage::volumes_client::VolumesClient;
 use davit_contracts::{Error, Kind};
+use tokio::net::UnixStream;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -21,18 +23,25 @@ use crate::error::RuntimeError;
 /// Waits between attempts: long enough for a supervisor to start a daemon anew.
 const WAITS_MS: &[u64] = &[20, 50, 100, 200, 400, 800];
 
+/// How long a supervisor may take to put its own daemon in the place of one that somebody else started.
+const SUCCESSION: Duration = Duration::from_secs(12);
+/// Waits between attempts meanwhile.
+const LATE: Duration = Duration::from_millis(250);
+
 /// One daemon.
 #[derive(Debug, Clone)]
 pub struct Peer {
     name: &'static str,
     socket: PathBuf,
+    supervisor: PathBuf,
     channel: Channel,
 }
 
 impl Peer {
     /// Connects on first use. Must be called inside a tokio runtime.
-    pub fn new(name: &'static str, socket: &Path) -> Self {
-        Self { name, socket: socket.to_owned(), channel: lazy(socket) }
+    pub fn new(name: &'static str, layout: &Layout) -> Self {
+        let socket = layout.socket(name);
+        Self { name, channel: lazy(&socket), socket, supervisor: layout.supervisor_socket() }
     }
 
     /// Its socket.
@@ -46,7 +55,7 @@ impl Peer {
         F: FnMut(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut waits = WAITS_MS.iter();
+        let (mut waits, begun) = (WAITS_MS.iter(), Instant::now());
         loop {
             let status = match attempt(self.channel.clone()).await {
                 Ok(response) => return Ok(response.into_inner()),
@@ -55,10 +64,19 @@ impl Peer {
             if !is_transport(&status) {
                 return Err(RuntimeError::Peer(Box::new(Error::from(status))));
             }
-            let Some(ms) = waits.next() else { return Err(self.down(&status)) };
+            let wait = match waits.next() {
+                Some(ms) => Duration::from_millis(*ms),
+                None if begun.elapsed() < SUCCESSION && self.is_supervised().await => LATE,
+                None => return Err(self.down(&status)),
+            };
             tracing::debug!(peer = self.name, error = %status, "the call is made again");
-            tokio::time::sleep(Duration::from_millis(*ms)).await;
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Whether a supervisor is there, which starts a daemon of its own in place of one that is gone.
+    async fn is_supervised(&self) -> bool {
+        UnixStream::connect(&self.supervisor).await.is_ok()
     }
 
     fn down(&self, status: &Status) -> RuntimeError {

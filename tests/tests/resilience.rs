@@ -1,6 +1,6 @@
 //! Daemons come and go; containers, their logs, names and ports stay.
 
-use davit_tests::host::objects;
+use davit_tests::host::{Running, objects};
 use davit_tests::{Container, Host, eventually};
 
 /// Counts, ten times a second.
@@ -171,6 +171,68 @@ fn a_second_daemon_on_a_state_directory_is_refused() {
     assert!(ran.code != 0, "a second suite on the same state: {ran}");
     host.davit(["run", "--rm", "--net", "none", "busybox:1", "true"]).ok();
     host.sh("rm -rf /run/second").ok();
+}
+
+/// davit-netd on a socket of its own, with the other two under a supervisor.
+fn netd_alone(host: &Host) -> Running {
+    let alone = host.command("davit-netd").start();
+    eventually("it serves", || {
+        let ran = host.sh("test -S /run/davit/netd.sock");
+        if ran.code == 0 { Ok(()) } else { Err(ran.to_string()) }
+    });
+    host.davit(["up"]).ok();
+    assert_eq!(netd(host).0, "elsewhere");
+    alone
+}
+
+/// The state and the pid of netd.
+fn netd(host: &Host) -> (String, String) {
+    let status = host.davit(["status", "--format", "json"]).ok().json();
+    let daemons = status["Daemons"].as_array().expect("a list").iter();
+    let netd = daemons.into_iter().find(|d| d["Name"] == "davit-netd").expect("one of three");
+    (netd["State"].as_str().unwrap_or_default().to_owned(), netd["Pid"].to_string())
+}
+
+#[test]
+fn a_call_waits_for_the_successor_of_a_daemon_that_ran_alone() {
+    for signal in ["TERM", "KILL"] {
+        let host = Host::new();
+        let alone = netd_alone(&host);
+        let (_, first) = netd(&host);
+        host.sh(&format!("kill -{signal} {first}")).ok();
+        alone.wait();
+        let left = host.sh("test -e /run/davit/netd.sock").code == 0;
+        assert_eq!(left, signal == "KILL", "one that ends in order takes its socket with it");
+        host.davit(["net", "ls", "-q"]).ok();
+        assert_eq!(netd(&host).0, "running");
+    }
+}
+
+#[test]
+fn a_run_waits_for_the_successor_of_a_netd_that_ran_alone() {
+    let host = Host::with_busybox();
+    host.davit(["down"]).ok();
+    let alone = netd_alone(&host);
+    host.net_create("n");
+    let (_, first) = netd(&host);
+    host.sh(&format!("kill {first}")).ok();
+    alone.wait();
+    host.davit(["run", "--rm", "--net", "n", "busybox:1", "true"]).ok();
+    assert_eq!(netd(&host).0, "running");
+}
+
+#[test]
+fn a_call_waits_for_a_daemon_alone_that_listens_no_more_and_has_not_ended() {
+    let host = Host::new();
+    let alone = netd_alone(&host);
+    let (_, first) = netd(&host);
+    host.sh("rm /run/davit/netd.sock").ok();
+    let call = host.start_davit(["net", "ls", "-q"]);
+    // By now the call has found nobody; later is no failure.
+    host.sh(&format!("sleep 1; kill {first}")).ok();
+    alone.wait();
+    call.wait().ok();
+    assert_eq!(netd(&host).0, "running");
 }
 
 #[test]

@@ -130,3 +130,37 @@ fn a_check_does_not_wait_for_ever_for_a_netd_that_does_not_answer() {
     assert!(told.code == 1 && told.stderr.contains("davit-netd does not answer; waiting for it"), "{told}");
     host.davit(["net", "check"]).ok();
 }
+
+#[test]
+fn containers_without_a_network_of_their_own_are_explained() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    let run = |name: &str, net: &str, rest: &[&str]| {
+        host.davit([&["run", "-d", "--name", name, "--net", net][..], rest].concat()).ok();
+    };
+    let server = |port: &'static str| ["busybox:1", "nc", "-ll", "-p", port, "-e", "hostname"];
+    run("web", "n", &server("80"));
+    run("side", "container:web", &server("81"));
+    run("plain", "host", &[&["--add-host", "store:127.0.0.1"][..], &server("90")].concat());
+    run("beside", "container:plain", &["busybox:1", "sleep", "1000"]);
+    let in_host = "it is in the host's network, where names of containers are not known";
+    for (from, to, words) in [
+        ("plain", "web:80", &[in_host, "the host does not resolve 'web'", "of network n"][..]),
+        ("beside", "web:80", &["it has the network of plain", in_host]),
+        ("plain", "store:90", &["'store' is 127.0.0.1: its /etc/hosts says so"]),
+        ("web", "plain:90", &["'plain' is in the host's network and has no name there", "the host is 172."]),
+        ("side", "web:81", &["it has the network of web", "is its own address"]),
+        ("host", "side:81", &["'side' has the network of web and no name there"]),
+    ] {
+        let said = davit_tests::eventually(&format!("{from} reaches {to}"), || {
+            let ran = host.davit(["net", "explain", from, to]);
+            if ran.code == 0 { Ok(ran.text().to_owned()) } else { Err(ran.to_string()) }
+        });
+        for words in words {
+            assert!(said.contains(words), "{from} {to}: {words}: {said}");
+        }
+        assert!(said.ends_with(&format!("{from} reaches {to}")), "{said}");
+    }
+    let stopped = host.davit(["net", "explain", "plain", "web:99"]).exits(1);
+    assert!(stopped.text().contains("nobody listens on 99/tcp"), "{stopped}");
+}

@@ -1,5 +1,7 @@
 //! `davit network explain`: what lets traffic through, hop by hop, or stops it.
 
+mod stand;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
@@ -16,13 +18,16 @@ use crate::parse::destination::{Destination, destination};
 /// Exit code 1 when something stops it.
 pub async fn explain(app: &App, args: &ExplainArgs) -> Outcome {
     let to = destination(&args.to)?;
+    let source = stand::source(app, &args.from).await;
+    let target = stand::target(app, &source, &to.host).await;
     let request = ExplainRequest {
-        from: args.from.clone(),
-        to: to.host.clone(),
+        from: source.name,
+        to: target.name,
         port: to.port.into(),
         protocol: to.protocol.clone(),
     };
-    let answer = app.network(app.networks().await?.explain(request)).await?;
+    let mut answer = app.network(app.networks().await?.explain(request)).await?;
+    answer.hops.splice(0..0, source.hops.into_iter().chain(target.hops));
     if args.format.is_some() {
         output::line(object(&args.from, &to, &answer).to_string());
     } else {

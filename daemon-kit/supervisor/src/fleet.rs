@@ -304,7 +304,9 @@ impl Fleet {
             return Some(Err(format!("the new {name} does not start, the old one goes on: {why}")));
         }
         match service.state {
-            State::Running | State::Elsewhere { gone: None, .. } => Some(Ok(())),
+            State::Running => Some(Ok(())),
+            // It may have ended since it was looked after.
+            State::Elsewhere { pid, gone: None, .. } if place::is_alive(pid) => Some(Ok(())),
             _ if service.backoff.deaths() >= HOPELESS => {
                 Some(Err(format!("{name} does not start: {}", service.note)))
             }

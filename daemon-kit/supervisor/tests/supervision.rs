@@ -75,7 +75,8 @@ fn a_daemon_that_somebody_else_started_is_left_alone_until_it_is_gone() {
     let pid = alone.pid();
     drop(alone);
     fs::remove_file(host.path("run/netd.sock")).unwrap();
-    until("the supervisor's own", || host.field("netd", "state") == "running");
+    host.ready();
+    assert_eq!(host.field("netd", "state"), "running", "ready is said of the supervisor's own");
     assert_ne!(host.about("netd").pid, pid);
 }
 

@@ -237,9 +237,7 @@ impl Engine {
         if plain {
             return self.plan_foreign_ports(sandbox, ports);
         }
-        let Some(endpoint) = sandbox.gateway_endpoint() else {
-            return Err(EngineError::NoWayIn(sandbox.name.clone()));
-        };
+        let Some(endpoint) = sandbox.gateway_endpoint() else { return self.without_way_in(sandbox) };
         let Some(network) = self.networks.get(&endpoint.network) else { return Ok(()) };
         let (binding, binding6) = (network.bridge.host_binding, network.bridge.host_binding6);
         let modes = network.bridge.gateway_modes();
@@ -262,6 +260,17 @@ impl Engine {
             }
             self.plan_pair(sandbox, Wanted { host_ip: ip, ..*wanted }, ip6, modes)?;
         }
+        Ok(())
+    }
+
+    /// Ports that lead nowhere. Who attaches a namespace by its path, network by network, asks for them on each, also on the internal
+    /// ones: another network of the namespace publishes them, or none does.
+    fn without_way_in(&self, sandbox: &Sandbox) -> Result<(), EngineError> {
+        let internal = |e: &Endpoint| self.networks.get(&e.network).is_some_and(|n| n.internal);
+        if sandbox.holder.process().is_some() || !sandbox.endpoints.iter().all(internal) {
+            return Err(EngineError::NoWayIn(sandbox.name.clone()));
+        }
+        tracing::warn!(container.id = %sandbox.id, "its ports are not published on an internal network");
         Ok(())
     }
 

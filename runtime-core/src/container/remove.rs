@@ -27,6 +27,8 @@ use crate::readable;
 const DRAIN: Duration = Duration::from_secs(60);
 /// How long a removal waits for storaged before it is acknowledged.
 const SOON: Duration = Duration::from_secs(1);
+/// How long it waits for netd, whose plugins may take a minute.
+const NETWORK_SOON: Duration = Duration::from_secs(3);
 /// The marker of a journaled removal, inside the container's directory.
 pub const MARKER: &str = "removing.json";
 
@@ -111,13 +113,26 @@ impl Teardown {
         errors
     }
 
-    /// Lets go of image and volumes, if storaged answers soon; what it refuses or takes too long for is tried again with the rest. The
-    /// root may still be mounted in the monitor's namespace, where nothing runs any more.
-    pub async fn free_storage(&mut self, engine: &Engine) {
-        if self.leftovers.is_none() {
+    /// Lets go of networks, image and volumes at the same time, if netd and storaged answer soon; what they refuse or take too long for
+    /// is tried again with the rest. The root may still be mounted in the monitor's namespace, where nothing runs any more.
+    pub async fn free(&mut self, engine: &Engine) {
+        if self.leftovers.is_some() {
+            return;
+        }
+        let (id, attached) = (self.id.clone(), self.detach);
+        let network = async {
+            !attached
+                || matches!(
+                    tokio::time::timeout(NETWORK_SOON, network::detach(&engine.peers, &id)).await,
+                    Ok(Ok(()))
+                )
+        };
+        let storage = async {
             let mut errors = Vec::new();
             let _ = tokio::time::timeout(SOON, self.storage(engine, &mut errors)).await;
-        }
+        };
+        let (detached, ()) = tokio::join!(network, storage);
+        self.detach = !detached;
     }
 
     async fn storage(&mut self, engine: &Engine, errors: &mut Vec<RuntimeError>) {

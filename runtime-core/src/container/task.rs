@@ -213,8 +213,8 @@ impl Task {
             }
         }
         let engine = Arc::clone(&self.engine);
-        // Before anybody hears that it is gone: its image and volumes may be removed at once.
-        self.teardown.free_storage(&engine).await;
+        // Before anybody hears that it is gone: its networks, image and volumes may be removed at once.
+        self.teardown.free(&engine).await;
         self.publish_gone();
         if let Some(answer) = self.removed.take() {
             let _ = answer.send(Ok(()));

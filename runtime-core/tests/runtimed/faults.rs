@@ -1,9 +1,10 @@
 //! What is left when something goes wrong: nothing.
 
 use davit_contracts::network::EndpointSpec;
+use davit_contracts::runtime::wait_request::Condition;
 use davit_contracts::runtime::{
     ConnectNetworkRequest, CreateRequest, DisconnectNetworkRequest, InspectRequest, NetworkSpec,
-    RemoveRequest, StartRequest,
+    RemoveRequest, StartRequest, WaitRequest,
 };
 use davit_contracts::{Error, Kind};
 use nix::sys::signal::{Signal, kill};
@@ -116,6 +117,38 @@ fn a_removal_is_done_at_once_for_its_caller_and_finished_later() {
         w.run(w.spec("gone", &["sleep", "100"]), false).await.unwrap();
         eventually("the old one is finished", async || w.peers.held().snapshots.len() == 1).await;
         assert_eq!(w.status("gone").await, "running");
+    });
+}
+
+#[test]
+fn the_networks_of_what_is_gone_are_free() {
+    world(async |w| {
+        w.peers.held().slow_detach = std::time::Duration::from_millis(300);
+        let remove = |name: &str| RemoveRequest { container: name.into(), force: true, volumes: false };
+        w.run(w.spec("web", &["sleep", "100"]), false).await.unwrap();
+        w.client().remove(remove("web")).await.unwrap();
+        assert!(w.peers.held().sandboxes.is_empty(), "rm answered before netd did");
+        // Long enough to be waited for.
+        let mut spec = w.spec("brief", &["sleep", "2"]);
+        spec.auto_remove = true;
+        w.run(spec, false).await.unwrap();
+        let gone = WaitRequest { container: "brief".into(), condition: Condition::Removed.into() };
+        w.client().wait(gone).await.unwrap();
+        assert!(w.peers.held().sandboxes.is_empty(), "it counted as gone before netd answered");
+    });
+}
+
+#[test]
+fn a_removal_does_not_wait_for_ever_for_the_network() {
+    world(async |w| {
+        w.run(w.spec("gone", &["sleep", "100"]), false).await.unwrap();
+        w.peers.held().hang_detach = true;
+        let remove = RemoveRequest { container: "gone".into(), force: true, volumes: false };
+        w.client().remove(remove).await.unwrap();
+        assert_eq!(w.peers.held().sandboxes.len(), 1);
+        assert!(w.peers.held().snapshots.is_empty(), "what does not hang is done");
+        w.peers.held().hang_detach = false;
+        w.assert_clean().await;
     });
 }
 

@@ -28,6 +28,9 @@ pub struct Held {
     pub image: ImageConfig,
     pub refuse_attach: Option<Error>,
     pub refuse_detach: bool,
+    /// For as long as it is set detach does not answer.
+    pub hang_detach: bool,
+    pub slow_detach: Duration,
     pub slow_prepare: Duration,
     pub prepares: usize,
     /// Networks that were removed.
@@ -306,6 +309,11 @@ impl Endpoints for Peers {
         }))
     }
     async fn detach(&self, request: Request<net::DetachRequest>) -> Reply<net::DetachResponse> {
+        let slow = self.held().slow_detach;
+        tokio::time::sleep(slow).await;
+        while self.held().hang_detach {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let mut held = self.held();
         if held.refuse_detach {
             return Err(Error::new(Kind::Internal, "told to refuse").into());

@@ -1,5 +1,6 @@
 //! One container on several networks: who has its ports and its default route, and who has them next.
 
+use davit_contracts::network::CreateNetworkRequest;
 use serde_json::{Value, json};
 
 use super::call::{PLACES, Plugin, serve_tcp};
@@ -57,6 +58,32 @@ async fn ports_lead_to_the_first_network_and_to_the_next_when_it_goes() {
     one.verb("DEL", ("c1", "eth0"), &json!({})).result();
     assert!(!reached(&host));
     two.verb("ADD", ("c2", "eth0"), &ports()).result();
+}
+
+#[tokio::test]
+async fn ports_of_internal_networks_are_published_by_another_or_not_at_all() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1; ip netns add c2")).await;
+    let internal = CreateNetworkRequest { name: "in".into(), internal: true, ..Default::default() };
+    host.create(internal).await.unwrap();
+    let mut inner = Plugin::davit(&host, "1.1.0", json!({"network": "in"}));
+    inner.config["name"] = "in".into();
+    let outer = plugin(&host, "out").await;
+    let reached = |host: &Host| host.world.ask_tcp(&format!("{HOST}:8088")).is_some();
+    serve_tcp(&host, "c1", 80);
+    let mut given = ports();
+    given["prevResult"] = inner.verb("ADD", ("c1", "eth0"), &ports()).result();
+    assert!(!reached(&host), "nothing leads in");
+    assert!(host.log().contains("its ports are not published on an internal network"), "{}", host.log());
+    inner.verb("CHECK", ("c1", "eth0"), &given).result();
+    outer.verb("ADD", ("c1", "eth1"), &ports()).result();
+    assert!(reached(&host), "the next network publishes them");
+    // Behind the other, too; and what goes takes nothing with it that is not its own.
+    inner.verb("DEL", ("c1", "eth0"), &json!({})).result();
+    inner.verb("ADD", ("c1", "eth2"), &ports()).result();
+    assert!(reached(&host));
+    outer.verb("DEL", ("c1", "eth1"), &json!({})).result();
+    assert!(!reached(&host), "the internal network does not take them over");
+    outer.verb("ADD", ("c2", "eth0"), &ports()).result();
 }
 
 #[tokio::test]
