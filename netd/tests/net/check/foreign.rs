@@ -68,7 +68,9 @@ async fn a_pair_of_somebody_else_that_has_the_name_of_our_end_is_left_alone() {
         let told = check(host, repair).await;
         let of_end = told.iter().find(|d| d.object == format!("interface {end}")).unwrap();
         assert!(!of_end.repaired && of_end.detail.contains("not ours"), "{told:#?}");
-        assert!(told.iter().any(|d| d.object == "interface eth0 inside" && !d.repaired), "{told:#?}");
+        let inside = "missing interface eth0 inside".to_owned();
+        assert_eq!(words(&told), [format!("differs interface {end}"), inside], "routes went with it");
+        assert!(told.iter().all(|d| !d.repaired), "{told:#?}");
         assert!(is_theirs(&scene, "theirs0"));
     }
     host.space.run("ip link del theirs0");

@@ -65,7 +65,9 @@ pub(super) fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen>
             Seen { network: interface.network_name.clone(), ..Seen::new(Fault::Missing, object, detail) }
         })
     });
-    let lacking = wanted.routes.iter().filter(|way| present.way(way, wanted) != Found::Enough);
+    // What goes when an interface is set down is told with it.
+    let down = |way: &Way| present.links.iter().any(|l| l.name == way.interface && !l.up);
+    let lacking = wanted.routes.iter().filter(|way| !down(way) && present.way(way, wanted) != Found::Enough);
     let told = |way: &Way| {
         let by = way.gateway.map_or_else(|| format!("by {}", way.interface), |ip| format!("via {ip}"));
         let object = format!("default route {by} inside");
