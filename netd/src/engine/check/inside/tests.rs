@@ -160,5 +160,15 @@ fn a_way_out_of_its_own_is_left() {
     assert_eq!(replaced(Some("10.0.0.77"), 2, Fate::Unicast), none, "by another router");
     assert_eq!(replaced(None, 9, Fate::Refused), none, "to nowhere");
     let missing = ["default route via 10.0.0.1 inside"];
+    let parts = |parts: &[&str]| {
+        told(|p| {
+            p.routes.remove(0);
+            p.routes.extend(parts.iter().map(|net| Route { index: 9, ..route(net, None) }));
+        })
+    };
+    assert_eq!(parts(&["0.0.0.0/1", "128.0.0.0/1"]), none, "in two halves");
+    assert_eq!(parts(&["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2"]), none, "in parts");
+    assert_eq!(parts(&["0.0.0.0/1", "128.0.0.0/2"]), missing);
+    assert_eq!(parts(&["::/1", "8000::/1"]), missing, "of the other family");
     assert_eq!(replaced(Some("10.1.0.1"), 2, Fate::Unicast), missing, "of the other network of ours");
 }
