@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 
-use self::asked::{check_aliases, has_own_mac, links};
+use self::asked::{check_aliases, check_ipv6_off, has_own_mac, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver;
-use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
+use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION, without_ipv6};
 use crate::endpoint::{Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route;
@@ -101,6 +101,7 @@ impl Engine {
         }
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
         check_family(sandbox, wanted, network)?;
+        check_ipv6_off(sandbox, wanted, network, &endpoint)?;
         if network.predefined
             && self.endpoints_of(&network.id).next().is_none()
             && !self.bases.contains_key(&network.id)
@@ -129,9 +130,10 @@ impl Engine {
         if network.subnets.is_empty() {
             return Err(EngineError::PoolsExhausted);
         }
+        let with_ipv6 = !without_ipv6(&endpoint.sysctls);
         let result = [true, false]
             .into_iter()
-            .filter(|v4| network.subnet(*v4).is_some())
+            .filter(|v4| network.subnet(*v4).is_some() && (*v4 || with_ipv6))
             .try_for_each(|v4| self.take_family(sandbox, wanted, &network, v4, endpoint));
         if result.is_err() {
             self.release_addresses(endpoint);
