@@ -73,7 +73,7 @@ impl EndpointOptions {
 }
 
 /// Whether settings of an endpoint turn IPv6 off: it is to have no address of it then.
-pub fn without_ipv6(sysctls: &[(String, String)]) -> bool {
+pub fn turn_ipv6_off(sysctls: &[(String, String)]) -> bool {
     let last = sysctls.iter().rfind(|(setting, _)| setting == IPV6_OFF);
     last.is_some_and(|(_, value)| value != "0")
 }
@@ -119,7 +119,7 @@ mod tests {
             ("net.ipv6.conf.IFNAME.disable_ipv6=1,net.ipv6.conf.IFNAME.disable_ipv6=0", false),
             ("net.ipv6.conf.IFNAME.accept_ra=1", false),
         ] {
-            assert_eq!(without_ipv6(&parse(SYSCTLS, settings).unwrap().sysctls), off, "{settings}");
+            assert_eq!(turn_ipv6_off(&parse(SYSCTLS, settings).unwrap().sysctls), off, "{settings}");
         }
     }
 

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 
-use self::asked::{check_aliases, check_ipv6_off, has_own_mac, links};
+use self::asked::{check_aliases, check_ipv6_off, has_own_mac, ipv6_off, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver;
-use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION, without_ipv6};
+use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
 use crate::endpoint::{Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
 use crate::netlink::route;
@@ -130,7 +130,7 @@ impl Engine {
         if network.subnets.is_empty() {
             return Err(EngineError::PoolsExhausted);
         }
-        let with_ipv6 = !without_ipv6(&endpoint.sysctls);
+        let with_ipv6 = ipv6_off(sandbox, endpoint).is_none();
         let result = [true, false]
             .into_iter()
             .filter(|v4| network.subnet(*v4).is_some() && (*v4 || with_ipv6))

@@ -1,5 +1,7 @@
 //! What a person may choose of a network and of a place on it, and what is said when it cannot be.
 
+mod ipv6_off;
+
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -127,41 +129,6 @@ async fn endpoint_options_that_cannot_be_leave_nothing() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     host.detach(&keep).await;
-}
-
-#[tokio::test]
-async fn an_endpoint_that_turns_ipv6_off_has_no_address_of_it() {
-    let host = Host::new().await;
-    let subnet = |subnet: &str| vec![proto::Subnet { subnet: subnet.into(), ..proto::Subnet::default() }];
-    let six = proto::CreateNetworkRequest { ipv6: true, subnets: subnet("fd77::/64"), ..with("six", &[]) };
-    host.create(six).await.unwrap();
-    host.create(proto::CreateNetworkRequest { ipv6: true, disable_ipv4: true, ..with("only", &[]) })
-        .await
-        .unwrap();
-    let before = host.traces();
-    let off = |network: &str| driver_opt(network, SYSCTLS, "net.ipv6.conf.IFNAME.disable_ipv6=1");
-    let asked = proto::EndpointSpec { ip6: "fd77::9".into(), ..off("six") };
-    for (endpoint, text) in [(asked, "the address fd77::9 was asked for"), (off("only"), "nothing else")] {
-        let refused = host.attach_request(Host::request(&Guest::new("g"), vec![endpoint], &[])).await;
-        let e = refused.unwrap_err();
-        assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains(text), "{e}");
-        assert_eq!(host.traces(), before);
-    }
-    let guest = Guest::new("four");
-    let at = host.attach_request(Host::request(&guest, vec![off("six")], &["8080:80"])).await.unwrap();
-    assert_eq!((at.endpoints[0].ip6.as_str(), at.endpoints[0].gateway6.as_str()), ("", ""));
-    let inspected = host.inspect("six").await;
-    assert!(!inspected.endpoints[0].ip.is_empty() && inspected.endpoints[0].ip6.is_empty(), "{inspected:?}");
-    let both = Guest::new("both");
-    let at = host.attach(&both, &["six"], &[]).await.unwrap();
-    assert_eq!(at.endpoints[0].ip6, "fd77::2/64", "the first is free");
-    let (four, six) = (both.space.dig("four A"), both.space.dig("four AAAA"));
-    assert_eq!((four, six), (inspected.endpoints[0].ip.split('/').next().unwrap().to_owned(), String::new()));
-    guest.space.serve_tcp("0.0.0.0:80");
-    assert!(both.space.ask_tcp(&format!("{}:80", both.space.dig("four A"))).is_some());
-    assert_eq!(guest.space.run("cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6").trim(), "1");
-    assert_eq!(guest.space.run("ip -6 -o addr show dev eth0"), "");
-    assert_eq!(crate::check::words(&crate::check::check(&host, true).await), Vec::<String>::new());
 }
 
 #[tokio::test]
