@@ -106,6 +106,9 @@ pub trait Plumbing: Sync {
     /// Whether an endpoint of a record is still plugged in.
     fn is_plugged(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<bool, DriverError>;
 
+    /// The index that an endpoint's interface has inside, whatever it is called there by now; none when it is gone.
+    fn index_inside(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<u32>, DriverError>;
+
     /// Takes an endpoint away; fine when it is gone.
     fn unplug(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<(), DriverError>;
 }

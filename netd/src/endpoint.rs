@@ -206,6 +206,9 @@ pub struct Sandbox {
     /// Nothing of ours listens inside.
     #[serde(default)]
     pub without_resolver: bool,
+    /// Its own settings turn IPv6 off: it has no address of it on any network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_ipv6: bool,
     /// Ports of our DNS sockets inside: UDP and TCP.
     pub resolver: Option<(u16, u16)>,
 }
@@ -350,6 +353,7 @@ mod tests {
             dns_options: Vec::new(),
             labels: BTreeMap::new(),
             without_resolver: false,
+            without_ipv6: false,
             resolver: None,
         }
     }

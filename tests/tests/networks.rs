@@ -79,6 +79,22 @@ fn names_of_another_network_are_not_told() {
 }
 
 #[test]
+fn a_container_that_turns_ipv6_off_is_known_by_ipv4_alone() {
+    let host = Host::with_busybox();
+    host.davit(["net", "create", "--ipv6", "six"]).ok();
+    let off = idle(&host, "off", &["--net", "six", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1"]);
+    let on = idle(&host, "on", &["--net", "six"]);
+    let ipv6 = |c: &Container<'_>| c.inspect(&["NetworkSettings", "Networks", "six", "GlobalIPv6Address"]);
+    assert_eq!(ipv6(&off), "");
+    assert_ne!(ipv6(&on), "");
+    assert_eq!(on.resolves("off"), off.address("six"));
+    on.sh("nslookup -type=AAAA on | grep -c 'Address.*fd'").prints("1");
+    on.sh("nslookup -type=AAAA off | grep -c 'Address.*fd'").prints("0");
+    off.sh("ip -6 addr show dev eth0 | wc -l").prints("0");
+    host.davit(["net", "check"]).ok();
+}
+
+#[test]
 fn a_container_reaches_beyond_the_host_behind_the_hosts_address() {
     let host = Host::builder().etc("resolv.conf", "nameserver 198.51.100.1\n").create().unwrap();
     host.load_busybox();

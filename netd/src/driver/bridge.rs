@@ -152,10 +152,17 @@ impl Plumbing for BridgeDriver {
         Ok(own_end(ground, of)?.is_some())
     }
 
+    fn index_inside(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<u32>, DriverError> {
+        let Some((netns, end)) = of.netns.zip(own_end(ground, of)?) else { return Ok(None) };
+        // A container may have moved its own end on.
+        let number = view::namespace_number(ground.socket, netns)?;
+        Ok(end.parent.filter(|_| number.is_some() && end.beyond == number))
+    }
+
     fn unplug(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<(), DriverError> {
-        let Some(index) = own_end(ground, of)? else { return Ok(()) };
+        let Some(end) = own_end(ground, of)? else { return Ok(()) };
         let mut batch = Batch::new();
-        link::delete(&mut batch, index);
+        link::delete(&mut batch, end.index);
         match ground.socket.run(&batch) {
             Err(e) if !e.is_missing() => Err(e.into()),
             _ => Ok(()),
@@ -174,18 +181,18 @@ fn name_taken(socket: &Socket, endpoint: &Endpoint, error: NetlinkError) -> Driv
     }
 }
 
-/// The index of our end of an endpoint's pair, if it is there. What else has its name is somebody else's.
-fn own_end(ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<u32>, DriverError> {
-    let named = route::link(ground.socket, &of.endpoint.host_interface)?;
+/// Our end of an endpoint's pair, if it is there. What else has its name is somebody else's.
+fn own_end(ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<view::Link>, DriverError> {
+    let named = view::link(ground.socket, &of.endpoint.host_interface)?;
     if let Some(link) = named.filter(|l| l.group == ground.group && l.kind == "veth") {
-        return Ok(Some(link.index));
+        return Ok(Some(link));
     }
     let opened = if of.netns.is_none() { of.sandbox.holder.namespace().ok() } else { None };
     // With the namespace it is gone.
     let Some(netns) = of.netns.or(opened.as_ref().map(AsFd::as_fd)) else { return Ok(None) };
     let links = view::links(ground.socket)?;
     let within = Within::look(ground.socket, netns)?;
-    Ok(links.iter().find(|l| within.is_end(l, of.endpoint)).map(|l| l.index))
+    Ok(links.into_iter().find(|l| within.is_end(l, of.endpoint)))
 }
 
 /// What leaves our end enters the sandbox.

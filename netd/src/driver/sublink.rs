@@ -110,6 +110,12 @@ impl Plumbing for SublinkDriver {
         netns::visit(sandbox, || Ok(!wanted.find(&Socket::open(Protocol::Route)?)?.is_empty()))?
     }
 
+    fn index_inside(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<u32>, DriverError> {
+        let Some(sandbox) = of.netns else { return Ok(None) };
+        let wanted = Wanted::of(ground, of)?;
+        netns::visit(sandbox, || Ok(wanted.likeliest(&view::links(&Socket::open(Protocol::Route)?)?)))?
+    }
+
     fn unplug(&self, ground: Ground<'_>, of: &Unplug<'_>) -> Result<(), DriverError> {
         let Some(sandbox) = of.netns else { return Ok(()) };
         let wanted = Wanted::of(ground, of)?;
@@ -162,6 +168,17 @@ impl<'a> Wanted<'a> {
     fn find(&self, socket: &Socket) -> Result<Vec<u32>, NetlinkError> {
         let links = view::links(socket)?;
         Ok(links.iter().filter(|l| self.is_one(l)).map(|l| l.index).collect())
+    }
+
+    /// The index of the one that we made, of all that the endpoint brought: a container may have put more like it on the
+    /// same parent, also under its name.
+    fn likeliest(&self, links: &[view::Link]) -> Option<u32> {
+        let signs = |l: &view::Link| {
+            let mac = self.endpoint.mac.is_some() && l.mac == self.endpoint.mac;
+            let marked = l.group == self.group;
+            2 * (u8::from(mac) + u8::from(marked)) + u8::from(l.name == self.endpoint.interface)
+        };
+        links.iter().filter(|l| self.is_one(l)).max_by_key(|l| signs(l)).map(|l| l.index)
     }
 
     fn is_one(&self, link: &view::Link) -> bool {
@@ -268,5 +285,16 @@ mod tests {
         assert!(!wanted.is_one(&inside), "it sits on an interface of the container");
         let bridge = view::Link { kind: "bridge".into(), ..link("eth0", 1, 4) };
         assert!(!wanted.is_one(&bridge));
+        let at = |index, link| view::Link { index, ..link };
+        let marked = |link| view::Link { group: 9, ..link };
+        let likeliest = |links: [view::Link; 2]| wanted.likeliest(&links);
+        assert_eq!(likeliest([at(1, link("eth0", 77, 4)), at(2, link("x", 1, 4))]), Some(2), "our mac");
+        assert_eq!(
+            likeliest([at(1, link("eth0", 77, 4)), at(2, marked(link("x", 78, 4)))]),
+            Some(2),
+            "our mark"
+        );
+        assert_eq!(likeliest([at(1, link("eth0", 77, 4)), at(2, link("x", 78, 4))]), Some(1), "the name");
+        assert_eq!(likeliest([at(1, link("x", 2, 4)), at(2, link("y", 77, 5))]), None);
     }
 }

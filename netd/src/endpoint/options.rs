@@ -7,6 +7,8 @@ use crate::network::options::near;
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 /// The name of the interface inside.
 pub const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
+/// The setting that turns IPv6 off.
+pub const IPV6_OFF: &str = "net.ipv6.conf.IFNAME.disable_ipv6";
 const KNOWN: [&str; 2] = [SYSCTLS, IFNAME_OPTION];
 
 /// Why an endpoint cannot have an option.
@@ -70,6 +72,12 @@ impl EndpointOptions {
     }
 }
 
+/// Whether settings of an endpoint turn IPv6 off: it is to have no address of it then.
+pub fn turn_ipv6_off(sysctls: &[(String, String)]) -> bool {
+    let last = sysctls.iter().rfind(|(setting, _)| setting == IPV6_OFF);
+    last.is_some_and(|(_, value)| value != "0")
+}
+
 /// `net.ipv4.conf.IFNAME.log_martians=1`. Docker's rule: only settings of one interface, which is called `IFNAME`.
 fn sysctl(text: &str) -> Result<(String, String), OptionError> {
     let (name, value) = text.split_once('=').ok_or_else(|| OptionError::Form(text.to_owned()))?;
@@ -101,6 +109,18 @@ mod tests {
         assert_eq!(got.sysctls[0], ("net.ipv4.conf.IFNAME.log_martians".into(), "1".into()));
         assert_eq!(got.sysctls.len(), 2);
         assert_eq!(parse(IFNAME_OPTION, "wan").unwrap().ifname.as_deref(), Some("wan"));
+    }
+
+    #[test]
+    fn ipv6_may_be_off() {
+        for (settings, off) in [
+            ("net.ipv6.conf.IFNAME.disable_ipv6=1", true),
+            ("net.ipv6.conf.IFNAME.disable_ipv6=0", false),
+            ("net.ipv6.conf.IFNAME.disable_ipv6=1,net.ipv6.conf.IFNAME.disable_ipv6=0", false),
+            ("net.ipv6.conf.IFNAME.accept_ra=1", false),
+        ] {
+            assert_eq!(turn_ipv6_off(&parse(SYSCTLS, settings).unwrap().sysctls), off, "{settings}");
+        }
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct AttachSpec {
     pub without_resolver: bool,
     /// An attached sandbox of this id is an error.
     pub must_be_new: bool,
+    /// Its own settings turn IPv6 off.
+    pub without_ipv6: bool,
 }
 
 /// An attached sandbox.
@@ -326,6 +328,7 @@ fn new_sandbox(spec: &AttachSpec, sequence: u64) -> Sandbox {
         dns_options: spec.dns_options.clone(),
         labels: spec.labels.clone(),
         without_resolver: spec.without_resolver,
+        without_ipv6: spec.without_ipv6,
         resolver: None,
     }
 }

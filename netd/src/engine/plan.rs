@@ -8,7 +8,7 @@ use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use self::asked::{check_aliases, has_own_mac, links};
+use self::asked::{check_aliases, check_ipv6_off, has_own_mac, ipv6_off, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver;
@@ -102,6 +102,7 @@ impl Engine {
         }
         let asked_mac = self.asked_mac(sandbox, wanted, network)?;
         check_family(sandbox, wanted, network)?;
+        check_ipv6_off(sandbox, wanted, network, &endpoint)?;
         if network.predefined
             && self.endpoints_of(&network.id).next().is_none()
             && !self.bases.contains_key(&network.id)
@@ -130,9 +131,10 @@ impl Engine {
         if network.subnets.is_empty() {
             return Err(EngineError::PoolsExhausted);
         }
+        let with_ipv6 = ipv6_off(sandbox, endpoint).is_none();
         let result = [true, false]
             .into_iter()
-            .filter(|v4| network.subnet(*v4).is_some())
+            .filter(|v4| network.subnet(*v4).is_some() && (*v4 || with_ipv6))
             .try_for_each(|v4| self.take_family(sandbox, wanted, &network, v4, endpoint));
         if result.is_err() {
             self.release_addresses(endpoint);

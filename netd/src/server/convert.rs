@@ -45,6 +45,7 @@ pub(super) fn attach_spec(request: proto::AttachRequest) -> Result<AttachSpec, S
         labels: request.labels.into_iter().collect(),
         without_resolver: request.without_resolver,
         must_be_new: request.must_be_new,
+        without_ipv6: request.without_ipv6,
         name: if request.name.is_empty() { request.sandbox_id.clone() } else { request.name },
         id: request.sandbox_id,
         hostname: request.hostname,

@@ -1,5 +1,7 @@
 //! What a person may choose of a network and of a place on it, and what is said when it cannot be.
 
+mod ipv6_off;
+
 use std::fs;
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@ use davit_contracts::network::{
     AttachRequest, AttachResponse, ConnectRequest, DetachRequest, DisconnectRequest, Endpoint, EndpointSpec,
     Holder, InspectNetworkRequest, PortMapping, RenameSandboxRequest,
 };
-use davit_contracts::runtime::NetworkSpec;
+use davit_contracts::runtime::{ContainerSpec, NetworkSpec};
 
 use super::record::{ProcessRecord, Record};
 use crate::error::RuntimeError;
@@ -19,6 +19,7 @@ pub async fn attach(
     ports: Vec<PortMapping>,
 ) -> Result<AttachResponse, RuntimeError> {
     let asked = record.container.spec.as_ref().and_then(|s| s.network.clone()).unwrap_or_default();
+    let without_ipv6 = record.container.spec.as_ref().is_some_and(is_without_ipv6);
     let request = AttachRequest {
         sandbox_id: record.id().to_owned(),
         holder: Some(Holder { pid: holder.pid, start_time: holder.start_time, ..Holder::default() }),
@@ -30,6 +31,7 @@ pub async fn attach(
         dns_search: asked.dns_search,
         dns_options: asked.dns_options,
         labels: labels(record),
+        without_ipv6,
         ..AttachRequest::default()
     };
     peers
@@ -39,6 +41,13 @@ pub async fn attach(
             async move { endpoints(channel).attach(request).await }
         })
         .await
+}
+
+/// Whether its settings turn IPv6 off for all its interfaces. The OCI runtime makes them after the networks.
+fn is_without_ipv6(spec: &ContainerSpec) -> bool {
+    spec.sysctls.iter().any(|(name, value)| {
+        name.replace('/', ".") == "net.ipv6.conf.all.disable_ipv6" && value.trim() != "0"
+    })
 }
 
 /// The container's own, by which policies of networks know it, and whose it is.
@@ -117,6 +126,20 @@ mod tests {
             mode: mode.into(),
             endpoints: networks.iter().map(endpoint).collect(),
             ..NetworkSpec::default()
+        }
+    }
+
+    #[test]
+    fn ipv6_may_be_off_for_all() {
+        for (name, value, off) in [
+            ("net.ipv6.conf.all.disable_ipv6", "1", true),
+            ("net/ipv6/conf/all/disable_ipv6", "1", true),
+            ("net.ipv6.conf.all.disable_ipv6", "0", false),
+            ("net.ipv6.conf.default.disable_ipv6", "1", false),
+        ] {
+            let sysctls = [(name.to_owned(), value.to_owned())].into();
+            let spec = ContainerSpec { sysctls, ..ContainerSpec::default() };
+            assert_eq!(is_without_ipv6(&spec), off, "{name}={value}");
         }
     }
 

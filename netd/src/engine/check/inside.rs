@@ -3,6 +3,7 @@
 //! What a container adds by itself (addresses, routes, rules) is its own affair; what we gave it must be there.
 
 mod mend;
+mod place;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::netlink::view::{self, Address, Link, Route};
 use crate::netlink::{Protocol, Socket};
 use crate::{firewall, sysctl};
 pub(super) use mend::mend;
+pub(super) use place::Sight;
 
 /// An interface as it should be.
 #[derive(Debug, Clone)]
@@ -30,6 +32,7 @@ pub(super) struct WantedInterface {
     pub(super) network: NetworkId,
     pub(super) network_name: String,
     pub(super) setup: Interface,
+    pub(super) sight: Sight,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
     /// Its MTU went down with its parent's at some time, and does not go up with it by itself.
@@ -65,13 +68,17 @@ pub(super) struct Seen {
     pub(super) network: String,
     /// The network whose pair of interfaces must be made anew.
     pub(super) rewire: Option<NetworkId>,
+    /// Something of the container's own has the name of ours.
+    pub(super) in_the_way: bool,
     /// It is the resolver's.
     pub(super) resolver: bool,
 }
 
 impl Seen {
     fn new(fault: Fault, object: String, detail: impl Into<String>) -> Self {
-        Self { fault, object, detail: detail.into(), network: String::new(), rewire: None, resolver: false }
+        let detail = detail.into();
+        let network = String::new();
+        Self { fault, object, detail, network, rewire: None, in_the_way: false, resolver: false }
     }
 }
 
@@ -159,11 +166,13 @@ fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
         let object = "address 127.0.0.1/8 on lo inside".to_owned();
         seen.push(Seen::new(Fault::Missing, object, "the resolver cannot be reached"));
     }
+    let (wanted, misplaced) = place::place(&present.links, wanted);
+    seen.extend(misplaced);
     for interface in &wanted.interfaces {
         let of = interface_differences(present, interface);
         seen.extend(of.into_iter().map(|s| Seen { network: interface.network_name.clone(), ..s }));
     }
-    seen.extend(routes::differences(present, wanted));
+    seen.extend(routes::differences(present, &wanted));
     seen
 }
 
@@ -182,11 +191,7 @@ impl Present {
 
 fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<Seen> {
     let name = &wanted.setup.name;
-    let Some(link) = present.links.iter().find(|l| l.name == *name) else {
-        let object = format!("interface {name} inside");
-        let seen = Seen::new(Fault::Missing, object, "the container is not wired");
-        return vec![Seen { rewire: Some(wanted.network.clone()), ..seen }];
-    };
+    let Some(link) = present.links.iter().find(|l| l.name == *name) else { return Vec::new() };
     let mut seen = Vec::new();
     if !link.up {
         seen.push(Seen::new(Fault::Differs, format!("interface {name} inside"), "it is down"));
@@ -223,7 +228,8 @@ fn interface_differences(present: &Present, wanted: &WantedInterface) -> Vec<See
     {
         seen.push(Seen::new(Fault::Differs, format!("limit of what enters {name} inside"), detail));
     }
-    for address in &wanted.setup.addresses {
+    // IPv6 goes when an interface is set down, and comes back with it.
+    for address in wanted.setup.addresses.iter().filter(|a| link.up || a.addr().is_ipv4()) {
         if !present.addresses.iter().any(|a| a.index == link.index && a.net == *address) {
             seen.push(Seen::new(Fault::Missing, format!("address {address} on {name} inside"), ""));
         }

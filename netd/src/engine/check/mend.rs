@@ -248,7 +248,7 @@ impl Engine {
     fn mend_inside(&mut self, id: &str) -> Result<(), EngineError> {
         let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(()) };
         let netns = open_namespace(&sandbox)?;
-        let wanted = self.wanted_inside(&sandbox);
+        let wanted = self.wanted_inside(&sandbox, netns.as_fd())?;
         inside::mend(netns.as_fd(), &wanted)
             .map_err(|source| EngineError::Inside { container: sandbox.name.clone(), source })
     }

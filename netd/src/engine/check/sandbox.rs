@@ -1,18 +1,17 @@
 //! A sandbox's side of a check.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use davit_contracts::id::NetworkId;
 
 use super::super::attach::open_namespace;
 use super::super::{Engine, EngineError};
-use super::inside::{self, WantedInside, WantedInterface};
+use super::inside::{self, Sight, WantedInside, WantedInterface};
 use super::mend::Mend;
 use super::{Fault, Found, NOT_OURS};
-use crate::driver::DriverError;
-use crate::driver::bridge;
 use crate::driver::inside::setting_path;
 use crate::driver::owned::{End, Within};
+use crate::driver::{self, DriverError, Unplug, bridge};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
 use crate::netlink::fdb::{self, Entry};
 use crate::netlink::route::{self, PortMode};
@@ -20,6 +19,9 @@ use crate::netlink::tc::{self, Bucket, Limit};
 use crate::netlink::view::{self, Link};
 use crate::network::sublink::Mode;
 use crate::network::{Driver, Network};
+
+/// Why an interface inside that is not ours stays as it is.
+const IN_THE_WAY: &str = "it is the container's own: have it removed or renamed inside first";
 
 impl Engine {
     pub(super) fn look_at_sandbox(&mut self, id: &str) -> Result<Vec<Found>, EngineError> {
@@ -51,7 +53,7 @@ impl Engine {
             found.extend(ends.into_iter().map(|f| f.of_network(&network)));
         }
         let netns = open_namespace(sandbox)?;
-        let mut wanted = self.wanted_inside(sandbox);
+        let mut wanted = self.wanted_inside(sandbox, netns.as_fd())?;
         // The interfaces went with it, and come back with it: that it is gone is told of the host.
         let orphans = sandbox.endpoints.iter().filter(|e| self.lacks_parent(e, &links));
         for orphan in orphans.map(|e| &e.interface) {
@@ -64,6 +66,7 @@ impl Engine {
             let foreign =
                 |id: &NetworkId| sandbox.endpoints.iter().any(|e| e.network == *id && e.foreign.is_some());
             let mend = match &one.rewire {
+                _ if one.in_the_way => Mend::Nothing(IN_THE_WAY),
                 Some(network) if foreign(network) => Mend::Nothing(
                     "plugins made it: disconnect the container from the network and connect it again",
                 ),
@@ -189,10 +192,30 @@ impl Engine {
         Some(own.map_or(parent, |own| own.min(parent)))
     }
 
+    /// By what an endpoint's interface is found inside.
+    fn sight(&self, sandbox: &Sandbox, e: &Endpoint, netns: BorrowedFd<'_>) -> Result<Sight, EngineError> {
+        let network = &self.networks[&e.network];
+        // In a namespace with a sandbox a network others may have some on the same parent.
+        let alone = network.driver == Driver::Bridge || sandbox.holder.process().is_some();
+        let Some(driver) = driver::of(network.driver).filter(|_| alone) else { return Ok(Sight::Name) };
+        let of = Unplug { network, sandbox, endpoint: e, netns: Some(netns) };
+        let index = driver.index_inside(self.ground(), &of);
+        let index = index.map_err(|source| self.of_wire(sandbox, e, source))?;
+        Ok(index.map_or(Sight::Gone, Sight::Index))
+    }
+
     /// What should be inside a sandbox.
-    pub(super) fn wanted_inside(&self, sandbox: &Sandbox) -> WantedInside {
+    pub(super) fn wanted_inside(
+        &self,
+        sandbox: &Sandbox,
+        netns: BorrowedFd<'_>,
+    ) -> Result<WantedInside, EngineError> {
         let interface = |e: &Endpoint| {
             let network = self.networks.get(&e.network)?;
+            let sight = match self.sight(sandbox, e, netns) {
+                Ok(sight) => sight,
+                Err(e) => return Some(Err(e)),
+            };
             // ipvlan and passthru have the parent's.
             let own_mac = match network.driver {
                 Driver::Bridge => true,
@@ -203,7 +226,8 @@ impl Engine {
             let asked =
                 |(setting, value): &(String, String)| (setting_path(setting, &e.interface), value.clone());
             let settings = e.sysctls.iter().map(asked).collect();
-            Some(WantedInterface {
+            Some(Ok(WantedInterface {
+                sight,
                 settings,
                 asks: e.foreign.is_none() && matches!(network.driver, Driver::Bridge | Driver::Macvlan),
                 network: e.network.clone(),
@@ -213,20 +237,20 @@ impl Engine {
                 macvlan_mode: sub(Driver::Macvlan).map(|s| s.mode.number()),
                 mtu: self.mtu_inside(network),
                 follows: network.sublink.is_some(),
-            })
+            }))
         };
-        WantedInside {
+        Ok(WantedInside {
             interfaces: sandbox
                 .endpoints
                 .iter()
                 .filter(|e| e.is_wired() && !e.pending)
                 .filter_map(interface)
-                .collect(),
+                .collect::<Result<_, EngineError>>()?,
             routes: sandbox.ways(),
             ways: sandbox.all_ways(),
             yields: sandbox.holder.process().is_none(),
             resolver: sandbox.resolver,
-        }
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::attach::EndpointSpec;
 use super::super::{Engine, EngineError};
 use super::invalid;
 use crate::driver::bridge::{mac_after, mac_of};
+use crate::endpoint::options::{IPV6_OFF, turn_ipv6_off};
 use crate::endpoint::{Bandwidth, Endpoint, Sandbox};
 use crate::netlink::route::Mac;
 use crate::netlink::tc;
@@ -158,6 +159,30 @@ pub(super) fn links(sandbox: &Sandbox, links: &[String]) -> Result<BTreeMap<Stri
             Ok((alias.to_owned(), linked_name(name).to_owned()))
         })
         .collect()
+}
+
+/// The setting that turns IPv6 off for an endpoint: its own, or its container's for all.
+pub(super) fn ipv6_off(sandbox: &Sandbox, endpoint: &Endpoint) -> Option<&'static str> {
+    let own = turn_ipv6_off(&endpoint.sysctls).then_some(IPV6_OFF);
+    own.or(sandbox.without_ipv6.then_some("net.ipv6.conf.all.disable_ipv6"))
+}
+
+/// An endpoint with IPv6 turned off has no address of it, and must have another.
+pub(super) fn check_ipv6_off(
+    sandbox: &Sandbox,
+    wanted: &EndpointSpec,
+    network: &Network,
+    endpoint: &Endpoint,
+) -> Result<(), EngineError> {
+    let Some(setting) = ipv6_off(sandbox, endpoint) else { return Ok(()) };
+    let expected = if !wanted.ip6.is_empty() {
+        format!("it turns IPv6 off, and the address {} was asked for", wanted.ip6)
+    } else if network.subnet(true).is_none() && network.subnet(false).is_some() {
+        format!("it turns IPv6 off, and network '{}' has nothing else", network.name)
+    } else {
+        return Ok(());
+    };
+    Err(invalid(sandbox, "sysctl", &format!("{setting}=1"), expected))
 }
 
 /// The names that a container is to have on a network besides its own.

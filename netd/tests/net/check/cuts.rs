@@ -130,6 +130,33 @@ async fn ipv6_that_was_turned_off_is_turned_on_again() {
 }
 
 #[tokio::test]
+async fn what_follows_from_something_is_not_told_beside_it() {
+    let host = Host::new().await;
+    let six = proto::CreateNetworkRequest { name: "six".into(), ipv6: true, ..Default::default() };
+    host.create(six).await.unwrap();
+    let guest = Guest::new("g");
+    let at = host.attach(&guest, &["six"], &[]).await.unwrap();
+    let end = at.endpoints[0].host_interface.as_str();
+    let state = || guest.space.run("ip -br addr show scope global; ip route; ip -6 route | sed '/fe80/d'");
+    let whole = state().replace(&format!("if{}", host.space.index(end)), "if");
+    assert!(whole.matches("default via").count() == 2, "{whole}");
+    let gone = [format!("missing interface {end}"), "missing interface eth0 inside".to_owned()];
+    for (space, command, wanted) in [
+        (&guest.space, "ip link set eth0 down", &["differs interface eth0 inside".to_owned()][..]),
+        (&guest.space, "ip link del eth0", &gone),
+        (&host.space, &format!("ip link del {end}"), &gone),
+    ] {
+        space.run(command);
+        assert_eq!(words(&check(&host, false).await), wanted, "{command}");
+        let mended = check(&host, true).await;
+        assert!(mended.iter().all(|d| d.repaired), "{command}: {mended:#?}");
+        assert_eq!(words(&mended), wanted, "{command}");
+        let now = state().replace(&format!("if{}", host.space.index(end)), "if");
+        assert_eq!(now, whole, "{command}");
+    }
+}
+
+#[tokio::test]
 async fn ipv6_that_a_container_turned_off_is_its_own_affair() {
     let host = Host::new().await;
     for name in ["n", "m"] {

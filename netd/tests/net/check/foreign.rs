@@ -1,6 +1,9 @@
 //! What somebody else made, on the host or inside a container: told where it is in the way, and left alone.
 
+use davit_contracts::network as proto;
+
 use super::{Scene, check, words};
+use crate::host::Host;
 
 #[tokio::test]
 async fn what_may_be_somebody_elses_is_left_alone() {
@@ -40,6 +43,28 @@ async fn a_containers_own_way_out_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_way_out_in_two_halves_is_left_alone() {
+    let host = Host::new().await;
+    let six = proto::CreateNetworkRequest { name: "six".into(), ipv6: true, ..Default::default() };
+    host.create(six).await.unwrap();
+    let guest = host.guest("g", &["six"], &[]).await;
+    let inside = |command: &str| guest.space.run(command);
+    inside("ip link add vpn0 type veth peer name vpn1; ip link set vpn0 up; ip link set vpn1 up");
+    inside("ip route add 0.0.0.0/1 dev vpn0; ip route add 128.0.0.0/1 dev vpn0; ip route del default");
+    inside("ip -6 route add ::/1 dev vpn0; ip -6 route add 8000::/1 dev vpn0; ip -6 route del default");
+    assert_eq!(words(&check(&host, true).await), Vec::<String>::new());
+    // Nor is it led past when something else is mended.
+    inside("ip link set eth0 arp off");
+    assert!(check(&host, true).await[0].repaired);
+    assert_eq!(inside("ip route show default; ip -6 route show default"), "");
+    // A half is no way out.
+    inside("ip route del 0.0.0.0/1; ip -6 route del 8000::/1");
+    let told = check(&host, true).await;
+    assert!(told.len() == 2 && told.iter().all(|d| d.repaired), "{told:#?}");
+    assert!(told.iter().all(|d| d.object.starts_with("default route via")), "{told:#?}");
+}
+
+#[tokio::test]
 async fn a_way_out_by_the_wrong_network_of_ours_is_led_back() {
     let scene = Scene::new().await;
     let made = scene.host.net_create("second").await;
@@ -68,7 +93,9 @@ async fn a_pair_of_somebody_else_that_has_the_name_of_our_end_is_left_alone() {
         let told = check(host, repair).await;
         let of_end = told.iter().find(|d| d.object == format!("interface {end}")).unwrap();
         assert!(!of_end.repaired && of_end.detail.contains("not ours"), "{told:#?}");
-        assert!(told.iter().any(|d| d.object == "interface eth0 inside" && !d.repaired), "{told:#?}");
+        let inside = "missing interface eth0 inside".to_owned();
+        assert_eq!(words(&told), [format!("differs interface {end}"), inside], "routes went with it");
+        assert!(told.iter().all(|d| !d.repaired), "{told:#?}");
         assert!(is_theirs(&scene, "theirs0"));
     }
     host.space.run("ip link del theirs0");

@@ -4,18 +4,20 @@ use std::os::fd::BorrowedFd;
 
 use davit_sys::netns;
 
-use super::{WantedInside, WantedInterface, read, routes};
+use super::{WantedInside, WantedInterface, place, read, routes};
 use crate::driver::inside::InsideError;
 use crate::driver::inward;
-use crate::netlink::view::Link;
+use crate::netlink::view::{self, Link};
 use crate::netlink::{Batch, Protocol, Socket, adjust, route, tc};
 use crate::sysctl;
 
-/// Sets everything as it should be that has an interface.
+/// Sets everything as it should be that has an interface, also one that has another name.
 pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), InsideError> {
     netns::visit(netns, || {
-        let wanted = &wanted.as_the_container_has_it();
         let socket = Socket::open(Protocol::Route)?;
+        let named = place::rename_back(&socket, wanted);
+        let (wanted, _) = place::place(&view::links(&socket)?, wanted);
+        let wanted = &wanted.as_the_container_has_it();
         let present = read(&socket, wanted)?;
         let mut batch = Batch::new();
         for link in present.links.iter().filter(|l| l.name == "lo") {
@@ -37,7 +39,7 @@ pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Re
         let changed = socket.run(&batch);
         // After the addresses: a gateway must be reachable first. What did not succeed need not be in the way.
         routes::mend(&socket, &read(&socket, wanted)?, wanted)?;
-        Ok(changed?)
+        Ok(changed.and(named)?)
     })?
 }
 

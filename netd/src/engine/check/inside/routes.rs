@@ -12,7 +12,7 @@ use crate::netlink::{Batch, Socket, adjust, route};
 /// What is to be done about a default route.
 #[derive(Debug, PartialEq, Eq)]
 enum Found<'a> {
-    /// It is there, or another that is not ours to replace.
+    /// It is there, or others that are not ours to replace.
     Enough,
     /// It is not, and these of ours are in its place.
     Lacking(Vec<&'a Route>),
@@ -27,10 +27,20 @@ impl Present {
         let (ours, others): (Vec<_>, Vec<_>) =
             self.routes.iter().filter(default).partition(|r| self.is_ours(r, wanted));
         let any = wanted.yields && !ours.is_empty();
-        if any || !others.is_empty() || ours.iter().any(|r| wanted_one(r)) {
+        let there = any || !others.is_empty() || ours.iter().any(|r| wanted_one(r));
+        if there || self.leads_everywhere(way.ipv4) {
             return Found::Enough;
         }
         Found::Lacking(ours)
+    }
+
+    /// Whether other routes together do what a default route does: a VPN that leads all by itself adds the two halves of a
+    /// family, so that they come before whatever default route there is.
+    fn leads_everywhere(&self, ipv4: bool) -> bool {
+        let parts = self.routes.iter().map(|r| r.net);
+        let parts: Vec<_> =
+            parts.filter(|net| net.addr().is_ipv4() == ipv4 && net.prefix_len() > 0).collect();
+        IpNet::aggregate(&parts).iter().any(|net| net.prefix_len() == 0)
     }
 
     /// Whether a default route leads by an interface and a gateway that we gave.
@@ -65,7 +75,9 @@ pub(super) fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen>
             Seen { network: interface.network_name.clone(), ..Seen::new(Fault::Missing, object, detail) }
         })
     });
-    let lacking = wanted.routes.iter().filter(|way| present.way(way, wanted) != Found::Enough);
+    // What goes when an interface is set down is told with it.
+    let down = |way: &Way| present.links.iter().any(|l| l.name == way.interface && !l.up);
+    let lacking = wanted.routes.iter().filter(|way| !down(way) && present.way(way, wanted) != Found::Enough);
     let told = |way: &Way| {
         let by = way.gateway.map_or_else(|| format!("by {}", way.interface), |ip| format!("via {ip}"));
         let object = format!("default route {by} inside");

@@ -20,6 +20,7 @@ fn wanted() -> WantedInside {
                 inward: None,
                 announced: false,
             },
+            sight: Sight::Index(2),
             mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             mtu: Some(1500),
             follows: false,
@@ -99,13 +100,51 @@ fn each_thing_that_is_not_as_given_is_told() {
             p.links.truncate(1);
             p.routes.clear();
         }),
-        ["interface eth0 inside", "default route via 10.0.0.1 inside"]
+        ["interface eth0 inside"],
+        "its route went with it, and comes back with it"
+    );
+    assert_eq!(
+        told(|p| {
+            p.links[1].up = false;
+            p.routes.clear();
+        }),
+        ["interface eth0 inside"]
     );
     // What a container adds is its own affair.
     assert_eq!(
         told(|p| p.addresses.push(Address { index: 2, net: "10.9.0.2/24".parse().unwrap(), global: true })),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn an_interface_is_known_by_what_it_is() {
+    let details = |change: fn(&mut Present), sight| {
+        let (mut present, mut wanted) = (present(), wanted());
+        change(&mut present);
+        wanted.interfaces[0].sight = sight;
+        let told = differences(&present, &wanted).into_iter();
+        told.map(|s| (s.object, s.detail, s.in_the_way)).collect::<Vec<_>>()
+    };
+    let of =
+        |detail: &str, in_the_way| vec![("interface eth0 inside".to_owned(), detail.to_owned(), in_the_way)];
+    let renamed = |p: &mut Present| {
+        p.links[1].name = "wan0".into();
+        p.routes.clear();
+    };
+    let replaced = |p: &mut Present| {
+        p.links[1].name = "wan0".into();
+        p.links.push(Link { index: 3, name: "eth0".into(), ..Link::default() });
+    };
+    assert_eq!(details(renamed, Sight::Index(2)), of("it is called wan0", false));
+    let taken = "it is called wan0, and something that is not ours has its name";
+    assert_eq!(details(replaced, Sight::Index(2)), of(taken, true));
+    let not_ours = "an interface of this name is there that is not ours";
+    assert_eq!(details(replaced, Sight::Gone), of(not_ours, true));
+    assert_eq!(details(|_| {}, Sight::Gone), of(not_ours, true));
+    assert_eq!(details(renamed, Sight::Gone), of("the container is not wired", false));
+    assert_eq!(details(renamed, Sight::Name), of("the container is not wired", false));
+    assert_eq!(details(|_| {}, Sight::Name), []);
 }
 
 #[test]
@@ -122,5 +161,15 @@ fn a_way_out_of_its_own_is_left() {
     assert_eq!(replaced(Some("10.0.0.77"), 2, Fate::Unicast), none, "by another router");
     assert_eq!(replaced(None, 9, Fate::Refused), none, "to nowhere");
     let missing = ["default route via 10.0.0.1 inside"];
+    let parts = |parts: &[&str]| {
+        told(|p| {
+            p.routes.remove(0);
+            p.routes.extend(parts.iter().map(|net| Route { index: 9, ..route(net, None) }));
+        })
+    };
+    assert_eq!(parts(&["0.0.0.0/1", "128.0.0.0/1"]), none, "in two halves");
+    assert_eq!(parts(&["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2"]), none, "in parts");
+    assert_eq!(parts(&["0.0.0.0/1", "128.0.0.0/2"]), missing);
+    assert_eq!(parts(&["::/1", "8000::/1"]), missing, "of the other family");
     assert_eq!(replaced(Some("10.1.0.1"), 2, Fate::Unicast), missing, "of the other network of ours");
 }
