@@ -149,6 +149,8 @@ struct Wanted<'a> {
     endpoint: &'a Endpoint,
     /// The sandbox's other endpoints without an end on the host.
     others: Vec<&'a Endpoint>,
+    /// Whether the namespace is this sandbox's alone. Of one that is named by a path several may have some on a parent.
+    alone: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -161,6 +163,7 @@ impl<'a> Wanted<'a> {
             parent: route::link(ground.socket, &options(of.network).parent)?.map(|l| l.index),
             endpoint: of.endpoint,
             others: of.sandbox.endpoints.iter().filter(other).collect(),
+            alone: of.sandbox.holder.process().is_some(),
         })
     }
 
@@ -188,7 +191,8 @@ impl<'a> Wanted<'a> {
             return false;
         }
         // The kernel leaves the parent's index out where it is the interface's own.
-        let sits = link.beyond.is_some() && self.parent == Some(link.parent.unwrap_or(link.index));
+        let sits =
+            self.alone && link.beyond.is_some() && self.parent == Some(link.parent.unwrap_or(link.index));
         let mac = self.endpoint.mac.is_some() && link.mac == self.endpoint.mac;
         sits || mac || named(self.endpoint)
     }
@@ -267,7 +271,8 @@ mod tests {
     fn what_an_endpoint_brought_is_known_by_what_it_sits_on() {
         let (mine, other) = (endpoint("eth0", 1), endpoint("eth1", 2));
         let kinds = ["macvlan", "macvtap"];
-        let wanted = Wanted { kinds, group: 9, parent: Some(4), endpoint: &mine, others: vec![&other] };
+        let wanted =
+            Wanted { kinds, group: 9, parent: Some(4), endpoint: &mine, others: vec![&other], alone: true };
         let link = |name: &str, mac: u8, parent: u32| view::Link {
             index: 7,
             name: name.into(),
@@ -285,6 +290,10 @@ mod tests {
         assert!(!wanted.is_one(&inside), "it sits on an interface of the container");
         let bridge = view::Link { kind: "bridge".into(), ..link("eth0", 1, 4) };
         assert!(!wanted.is_one(&bridge));
+        let shared = Wanted { others: Vec::new(), alone: false, ..wanted };
+        assert!(!shared.is_one(&link("eth1", 2, 4)), "another sandbox's of the namespace");
+        assert!(shared.is_one(&link("renamed", 1, 4)));
+        let wanted = Wanted { others: vec![&other], alone: true, ..shared };
         let at = |index, link| view::Link { index, ..link };
         let marked = |link| view::Link { group: 9, ..link };
         let likeliest = |links: [view::Link; 2]| wanted.likeliest(&links);

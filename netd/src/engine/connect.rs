@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::attach::{Attached, EndpointSpec, open_namespace};
+use super::reconcile::chain;
 use super::stages::Stages;
 use super::{Engine, EngineError};
 use crate::driver::inside::Visit;
@@ -129,8 +130,13 @@ impl Engine {
             self.sandboxes.insert(draft.id.clone(), draft);
             let (_, routes_in) = routes_changed(&before, &after);
             if let Some(netns) = netns {
-                if !routes_in.is_empty() {
-                    self.visit(&mut after, netns.as_fd(), &Visit { routes_in, ..Visit::default() })?;
+                let moved = Visit { routes_in, ..Visit::default() };
+                // A container may have renamed the interface, or done without its address: it leaves all the same.
+                if !moved.routes_in.is_empty()
+                    && let Err(error) = self.visit(&mut after, netns.as_fd(), &moved)
+                {
+                    let error = chain(&error);
+                    tracing::warn!(container.id = %id, error, "its default route was not moved; a check tells");
                 }
                 self.take_ways_left(&mut after, netns.as_fd());
             }

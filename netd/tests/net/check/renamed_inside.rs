@@ -123,3 +123,24 @@ async fn a_container_that_renamed_its_interface_leaves_nothing() {
     }
     host.becomes_clean().await;
 }
+
+#[tokio::test]
+async fn a_network_can_be_left_whose_default_route_finds_no_interface() {
+    let host = host().await;
+    let guest = host.guest("g", &["six", "wire"], &[]).await;
+    assert!(guest.space.run("ip -4 route show default").contains("eth0"));
+    guest.space.run("ip link set eth1 name wan1");
+    let leave = proto::DisconnectRequest {
+        sandbox_id: guest.id.clone(),
+        network: "six".into(),
+        ..Default::default()
+    };
+    host.endpoints().disconnect(leave).await.unwrap();
+    assert_eq!(words(&check(&host, false).await), ["differs interface eth1 inside"]);
+    assert!(check(&host, true).await[0].repaired);
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+    assert!(guest.space.run("ip -4 route show default").contains("eth1"));
+    assert!(guest.space.ask_tcp(&format!("{BEYOND}:80")).is_some());
+    host.detach(&guest).await;
+    host.net_remove("six").await.unwrap();
+}

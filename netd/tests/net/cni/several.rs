@@ -148,3 +148,24 @@ async fn what_a_kill_left_to_nobody_is_taken_over_at_the_next_start() {
     }
     host.becomes_clean().await;
 }
+
+#[tokio::test]
+async fn an_interface_on_a_parent_leaves_the_next_networks_on_it() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+    let plugin = |name: &str, subnet: &str| {
+        let config = json!({"driver": "macvlan", "parent": "uplink", "subnets": [subnet]});
+        let mut plugin = Plugin::davit(&host, "1.1.0", config);
+        plugin.config["name"] = name.into();
+        plugin
+    };
+    let (one, two) = (plugin("one", "10.99.1.0/24"), plugin("two", "10.99.2.0/24"));
+    one.verb("ADD", ("c1", "eth0"), &json!({})).result();
+    two.verb("ADD", ("c1", "eth1"), &json!({})).result();
+    let there = || host.space.run("ip netns exec c1 ip -o link show type macvlan");
+    assert_eq!(there().lines().count(), 2);
+    one.verb("DEL", ("c1", "eth0"), &json!({})).result();
+    host.eventually("the interface is gone", || !there().contains("eth0")).await;
+    assert!(there().contains("eth1"), "{}", there());
+    two.verb("DEL", ("c1", "eth1"), &json!({})).result();
+    host.eventually("the other too", || there().is_empty()).await;
+}

@@ -76,24 +76,28 @@ pub struct Netd {
     endpoints: EndpointsClient<tonic::transport::Channel>,
     stages: BTreeMap<String, u32>,
     _host: Space,
-    _dir: tempfile::TempDir,
+    _dirs: [tempfile::TempDir; 2],
 }
 
 impl Netd {
     /// Starts it.
     pub fn start(binaries: &Path, host: Space, mtu: Option<u32>) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
+        // In memory, as /run is, where the others have theirs too.
+        let run = tempfile::tempdir_in("/dev/shm")?;
         let mut command = host.command(&binaries.join("davit-netd").to_string_lossy());
-        for (key, name) in
-            [("DAVIT_STATE_DIR", "state"), ("DAVIT_RUN_DIR", "run"), ("DAVIT_CONFIG_DIR", "config")]
-        {
-            command.env(key, dir.path().join(name));
+        for (key, path) in [
+            ("DAVIT_STATE_DIR", dir.path().join("state")),
+            ("DAVIT_RUN_DIR", run.path().join("run")),
+            ("DAVIT_CONFIG_DIR", dir.path().join("config")),
+        ] {
+            command.env(key, path);
         }
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
         let log = fs::File::create(dir.path().join("log"))?;
         let daemon = command.stderr(log).spawn().context("cannot start davit-netd")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let socket = dir.path().join("run/netd.sock");
+        let socket = run.path().join("run/netd.sock");
         let deadline = Instant::now() + Duration::from_secs(20);
         let channel = loop {
             match runtime.block_on(client::connect(&socket)) {
@@ -112,7 +116,7 @@ impl Netd {
         };
         runtime.block_on(NetworksClient::new(channel.clone()).create(request))?;
         let (endpoints, stages) = (EndpointsClient::new(channel), BTreeMap::new());
-        Ok(Self { daemon, runtime, endpoints, stages, _host: host, _dir: dir })
+        Ok(Self { daemon, runtime, endpoints, stages, _host: host, _dirs: [dir, run] })
     }
 
     /// The daemon.

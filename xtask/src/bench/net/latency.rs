@@ -167,7 +167,7 @@ fn megabytes(kilobytes: u64) -> f64 {
 /// For people.
 pub fn table(lines: &[Line]) -> String {
     let mut text = "\n## Attach and detach\n\nMedians in milliseconds; netd is called over its socket, the others are programs that are started for each \
-                    call, as their callers do. In brackets: times netd's.\n\n| there already | engine | attach | detach |\n|---|---|---:|---:|\n"
+                    call, as their callers do. What each keeps of its endpoints is in memory (tmpfs), as /run is. In brackets: times netd's.\n\n| there already | engine | attach | detach |\n|---|---|---:|---:|\n"
         .to_owned();
     for line in lines {
         let base = lines.iter().find(|l| l.situation == line.situation && l.engine == "davit");
