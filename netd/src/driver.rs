@@ -13,6 +13,7 @@
 //! kill finds it. What it makes inside a sandbox goes with the sandbox's namespace at the latest.
 
 pub mod bridge;
+pub mod claims;
 pub mod cni;
 pub mod inside;
 pub mod inward;
@@ -73,6 +74,17 @@ pub struct Unplug<'a> {
     pub endpoint: &'a Endpoint,
     /// The sandbox's namespace; absent when it is gone with its holder.
     pub netns: Option<BorrowedFd<'a>>,
+    /// The other endpoints of that namespace: what is one of theirs is not this one's.
+    pub peers: &'a [Peer<'a>],
+}
+
+/// An endpoint beside another in one namespace: of the same sandbox, or of another that a caller of CNI plugins made there.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer<'a> {
+    /// Which network.
+    pub network: &'a Network,
+    /// Which.
+    pub endpoint: &'a Endpoint,
 }
 
 /// What a driver does. Calls come from the engine's thread, [`Plumbing::unplug`] also from the sweeper's.

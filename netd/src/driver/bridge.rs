@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::owned::Within;
+use super::owned::{self, Within};
 use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::route::{self, Mac, PortMode, Veth};
@@ -184,15 +184,15 @@ fn name_taken(socket: &Socket, endpoint: &Endpoint, error: NetlinkError) -> Driv
 /// Our end of an endpoint's pair, if it is there. What else has its name is somebody else's.
 fn own_end(ground: Ground<'_>, of: &Unplug<'_>) -> Result<Option<view::Link>, DriverError> {
     let named = view::link(ground.socket, &of.endpoint.host_interface)?;
-    if let Some(link) = named.filter(|l| l.group == ground.group && l.kind == "veth") {
+    if let Some(link) = named.filter(|l| owned::is_named(l, of.endpoint, ground.group)) {
         return Ok(Some(link));
     }
     let opened = if of.netns.is_none() { of.sandbox.holder.namespace().ok() } else { None };
     // With the namespace it is gone.
     let Some(netns) = of.netns.or(opened.as_ref().map(AsFd::as_fd)) else { return Ok(None) };
     let links = view::links(ground.socket)?;
-    let within = Within::look(ground.socket, netns)?;
-    Ok(links.into_iter().find(|l| within.is_end(l, of.endpoint)))
+    let all = of.peers.iter().map(|p| p.endpoint).chain([of.endpoint]);
+    Ok(Within::look(ground, netns, all)?.end_of(&links, of.endpoint).cloned())
 }
 
 /// What leaves our end enters the sandbox.

@@ -2,20 +2,38 @@
 //! have given ours another name, or the name to something else.
 //!
 //! ```text
-//! our end of a pair    has its name and our mark, or its other end is the endpoint's interface inside
+//! our end of a pair    has its name and our mark; or it leads into the sandbox, is no other endpoint's, and its other end is
+//!                      the endpoint's interface inside, or it has our mark and no other endpoint of the namespace lacks one
 //! bridge               has its name and our mark, or more that only it would have
 //! ```
 
 use std::os::fd::BorrowedFd;
 
+use davit_contracts::id::EndpointId;
 use davit_sys::netns;
 use nix::errno::Errno;
 
-use super::{DriverError, bridge};
+use super::{DriverError, Ground, bridge, claims};
 use crate::endpoint::Endpoint;
 use crate::netlink::view::{self, Link};
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, adjust, route};
 use crate::network::Network;
+
+/// The name of our end of an endpoint's pair.
+pub fn end_name(endpoint: &EndpointId) -> String {
+    format!("dvh{}", &endpoint.as_str()[..12])
+}
+
+/// Whether a name is one of our ends'. Of what bears our mark too it tells which endpoint's it is, of all that there are: no
+/// container can change either.
+fn is_end_name(name: &str) -> bool {
+    name.strip_prefix("dvh").is_some_and(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether a link is our end of an endpoint's pair beyond doubt.
+pub fn is_named(link: &Link, endpoint: &Endpoint, group: u32) -> bool {
+    link.kind == "veth" && link.group == group && link.name == endpoint.host_interface
+}
 
 /// A sandbox's namespace, as far as it tells what leads into it.
 #[derive(Debug, Default)]
@@ -23,21 +41,55 @@ pub struct Within {
     /// The number that the host's namespace has for it.
     number: Option<i32>,
     links: Vec<Link>,
+    /// The mark.
+    group: u32,
+    /// All endpoints there that have an end on the host, also other sandboxes'.
+    endpoints: Vec<Endpoint>,
 }
 
 impl Within {
     /// Looks into a namespace; `socket` is one of the host's.
-    pub fn look(socket: &Socket, netns: BorrowedFd<'_>) -> Result<Self, DriverError> {
-        let number = view::namespace_number(socket, netns)?;
+    pub fn look<'a>(
+        ground: Ground<'_>,
+        netns: BorrowedFd<'_>,
+        endpoints: impl Iterator<Item = &'a Endpoint>,
+    ) -> Result<Self, DriverError> {
+        let number = view::namespace_number(ground.socket, netns)?;
         let links = netns::visit(netns, || view::links(&Socket::open(Protocol::Route)?))??;
-        Ok(Self { number, links })
+        let endpoints = endpoints.filter(|e| e.is_bridged()).cloned().collect();
+        Ok(Self { number, links, group: ground.group, endpoints })
     }
 
-    /// Whether a link of the host is the other end of an endpoint's interface in it.
-    pub fn is_end(&self, link: &Link, endpoint: &Endpoint) -> bool {
+    /// The link of the host that is our end of an endpoint's pair, where name and mark do not tell.
+    pub fn end_of<'a>(&self, links: &'a [Link], endpoint: &Endpoint) -> Option<&'a Link> {
+        let has_end = |e: &Endpoint| links.iter().any(|l| is_named(l, e, self.group));
+        let lost: Vec<_> = self.endpoints.iter().filter(|e| !has_end(e)).collect();
+        let at = lost.iter().position(|e| e.id == endpoint.id)?;
+        let ends: Vec<_> = links.iter().filter(|l| self.is_claimable(l)).collect();
+        let given = claims::give(lost.len(), ends.len(), |e, l| self.signs(lost[e], ends[l]));
+        let last = || {
+            // With nobody else to whom it could belong.
+            let only = given.iter().enumerate().all(|(e, given)| e == at || given.is_some());
+            let free = |(l, end): &(usize, &&Link)| end.group == self.group && !given.contains(&Some(*l));
+            ends.iter().enumerate().find(free).filter(|_| only).map(|(l, _)| l)
+        };
+        given[at].or_else(last).map(|l| ends[l])
+    }
+
+    /// Whether it leads here, and is not another endpoint's beyond doubt.
+    fn is_claimable(&self, link: &Link) -> bool {
         let leads_here = link.kind == "veth" && self.number.is_some() && link.beyond == self.number;
-        let known = |l: &Link| l.name == endpoint.interface || (l.mac.is_some() && l.mac == endpoint.mac);
-        leads_here && self.links.iter().any(|l| Some(l.index) == link.parent && known(l))
+        leads_here && !(link.group == self.group && is_end_name(&link.name))
+    }
+
+    /// How strong an endpoint's claim to an end is. What only the host can change counts for more than what is inside, and
+    /// there the mac for more than the name.
+    fn signs(&self, endpoint: &Endpoint, end: &Link) -> u8 {
+        let inside = self.links.iter().find(|l| Some(l.index) == end.parent);
+        let named = end.name == endpoint.host_interface;
+        let mac = inside.is_some_and(|l| l.mac.is_some() && l.mac == endpoint.mac);
+        let name = inside.is_some_and(|l| l.name == endpoint.interface);
+        4 * u8::from(named && inside.is_some()) + 2 * u8::from(mac) + u8::from(name)
     }
 }
 
@@ -63,11 +115,11 @@ impl<'a> End<'a> {
         within: impl FnOnce() -> Result<Within, DriverError>,
     ) -> Result<Self, DriverError> {
         let named = links.iter().find(|l| l.name == endpoint.host_interface);
-        if let Some(link) = named.filter(|l| l.kind == "veth" && l.group == group) {
+        if let Some(link) = named.filter(|l| is_named(l, endpoint, group)) {
             return Ok(Self::Ours(link));
         }
         let within = within()?;
-        let end = links.iter().find(|l| within.is_end(l, endpoint));
+        let end = within.end_of(links, endpoint);
         Ok(match (named, end) {
             (None, None) => Self::Gone,
             (None, Some(end)) => Self::Renamed(end),

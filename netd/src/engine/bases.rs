@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use davit_contracts::id::NetworkId;
 
 use super::{Engine, EngineError, chain};
-use crate::driver::{self, Base, Ground, Plug, Unplug, inside};
+use crate::driver::{self, Base, Ground, Peer, Plug, Unplug, inside};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::network::sublink::Mode;
 use crate::network::{Driver, Network, pools};
@@ -165,6 +165,16 @@ impl Engine {
         Ok(())
     }
 
+    /// The other endpoints that have an interface in a sandbox's namespace.
+    pub(super) fn peers<'a>(&'a self, sandbox: &'a Sandbox, endpoint: &Endpoint) -> Vec<Peer<'a>> {
+        let own = sandbox.endpoints.iter();
+        let all = own.chain(self.siblings(sandbox).flat_map(|s| &s.endpoints));
+        let others = all.filter(|e| e.id != endpoint.id && e.is_wired());
+        others
+            .filter_map(|endpoint| Some(Peer { network: self.networks.get(&endpoint.network)?, endpoint }))
+            .collect()
+    }
+
     /// Takes an endpoint away, here and now.
     pub(super) fn unplug(
         &self,
@@ -175,7 +185,8 @@ impl Engine {
         let Some(network) = self.networks.get(&endpoint.network) else { return Ok(()) };
         let Some(driver) = driver::of(network.driver).filter(|_| endpoint.is_wired()) else { return Ok(()) };
         let failed = |source| EngineError::Base { network: network.name.clone(), source };
-        driver.unplug(self.ground(), &Unplug { network, sandbox, endpoint, netns }).map_err(failed)
+        let peers = &self.peers(sandbox, endpoint);
+        driver.unplug(self.ground(), &Unplug { network, sandbox, endpoint, netns, peers }).map_err(failed)
     }
 
     /// Whether an endpoint of a record is plugged in.
@@ -187,7 +198,8 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         let network = &self.networks[&endpoint.network];
         let failed = |source| EngineError::Base { network: network.name.clone(), source };
-        let of = Unplug { network, sandbox, endpoint, netns: Some(netns) };
+        let peers = &self.peers(sandbox, endpoint);
+        let of = Unplug { network, sandbox, endpoint, netns: Some(netns), peers };
         driver::of(network.driver).map_or(Ok(true), |d| d.is_plugged(self.ground(), &of).map_err(failed))
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use self::asked::{check_aliases, check_ipv6_off, has_own_mac, ipv6_off, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
-use crate::driver;
+use crate::driver::{self, owned};
 use crate::endpoint::options::{EndpointOptions, IFNAME_OPTION};
 use crate::endpoint::{Endpoint, Mapping, Sandbox};
 use crate::ipam::IpamError;
@@ -86,7 +86,7 @@ impl Engine {
             }
         };
         if network.driver == Driver::Bridge {
-            endpoint.host_interface = format!("dvh{}", &endpoint.id.as_str()[..12]);
+            endpoint.host_interface = owned::end_name(&endpoint.id);
         }
         check_aliases(sandbox, &wanted.aliases)?;
         endpoint.names = names(sandbox, &wanted.aliases);

@@ -32,9 +32,16 @@ impl Engine {
         shared.then_some(Mapping { transport, host, container_port })
     }
 
+    /// The others of a sandbox's namespace.
+    pub(super) fn siblings<'a>(&'a self, sandbox: &'a Sandbox) -> impl Iterator<Item = &'a Sandbox> {
+        // A process's is its own.
+        let shared = sandbox.holder.process().is_none();
+        shared.then(|| self.sandboxes.values()).into_iter().flatten().filter(|s| s.shares_namespace(sandbox))
+    }
+
     /// Lets others of a namespace have what a sandbox had that is gone. Nothing that fails keeps it from going.
     pub(super) fn hand_on(&mut self, gone: &Sandbox) {
-        let mut siblings: Vec<_> = self.sandboxes.values().filter(|s| s.shares_namespace(gone)).collect();
+        let mut siblings: Vec<_> = self.siblings(gone).collect();
         siblings.sort_by_key(|s| s.sequence);
         let ids: Vec<_> = siblings.iter().map(|s| s.id.clone()).collect();
         if ids.is_empty() {

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::{Engine, EngineError};
-use crate::driver::{self, Ground, Unplug};
+use crate::driver::{self, Ground, Peer, Unplug};
 use crate::endpoint::{Endpoint, Sandbox};
 use crate::netlink::{Protocol, Socket, conntrack};
 use crate::network::Network;
@@ -17,21 +17,30 @@ use crate::network::Network;
 #[derive(Debug)]
 pub(super) struct Leaving {
     sandbox: Sandbox,
-    /// The networks of its endpoints on bridges.
+    /// Endpoints on bridges that stay in its namespace, other sandboxes'.
+    staying: Vec<Endpoint>,
+    /// The networks of all these.
     networks: Vec<Network>,
 }
 
 impl Leaving {
     fn unplug(&self, ground: Ground<'_>) {
         for endpoint in self.sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
-            let Some(network) = self.networks.iter().find(|n| n.id == endpoint.network) else { continue };
+            let Some(network) = self.network(endpoint) else { continue };
             let Some(driver) = driver::of(network.driver) else { continue };
-            let of = Unplug { network, sandbox: &self.sandbox, endpoint, netns: None };
+            let others = self.sandbox.endpoints.iter().chain(&self.staying).filter(|e| e.id != endpoint.id);
+            let peer = |endpoint| Some(Peer { network: self.network(endpoint)?, endpoint });
+            let peers = &others.filter_map(peer).collect::<Vec<_>>();
+            let of = Unplug { network, sandbox: &self.sandbox, endpoint, netns: None, peers };
             if let Err(error) = driver.unplug(ground, &of) {
                 let interface = &endpoint.host_interface;
                 tracing::warn!(container.id = %self.sandbox.id, interface, %error, "left until the next start");
             }
         }
+    }
+
+    fn network(&self, endpoint: &Endpoint) -> Option<&Network> {
+        self.networks.iter().find(|n| n.id == endpoint.network)
     }
 
     /// Connections of its addresses are forgotten, so that nobody's packets go on to an address that another gets.
@@ -84,10 +93,12 @@ impl Engine {
         if sandbox.endpoints.is_empty() {
             return;
         }
-        let bridged = sandbox.endpoints.iter().filter(|e| e.is_bridged());
+        let staying = self.siblings(sandbox).flat_map(|s| &s.endpoints).filter(|e| e.is_bridged());
+        let staying: Vec<_> = staying.cloned().collect();
+        let bridged = sandbox.endpoints.iter().filter(|e| e.is_bridged()).chain(&staying);
         let networks = bridged.filter_map(|e| self.networks.get(&e.network)).cloned().collect();
         self.sweeper.pending += 1;
-        let leaving = Leaving { sandbox: sandbox.clone(), networks };
+        let leaving = Leaving { sandbox: sandbox.clone(), staying, networks };
         self.sweeper.jobs.send(leaving).expect("the thread lives as long as its queue");
     }
 

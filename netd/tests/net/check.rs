@@ -1,5 +1,6 @@
 //! Drift between what should be and what the kernel has: listed, mended, and working again.
 
+mod claims;
 mod cuts;
 mod foreign;
 mod parents;

@@ -64,7 +64,7 @@ impl Engine {
             && self.sandboxes.values().any(|sandbox| {
                 let mut lost = sandbox.endpoints.iter().filter(|e| e.is_bridged() && !named(e)).peekable();
                 let looked = lost.peek().and_then(|_| self.within(sandbox).ok());
-                looked.is_some_and(|within| lost.any(|e| within.is_end(link, e)))
+                looked.is_some_and(|within| lost.any(|e| within.end_of(links, e) == Some(link)))
             })
     }
 

@@ -23,7 +23,7 @@ use crate::netlink::tc::{self, Bucket};
 use crate::netlink::view::{self, Address, Link, Route};
 use crate::netlink::{Protocol, Socket};
 use crate::{firewall, sysctl};
-pub(super) use mend::mend;
+pub(super) use mend::{mend, rename_back};
 pub(super) use place::Sight;
 
 /// An interface as it should be.

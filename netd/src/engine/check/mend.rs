@@ -1,7 +1,7 @@
 //! What mends a difference.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use davit_contracts::id::NetworkId;
@@ -190,12 +190,23 @@ impl Engine {
         let netns = open_namespace(&sandbox)?;
         self.ensure_base_anew(network)?;
         self.unplug(&sandbox, &endpoint, Some(netns.as_fd()))?;
+        self.free_names(&sandbox, netns.as_fd())?;
         self.plug(&mut sandbox, at, netns.as_fd(), &mut Stages::start())?;
         let interfaces = vec![self.interface(&sandbox.endpoints[at])];
         self.visit(&mut sandbox, netns.as_fd(), &Visit { interfaces, ..Visit::default() })?;
         self.keep(&sandbox)?;
         self.mend_inside(id)?;
         self.await_ready([&endpoint], netns.as_fd())
+    }
+
+    /// Gives the interfaces of a namespace their names back: another of ours may have the one that is to be made.
+    fn free_names(&self, sandbox: &Sandbox, netns: BorrowedFd<'_>) -> Result<(), EngineError> {
+        for one in self.siblings(sandbox).chain([sandbox]) {
+            let wanted = self.wanted_inside(one, netns)?;
+            inside::rename_back(netns, &wanted)
+                .map_err(|source| EngineError::Inside { container: one.name.clone(), source })?;
+        }
+        Ok(())
     }
 
     fn endpoint_at(&self, id: &str, network: &NetworkId) -> Option<(Sandbox, usize)> {

@@ -92,7 +92,10 @@ impl Engine {
     /// What tells which ends on the host are a sandbox's.
     pub(super) fn within(&self, sandbox: &Sandbox) -> Result<Within, DriverError> {
         match sandbox.holder.namespace() {
-            Ok(netns) => Within::look(&self.socket, netns.as_fd()),
+            Ok(netns) => {
+                let all = self.siblings(sandbox).chain([sandbox]).flat_map(|s| &s.endpoints);
+                Within::look(self.ground(), netns.as_fd(), all)
+            }
             Err(_) => Ok(Within::default()),
         }
     }
@@ -198,7 +201,8 @@ impl Engine {
         // In a namespace with a sandbox a network others may have some on the same parent.
         let alone = network.driver == Driver::Bridge || sandbox.holder.process().is_some();
         let Some(driver) = driver::of(network.driver).filter(|_| alone) else { return Ok(Sight::Name) };
-        let of = Unplug { network, sandbox, endpoint: e, netns: Some(netns) };
+        let peers = &self.peers(sandbox, e);
+        let of = Unplug { network, sandbox, endpoint: e, netns: Some(netns), peers };
         let index = driver.index_inside(self.ground(), &of);
         let index = index.map_err(|source| self.of_wire(sandbox, e, source))?;
         Ok(index.map_or(Sight::Gone, Sight::Index))

@@ -4,6 +4,7 @@ use davit_contracts::network::CreateNetworkRequest;
 use serde_json::{Value, json};
 
 use super::call::{PLACES, Plugin, serve_tcp};
+use crate::check::{check, words};
 use crate::host::{HOST, Host};
 
 fn ports() -> Value {
@@ -168,4 +169,21 @@ async fn an_interface_on_a_parent_leaves_the_next_networks_on_it() {
     assert!(there().contains("eth1"), "{}", there());
     two.verb("DEL", ("c1", "eth1"), &json!({})).result();
     host.eventually("the other too", || there().is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_interface_that_is_made_to_look_like_another_networks_stays() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+    let (one, two) = (plugin(&host, "one").await, plugin(&host, "two").await);
+    one.verb("ADD", ("c1", "eth0"), &json!({})).result();
+    two.verb("ADD", ("c1", "eth1"), &json!({})).result();
+    let mac = host.space.run("ip netns exec c1 cat /sys/class/net/eth1/address");
+    host.space
+        .run("ip netns exec c1 sh -c 'ip link set eth0 down; ip link del eth0; ip link set eth1 name eth0'");
+    one.verb("DEL", ("c1", "eth0"), &json!({})).result();
+    // Its interface is taken away behind the answer: a check waits for that.
+    assert_eq!(words(&check(&host, false).await), ["differs interface eth1 inside"]);
+    assert!(check(&host, true).await[0].repaired);
+    assert_eq!(host.space.run("ip netns exec c1 cat /sys/class/net/eth1/address"), mac);
+    two.verb("DEL", ("c1", "eth1"), &json!({})).result();
 }

@@ -43,6 +43,11 @@ pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Re
     })?
 }
 
+/// Gives interfaces their names back.
+pub(in super::super) fn rename_back(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<(), InsideError> {
+    netns::visit(netns, || Ok(place::rename_back(&Socket::open(Protocol::Route)?, wanted)?))?
+}
+
 fn mend_interface(
     socket: &Socket,
     interface: &WantedInterface,
