@@ -7,7 +7,7 @@
 use davit_sys::netns;
 
 use super::bridge::mac_of;
-use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug, inward};
+use super::{Base, DriverError, Ground, Plug, Plumbing, Unplug, claims, inward};
 use crate::endpoint::Endpoint;
 use crate::netlink::link::{self, Sub};
 use crate::netlink::route::{self, Link};
@@ -141,60 +141,86 @@ impl Plumbing for SublinkDriver {
 /// How an endpoint's interface is known inside. A container that may administer its network can rename it, mark it
 /// otherwise, give it another mac, and put more like it on the same parent; what they are and what they sit on it cannot
 /// change. An interface that has the endpoint's name may be another's, when it was the reason why ours could not be made.
+/// All endpoints without an end on the host claim together, so that none is taken for a neighbour's.
 struct Wanted<'a> {
-    kinds: [&'static str; 2],
     group: u32,
+    /// The endpoint, and the others of the namespace.
+    claims: Vec<Claim<'a>>,
+    /// Whether the namespace is one sandbox's alone. Of one that is named by a path several may have some on a parent.
+    alone: bool,
+}
+
+/// What one endpoint's interface is.
+struct Claim<'a> {
+    kinds: &'static [&'static str],
     /// The parent's index on the host.
     parent: Option<u32>,
     endpoint: &'a Endpoint,
-    /// The sandbox's other endpoints without an end on the host.
-    others: Vec<&'a Endpoint>,
-    /// Whether the namespace is this sandbox's alone. Of one that is named by a path several may have some on a parent.
-    alone: bool,
+}
+
+impl<'a> Claim<'a> {
+    fn of(ground: Ground<'_>, network: &Network, endpoint: &'a Endpoint) -> Result<Self, NetlinkError> {
+        let kinds: &[_] = match network.driver {
+            Driver::Macvlan => &["macvlan", "macvtap"],
+            Driver::Ipvlan => &["ipvlan", "ipvtap"],
+            // What plugins made.
+            _ => &["macvlan", "macvtap", "ipvlan", "ipvtap"],
+        };
+        let parent = network.sublink.as_ref().map(|s| route::link(ground.socket, &s.parent)).transpose()?;
+        Ok(Self { kinds, parent: parent.flatten().map(|l| l.index), endpoint })
+    }
 }
 
 impl<'a> Wanted<'a> {
     fn of(ground: Ground<'_>, of: &Unplug<'a>) -> Result<Self, NetlinkError> {
-        let ipvlan = of.network.driver == Driver::Ipvlan;
-        let other = |e: &&Endpoint| e.id != of.endpoint.id && e.is_wired() && !e.is_bridged();
+        let others = of.peers.iter().filter(|p| !p.endpoint.is_bridged()).map(|p| (p.network, p.endpoint));
+        let all = std::iter::once((of.network, of.endpoint)).chain(others);
         Ok(Self {
-            kinds: if ipvlan { ["ipvlan", "ipvtap"] } else { ["macvlan", "macvtap"] },
             group: ground.group,
-            parent: route::link(ground.socket, &options(of.network).parent)?.map(|l| l.index),
-            endpoint: of.endpoint,
-            others: of.sandbox.endpoints.iter().filter(other).collect(),
+            claims: all.map(|(network, e)| Claim::of(ground, network, e)).collect::<Result<_, _>>()?,
             alone: of.sandbox.holder.process().is_some(),
         })
     }
 
-    /// The indices of all that the endpoint brought.
+    /// The indices of all that the endpoint brought: a container may have put more like it on the same parent, also under
+    /// its name.
     fn find(&self, socket: &Socket) -> Result<Vec<u32>, NetlinkError> {
-        let links = view::links(socket)?;
-        Ok(links.iter().filter(|l| self.is_one(l)).map(|l| l.index).collect())
+        Ok(self.brought(&view::links(socket)?))
     }
 
-    /// The index of the one that we made, of all that the endpoint brought: a container may have put more like it on the
-    /// same parent, also under its name.
+    fn brought(&self, links: &[view::Link]) -> Vec<u32> {
+        let given = self.given(links);
+        let others = |at: usize| given[1..].contains(&Some(at));
+        let brought = |(at, link): &(usize, &view::Link)| self.strength(0, link) > 0 && !others(*at);
+        links.iter().enumerate().filter(brought).map(|(_, l)| l.index).collect()
+    }
+
+    /// The index of the one that we made, of all that the endpoint brought.
     fn likeliest(&self, links: &[view::Link]) -> Option<u32> {
-        let signs = |l: &view::Link| {
-            let mac = self.endpoint.mac.is_some() && l.mac == self.endpoint.mac;
-            let marked = l.group == self.group;
-            2 * (u8::from(mac) + u8::from(marked)) + u8::from(l.name == self.endpoint.interface)
-        };
-        links.iter().filter(|l| self.is_one(l)).max_by_key(|l| signs(l)).map(|l| l.index)
+        self.given(links)[0].map(|at| links[at].index)
     }
 
-    fn is_one(&self, link: &view::Link) -> bool {
-        let named = |e: &Endpoint| link.name == e.interface && link.group == self.group;
-        let others = |e: &&Endpoint| e.mac.map_or_else(|| named(e), |mac| link.mac == Some(mac));
-        if !self.kinds.contains(&link.kind.as_str()) || self.others.iter().any(others) {
-            return false;
+    fn given(&self, links: &[view::Link]) -> Vec<Option<usize>> {
+        claims::give(self.claims.len(), links.len(), |claim, link| self.strength(claim, &links[link]))
+    }
+
+    /// How strong a claim to a link is. A container can fake the rest, so that only tells which of several it is: the mac
+    /// before the mark, the mark before the name.
+    fn strength(&self, claim: usize, link: &view::Link) -> u8 {
+        let Claim { kinds, parent, endpoint } = &self.claims[claim];
+        if !kinds.contains(&link.kind.as_str()) {
+            return 0;
         }
         // The kernel leaves the parent's index out where it is the interface's own.
-        let sits =
-            self.alone && link.beyond.is_some() && self.parent == Some(link.parent.unwrap_or(link.index));
-        let mac = self.endpoint.mac.is_some() && link.mac == self.endpoint.mac;
-        sits || mac || named(self.endpoint)
+        let on_parent = parent.is_some() && *parent == Some(link.parent.unwrap_or(link.index));
+        let sits = self.alone && link.beyond.is_some() && on_parent;
+        let mac = endpoint.mac.is_some() && link.mac == endpoint.mac;
+        let (marked, named) = (link.group == self.group, link.name == endpoint.interface);
+        if sits || mac || (named && marked) {
+            1 + 8 * u8::from(mac) + 4 * u8::from(marked) + 2 * u8::from(named)
+        } else {
+            0
+        }
     }
 }
 
@@ -270,9 +296,8 @@ mod tests {
     #[test]
     fn what_an_endpoint_brought_is_known_by_what_it_sits_on() {
         let (mine, other) = (endpoint("eth0", 1), endpoint("eth1", 2));
-        let kinds = ["macvlan", "macvtap"];
-        let wanted =
-            Wanted { kinds, group: 9, parent: Some(4), endpoint: &mine, others: vec![&other], alone: true };
+        let claim = |endpoint| Claim { kinds: &["macvlan", "macvtap"], parent: Some(4), endpoint };
+        let wanted = Wanted { group: 9, claims: vec![claim(&mine), claim(&other)], alone: true };
         let link = |name: &str, mac: u8, parent: u32| view::Link {
             index: 7,
             name: name.into(),
@@ -282,18 +307,19 @@ mod tests {
             beyond: Some(0),
             ..view::Link::default()
         };
-        assert!(wanted.is_one(&link("renamed", 77, 4)), "another name, group and mac");
-        assert!(wanted.is_one(&link("renamed", 1, 5)), "a parent of another name");
-        assert!(!wanted.is_one(&link("renamed", 2, 4)), "the other endpoint's");
-        assert!(!wanted.is_one(&link("eth0", 77, 5)), "the container's own name for something else");
+        let brings = |wanted: &Wanted<'_>, link| !wanted.brought(&[link]).is_empty();
+        assert!(brings(&wanted, link("renamed", 77, 4)), "another name, group and mac");
+        assert!(brings(&wanted, link("renamed", 1, 5)), "a parent of another name");
+        assert!(!brings(&wanted, link("renamed", 2, 4)), "the other endpoint's");
+        assert!(!brings(&wanted, link("eth0", 77, 5)), "the container's own name for something else");
         let inside = view::Link { beyond: None, ..link("x", 77, 4) };
-        assert!(!wanted.is_one(&inside), "it sits on an interface of the container");
+        assert!(!brings(&wanted, inside), "it sits on an interface of the container");
         let bridge = view::Link { kind: "bridge".into(), ..link("eth0", 1, 4) };
-        assert!(!wanted.is_one(&bridge));
-        let shared = Wanted { others: Vec::new(), alone: false, ..wanted };
-        assert!(!shared.is_one(&link("eth1", 2, 4)), "another sandbox's of the namespace");
-        assert!(shared.is_one(&link("renamed", 1, 4)));
-        let wanted = Wanted { others: vec![&other], alone: true, ..shared };
+        assert!(!brings(&wanted, bridge));
+        let shared = Wanted { claims: vec![claim(&mine)], alone: false, ..wanted };
+        assert!(!brings(&shared, link("eth1", 2, 4)), "another sandbox's of the namespace");
+        assert!(brings(&shared, link("renamed", 1, 4)));
+        let wanted = Wanted { claims: vec![claim(&mine), claim(&other)], alone: true, ..shared };
         let at = |index, link| view::Link { index, ..link };
         let marked = |link| view::Link { group: 9, ..link };
         let likeliest = |links: [view::Link; 2]| wanted.likeliest(&links);
@@ -303,7 +329,32 @@ mod tests {
             Some(2),
             "our mark"
         );
-        assert_eq!(likeliest([at(1, link("eth0", 77, 4)), at(2, link("x", 78, 4))]), Some(1), "the name");
         assert_eq!(likeliest([at(1, link("x", 2, 4)), at(2, link("y", 77, 5))]), None);
+    }
+
+    #[test]
+    fn endpoints_of_one_parent_claim_together() {
+        let (mine, other) = (endpoint("eth0", 1), endpoint("eth1", 2));
+        let claim = |endpoint| Claim { kinds: &["macvlan", "macvtap"], parent: Some(4), endpoint };
+        let link = |index, name: &str, mac: u8| view::Link {
+            index,
+            name: name.into(),
+            kind: "macvlan".into(),
+            group: 9,
+            mac: Some(Mac([2, 0, 0, 0, 0, mac])),
+            parent: Some(4),
+            beyond: Some(0),
+            ..view::Link::default()
+        };
+        let of = |first, second| Wanted { group: 9, claims: vec![claim(first), claim(second)], alone: true };
+        let both = |links: &[view::Link]| {
+            let (mine, other) = (of(&mine, &other), of(&other, &mine));
+            assert!(mine.brought(links).iter().all(|index| other.likeliest(links) != Some(*index)));
+            [mine.likeliest(links), other.likeliest(links)]
+        };
+        assert_eq!(both(&[link(1, "eth0", 99)]), [Some(1), None], "its mac was changed, the other's is gone");
+        assert_eq!(both(&[link(1, "eth1", 99)]), [None, Some(1)]);
+        assert_eq!(both(&[link(1, "eth1", 99), link(2, "eth0", 2)]), [Some(1), Some(2)], "the names changed");
+        assert_eq!(both(&[link(1, "eth1", 1)]), [Some(1), None], "the mac tells more than the name");
     }
 }

@@ -1,5 +1,6 @@
 //! Networks of the driver `cni`, made by Debian's plugins and by scripts that misbehave.
 
+mod claims;
 mod hangs;
 mod routes;
 

@@ -55,6 +55,8 @@ pub(super) struct WantedInside {
     pub(super) ways: Vec<Way>,
     /// Any other default route of the family will do.
     pub(super) yields: bool,
+    /// Indices of ours that other sandboxes of the namespace have.
+    pub(super) others: Vec<u32>,
     /// Ports of our DNS sockets.
     pub(super) resolver: Option<(u16, u16)>,
 }
@@ -139,6 +141,22 @@ impl WantedInside {
         }
         wanted
     }
+
+    /// Addresses of our other interfaces that one of ours has, and whose they are: two that have the same answer for one
+    /// another.
+    fn strays<'a>(
+        &'a self,
+        present: &'a Present,
+        interface: &'a WantedInterface,
+    ) -> impl Iterator<Item = (&'a Address, &'a str)> {
+        let setup = &interface.setup;
+        let index = present.index(&setup.name);
+        let there = present.addresses.iter().filter(move |a| Some(a.index) == index);
+        there.filter(|a| !setup.addresses.contains(&a.net)).filter_map(|address| {
+            let theirs = self.interfaces.iter().find(|i| i.setup.addresses.contains(&address.net))?;
+            Some((address, theirs.setup.name.as_str()))
+        })
+    }
 }
 
 /// Looks; changes nothing.
@@ -169,7 +187,11 @@ fn differences(present: &Present, wanted: &WantedInside) -> Vec<Seen> {
     let (wanted, misplaced) = place::place(&present.links, wanted);
     seen.extend(misplaced);
     for interface in &wanted.interfaces {
-        let of = interface_differences(present, interface);
+        let mut of = interface_differences(present, interface);
+        of.extend(wanted.strays(present, interface).map(|(address, theirs)| {
+            let object = format!("address {} on {} inside", address.net, interface.setup.name);
+            Seen::new(Fault::Stray, object, format!("it is that of {theirs}"))
+        }));
         seen.extend(of.into_iter().map(|s| Seen { network: interface.network_name.clone(), ..s }));
     }
     seen.extend(routes::differences(present, &wanted));

@@ -200,12 +200,28 @@ impl Engine {
         let network = &self.networks[&e.network];
         // In a namespace with a sandbox a network others may have some on the same parent.
         let alone = network.driver == Driver::Bridge || sandbox.holder.process().is_some();
-        let Some(driver) = driver::of(network.driver).filter(|_| alone) else { return Ok(Sight::Name) };
+        let Some(driver) = driver::of(network.driver) else { return Ok(Sight::Name(e.mac)) };
         let peers = &self.peers(sandbox, e);
         let of = Unplug { network, sandbox, endpoint: e, netns: Some(netns), peers };
         let index = driver.index_inside(self.ground(), &of);
         let index = index.map_err(|source| self.of_wire(sandbox, e, source))?;
-        Ok(index.map_or(Sight::Gone, Sight::Index))
+        Ok(index.map_or(if alone { Sight::Gone } else { Sight::Name(None) }, Sight::Index))
+    }
+
+    /// The indices of what other sandboxes have in a sandbox's namespace.
+    fn others_inside(&self, sandbox: &Sandbox, netns: BorrowedFd<'_>) -> Result<Vec<u32>, EngineError> {
+        let mut others = Vec::new();
+        for sibling in self.siblings(sandbox) {
+            for e in
+                sibling.endpoints.iter().filter(|e| e.is_wired() && self.networks.contains_key(&e.network))
+            {
+                match self.sight(sibling, e, netns)? {
+                    Sight::Index(index) => others.push(index),
+                    Sight::Name(_) | Sight::Gone => {}
+                }
+            }
+        }
+        Ok(others)
     }
 
     /// What should be inside a sandbox.
@@ -250,6 +266,7 @@ impl Engine {
                 .filter(|e| e.is_wired() && !e.pending)
                 .filter_map(interface)
                 .collect::<Result<_, EngineError>>()?,
+            others: self.others_inside(sandbox, netns)?,
             routes: sandbox.ways(),
             ways: sandbox.all_ways(),
             yields: sandbox.holder.process().is_none(),

@@ -80,3 +80,46 @@ async fn an_end_that_both_sides_renamed_is_its_endpoints_by_the_mark() {
     check(&host, true).await;
     assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn two_networks_on_one_parent_have_one_interface_each() {
+    let host = Host::new().await;
+    for (name, subnet) in [("m1", "10.98.1.0/24"), ("m2", "10.98.2.0/24")] {
+        let wire = proto::CreateNetworkRequest {
+            name: name.into(),
+            driver: "macvlan".into(),
+            options: [("parent".to_owned(), "uplink".to_owned())].into(),
+            subnets: vec![proto::Subnet { subnet: subnet.into(), ..Default::default() }],
+            ..Default::default()
+        };
+        host.create(wire).await.unwrap();
+    }
+    let guest = host.guest("g", &["m1", "m2"], &[]).await;
+    let addresses = || guest.space.run("ip -br -4 addr show scope global | sed 's/@[^ ]*//'");
+    let whole = addresses();
+    let kept = guest.space.index("eth0");
+    guest.space.run("ip link set eth0 address 02:00:00:00:00:99; ip link del eth1");
+    let told = words(&check(&host, false).await);
+    assert_eq!(told, ["missing interface eth1 inside", "differs mac of eth0 inside"]);
+    let mended = check(&host, true).await;
+    assert!(mended.iter().all(|d| d.repaired), "{mended:#?}");
+    assert_eq!((addresses(), guest.space.index("eth0")), (whole.clone(), kept));
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+
+    // What one has of the other's.
+    let theirs = whole.lines().find(|l| l.starts_with("eth1")).unwrap().split_whitespace().nth(2).unwrap();
+    guest.space.run(&format!("ip addr add {theirs} dev eth0"));
+    let told = check(&host, false).await;
+    assert_eq!(words(&told), [format!("stray address {theirs} on eth0 inside")]);
+    assert_eq!(told[0].detail, "it is that of eth1");
+    assert!(check(&host, true).await[0].repaired);
+    assert_eq!(addresses(), whole);
+
+    // One that is gone is not left by way of the other.
+    guest.space.run("ip link set eth0 address 02:00:00:00:00:99; ip link del eth1");
+    let leave =
+        proto::DisconnectRequest { sandbox_id: guest.id.clone(), network: "m2".into(), ..Default::default() };
+    let refused = host.endpoints().disconnect(leave).await.unwrap_err();
+    assert!(refused.to_string().contains("eth1"), "{refused}");
+    assert_eq!(guest.space.index("eth0"), kept);
+}

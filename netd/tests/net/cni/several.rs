@@ -187,3 +187,32 @@ async fn an_interface_that_is_made_to_look_like_another_networks_stays() {
     assert_eq!(host.space.run("ip netns exec c1 cat /sys/class/net/eth1/address"), mac);
     two.verb("DEL", ("c1", "eth1"), &json!({})).result();
 }
+
+#[tokio::test]
+async fn two_that_have_one_anothers_names_change_them_back() {
+    let host = Host::with(&format!("{PLACES}; ip netns add c1")).await;
+    let (one, two) = (plugin(&host, "one").await, plugin(&host, "two").await);
+    let first = one.verb("ADD", ("c1", "eth0"), &json!({})).result();
+    let second = two.verb("ADD", ("c1", "eth1"), &json!({})).result();
+    let state = || host.space.run("ip netns exec c1 ip -o link; ip netns exec c1 ip -br -4 addr");
+    let whole = state();
+    host.space.run(
+        "ip netns exec c1 sh -c 'ip link set eth0 name x; ip link set eth1 name eth0; ip link set x name eth1'",
+    );
+    let told = check(&host, false).await;
+    let details: Vec<_> = told.iter().map(|d| (d.object.as_str(), d.detail.as_str())).collect();
+    let expected =
+        [("interface eth0 inside", "it is called eth1"), ("interface eth1 inside", "it is called eth0")];
+    assert_eq!(details, expected);
+    let mended = check(&host, true).await;
+    assert!(mended.iter().all(|d| d.repaired), "{mended:#?}");
+    assert_eq!(state(), whole);
+    for (plugin, interface, result) in [(&one, "eth0", &first), (&two, "eth1", &second)] {
+        plugin.verb("CHECK", ("c1", interface), &json!({"prevResult": result})).result();
+    }
+    // One that is gone is made again though the other has its name.
+    host.space.run("ip netns exec c1 sh -c 'ip link del eth0; ip link set eth1 name eth0'");
+    let mended = check(&host, true).await;
+    assert!(mended.iter().all(|d| d.repaired), "{mended:#?}");
+    assert_eq!(words(&check(&host, false).await), Vec::<String>::new());
+}

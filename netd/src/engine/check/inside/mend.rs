@@ -33,6 +33,9 @@ pub(in super::super) fn mend(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Re
         }
         for interface in &wanted.interfaces {
             if let Some(link) = present.links.iter().find(|l| l.name == interface.setup.name) {
+                for (address, _) in wanted.strays(&present, interface) {
+                    adjust::delete_address(&mut batch, link.index, address.net);
+                }
                 mend_interface(&socket, interface, link, &mut batch)?;
             }
         }

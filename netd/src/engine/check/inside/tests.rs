@@ -31,6 +31,7 @@ fn wanted() -> WantedInside {
         routes: vec![way("10.0.0.1", "eth0")],
         ways: vec![way("10.0.0.1", "eth0"), way("10.1.0.1", "eth1")],
         yields: false,
+        others: Vec::new(),
         resolver: None,
     }
 }
@@ -143,8 +144,30 @@ fn an_interface_is_known_by_what_it_is() {
     assert_eq!(details(replaced, Sight::Gone), of(not_ours, true));
     assert_eq!(details(|_| {}, Sight::Gone), of(not_ours, true));
     assert_eq!(details(renamed, Sight::Gone), of("the container is not wired", false));
-    assert_eq!(details(renamed, Sight::Name), of("the container is not wired", false));
-    assert_eq!(details(|_| {}, Sight::Name), []);
+    assert_eq!(details(renamed, Sight::Name(None)), of("the container is not wired", false));
+    assert_eq!(details(|_| {}, Sight::Name(None)), []);
+    let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    assert_eq!(details(renamed, Sight::Name(mac)), of("it is called wan0", false));
+    assert_eq!(details(replaced, Sight::Name(mac)), of(taken, true), "the mac comes before the name");
+}
+
+#[test]
+fn what_is_known_as_anothers_is_not_taken_by_its_name() {
+    let details = |other, others: &[u32]| {
+        let mut all = wanted();
+        all.interfaces[0].sight = Sight::Name(all.interfaces[0].mac);
+        let mut second = all.interfaces[0].clone();
+        (second.setup.name, second.sight) = ("eth1".into(), other);
+        all.interfaces.push(second);
+        all.others = others.to_vec();
+        let (_, seen) = place::place(&present().links, &all);
+        seen.into_iter().map(|s| (s.object, s.detail)).collect::<Vec<_>>()
+    };
+    let told = |interface: &str, detail: &str| (format!("interface {interface} inside"), detail.to_owned());
+    let missing = told("eth0", "the container is not wired");
+    let theirs = told("eth1", "it is called eth0");
+    assert_eq!(details(Sight::Index(2), &[]), [missing.clone(), theirs]);
+    assert_eq!(details(Sight::Gone, &[2]), [missing, told("eth1", "the container is not wired")]);
 }
 
 #[test]
