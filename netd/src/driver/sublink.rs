@@ -263,6 +263,7 @@ mod tests {
             bandwidth: None,
             sysctls: Vec::new(),
             foreign: None,
+            mtu: None,
             pending: false,
         }
     }

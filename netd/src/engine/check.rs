@@ -9,6 +9,7 @@
 //! A check changes nothing. A repair looks again after it has mended: only what is no longer so counts as repaired. The
 //! host is one job of the engine and each sandbox one more, so that an attach never waits for a whole check.
 
+mod around;
 mod bridge;
 mod host;
 mod inside;
