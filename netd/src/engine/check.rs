@@ -124,7 +124,7 @@ impl Engine {
 
     /// Checks one sandbox; nothing when it is gone by now.
     pub fn check_sandbox(&mut self, id: &str, repair: bool) -> Result<Vec<Drift>, EngineError> {
-        self.check(repair, |me| me.look_at_sandbox(id))
+        self.check(repair, |me| Ok(me.look_at_sandbox(id)))
     }
 
     fn check(

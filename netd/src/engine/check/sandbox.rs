@@ -23,17 +23,17 @@ use crate::network::{Driver, Network};
 const IN_THE_WAY: &str = "it is the container's own: have it removed or renamed inside first";
 
 impl Engine {
-    pub(super) fn look_at_sandbox(&mut self, id: &str) -> Result<Vec<Found>, EngineError> {
-        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(Vec::new()) };
+    pub(super) fn look_at_sandbox(&mut self, id: &str) -> Vec<Found> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Vec::new() };
         // Plugins are at work on it.
         if sandbox.phase == Phase::Preparing || sandbox.endpoints.iter().any(Endpoint::is_unfinished) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let mut found = Vec::new();
         if sandbox.holder.is_alive() {
             match self.look_at_wired(&sandbox, &mut found) {
                 // It ended while it was looked at.
-                Err(_) if !sandbox.holder.is_alive() => return Ok(Vec::new()),
+                Err(_) if !sandbox.holder.is_alive() => return Vec::new(),
                 Err(error) => found.push(Found::unseen("interfaces of the container", &error)),
                 Ok(()) => {}
             }
@@ -42,7 +42,7 @@ impl Engine {
             let mend = Mend::Detach(sandbox.id.clone());
             found.push(Found::new(Fault::Stray, format!("record of {}", sandbox.id), detail, mend));
         }
-        Ok(found.into_iter().map(|f| f.of_sandbox(&sandbox.name)).collect())
+        found.into_iter().map(|f| f.of_sandbox(&sandbox.name)).collect()
     }
 
     fn look_at_wired(&mut self, sandbox: &Sandbox, found: &mut Vec<Found>) -> Result<(), EngineError> {
