@@ -289,6 +289,7 @@ mod tests {
             bandwidth: None,
             sysctls: Vec::new(),
             foreign: None,
+            mtu: None,
             pending: false,
         }
     }

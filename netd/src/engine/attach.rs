@@ -186,7 +186,7 @@ impl Engine {
         stages: &mut Stages,
     ) -> Result<(), EngineError> {
         let endpoint = sandbox.endpoints[at].clone();
-        self.ensure_base(&endpoint.network)?;
+        let base = self.ensure_base(&endpoint.network)?;
         stages.end("bridge");
         if endpoint.is_bridged() {
             self.wall(&endpoint.network)?;
@@ -195,6 +195,9 @@ impl Engine {
         }
         if let Some(became) = self.plug_in(sandbox, &endpoint, netns)? {
             sandbox.endpoints[at] = became;
+        }
+        if self.networks[&endpoint.network].sublink.is_some() {
+            sandbox.endpoints[at].mtu = Some(base.mtu);
         }
         stages.end("veth");
         Ok(())

@@ -6,9 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use davit_contracts::id::{EndpointId, NetworkId};
 use ipnet::IpNet;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use self::asked::{check_aliases, check_ipv6_off, has_own_mac, ipv6_off, links};
+use self::asked::{check_aliases, check_ipv6_off, has_ipv6, has_own_mac, ipv6_off, links};
 use super::attach::{AttachSpec, EndpointSpec};
 use super::{Engine, EngineError};
 use crate::driver::{self, owned};
@@ -70,6 +69,7 @@ impl Engine {
             bandwidth: self.limits(sandbox, wanted, network)?,
             sysctls: Vec::new(),
             foreign: None,
+            mtu: None,
             pending: false,
             id,
         };
@@ -351,12 +351,6 @@ impl Engine {
         let of_host = |r: &view::Route| r.fate == Fate::Group;
         Ok(of_ours || view::lookup(&self.socket, ip)?.as_ref().is_ok_and(of_host))
     }
-}
-
-/// Whether this host speaks IPv6 at all. `/proc/sys/net/ipv6` would tell as well, but with a thousand namespaces looking it
-/// up takes the kernel milliseconds.
-fn has_ipv6() -> bool {
-    socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).is_ok()
 }
 
 fn check_family(sandbox: &Sandbox, wanted: &EndpointSpec, network: &Network) -> Result<(), EngineError> {

@@ -1,6 +1,8 @@
 //! Where bridges send frames by their addresses: the entries that somebody set, not those that were learned
 //! (linux/neighbour.h, bridge(8)).
 
+use std::collections::HashSet;
+
 use super::mac::Mac;
 use super::message::{Batch, Flags, attributes};
 use super::socket::{NetlinkError, Socket};
@@ -17,7 +19,7 @@ const STATIC: u16 = 0x40 | 0x80;
 const NTF_MASTER: u8 = 4;
 
 /// An entry that somebody set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// For frames to this address.
     pub mac: Mac,
@@ -40,17 +42,23 @@ fn parse(payload: &[u8]) -> Option<Entry> {
     })
 }
 
+/// What somebody set for an address on a bridge that has no VLANs.
+pub fn set_entry(socket: &Socket, bridge: u32, mac: Mac) -> Result<Option<Entry>, NetlinkError> {
+    let mut batch = Batch::new();
+    let head = [AF_BRIDGE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    batch.push(format!("ask a bridge for {mac}"), GETNEIGH, Flags::REQUEST, &head, |a| {
+        a.number(NDA_MASTER, bridge);
+        a.bytes(NDA_LLADDR, &mac.0);
+    });
+    Ok(socket.get(&batch, NEWNEIGH)?.as_deref().and_then(parse))
+}
+
 /// All that somebody set, of all bridges. One that is in several VLANs is told once.
 pub fn set_entries(socket: &Socket) -> Result<Vec<Entry>, NetlinkError> {
     let head = [AF_BRIDGE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut once: Vec<Entry> = Vec::new();
     let found = dump(socket, "list bridges' entries", GETNEIGH, &head, NEWNEIGH)?;
-    for entry in found.iter().filter_map(|p| parse(p)) {
-        if !once.contains(&entry) {
-            once.push(entry);
-        }
-    }
-    Ok(once)
+    let mut seen = HashSet::new();
+    Ok(found.iter().filter_map(|p| parse(p)).filter(|entry| seen.insert(*entry)).collect())
 }
 
 /// Takes an entry away, in all VLANs of its port: the bridge learns again where the address is.

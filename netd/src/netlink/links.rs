@@ -44,6 +44,8 @@ pub struct Link {
     pub carrier: bool,
     /// Does not ask for neighbours, nor answer who asks for it.
     pub mute: bool,
+    /// What leaves it is held back by a token bucket ([`super::tc`]).
+    pub limited: bool,
     /// As a bridge: whether it speaks the spanning tree protocol.
     pub stp: bool,
     /// As a bridge: whether its ports have VLANs (`vlan_filtering`).
@@ -83,6 +85,8 @@ pub(super) fn parse_link(payload: &[u8]) -> Option<Link> {
             3 => link.name = text(value),
             4 => link.mtu = number(value),
             5 => link.parent = Some(number(value)),
+            // IFLA_QDISC
+            6 => link.limited = text(value) == "tbf",
             10 => link.master = Some(number(value)),
             18 => parse_info(&mut link, value),
             27 => link.group = number(value),

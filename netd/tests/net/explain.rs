@@ -256,6 +256,42 @@ async fn what_leads_a_neighbours_frames_elsewhere_is_where_it_stops() {
 }
 
 #[tokio::test]
+async fn what_a_container_changed_of_its_own_is_seen_as_it_is() {
+    let host = Host::new().await;
+    let made = host.net_create("n").await;
+    let (a, b) = (party(&host, "a", &["n"], &[]).await, party(&host, "b", &["n"], &[]).await);
+    let to = format!("{}:80", b.addresses[0]);
+    host.world.serve_tcp(&format!("{BEYOND}:80"));
+    let reaches = |said: &[String]| said.last().unwrap().starts_with("pass target");
+    for change in ["ip link set eth0 address 02:00:00:00:00:", "ip link set eth0 name wan"] {
+        for (party, n) in [(&a, "70"), (&b, "71")] {
+            party.guest.space.run(&format!("{change}{n}"));
+        }
+        for space in [&a.guest.space, &b.guest.space, &host.space] {
+            space.run("ip neigh flush all");
+        }
+        assert!(a.guest.space.ask_tcp(&to).is_some(), "{change}");
+        let said = lines(&host, "a", "b", 80).await;
+        assert!(reaches(&said), "{change}: {said:#?}");
+        let said = lines(&host, "host", "b", 80).await;
+        assert!(reaches(&said), "{change}: {said:#?}");
+        let said = lines(&host, "a", BEYOND, 80).await;
+        assert!(
+            !said.iter().any(|l| l.starts_with("stop") || l.contains("davit's making")),
+            "{change}: {said:#?}"
+        );
+    }
+    // Not its own affair: the way to the host leads nowhere.
+    let gateway = &made.subnets[0].gateway;
+    a.guest
+        .space
+        .run(&format!("ip neigh replace {gateway} lladdr 02:00:00:00:00:55 nud permanent dev wan70"));
+    assert!(a.guest.space.ask_tcp(&format!("{BEYOND}:80")).is_none());
+    let said = lines(&host, "a", BEYOND, 80).await;
+    assert!(said.last().unwrap().starts_with("stop neighbour a"), "{said:#?}");
+}
+
+#[tokio::test]
 async fn policies_are_explained_as_they_are_enforced() {
     let host = Host::new().await;
     host.net_create("n").await;

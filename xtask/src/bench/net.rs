@@ -115,8 +115,8 @@ fn markdown(report: &Report) -> String {
     if let Some(memory) = &report.memory {
         let _ = writeln!(
             text,
-            "\nnetd with {} endpoints: {:.1} MB resident (idle: {:.1} MB).",
-            memory.endpoints, memory.megabytes, memory.idle_megabytes
+            "\nnetd with {} endpoints: {:.1} MB resident (idle: {:.1} MB). `davit net check` of them: {:.0} ms.",
+            memory.endpoints, memory.megabytes, memory.idle_megabytes, memory.check
         );
     }
     if !report.names.is_empty() {

@@ -88,7 +88,9 @@ impl Engine {
         }
         let has: Vec<&Address> = addresses.iter().filter(|a| a.index == link.index && a.global).collect();
         let wanted = bridge::addresses(network);
-        for address in wanted.iter().filter(|w| !has.iter().any(|a| a.net == **w)) {
+        // IPv6 goes when an interface is set down, and comes back with it.
+        let lost = |w: &&IpNet| (link.up || w.addr().is_ipv4()) && !has.iter().any(|a| a.net == **w);
+        for address in wanted.iter().filter(lost) {
             tell(Fault::Missing, format!("address {address} on {name}"), String::new(), mend());
         }
         for address in lost_routes(network, link, addresses, routes) {

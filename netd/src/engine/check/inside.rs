@@ -13,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use davit_contracts::id::NetworkId;
 use davit_sys::netns;
 
+use super::super::chain;
 use super::Fault;
 use super::sandbox::limit_words;
 use crate::driver::inside::{InsideError, Interface, RESOLVER};
@@ -165,11 +166,14 @@ pub(super) fn look(netns: BorrowedFd<'_>, wanted: &WantedInside) -> Result<Vec<S
         let wanted = &wanted.as_the_container_has_it();
         let mut seen = differences(&read(&Socket::open(Protocol::Route)?, wanted)?, wanted);
         if let Some(ports) = wanted.resolver {
-            let differences = firewall::resolver_differences(RESOLVER.into(), ports)?;
-            seen.extend(differences.into_iter().map(|d| {
-                let object = format!("{} inside", d.object);
-                Seen { resolver: true, ..Seen::new(d.fault, object, d.detail) }
-            }));
+            let of_resolver = |fault, object: String, detail| Seen {
+                resolver: true,
+                ..Seen::new(fault, format!("{object} inside"), detail)
+            };
+            match firewall::resolver_differences(RESOLVER.into(), ports) {
+                Ok(found) => seen.extend(found.into_iter().map(|d| of_resolver(d.fault, d.object, d.detail))),
+                Err(error) => seen.push(of_resolver(Fault::Differs, "firewall".to_owned(), chain(&error))),
+            }
         }
         Ok(seen)
     })?

@@ -13,7 +13,6 @@ use crate::driver::inside::setting_path;
 use crate::driver::owned::{End, Within};
 use crate::driver::{self, DriverError, Unplug, bridge};
 use crate::endpoint::{Endpoint, Phase, Sandbox};
-use crate::netlink::fdb::{self, Entry};
 use crate::netlink::route::{self, PortMode};
 use crate::netlink::tc::{self, Bucket, Limit};
 use crate::netlink::view::{self, Link};
@@ -24,29 +23,35 @@ use crate::network::{Driver, Network};
 const IN_THE_WAY: &str = "it is the container's own: have it removed or renamed inside first";
 
 impl Engine {
-    pub(super) fn look_at_sandbox(&mut self, id: &str) -> Result<Vec<Found>, EngineError> {
-        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Ok(Vec::new()) };
+    pub(super) fn look_at_sandbox(&mut self, id: &str) -> Vec<Found> {
+        let Some(sandbox) = self.sandboxes.get(id).cloned() else { return Vec::new() };
         // Plugins are at work on it.
         if sandbox.phase == Phase::Preparing || sandbox.endpoints.iter().any(Endpoint::is_unfinished) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let mut found = Vec::new();
         if sandbox.holder.is_alive() {
-            self.look_at_wired(&sandbox, &mut found)?;
+            match self.look_at_wired(&sandbox, &mut found) {
+                // It ended while it was looked at.
+                Err(_) if !sandbox.holder.is_alive() => return Vec::new(),
+                Err(error) => found.push(Found::unseen("interfaces of the container", &error)),
+                Ok(()) => {}
+            }
         } else {
             let detail = "its network namespace is gone";
             let mend = Mend::Detach(sandbox.id.clone());
             found.push(Found::new(Fault::Stray, format!("record of {}", sandbox.id), detail, mend));
         }
-        Ok(found.into_iter().map(|f| f.of_sandbox(&sandbox.name)).collect())
+        found.into_iter().map(|f| f.of_sandbox(&sandbox.name)).collect()
     }
 
     fn look_at_wired(&mut self, sandbox: &Sandbox, found: &mut Vec<Found>) -> Result<(), EngineError> {
         if !sandbox.endpoints.iter().any(Endpoint::is_wired) {
             return Ok(());
         }
-        let links = view::links(&self.socket)?;
-        let limits = tc::limits(&self.socket)?;
+        let links = self.links_around(sandbox)?;
+        let limited = links.iter().any(|l| l.limited);
+        let limits = if limited { tc::limits(&self.socket)? } else { Vec::new() };
         for endpoint in sandbox.endpoints.iter().filter(|e| e.is_bridged()) {
             let network = self.networks.get(&endpoint.network).map_or("", |n| n.name.as_str()).to_owned();
             let ends = self.look_at_host_end(sandbox, endpoint, &links, &limits)?;
@@ -130,17 +135,6 @@ impl Engine {
         Ok(if wrong.is_empty() { Vec::new() } else { vec![differs(wrong.join("; "), mend())] })
     }
 
-    /// The entries of the bridge by which somebody has an endpoint's frames sent elsewhere.
-    pub(in super::super) fn diverted(&self, endpoint: &Endpoint, link: &Link) -> Vec<Entry> {
-        let entries = fdb::set_entries(&self.socket).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot look at the entries of bridges");
-            Vec::new()
-        });
-        let elsewhere =
-            |e: &Entry| Some(e.bridge) == link.master && Some(e.mac) == endpoint.mac && e.port != link.index;
-        entries.into_iter().filter(elsewhere).collect()
-    }
-
     /// What is wrong with our end of a pair.
     fn port_words(
         &self,
@@ -172,7 +166,8 @@ impl Engine {
                 wrong.push(format!("its bridge has it with {}", link.oddities.join(", ")));
             }
             if let Some(entry) = self.diverted(endpoint, link).first() {
-                let to = links.iter().find(|l| l.index == entry.port).map_or("", |l| l.name.as_str());
+                let all = view::links(&self.socket).unwrap_or_default();
+                let to = all.iter().find(|l| l.index == entry.port).map_or("", |l| l.name.as_str());
                 wrong.push(format!("its bridge sends what is for {} to {to}", entry.mac));
             }
         } else {
@@ -187,12 +182,13 @@ impl Engine {
         wrong
     }
 
-    /// The MTU of a network's interfaces inside; on a parent, as far as that lets it be now.
-    fn mtu_inside(&self, network: &Network) -> Option<u32> {
-        let own = self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
-        let Some(sublink) = &network.sublink else { return own };
+    /// The MTU that an endpoint's interface inside got; on a parent, as far as that lets it be now.
+    fn mtu_inside(&self, network: &Network, endpoint: &Endpoint) -> Option<u32> {
+        let Some(sublink) = &network.sublink else {
+            return self.bases.get(&network.id).map(|b| b.mtu).or(network.mtu());
+        };
         let parent = route::link(&self.socket, &sublink.parent).ok().flatten()?.mtu;
-        Some(own.map_or(parent, |own| own.min(parent)))
+        endpoint.mtu.map(|given| given.min(parent))
     }
 
     /// By what an endpoint's interface is found inside.
@@ -255,7 +251,7 @@ impl Engine {
                 setup: self.interface(e),
                 mac: e.mac.filter(|_| own_mac),
                 macvlan_mode: sub(Driver::Macvlan).map(|s| s.mode.number()),
-                mtu: self.mtu_inside(network),
+                mtu: self.mtu_inside(network, e),
                 follows: network.sublink.is_some(),
             }))
         };

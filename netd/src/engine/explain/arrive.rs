@@ -16,15 +16,15 @@ impl Walk<'_> {
         let back = packet.source.unwrap_or(packet.to);
         let seen = visit(sandbox, |socket| scene(socket, back))?;
         let name = &endpoint.interface;
-        let wrong = match seen.links.iter().find(|l| l.name == *name) {
-            None => Some(format!("its interface {name} is gone")),
-            Some(link) if !link.up => Some(format!("its interface {name} is down")),
-            Some(link)
-                if !seen.addresses.iter().any(|a| a.index == link.index && a.net.addr() == packet.to) =>
-            {
+        // A container may have given it another name.
+        let at = seen.addresses.iter().find(|a| a.net.addr() == packet.to);
+        let wrong = match at.and_then(|a| seen.link(a.index)) {
+            Some(link) if link.up => None,
+            Some(link) => Some(format!("its interface {} is down", link.name)),
+            None if seen.links.iter().any(|l| l.name == *name) => {
                 Some(format!("its interface {name} has lost the address {}", packet.to))
             }
-            Some(_) => None,
+            None => Some(format!("its interface {name} is gone")),
         };
         if let Some(what) = wrong {
             return Err(self.stop("target", &sandbox.name, what, REPAIR));

@@ -3,7 +3,7 @@
 use super::{Packet, Place, Scene, Step, Walk, of, scene, visit};
 use crate::driver::inside::RESOLVER;
 use crate::endpoint::{Endpoint, Sandbox};
-use crate::netlink::view::{Fate, Route};
+use crate::netlink::view::{self, Fate, Route};
 use crate::network::Driver;
 
 impl Walk<'_> {
@@ -91,7 +91,13 @@ impl Walk<'_> {
             let what = format!("its interface {} {state}", link.name);
             return Err(self.stop("route", &sandbox.name, what, super::REPAIR));
         }
-        let endpoint = sandbox.endpoints.iter().find(|e| e.is_wired() && e.interface == link.name);
+        // A container may have given it another name: it is known by the address that we gave it, too.
+        let given = |e: &Endpoint| {
+            let mut all = seen.addresses.iter().filter(|a| a.index == link.index);
+            all.any(|a| e.addresses().any(|given| given == a.net))
+        };
+        let wired = || sandbox.endpoints.iter().filter(|e| e.is_wired());
+        let endpoint = wired().find(|e| given(e)).or_else(|| wired().find(|e| e.interface == link.name));
         if endpoint.is_none() {
             let what = format!("{} is not of davit's making: what lies beyond is not known here", link.name);
             self.note("route", &sandbox.name, what);
@@ -117,6 +123,10 @@ impl Walk<'_> {
             if let Some(neighbour) = seen.neighbour.as_ref().filter(|n| n.is_silent()) {
                 let what = format!("{next}, the host on {}, was {} last time", of(network), neighbour.word());
                 self.note("neighbour", &sandbox.name, what);
+            }
+            let bridge = view::link(&self.engine.socket, &network.interface)?;
+            if let Some((neighbour, has)) = seen.neighbour.as_ref().zip(bridge.and_then(|b| b.mac)) {
+                self.is_sent_to(&sandbox.name, neighbour, has)?;
             }
             return self.on_host(Some(network), packet);
         }

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{Packet, REPAIR, Step, Walk, of};
+use super::{Packet, REPAIR, Step, Walk, of, visit};
 use crate::endpoint::{Endpoint, Sandbox};
+use crate::netlink::mac::Mac;
 use crate::netlink::view::{self, Link, Neighbour};
 use crate::network::Network;
 use crate::sysctl;
@@ -27,7 +28,7 @@ impl<'a> Walk<'a> {
             return self.stranger(network, &sandbox.name, neighbour, next);
         };
         let to = self.host_end(network, other, theirs)?;
-        self.is_known_by(&sandbox.name, theirs, neighbour)?;
+        self.is_known_by(&sandbox.name, other, neighbour)?;
         let isolated = |link: &Link| link.port.is_some_and(|(_, mode)| mode.isolated);
         if isolated(&from) && isolated(&to) {
             let what = "containers of this network do not reach one another (enable_icc is false)";
@@ -45,14 +46,22 @@ impl<'a> Walk<'a> {
         self.arrive(other, theirs, packet)
     }
 
-    /// Whether `place` sends what is for an endpoint to the endpoint's Ethernet address.
-    fn is_known_by(&mut self, place: &str, endpoint: &Endpoint, neighbour: Option<&Neighbour>) -> Step {
-        let known = neighbour.filter(|n| !n.is_silent()).and_then(|n| Some((n, n.mac?, endpoint.mac?)));
-        let Some((neighbour, is, wanted)) = known.filter(|(_, is, wanted)| is != wanted) else {
-            return Ok(());
-        };
+    /// Whether `place` sends what is for a sandbox's address to the Ethernet address of the interface that has it.
+    fn is_known_by(&mut self, place: &str, sandbox: &Sandbox, neighbour: Option<&Neighbour>) -> Step {
+        let Some(neighbour) = neighbour else { return Ok(()) };
+        let has = visit(sandbox, |socket| {
+            let at = view::addresses(socket)?.into_iter().find(|a| a.net.addr() == neighbour.ip);
+            let links = view::links(socket)?;
+            Ok(at.and_then(|a| links.into_iter().find(|l| l.index == a.index)?.mac))
+        })?;
+        has.map_or(Ok(()), |has| self.is_sent_to(place, neighbour, has))
+    }
+
+    /// Stops where what is for a neighbour goes to another Ethernet address than the one that it has.
+    pub(super) fn is_sent_to(&mut self, place: &str, neighbour: &Neighbour, has: Mac) -> Step {
+        let Some(is) = neighbour.mac.filter(|is| *is != has && !neighbour.is_silent()) else { return Ok(()) };
         let ip = neighbour.ip;
-        let what = format!("{ip} has {wanted}, but what is for it is sent to {is} ({})", neighbour.word());
+        let what = format!("{ip} has {has}, but what is for it is sent to {is} ({})", neighbour.word());
         let hint = if !neighbour.is_set() {
             "it ends by itself within a minute, unless somebody on the network claims the address"
         } else if place == "host" {
@@ -122,7 +131,7 @@ impl<'a> Walk<'a> {
                 "the published port is one of the same network, whose containers do not reach one another";
             return Err(self.stop("bridge", of(network), what, "connect both to another network"));
         }
-        self.is_known_by("host", endpoint, neighbour)?;
+        self.is_known_by("host", sandbox, neighbour)?;
         let what = format!("bridge {} carries it to {}", network.interface, port.name);
         self.bridged(network, endpoint, &port, what)?;
         self.arrive(sandbox, endpoint, packet)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use davit_contracts::id::NetworkId;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::super::attach::EndpointSpec;
 use super::super::{Engine, EngineError};
@@ -159,6 +160,12 @@ pub(super) fn links(sandbox: &Sandbox, links: &[String]) -> Result<BTreeMap<Stri
             Ok((alias.to_owned(), linked_name(name).to_owned()))
         })
         .collect()
+}
+
+/// Whether this host speaks IPv6 at all. `/proc/sys/net/ipv6` would tell as well, but with a thousand namespaces looking it
+/// up takes the kernel milliseconds.
+pub(super) fn has_ipv6() -> bool {
+    socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).is_ok()
 }
 
 /// The setting that turns IPv6 off for an endpoint: its own, or its container's for all.

@@ -65,6 +65,9 @@ async fn a_macvlan_is_mended_inside_and_told_of_its_parent() {
     assert!(check(&host, true).await.iter().all(|d| d.repaired));
     assert_eq!((mtu(&guest).as_str(), words(&check(&host, false).await)), ("1400", Vec::new()));
     assert!(works());
+    // One that carries more than it did is nothing to the interfaces that are there.
+    host.space.run("ip link set uplink mtu 1500");
+    assert_eq!((mtu(&guest).as_str(), words(&check(&host, true).await)), ("1400", Vec::new()));
     host.space.run("ip link set uplink down");
     let told = check(&host, true).await;
     let parent = told.iter().find(|d| d.object == "parent interface uplink").unwrap();

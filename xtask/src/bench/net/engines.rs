@@ -73,6 +73,7 @@ pub fn versions(binaries: &Path) -> Vec<String> {
 pub struct Netd {
     daemon: Child,
     runtime: Runtime,
+    networks: NetworksClient<tonic::transport::Channel>,
     endpoints: EndpointsClient<tonic::transport::Channel>,
     stages: BTreeMap<String, u32>,
     _host: Space,
@@ -114,14 +115,24 @@ impl Netd {
             options: options.into_iter().collect(),
             ..Default::default()
         };
-        runtime.block_on(NetworksClient::new(channel.clone()).create(request))?;
+        let mut networks = NetworksClient::new(channel.clone());
+        runtime.block_on(networks.create(request))?;
         let (endpoints, stages) = (EndpointsClient::new(channel), BTreeMap::new());
-        Ok(Self { daemon, runtime, endpoints, stages, _host: host, _dirs: [dir, run] })
+        Ok(Self { daemon, runtime, networks, endpoints, stages, _host: host, _dirs: [dir, run] })
     }
 
     /// The daemon.
     pub fn pid(&self) -> u32 {
         self.daemon.id()
+    }
+
+    /// How long a check takes that finds nothing, in milliseconds.
+    pub fn check(&mut self) -> anyhow::Result<f64> {
+        let since = Instant::now();
+        let found = self.runtime.block_on(self.networks.check(proto::CheckRequest::default()))?.into_inner();
+        let took = since.elapsed().as_secs_f64() * 1e3;
+        ensure!(found.drifts.is_empty(), "a check tells {:?}", found.drifts);
+        Ok(took)
     }
 
     /// Kilobytes that are resident.

@@ -33,6 +33,8 @@ pub struct Memory {
     pub megabytes: f64,
     /// Resident before.
     pub idle_megabytes: f64,
+    /// Milliseconds that `davit net check` of them takes.
+    pub check: f64,
 }
 
 /// Ports of the crowd that has many.
@@ -76,6 +78,7 @@ pub fn measure(binaries: &Path, rounds: usize, crowd: usize) -> anyhow::Result<(
                 endpoints: there,
                 megabytes: megabytes(netd.resident()?),
                 idle_megabytes: megabytes(idle),
+                check: netd.check()?,
             });
         }
         let mut all: Vec<&mut dyn Engine> = vec![&mut netd];
