@@ -12,28 +12,28 @@ pub use davit_supervision::{DaemonReport, Report, SUSPICIOUS};
 /// How often a supervisor is started that others end at the same time.
 const ATTEMPTS: usize = 20;
 
-fn failed(why: String, layout: &Layout) -> Error {
-    Error::new(Kind::Unavailable, crate::error::one_line(&why))
+fn failed(why: &str, layout: &Layout) -> Error {
+    Error::new(Kind::Unavailable, crate::error::one_line(why))
         .with_hint(format!("its log is {}", layout.supervisor_log().display()))
 }
 
 /// The report of a running supervisor.
 pub fn status(layout: &Layout) -> Result<Option<Report>, Error> {
-    davit_supervision::status(layout).map_err(|why| failed(why, layout))
+    davit_supervision::status(layout).map_err(|why| failed(&why, layout))
 }
 
 /// Waits until all daemons serve; the error of one that does not start. False: the supervisor was just ending.
 pub fn wait_ready(layout: &Layout) -> Result<bool, Error> {
     match ask(layout, "ready", Some(Duration::from_secs(60))) {
         Ok(answer) => Ok(answer.is_some()),
-        Err(why) => Err(failed(why, layout)),
+        Err(why) => Err(failed(&why, layout)),
     }
 }
 
 /// Ends the daemons and the supervisor; false when none runs.
 pub fn down(layout: &Layout) -> Result<bool, Error> {
     let pid = status(layout)?.map(|r| r.pid);
-    let answer = ask(layout, "down", Some(Duration::from_secs(60))).map_err(|why| failed(why, layout))?;
+    let answer = ask(layout, "down", Some(Duration::from_secs(60))).map_err(|why| failed(&why, layout))?;
     // It answers just before it ends; the next command must not meet it half gone.
     for _ in 0..1000 {
         if pid.is_none_or(|pid| !runs(pid)) {
@@ -65,7 +65,7 @@ pub fn start(layout: &Layout) -> Result<(), Error> {
         // The one that ends may still listen for a moment.
         std::thread::sleep(Duration::from_millis(20));
     }
-    Err(failed("the daemons are ended again and again while they start".into(), layout))
+    Err(failed("the daemons are ended again and again while they start", layout))
 }
 
 /// Starts a supervisor process, up to where its sockets accept connections.
@@ -86,7 +86,7 @@ fn launch(layout: &Layout) -> Result<(), Error> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| {
-            failed(format!("cannot start {}: {}", binary.display(), crate::error::plain(&e)), layout)
+            failed(&format!("cannot start {}: {}", binary.display(), crate::error::plain(&e)), layout)
         })?;
     let (mut said, mut complaint) = (String::new(), String::new());
     if let Some(mut out) = child.stdout.take() {
@@ -99,7 +99,7 @@ fn launch(layout: &Layout) -> Result<(), Error> {
     if said.trim() != "ready" {
         let why = complaint.trim().strip_prefix("davit-supervisor: ").unwrap_or(complaint.trim());
         let why = if why.is_empty() { "it said nothing" } else { why };
-        return Err(failed(format!("the supervisor does not start: {why}"), layout));
+        return Err(failed(&format!("the supervisor does not start: {why}"), layout));
     }
     Ok(())
 }
