@@ -26,9 +26,6 @@ use tonic::{Response, Status};
 use crate::error::{Failure, Outcome, connection_broke};
 use crate::supervisor;
 
-/// After this long without an answer we look whether the daemon is alive at all.
-const SUSPICIOUS: Duration = Duration::from_secs(2);
-
 /// How long a supervisor may take to see that a daemon of somebody else's is gone, to hope for it, and to start its own.
 const SUCCESSION: Duration = Duration::from_secs(20);
 
@@ -138,7 +135,7 @@ impl App {
         // On the heap: a call's state is tens of kilobytes, and every command above holds it.
         let mut call = Box::pin(call);
         loop {
-            match tokio::time::timeout(SUSPICIOUS, &mut call).await {
+            match tokio::time::timeout(supervisor::SUSPICIOUS, &mut call).await {
                 Ok(answer) => return self.answered(daemon, answer),
                 Err(_) => self.check(daemon)?,
             }
@@ -168,13 +165,13 @@ impl App {
 
     fn check(&self, daemon: &str) -> Outcome {
         let Ok(Some(report)) = supervisor::status(&self.layout) else { return Ok(()) };
-        match report.daemons.iter().find(|d| d.name == daemon) {
-            Some(d) if d.deaths >= 3 && d.state != "running" => {
-                Err(Error::new(Kind::Unavailable, format!("davit-{daemon} does not start: {}", d.note))
+        match report.hopeless(daemon) {
+            Some(note) => {
+                Err(Error::new(Kind::Unavailable, format!("davit-{daemon} does not start: {note}"))
                     .with_hint(format!("its log is {}", self.layout.supervisor_log().display()))
                     .into())
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

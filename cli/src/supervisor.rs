@@ -1,120 +1,39 @@
-//! The supervisor as a client sees it: its line protocol, and starting it when nobody answers.
+//! The supervisor as the command line sees it, which starts it when nobody answers.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use davit_contracts::layout::Layout;
 use davit_contracts::{Error, Kind};
+use davit_supervision::ask;
+pub use davit_supervision::{DaemonReport, Report, SUSPICIOUS};
 
 /// How often a supervisor is started that others end at the same time.
 const ATTEMPTS: usize = 20;
 
-/// One daemon in the supervisor's report.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct DaemonReport {
-    /// `storaged`, `netd` or `runtimed`.
-    pub name: String,
-    /// starting, running, stopping, waiting, stopped; elsewhere when a process that somebody else started serves it.
-    pub state: String,
-    /// 0 when there is no process.
-    pub pid: i32,
-    /// Starts after the first.
-    pub restarts: u32,
-    /// Deaths in a row.
-    pub deaths: u32,
-    /// How it ended last; empty while all is well.
-    pub note: String,
-}
-
-/// The supervisor's report.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// The supervisor's own pid.
-    pub pid: i32,
-    /// Milliseconds since it started.
-    pub uptime_ms: u64,
-    /// The daemons.
-    pub daemons: Vec<DaemonReport>,
-    /// What will not work here and why.
-    pub limits: Vec<String>,
-}
-
-/// Reads the lines of a `status` answer; unknown lines and fields are left out.
-fn parse(lines: &[String]) -> Report {
-    let mut report = Report::default();
-    for line in lines {
-        let mut fields = line.split('\t');
-        let kind = fields.next().unwrap_or_default();
-        let rest: Vec<&str> = fields.collect();
-        let field = |key: &str| {
-            rest.iter().find_map(|f| f.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default().to_owned()
-        };
-        match kind {
-            "supervisor" => {
-                report.pid = field("pid").parse().unwrap_or(0);
-                report.uptime_ms = field("uptime_ms").parse().unwrap_or(0);
-            }
-            "daemon" => report.daemons.push(DaemonReport {
-                name: field("name"),
-                state: field("state"),
-                pid: field("pid").parse().unwrap_or(0),
-                restarts: field("restarts").parse().unwrap_or(0),
-                deaths: field("deaths").parse().unwrap_or(0),
-                note: field("note"),
-            }),
-            "limit" => report.limits.push(rest.join(" ")),
-            _ => {}
-        }
-    }
-    report
-}
-
-/// Sends one request: the answer's lines, or its error. `Ok(None)`: no supervisor listens, or it ended before it answered.
-fn ask(layout: &Layout, request: &str, patience: Option<Duration>) -> Result<Option<Vec<String>>, String> {
-    let Ok(mut stream) = UnixStream::connect(layout.supervisor_socket()) else { return Ok(None) };
-    let _ = stream.set_read_timeout(patience);
-    if writeln!(stream, "{request}").is_err() {
-        return Ok(None);
-    }
-    let mut lines = Vec::new();
-    for line in BufReader::new(stream).lines() {
-        match line {
-            Ok(line) if line == "ok" => return Ok(Some(lines)),
-            Ok(line) => match line.strip_prefix("error ") {
-                Some(why) => return Err(why.to_owned()),
-                None => lines.push(line),
-            },
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
-            Err(e) => return Err(format!("the supervisor does not answer: {}", crate::error::plain(&e))),
-        }
-    }
-    Ok(None)
-}
-
-fn failed(why: String, layout: &Layout) -> Error {
-    Error::new(Kind::Unavailable, why).with_hint(format!("its log is {}", layout.supervisor_log().display()))
+fn failed(why: &str, layout: &Layout) -> Error {
+    Error::new(Kind::Unavailable, crate::error::one_line(why))
+        .with_hint(format!("its log is {}", layout.supervisor_log().display()))
 }
 
 /// The report of a running supervisor.
 pub fn status(layout: &Layout) -> Result<Option<Report>, Error> {
-    let lines = ask(layout, "status", Some(Duration::from_secs(5))).map_err(|why| failed(why, layout))?;
-    Ok(lines.map(|lines| parse(&lines)))
+    davit_supervision::status(layout).map_err(|why| failed(&why, layout))
 }
 
 /// Waits until all daemons serve; the error of one that does not start. False: the supervisor was just ending.
 pub fn wait_ready(layout: &Layout) -> Result<bool, Error> {
     match ask(layout, "ready", Some(Duration::from_secs(60))) {
         Ok(answer) => Ok(answer.is_some()),
-        Err(why) => Err(failed(why, layout)),
+        Err(why) => Err(failed(&why, layout)),
     }
 }
 
 /// Ends the daemons and the supervisor; false when none runs.
 pub fn down(layout: &Layout) -> Result<bool, Error> {
     let pid = status(layout)?.map(|r| r.pid);
-    let answer = ask(layout, "down", Some(Duration::from_secs(60))).map_err(|why| failed(why, layout))?;
+    let answer = ask(layout, "down", Some(Duration::from_secs(60))).map_err(|why| failed(&why, layout))?;
     // It answers just before it ends; the next command must not meet it half gone.
     for _ in 0..1000 {
         if pid.is_none_or(|pid| !runs(pid)) {
@@ -146,7 +65,7 @@ pub fn start(layout: &Layout) -> Result<(), Error> {
         // The one that ends may still listen for a moment.
         std::thread::sleep(Duration::from_millis(20));
     }
-    Err(failed("the daemons are ended again and again while they start".into(), layout))
+    Err(failed("the daemons are ended again and again while they start", layout))
 }
 
 /// Starts a supervisor process, up to where its sockets accept connections.
@@ -167,7 +86,7 @@ fn launch(layout: &Layout) -> Result<(), Error> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| {
-            failed(format!("cannot start {}: {}", binary.display(), crate::error::plain(&e)), layout)
+            failed(&format!("cannot start {}: {}", binary.display(), crate::error::plain(&e)), layout)
         })?;
     let (mut said, mut complaint) = (String::new(), String::new());
     if let Some(mut out) = child.stdout.take() {
@@ -180,7 +99,7 @@ fn launch(layout: &Layout) -> Result<(), Error> {
     if said.trim() != "ready" {
         let why = complaint.trim().strip_prefix("davit-supervisor: ").unwrap_or(complaint.trim());
         let why = if why.is_empty() { "it said nothing" } else { why };
-        return Err(failed(format!("the supervisor does not start: {why}"), layout));
+        return Err(failed(&format!("the supervisor does not start: {why}"), layout));
     }
     Ok(())
 }
@@ -189,21 +108,6 @@ fn launch(layout: &Layout) -> Result<(), Error> {
 mod tests {
     use super::*;
     use davit_contracts::layout::Overrides;
-
-    #[test]
-    fn a_report_is_read() {
-        let lines = [
-            "supervisor\tpid=7\tuptime_ms=1500\trootless=1",
-            "daemon\tname=netd\tstate=waiting\tpid=0\tuptime_ms=0\trestarts=3\tdeaths=2\tbinary=/x\tnote=exit status 1: a=b",
-            "limit\tonly one id",
-            "future\tx=y",
-        ];
-        let report = parse(&lines.map(str::to_owned));
-        assert_eq!((report.pid, report.uptime_ms), (7, 1500));
-        assert_eq!(report.daemons[0].note, "exit status 1: a=b");
-        assert_eq!((report.daemons[0].restarts, report.daemons[0].deaths), (3, 2));
-        assert_eq!(report.limits, ["only one id"]);
-    }
 
     #[test]
     fn a_supervisor_that_ends_instead_of_answering_is_none() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use davit_contracts::id::InvalidId;
 use davit_contracts::{Error, Kind};
@@ -78,6 +79,24 @@ pub enum RuntimeError {
         /// The transport's words.
         why: String,
     },
+    /// The supervisor started storaged or netd in vain, again and again.
+    #[error("davit-{daemon} does not start: {why}")]
+    PeerHopeless {
+        /// Which daemon.
+        daemon: &'static str,
+        /// How it ended last.
+        why: String,
+        /// What the supervisor writes.
+        log: PathBuf,
+    },
+    /// storaged or netd takes longer than anybody wants to wait here.
+    #[error("{daemon} has not answered within {} seconds", .patience.as_secs())]
+    PeerLate {
+        /// Which daemon.
+        daemon: &'static str,
+        /// How long it had.
+        patience: Duration,
+    },
     /// The monitor, or the OCI runtime behind it, refused.
     #[error("{message}")]
     Monitor {
@@ -142,7 +161,7 @@ impl RuntimeError {
             Self::WrongState(_) | Self::Removing(_) => Kind::WrongState,
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Peer(e) => e.kind(),
-            Self::PeerDown { .. } => Kind::Unavailable,
+            Self::PeerDown { .. } | Self::PeerHopeless { .. } | Self::PeerLate { .. } => Kind::Unavailable,
             Self::Monitor { kind, .. } => match kind {
                 FailureKind::CommandNotFound => Kind::CommandNotFound,
                 FailureKind::CommandNotRunnable => Kind::CommandNotRunnable,
@@ -190,6 +209,9 @@ impl RuntimeError {
                 (name.clone(), hint)
             }
             Self::PeerDown { daemon, .. } => ((*daemon).to_owned(), "start it with `davit up`".into()),
+            Self::PeerHopeless { daemon, log, .. } => {
+                ((*daemon).to_owned(), format!("its log is {}", log.display()))
+            }
             Self::NoUser { name, .. } => {
                 (name.clone(), "name a user of the image, or give numbers as uid:gid".into())
             }

@@ -1,13 +1,13 @@
 //! Names that a person may have meant.
 
-/// At most three of `known` that are close to `wanted`, nearest first.
+/// At most three of `known` that are close to `wanted`, nearest first; never itself, which may come to be known just now.
 pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
     // A name may be off by a third of its letters, at least by one.
     let limit = (wanted.len() / 3).max(1);
     let mut found: Vec<(usize, &str)> = known
         .filter(|name| name.len().abs_diff(wanted.len()) <= limit.max(2))
         .map(|name| (distance(wanted.as_bytes(), name.as_bytes()), name))
-        .filter(|(d, _)| *d <= limit)
+        .filter(|(d, _)| (1..=limit).contains(d))
         .collect();
     found.sort_unstable();
     found.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
@@ -45,6 +45,7 @@ mod tests {
         let known = ["web", "database", "worker"];
         assert_eq!(nearest("wbe", known.into_iter()), ["web"]);
         assert_eq!(nearest("databse", known.into_iter()), ["database"]);
+        assert!(nearest("web", known.into_iter()).is_empty());
         assert!(nearest("zzz", known.into_iter()).is_empty());
         assert_eq!(distance(b"abc", b"acb"), 1);
         assert_eq!(distance(b"", b"abc"), 3);

@@ -1,7 +1,8 @@
 //! storaged and netd as runtimed calls them.
 //!
 //! One lazily connected channel each; a daemon that was swapped is connected to again by the next call. Every call that runtimed makes
-//! is idempotent (by container id), so a call whose connection broke is made again a few times before it fails.
+//! is idempotent (by container id), so a call whose connection broke is made again a few times before it fails. The supervisor keeps
+//! the socket of a daemon open that does not start: whoever waits asks it now and then whether there is hope.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use davit_contracts::network::networks_client::NetworksClient;
 use davit_contracts::storage::snapshots_client::SnapshotsClient;
 use davit_contracts::storage::volumes_client::VolumesClient;
 use davit_contracts::{Error, Kind};
+use davit_supervision::SUSPICIOUS;
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -33,7 +35,7 @@ const LATE: Duration = Duration::from_millis(250);
 pub struct Peer {
     name: &'static str,
     socket: PathBuf,
-    supervisor: PathBuf,
+    layout: Layout,
     channel: Channel,
 }
 
@@ -41,7 +43,7 @@ impl Peer {
     /// Connects on first use. Must be called inside a tokio runtime.
     pub fn new(name: &'static str, layout: &Layout) -> Self {
         let socket = layout.socket(name);
-        Self { name, channel: lazy(&socket), socket, supervisor: layout.supervisor_socket() }
+        Self { name, channel: lazy(&socket), socket, layout: layout.clone() }
     }
 
     /// Its socket.
@@ -49,7 +51,8 @@ impl Peer {
         &self.socket
     }
 
-    /// Calls until it answers, or the transport failed too often.
+    /// Calls until it answers, the transport failed too often, or the supervisor says that it does not start. However long a daemon
+    /// that runs takes for its answer, it is waited for.
     pub async fn call<T, F, Fut>(&self, mut attempt: F) -> Result<T, RuntimeError>
     where
         F: FnMut(Channel) -> Fut,
@@ -57,7 +60,12 @@ impl Peer {
     {
         let (mut waits, begun) = (WAITS_MS.iter(), Instant::now());
         loop {
-            let status = match attempt(self.channel.clone()).await {
+            let answer = tokio::select! {
+                biased;
+                answer = attempt(self.channel.clone()) => answer,
+                hopeless = self.despair() => return Err(hopeless),
+            };
+            let status = match answer {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
@@ -74,9 +82,23 @@ impl Peer {
         }
     }
 
+    /// Ends with the reason when the supervisor has started it in vain again and again; never without a supervisor.
+    async fn despair(&self) -> RuntimeError {
+        loop {
+            tokio::time::sleep(SUSPICIOUS).await;
+            let layout = self.layout.clone();
+            let report = tokio::task::spawn_blocking(move || davit_supervision::status(&layout)).await;
+            let Ok(Ok(Some(report))) = report else { continue };
+            if let Some(note) = report.hopeless(self.name) {
+                let log = self.layout.supervisor_log();
+                return RuntimeError::PeerHopeless { daemon: self.name, why: note.to_owned(), log };
+            }
+        }
+    }
+
     /// Whether a supervisor is there, which starts a daemon of its own in place of one that is gone.
     async fn is_supervised(&self) -> bool {
-        UnixStream::connect(&self.supervisor).await.is_ok()
+        UnixStream::connect(self.layout.supervisor_socket()).await.is_ok()
     }
 
     fn down(&self, status: &Status) -> RuntimeError {

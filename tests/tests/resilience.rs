@@ -1,7 +1,14 @@
 //! Daemons come and go; containers, their logs, names and ports stay.
 
+use std::fs;
+
 use davit_tests::host::{Running, objects};
-use davit_tests::{Container, Host, eventually};
+use davit_tests::{Container, Host, Ran, eventually};
+
+/// Seconds for a command that is refused after some: far more than it needs.
+const PATIENCE: u32 = 90;
+/// What timeout(1) ends with.
+const TIMED_OUT: i32 = 124;
 
 /// Counts, ten times a second.
 const COUNTER: &[&str] = &["busybox:1", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"];
@@ -233,6 +240,81 @@ fn a_call_waits_for_a_daemon_alone_that_listens_no_more_and_has_not_ended() {
     alone.wait();
     call.wait().ok();
     assert_eq!(netd(&host).0, "running");
+}
+
+/// Asserts that a command fails soon, and says why.
+fn refused_for_netd(ran: &Ran) {
+    assert_ne!(ran.code, 0, "{ran}");
+    assert_ne!(ran.code, TIMED_OUT, "it hangs: {ran}");
+    assert!(ran.stderr.contains("davit-netd does not start: "), "{ran}");
+}
+
+#[test]
+fn commands_that_need_a_netd_which_cannot_start_say_so() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    let sleep = ["busybox:1", "sleep", "1000"];
+    let run = |name: &str| host.run_detached(name, &[&["--net", "n"][..], &sleep].concat());
+    let asker = run("asker");
+    for name in ["killed", "stopped", "there", "connected"] {
+        run(name);
+    }
+    let toml = host.path().join("config/netd.toml");
+    fs::write(&toml, "garbage = [").unwrap();
+    kill_9(&host, "davit-netd");
+
+    let davit = |words: &str| host.sh(&format!("timeout {PATIENCE} davit {words}"));
+    let answers = |words: &str| davit(words).ok();
+    refused_for_netd(&davit("run -d --name late --net n busybox:1 sleep 1000").exits(125));
+    answers("stop -t 0 stopped");
+    answers("kill killed");
+    eventually("its end is seen", || {
+        let state = host.davit(["inspect", "-f", "{{.State.Status}}", "killed"]).ok();
+        if state.text() == "exited" { Ok(()) } else { Err(state.to_string()) }
+    });
+    refused_for_netd(&davit("start killed"));
+    refused_for_netd(&davit("network connect bridge connected"));
+    refused_for_netd(&davit("rename connected other"));
+    answers("rm stopped");
+    answers("rm -f there killed");
+    answers("run --rm --net host busybox:1 true");
+
+    fs::remove_file(&toml).unwrap();
+    eventually("netd serves", || {
+        let ran = host.davit(["net", "ls"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.to_string()) }
+    });
+    // What was refused has not been done meanwhile.
+    host.davit(["ps", "-a"]).ok().says_not("late").says("connected");
+    assert!(!asker.resolves("connected").is_empty());
+    asker.does_not_resolve("other");
+    host.davit(["run", "--rm", "--net", "n", "busybox:1", "nslookup", "asker"]).ok();
+    eventually("nothing is left", || {
+        let ran = host.davit(["net", "check"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.to_string()) }
+    });
+    host.davit(["restart", "-t", "0", "connected"]).ok();
+    host.davit(["rm", "-f", "asker", "connected"]).ok();
+    host.davit(["net", "rm", "n"]).ok();
+}
+
+#[test]
+fn an_exited_container_is_removed_while_netd_hangs() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    for name in ["stopped", "there"] {
+        host.run_detached(name, &["--net", "n", "busybox:1", "sleep", "1000"]);
+    }
+    let (_, pid) = netd(&host);
+    host.sh(&format!("kill -STOP {pid}")).ok();
+    for words in ["stop -t 0 stopped", "rm stopped", "rm -f there"] {
+        host.sh(&format!("timeout {PATIENCE} davit {words}")).ok();
+    }
+    host.sh(&format!("kill -CONT {pid}")).ok();
+    eventually("netd lets go of both", || {
+        let ran = host.davit(["net", "rm", "n"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.to_string()) }
+    });
 }
 
 #[test]

@@ -161,6 +161,35 @@ fn containers_without_a_network_of_their_own_are_explained() {
         }
         assert!(said.ends_with(&format!("{from} reaches {to}")), "{said}");
     }
+    run("nn", "none", &["busybox:1", "sleep", "1000"]);
+    let stopped = host.davit(["net", "explain", "web", "nn"]).exits(1);
+    assert!(stopped.text().contains("'nn' has no network: it runs with --network none"), "{stopped}");
     let stopped = host.davit(["net", "explain", "plain", "web:99"]).exits(1);
     assert!(stopped.text().contains("nobody listens on 99/tcp"), "{stopped}");
+}
+
+#[test]
+fn a_name_that_the_source_resolves_is_explained_whoever_else_has_it() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    let sleep = ["busybox:1", "sleep", "1000"];
+    let run = |name: &str, net: &str, rest: &[&str]| {
+        host.run_detached(name, &[&["--net", net][..], rest, &sleep].concat())
+    };
+    run("web", "n", &[]);
+    run("plain", "host", &[]);
+    run("side", "container:web", &[]);
+    let a = run("a", "n", &[]);
+    let added = run("added", "n", &["--add-host", "plain:203.0.113.5"]);
+    run("other", "n", &["--network-alias", "plain", "--network-alias", "side"]);
+    let explain = |from: &str, to: &str| host.davit(["net", "explain", from, to]);
+    let address = a.resolves("other");
+    for name in ["plain", "side"] {
+        assert_eq!(a.resolves(name), address);
+        explain("a", name).ok().says("another name of container other on network n");
+    }
+    added.sh("ping -c 1 -W 1 plain | head -1").says("203.0.113.5");
+    explain("added", "plain").exits(1).says("'plain' is 203.0.113.5: its /etc/hosts says so");
+    // The host resolves neither: who is called so is meant.
+    explain("host", "side").says("'side' has the network of web");
 }

@@ -19,15 +19,23 @@ use crate::parse::destination::{Destination, destination};
 pub async fn explain(app: &App, args: &ExplainArgs) -> Outcome {
     let to = destination(&args.to)?;
     let source = stand::source(app, &args.from).await;
-    let target = stand::target(app, &source, &to.host).await;
-    let request = ExplainRequest {
-        from: source.name,
-        to: target.name,
-        port: to.port.into(),
-        protocol: to.protocol.clone(),
+    let (named, mut before) = match stand::of_hosts_file(&source, &to.host) {
+        Some(stand) => (stand.name, stand.hops),
+        None => (to.host.clone(), Vec::new()),
     };
-    let mut answer = app.network(app.networks().await?.explain(request)).await?;
-    answer.hops.splice(0..0, source.hops.into_iter().chain(target.hops));
+    let mut answer = ask(app, &source.name, &named, &to).await?;
+    // What the source resolves is what it reaches, whoever else is called so.
+    if !stand::resolves(&answer) {
+        let target = stand::target(app, &source, &named).await;
+        if let Some(stop) = target.stop {
+            answer = ExplainResponse { hops: vec![stop], reaches: false };
+            before = target.hops;
+        } else if target.name != named {
+            answer = ask(app, &source.name, &target.name, &to).await?;
+            before = target.hops;
+        }
+    }
+    answer.hops.splice(0..0, source.hops.into_iter().chain(before));
     if args.format.is_some() {
         output::line(object(&args.from, &to, &answer).to_string());
     } else {
@@ -35,6 +43,16 @@ pub async fn explain(app: &App, args: &ExplainArgs) -> Outcome {
         output::print(&text(&args.from, &args.to, &answer, plain));
     }
     if answer.reaches { Ok(()) } else { Err(Failure::Code(1)) }
+}
+
+async fn ask(app: &App, from: &str, host: &str, to: &Destination) -> Outcome<ExplainResponse> {
+    let request = ExplainRequest {
+        from: from.to_owned(),
+        to: host.to_owned(),
+        port: to.port.into(),
+        protocol: to.protocol.clone(),
+    };
+    app.network(app.networks().await?.explain(request)).await
 }
 
 fn object(from: &str, to: &Destination, answer: &ExplainResponse) -> serde_json::Value {

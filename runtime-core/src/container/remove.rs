@@ -12,6 +12,7 @@ use davit_contracts::storage::RemoveSnapshotRequest;
 use davit_wire::Request;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::dirs::RunDir;
 use super::leftovers::{self, Leftovers};
@@ -29,6 +30,10 @@ const DRAIN: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(1);
 /// How long it waits for netd, whose plugins may take a minute.
 const NETWORK_SOON: Duration = Duration::from_secs(3);
+/// How long an attempt of the container's own task waits for each daemon: meanwhile the task does nothing else.
+pub const BRIEFLY: Duration = NETWORK_SOON;
+/// How long one does that somebody has to wait for, or that nobody waits for: as long as the daemon may still answer.
+pub const PATIENTLY: Duration = Duration::MAX;
 /// The marker of a journaled removal, inside the container's directory.
 pub const MARKER: &str = "removing.json";
 
@@ -73,8 +78,9 @@ impl Teardown {
             && self.directory.is_none()
     }
 
-    /// Tries every step that is still to be done, goes on after errors and answers them all.
-    pub async fn attempt(&mut self, engine: &Engine) -> Vec<RuntimeError> {
+    /// Tries every step that is still to be done, goes on after errors and answers them all. A daemon that does not answer within
+    /// `patience` is an error too.
+    pub async fn attempt(&mut self, engine: &Engine, patience: Duration) -> Vec<RuntimeError> {
         let mut errors = Vec::new();
         if let Some(left) = self.leftovers.clone() {
             let cleared = tokio::task::spawn_blocking(move || leftovers::clear(&left)).await;
@@ -84,9 +90,10 @@ impl Teardown {
             }
         }
         if self.detach {
-            match network::detach(&engine.peers, &self.id).await {
-                Ok(()) => self.detach = false,
-                Err(e) => errors.push(e),
+            match timeout(patience, network::detach(&engine.peers, &self.id)).await {
+                Ok(Ok(())) => self.detach = false,
+                Ok(Err(e)) => errors.push(e),
+                Err(_) => errors.push(RuntimeError::PeerLate { daemon: "netd", patience }),
             }
         }
         if let Some(monitor) = self.monitor.take() {
@@ -100,7 +107,10 @@ impl Teardown {
             }
         }
         if self.leftovers.is_none() {
-            self.storage(engine, &mut errors).await;
+            let freed = timeout(patience, self.storage(engine, &mut errors)).await;
+            if freed.is_err() {
+                errors.push(RuntimeError::PeerLate { daemon: "storaged", patience });
+            }
         }
         if errors.is_empty()
             && let Some(dir) = &self.directory
@@ -122,14 +132,11 @@ impl Teardown {
         let (id, attached) = (self.id.clone(), self.detach);
         let network = async {
             !attached
-                || matches!(
-                    tokio::time::timeout(NETWORK_SOON, network::detach(&engine.peers, &id)).await,
-                    Ok(Ok(()))
-                )
+                || matches!(timeout(NETWORK_SOON, network::detach(&engine.peers, &id)).await, Ok(Ok(())))
         };
         let storage = async {
             let mut errors = Vec::new();
-            let _ = tokio::time::timeout(SOON, self.storage(engine, &mut errors)).await;
+            let _ = timeout(SOON, self.storage(engine, &mut errors)).await;
         };
         let (detached, ()) = tokio::join!(network, storage);
         self.detach = !detached;
@@ -154,7 +161,7 @@ impl Teardown {
     pub async fn finish(mut self, engine: &Engine) {
         let mut wait = Duration::from_millis(100);
         loop {
-            let errors = self.attempt(engine).await;
+            let errors = self.attempt(engine, PATIENTLY).await;
             if self.is_done() {
                 return;
             }
@@ -163,6 +170,16 @@ impl Teardown {
             wait = (wait * 2).min(Duration::from_secs(30));
         }
     }
+}
+
+/// Why a container cannot start: its last run is not undone. A daemon that does not start is the person's business, the rest the log's.
+pub fn in_the_way(name: &str, errors: Vec<RuntimeError>) -> RuntimeError {
+    let hopeless = errors.into_iter().find(|e| matches!(e, RuntimeError::PeerHopeless { .. }));
+    hopeless.unwrap_or_else(|| {
+        RuntimeError::WrongState(format!(
+            "container {name} still waits for what its last run left to be undone: see runtimed's log"
+        ))
+    })
 }
 
 /// Says once for an attempt what keeps a teardown from being done.
@@ -187,7 +204,7 @@ pub async fn remove_snapshot(engine: &Engine, id: &str) -> Result<(), RuntimeErr
 /// Tells a monitor to go and waits until it has gone; one that does not go is killed.
 pub async fn end(monitor: Monitor) {
     let pidfd = monitor.process.as_ref().pidfd();
-    let asked = tokio::time::timeout(DRAIN, monitor.link.request(Request::Shutdown)).await;
+    let asked = timeout(DRAIN, monitor.link.request(Request::Shutdown)).await;
     if !matches!(asked, Ok(Ok(Ok(_)))) {
         tracing::debug!(monitor.pid = monitor.process.pid, answer = ?asked, "the monitor did not acknowledge");
     }
@@ -195,10 +212,10 @@ pub async fn end(monitor: Monitor) {
     let Ok(pidfd) = pidfd else { return };
     let Ok(ended) = readable::watch(pidfd) else { return };
     let patience = if asked.is_ok() { DRAIN } else { Duration::ZERO };
-    if tokio::time::timeout(patience, ended.readable()).await.is_err() {
+    if timeout(patience, ended.readable()).await.is_err() {
         tracing::warn!(monitor.pid = monitor.process.pid, "the monitor did not end: killed");
         let _ = pidfd_send_signal(ended.get_ref(), Signal::KILL);
-        let _ = tokio::time::timeout(Duration::from_secs(5), ended.readable()).await;
+        let _ = timeout(Duration::from_secs(5), ended.readable()).await;
     }
 }
 

@@ -27,7 +27,7 @@ use super::bundle::{Plan, ensure_dir};
 use super::record::ProcessRecord;
 use super::state::{Ask, judge};
 use super::task::{Flow, Task};
-use super::{network, staging, volumes};
+use super::{network, remove, staging, volumes};
 use crate::clock::us;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
@@ -87,13 +87,10 @@ impl Task {
         }
         judge(Ask::Start, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         if !self.teardown.is_done() {
-            self.try_teardown().await;
-        }
-        if !self.teardown.is_done() {
-            return Err(RuntimeError::WrongState(format!(
-                "container {} still waits for what its last run left to be undone: see runtimed's log",
-                self.record.container.name
-            )));
+            let errors = self.try_teardown(remove::PATIENTLY).await;
+            if !self.teardown.is_done() {
+                return Err(remove::in_the_way(&self.record.container.name, errors));
+            }
         }
         let result = Box::pin(self.bring_up(hold, false)).await;
         if let Err(e) = &result {
@@ -324,7 +321,7 @@ impl Task {
         self.record.container.endpoints.clear();
         self.record.container.ports.clear();
         self.record.container.etc_dir.clear();
-        self.try_teardown().await;
+        self.try_teardown(remove::BRIEFLY).await;
     }
 
     /// Enters a failed start: a program that cannot be run counts as one that ended.

@@ -201,7 +201,7 @@ impl Task {
                     None => self.monitor_died().await,
                 },
                 () = held_too_long(self.held_since) => self.nobody_came().await,
-                () = due(self.retry) => { self.try_teardown().await; Flow::On }
+                () = due(self.retry) => { self.try_teardown(remove::BRIEFLY).await; Flow::On }
                 command = self.queue.recv() => match command {
                     Some(command) => self.obey(command).await,
                     // The registry let go of us: runtimed ends, and the container goes on without it.
@@ -306,9 +306,9 @@ impl Task {
     }
 
     /// Tries to undo what a past run left.
-    pub(super) async fn try_teardown(&mut self) {
+    pub(super) async fn try_teardown(&mut self, patience: Duration) -> Vec<RuntimeError> {
         let engine = Arc::clone(&self.engine);
-        let errors = self.teardown.attempt(&engine).await;
+        let errors = self.teardown.attempt(&engine, patience).await;
         if self.teardown.is_done() {
             self.retry = None;
             self.record.attached = false;
@@ -319,6 +319,7 @@ impl Task {
             let wait = self.retry.map_or(Duration::from_millis(100), |(_, wait)| wait);
             self.retry = Some((Instant::now() + wait, (wait * 2).min(Duration::from_secs(30))));
         }
+        errors
     }
 
     /// Shows the record to everybody; it is saved before the next command.

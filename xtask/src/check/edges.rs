@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-sys", &[]),
     ("davit-wire", &[]),
     ("davit-layout", &[]),
+    ("davit-supervision", &["davit-layout"]),
     ("davit-contracts", &["davit-layout"]),
     ("davit-daemon-kit", &["davit-contracts", "davit-sys"]),
     ("davit-supervisor", &["davit-layout", "davit-sys"]),
@@ -20,10 +21,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-storage", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-cowfs", "davit-tests"]),
     ("davit-netd", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-tests"]),
     ("davit-cni", &["davit-contracts", "davit-sys"]),
-    ("davit-runtime-core", &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-wire"]),
+    (
+        "davit-runtime-core",
+        &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-supervision", "davit-wire"],
+    ),
     ("davit-monitor", &["davit-sys", "davit-wire"]),
     ("davit-runner", &["davit-sys"]),
-    ("davit-cli", &["davit-contracts", "davit-wire"]),
+    ("davit-cli", &["davit-contracts", "davit-supervision", "davit-wire"]),
     ("davit-tests", &[]),
     ("xtask", &["davit-contracts", "davit-tests"]),
 ];

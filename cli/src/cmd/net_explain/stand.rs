@@ -1,11 +1,13 @@
-//! Containers without a network of their own, which netd does not know: the host or another container stands for them.
+//! Containers without a network of their own, which netd does not know: the host or another container stands for them, or nobody.
+//!
+//! A name that the source resolves is never replaced, though it may also be that of such a container.
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use davit_contracts::network::Hop;
 use davit_contracts::network::hop::Verdict;
+use davit_contracts::network::{ExplainResponse, Hop};
 use davit_contracts::runtime::{Container, InspectRequest};
 
 use crate::app::App;
@@ -22,6 +24,8 @@ pub struct Stand {
     pub name: String,
     /// Why it is not what was asked for.
     pub hops: Vec<Hop>,
+    /// Why nothing stands for it.
+    pub stop: Option<Hop>,
     /// Of a container in the host's network: the text of its /etc/hosts, as far as we may read it.
     hosts: String,
 }
@@ -35,15 +39,32 @@ pub async fn source(app: &App, asked: &str) -> Stand {
     stand(app, asked, told).await
 }
 
-/// Who stands for the target, as `from` finds it.
-pub async fn target(app: &App, from: &Stand, asked: &str) -> Stand {
-    if asked.parse::<IpAddr>().is_ok() || asked == "localhost" {
-        return Stand { name: asked.to_owned(), ..Stand::default() };
+/// What the /etc/hosts of a source in the host's network, which netd does not read, says of the target.
+pub fn of_hosts_file(from: &Stand, asked: &str) -> Option<Stand> {
+    if is_no_name(asked) {
+        return None;
     }
-    if let Some(ip) = address_of(&from.hosts, asked) {
-        let what = format!("'{asked}' is {ip}: its /etc/hosts says so");
-        let hops = from.hops.first().map(|h| Hop { verdict: Verdict::Pass.into(), ..hop(&h.r#where, what) });
-        return Stand { name: ip.to_string(), hops: hops.into_iter().collect(), ..Stand::default() };
+    let ip = address_of(&from.hosts, asked)?;
+    let what = format!("'{asked}' is {ip}: its /etc/hosts says so");
+    let hops = from.hops.first().map(|h| Hop { verdict: Verdict::Pass.into(), ..hop(&h.r#where, what) });
+    Some(Stand { name: ip.to_string(), hops: hops.into_iter().collect(), ..Stand::default() })
+}
+
+/// Whether the name means the same to the source itself. The host does not resolve names of containers: netd takes one for what a
+/// person may mean, and so do we.
+pub fn resolves(answer: &ExplainResponse) -> bool {
+    let of_name = answer.hops.iter().find(|h| h.stage == "name");
+    of_name.is_none_or(|h| h.verdict() == Verdict::Pass)
+}
+
+fn is_no_name(asked: &str) -> bool {
+    asked.parse::<IpAddr>().is_ok() || asked == "localhost"
+}
+
+/// Who stands for the target, as `from` finds it, where netd knows no address of it.
+pub async fn target(app: &App, from: &Stand, asked: &str) -> Stand {
+    if is_no_name(asked) {
+        return Stand { name: asked.to_owned(), ..Stand::default() };
     }
     let place = from.hops.first().map_or(from.name.as_str(), |h| h.r#where.as_str());
     let told = |c: &Container, other: Option<&str>| {
@@ -58,7 +79,9 @@ pub async fn target(app: &App, from: &Stand, asked: &str) -> Stand {
             },
         )
     };
-    stand(app, asked, told).await
+    let mut stand = stand(app, asked, told).await;
+    stand.stop = stand.stop.map(|stop| Hop { r#where: place.to_owned(), ..stop });
+    stand
 }
 
 /// `told` says of a container whose network it has; none is the host's.
@@ -76,6 +99,20 @@ async fn stand(app: &App, asked: &str, told: impl Fn(&Container, Option<&str>) -
             "host".clone_into(&mut stand.name);
             let file = Path::new(&container.etc_dir).join("hosts");
             stand.hosts = fs::read_to_string(file).unwrap_or_default();
+            break;
+        }
+        if mode == "none" {
+            stand.stop = Some(Hop {
+                verdict: Verdict::Stop.into(),
+                hint: format!(
+                    "run it again on one: 'davit run --network NETWORK --name {} ...'",
+                    container.name
+                ),
+                ..hop(
+                    &container.name,
+                    format!("'{}' has no network: it runs with --network none", container.name),
+                )
+            });
             break;
         }
         let Some(other) = mode.strip_prefix("container:") else { break };

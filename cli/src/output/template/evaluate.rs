@@ -208,14 +208,17 @@ fn lookup(from: &Value, names: &[String]) -> Result<Value, String> {
     let mut inside = "";
     for name in names {
         at = match at {
-            Value::Object(map) => match map.get(name).or_else(|| map.get(in_json(name))) {
+            Value::Object(map) => match map.get(name) {
                 Some(value) => value,
                 None if PEOPLES.contains(&inside) => return Ok(Value::Null),
-                None => return absent(name, map),
+                None => match map.get(in_json(name)) {
+                    Some(value) => value,
+                    None => return absent(name, map),
+                },
             },
             _ => return Err(format!("the template asks for .{name} of something that has no fields")),
         };
-        inside = name;
+        inside = in_json(name);
     }
     Ok(at.clone())
 }
@@ -231,7 +234,7 @@ fn in_json(name: &str) -> &str {
 
 /// Fields that docker's objects have always, though their JSON has them only when there is something in them.
 fn absent(name: &str, map: &Map<String, Value>) -> Result<Value, String> {
-    match name {
+    match in_json(name) {
         "Health" => Ok(Value::Null),
         "Gateway" | "IPRange" | "Parent" => Ok("".into()),
         "AuxiliaryAddresses" => Ok(Map::new().into()),

@@ -46,10 +46,16 @@ fn what_people_write() {
 
 #[test]
 fn fields_have_the_names_of_dockers_objects_too() {
-    let network = json!({"Id": "n1", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "10.0.0.9"}}]}});
+    let network = json!({"Id": "n1", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "10.0.0.9"}}, {}]},
+        "Labels": {"Id": "mine"}});
     let run = |text: &str| Template::parse(text)?.render(&network);
     assert_eq!(run("{{.ID}} {{.Id}}").as_deref(), Ok("n1 n1"));
-    assert_eq!(run("{{range .IPAM.Config}}{{.AuxAddress.a}}{{end}}").as_deref(), Ok("10.0.0.9"));
+    assert_eq!(run("{{(index .IPAM.Config 0).AuxAddress.a}}").as_deref(), Ok("10.0.0.9"));
+    assert_eq!(
+        run("{{(index .IPAM.Config 0).AuxAddress.b}}{{.Labels.ID}}"),
+        run("{{.Labels.none}}{{.Labels.none}}")
+    );
+    assert_eq!(run("{{(index .IPAM.Config 1).AuxAddress}}").as_deref(), Ok("map[]"));
     assert!(run("{{.iD}}").unwrap_err().contains(".Id is meant"));
 }
 
