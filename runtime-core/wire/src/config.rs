@@ -42,6 +42,10 @@ pub struct MonitorConfig {
     /// Close stdin when the first client that attached with `stdin` says [`crate::Frame::StdinEof`] or leaves without
     /// [`crate::Frame::Detach`]. False: only the program itself ends its input.
     pub stdin_once: bool,
+    /// A system container: its init ends by reboot(2), which the kernel shows as SIGHUP (reboot) or SIGINT (halt, power off) in a pid
+    /// namespace; both are exit code 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
     /// Where output goes.
     pub log: LogSink,
     /// The OCI runtime.

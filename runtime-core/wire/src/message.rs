@@ -300,6 +300,9 @@ pub struct ExitRecord {
     pub finished_unix_ns: i64,
     /// Why it never ran, or why the engine ended it; empty normally.
     pub error: String,
+    /// Of a system container: it asked to be booted again (reboot(2)).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reboot: bool,
 }
 
 /// One more program inside a running container.
