@@ -48,19 +48,29 @@ impl Joined {
     }
 }
 
-/// Decides which cgroups a container gets; makes none.
-pub fn plan(path: &str, id: &str, resources: Option<&Resources>) -> Result<Placement> {
+/// Decides which cgroups a container gets; makes none. `unified`: one of the unified hierarchy even where that limits nothing.
+pub fn plan(path: &str, id: &str, resources: Option<&Resources>, unified: bool) -> Result<Placement> {
     let all = hierarchies()?;
-    Ok(choose(&all, path, id, resources))
+    let mut placement = choose(&all, path, id, resources);
+    if let Some(v2) = all.iter().find(|h| h.version == Version::V2)
+        && unified
+        && placement.unified().is_none()
+    {
+        placement.joined.push(place(v2, path, id));
+    }
+    Ok(placement)
+}
+
+fn place(h: &Hierarchy, path: &str, id: &str) -> Joined {
+    Joined {
+        controllers: h.controllers.clone(),
+        directory: h.directory(&container_path(path, id, h.version)),
+        mount_point: h.mount_point.clone(),
+    }
 }
 
 fn choose(all: &[Hierarchy], path: &str, id: &str, resources: Option<&Resources>) -> Placement {
     let has_v1 = all.iter().any(|h| h.controllers.iter().any(|c| !c.starts_with("name=")));
-    let place = |h: &Hierarchy| Joined {
-        controllers: h.controllers.clone(),
-        directory: h.directory(&container_path(path, id, h.version)),
-        mount_point: h.mount_point.clone(),
-    };
     let wanted = wanted(resources);
     let chosen = |h: &&Hierarchy| match h.version {
         Version::V1 => h.controllers.iter().any(|c| wanted.contains(c.as_str())),
@@ -68,7 +78,7 @@ fn choose(all: &[Hierarchy], path: &str, id: &str, resources: Option<&Resources>
             !has_v1 || (wanted.contains("hugetlb") && h.available().iter().any(|c| c == "hugetlb"))
         }
     };
-    Placement { joined: all.iter().filter(chosen).map(place).collect() }
+    Placement { joined: all.iter().filter(chosen).map(|h| place(h, path, id)).collect() }
 }
 
 fn wanted(resources: Option<&Resources>) -> BTreeSet<&'static str> {
@@ -164,7 +174,7 @@ impl Placement {
 
     /// Joins hierarchies that `resources` needs and the container is not in yet, with all its processes.
     pub fn extend(&mut self, path: &str, id: &str, resources: &Resources) -> Result<()> {
-        let more = plan(path, id, Some(resources))?;
+        let more = plan(path, id, Some(resources), false)?;
         let pids = self.pids();
         for group in more.joined {
             if self.joined.contains(&group) || group.controllers.iter().any(|c| c == "devices") {
