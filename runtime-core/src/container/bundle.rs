@@ -16,6 +16,7 @@ use crate::error::{RuntimeError, io_error};
 use crate::spec::build::{self, Source};
 use crate::spec::check::{self, Network};
 use crate::spec::merge;
+use crate::spec::system::{self, Init};
 use crate::spec::user::Resolved;
 
 /// Where the namespaces of a container come from.
@@ -95,6 +96,10 @@ impl Task {
         };
         let c = &mut self.record.container;
         c.etc_dir = etc.display().to_string();
+        let init = Init::parse(&self.record.init);
+        if init.is_some() {
+            system::environment(&mut c.env, &c.id);
+        }
         if !merge::has(&c.env, "HOME") {
             c.env.push(format!("HOME={}", user.home));
         }
@@ -120,6 +125,8 @@ impl Task {
             cgroup: plan.cgroup.clone(),
             shm: plan.shm.clone(),
             plain_sysctls: c.runtime != BUILT_IN_RUNTIME,
+            init,
+            runtime: &c.runtime,
             host: &self.engine.host,
         };
         let (config, warnings) = build::config(&input)?;

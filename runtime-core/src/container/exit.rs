@@ -72,7 +72,8 @@ impl Task {
         }
         self.teardown.detach |= self.record.attached;
         self.teardown.run_dir = true;
-        if self.record.auto_remove() {
+        self.reboot = exit.reboot && !self.record.stopping;
+        if self.record.auto_remove() && !self.reboot {
             self.publish_exit();
             match self.remove(true) {
                 Ok(()) => return Flow::End,
@@ -87,6 +88,18 @@ impl Task {
         }
         self.publish_exit();
         Flow::On
+    }
+
+    /// A system container that asked for it is started again, as a machine is.
+    pub(super) async fn boot_again(&mut self) {
+        self.record.container.restart_count += 1;
+        if let Err(e) = self.start(false).await {
+            tracing::warn!(
+                container.id = self.record.short(),
+                error = e.line(),
+                "it could not be booted again"
+            );
+        }
     }
 
     /// The monitor's connection ended without an exit.
@@ -120,6 +133,7 @@ impl Task {
             started_unix_ns: self.record.state().started_unix_ns,
             finished_unix_ns: unix_ns(),
             error: "the container's monitor died; its processes were killed".to_owned(),
+            reboot: false,
         }
     }
 
@@ -211,7 +225,9 @@ impl Task {
                 self.teardown.detach = false;
                 self.record.attached = true;
                 self.running(state.pid, state.started_unix_ns);
-                if state.phase == Phase::Paused {
+                if state.phase == Phase::Paused && self.record.copying {
+                    self.thaw().await;
+                } else if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);
                 }
                 self.engine.execs.adopt(self.record.id(), &state.execs);

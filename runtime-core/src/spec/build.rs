@@ -8,6 +8,7 @@ use davit_contracts::runtime::{ContainerSpec, MountPoint, Security};
 use super::host::Host;
 use super::merge::Program;
 use super::oci::{Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, User};
+use super::system::{self, Init};
 use super::{caps, mounts, resources, seccomp};
 use crate::error::RuntimeError;
 
@@ -54,6 +55,10 @@ pub struct Input<'a> {
     pub shm: Option<PathBuf>,
     /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's.
     pub plain_sysctls: bool,
+    /// What its init is, of a system container.
+    pub init: Option<Init>,
+    /// The name of its OCI runtime.
+    pub runtime: &'a str,
     /// Facts.
     pub host: &'a Host,
 }
@@ -61,7 +66,10 @@ pub struct Input<'a> {
 /// The configuration, and warnings for the person who asked.
 pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> {
     let spec = input.spec;
-    let security = spec.security.clone().unwrap_or_default();
+    let mut security = spec.security.clone().unwrap_or_default();
+    if input.init.is_some() {
+        system::capability(&mut security, input.host.capabilities);
+    }
     let options = security_options(&security)?;
     let bounding = caps::bounding(&security, input.host.capabilities)?;
     let (rlimits, warnings) = resources::rlimits(&spec.ulimits, input.host)?;
@@ -210,7 +218,7 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
 }
 
 fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, RuntimeError> {
-    mounts::all(&mounts::Input {
+    let mut all = mounts::all(&mounts::Input {
         spec: input.spec,
         points: input.points,
         files: input.files,
@@ -218,7 +226,11 @@ fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, Runtime
         shm: input.shm.as_deref(),
         rootless: input.host.rootless,
         privileged,
-    })
+    })?;
+    if let Some(init) = input.init {
+        system::mount(init, input.host.rootless, input.runtime, &mut all)?;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{build, caps, host::Host, resources};
+use super::{build, caps, host::Host, resources, system};
 use crate::config::LogDefaults;
 use crate::error::RuntimeError;
 use crate::signal;
@@ -60,6 +60,7 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
         return invalid(format!("invalid signal: {}", spec.stop_signal));
     }
+    system::check(spec, host.rootless)?;
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();

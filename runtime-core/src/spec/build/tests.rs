@@ -26,6 +26,8 @@ fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>))
         cgroup: Source::New,
         shm: None,
         plain_sysctls: false,
+        init: None,
+        runtime: "",
         host,
     };
     change(&mut input);
