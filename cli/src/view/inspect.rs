@@ -140,6 +140,7 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         "Sysctls": spec.sysctls,
         "Ulimits": ulimits,
         "Init": spec.init,
+        "System": spec.system,
         "Runtime": c.runtime,
     })
 }

@@ -73,6 +73,9 @@ impl Task {
         self.teardown.detach |= self.record.attached;
         self.teardown.run_dir = true;
         self.reboot = exit.reboot && !self.record.stopping;
+        if self.reboot {
+            "restarting".clone_into(&mut self.record.state_mut().status);
+        }
         if self.record.auto_remove() && !self.reboot {
             self.publish_exit();
             match self.remove(true) {
@@ -93,6 +96,7 @@ impl Task {
     /// A system container that asked for it is started again, as a machine is.
     pub(super) async fn boot_again(&mut self) {
         self.record.container.restart_count += 1;
+        "exited".clone_into(&mut self.record.state_mut().status);
         if let Err(e) = self.start(false).await {
             tracing::warn!(
                 container.id = self.record.short(),
@@ -225,7 +229,9 @@ impl Task {
                 self.teardown.detach = false;
                 self.record.attached = true;
                 self.running(state.pid, state.started_unix_ns);
-                if state.phase == Phase::Paused && self.record.copying {
+                // Read once: what is paused later is paused by a person.
+                let copying = std::mem::take(&mut self.record.copying);
+                if state.phase == Phase::Paused && copying {
                     self.thaw().await;
                 } else if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);

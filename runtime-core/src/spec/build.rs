@@ -122,7 +122,7 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         hostname: if input.uts == Source::New { input.hostname.to_owned() } else { String::new() },
         domainname: if input.uts == Source::New { spec.domainname.clone() } else { String::new() },
         mounts: all_mounts(input, security.privileged)?,
-        annotations: spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        annotations: annotations(input),
         linux,
     };
     Ok((config, warnings))
@@ -175,6 +175,16 @@ fn devices(
     }
     Ok((nodes, rules))
 }
+
+/// What was asked for, and of an init that its console is for the sessions that it starts there.
+fn annotations(input: &Input<'_>) -> BTreeMap<String, String> {
+    let own = input.init.map(|_| (TERMINAL.to_owned(), "free".to_owned()));
+    let asked = input.spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone()));
+    own.into_iter().chain(asked).collect()
+}
+
+/// How davit-runner is told that a terminal is not to be the controlling one of the container's first process.
+const TERMINAL: &str = "org.davit.runner.terminal";
 
 /// docker's two: programs without privileges may bind low ports and send echo requests, inside the container.
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {

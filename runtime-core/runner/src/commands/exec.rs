@@ -185,7 +185,7 @@ fn become_member(
         nix::unistd::setsid().context(|| "lead a session")?;
         if let Some(socket) = console {
             let root: OwnedFd = File::open("/").context(|| "open the container's root")?.into();
-            stdio::Terminal::open(&root, process.console_size)?.take(socket)?;
+            stdio::Terminal::open(&root, process.console_size)?.take(socket, true)?;
         }
         program.open_label()?;
         program.assume()
