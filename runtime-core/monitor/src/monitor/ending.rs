@@ -54,7 +54,9 @@ impl Monitor {
         }
         if id != MAIN {
             self.finish_exec(id, None);
-        } else if !self.calls.iter().any(|(_, p)| matches!(p, Purpose::Start { .. })) && self.root_is_quiet()
+        } else if !self.calls.iter().any(|(_, p)| matches!(p, Purpose::Start { .. }))
+            && self.root_is_quiet()
+            && self.log.finish(clock::unix_ns())
         {
             self.finish_main();
         }
@@ -105,8 +107,6 @@ impl Monitor {
     }
 
     fn finish_main(&mut self) {
-        self.log.end(true);
-        self.log.end(false);
         let failure = self.start_failure.take();
         let started = failure.is_none() && self.phase >= Phase::Running;
         let oom_killed = self.oom.as_ref().is_some_and(crate::oom::OomCounter::struck);
@@ -116,6 +116,8 @@ impl Monitor {
         if let (Some(why), true) = (&self.root_failure, record.error.is_empty()) {
             record.error.clone_from(why);
         }
+        let (bytes, why) = self.log.dropped();
+        (record.log_dropped_bytes, record.log_error) = (bytes, why.into());
         self.phase = Phase::Exited;
         self.hold = false;
         self.write_record(&record);
@@ -263,5 +265,6 @@ fn record(session: &Session, failure: Option<&Failure>, oom_killed: bool, starte
         started_unix_ns: if started { session.started_ns } else { 0 },
         finished_unix_ns: session.finished_ns,
         error: failure.map(|f| f.message.clone()).unwrap_or_default(),
+        ..ExitRecord::default()
     }
 }

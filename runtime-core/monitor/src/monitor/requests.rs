@@ -43,6 +43,7 @@ impl Monitor {
             Request::Pause => self.call_simple("pause", Phase::Paused, asker),
             Request::Resume => self.call_simple("resume", Phase::Running, asker),
             Request::Exec(spec) => self.exec(spec, asker),
+            Request::Probe => Err(invalid("the container has no health check".into())),
             Request::State => {
                 let state = Box::new(self.state());
                 self.answer(asker, Ok(Reply::State(state)));
