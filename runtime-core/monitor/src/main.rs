@@ -6,6 +6,7 @@
 
 mod clock;
 mod conn;
+mod health;
 mod log;
 mod monitor;
 mod note;

@@ -6,6 +6,7 @@
 mod attach;
 mod calls;
 mod ending;
+mod health;
 mod requests;
 
 use std::collections::VecDeque;
@@ -20,8 +21,9 @@ use davit_wire::{ExecExit, ExitRecord, Failure, Frame, MonitorConfig, MonitorSta
 use nix::sys::signalfd::SignalFd;
 
 use crate::conn::{Conn, Party};
+use crate::health::Checker;
 use crate::log::Log;
-use crate::oom::OomCounter;
+use crate::oom::OomWatch;
 use crate::reactor::{Reactor, Token};
 use crate::runtime::{Call, Runtime};
 use crate::server::Server;
@@ -29,6 +31,7 @@ use crate::session::{Session, Stage};
 use crate::startup::{Prepared, StartupError};
 use crate::stdio::Status;
 
+pub use calls::Asker;
 use calls::Purpose;
 use ending::Shutdown;
 
@@ -74,7 +77,9 @@ pub struct Monitor {
     root_failure: Option<String>,
     /// The runtime knows the container.
     created: bool,
-    oom: Option<OomCounter>,
+    oom: Option<OomWatch>,
+    /// Where one is configured.
+    health: Option<Checker>,
     start_failure: Option<Failure>,
     exit: Option<ExitRecord>,
     exec_exits: VecDeque<ExecExit>,
@@ -117,6 +122,7 @@ impl Monitor {
             root_failure: None,
             created: false,
             oom: None,
+            health: None,
             start_failure: None,
             exit: None,
             exec_exits: VecDeque::new(),
@@ -168,7 +174,8 @@ impl Monitor {
             Token::Stdout(id) => self.read_output(id, true),
             Token::Stderr(id) => self.read_output(id, false),
             Token::Log => self.log.heard(),
-            Token::Oom | Token::Probe => {}
+            Token::Oom => self.tend_oom(true),
+            Token::Probe => self.probe_ready(),
         }
     }
 
@@ -221,8 +228,10 @@ impl Monitor {
         let quiet = self.untidy.then_some(QUIET);
         let look = self.is_idle_alone().then_some(LOOK);
         let server = self.server.as_ref().and_then(Server::patience);
+        let health = self.health.as_ref().and_then(|h| h.patience(now));
+        let oom = self.oom.as_ref().and_then(|o| o.patience(now));
         let log = self.log.patience().into_iter().chain(self.log.news_in(now));
-        let look = look.into_iter().chain(server).chain(log);
+        let look = look.into_iter().chain(server).chain(log).chain(health).chain(oom);
         graces.chain(stalls).chain(shutdown).chain(quiet).chain(look).min()
     }
 
@@ -238,6 +247,8 @@ impl Monitor {
         }
         self.drop_stalled(now);
         self.tell_drops(now);
+        self.tend_health(now);
+        self.tend_oom(false);
         self.advance_shutdown();
         if self.is_idle_alone() && !self.run_dir.join("monitor.sock").exists() {
             // Nobody can ever ask for anything again.
@@ -308,8 +319,8 @@ impl Monitor {
             exec_exits: self.exec_exits.iter().cloned().collect(),
             log_dropped_bytes,
             log_error: log_error.into(),
-            health: None,
-            oom_killed: false,
+            health: self.health.as_ref().map(|h| h.health.clone()),
+            oom_killed: self.oom.as_ref().is_some_and(OomWatch::struck),
         }
     }
 }

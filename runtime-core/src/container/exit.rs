@@ -31,6 +31,18 @@ impl Task {
                 self.ended(&exit)
             }
             Event::Exited(exit) => self.ended(&exit),
+            Event::Health(health) => {
+                self.health_found(health);
+                Flow::On
+            }
+            Event::Oom { report } => {
+                self.memory_ran_out(report);
+                Flow::On
+            }
+            Event::LogDropped { bytes, why } => {
+                self.log_dropped(bytes, why);
+                Flow::On
+            }
             Event::ExecStarted { exec_id, pid } => {
                 self.engine.execs.started(&exec_id, pid);
                 self.emit("exec_start", &[("execID", exec_id)]);
@@ -66,6 +78,7 @@ impl Task {
     pub(super) fn ended(&mut self, exit: &ExitRecord) -> Flow {
         self.engine.execs.container_ended(self.record.id());
         self.record.ended(exit);
+        self.health_stops();
         self.emit("die", &[("exitCode", exit.code.to_string())]);
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);
@@ -120,6 +133,7 @@ impl Task {
             started_unix_ns: self.record.state().started_unix_ns,
             finished_unix_ns: unix_ns(),
             error: "the container's monitor died; its processes were killed".to_owned(),
+            ..ExitRecord::default()
         }
     }
 
@@ -210,7 +224,9 @@ impl Task {
                 self.monitor = Some(connected.into());
                 self.teardown.detach = false;
                 self.record.attached = true;
+                let oom_was_told = self.record.state().oom_killed;
                 self.running(state.pid, state.started_unix_ns);
+                self.catch_up(&state, oom_was_told);
                 if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);
                 }

@@ -155,7 +155,8 @@ impl RotatedFile {
 
     /// One predecessor becomes older by one, in whichever form it is.
     fn shift(&self, n: u32) -> io::Result<()> {
-        let (from, to) = ([true, false].map(|gz| numbered(&self.path, n, gz)), |gz| numbered(&self.path, n + 1, gz));
+        let (from, to) =
+            ([true, false].map(|gz| numbered(&self.path, n, gz)), |gz| numbered(&self.path, n + 1, gz));
         let compressed = from[0].exists();
         if compressed {
             ignore_missing(fs::remove_file(to(false)))?;

@@ -249,6 +249,9 @@ impl Monitor {
             // Something that an exec session left behind still writes: it must not block or break.
             return;
         }
+        if self.keep_probe_output(id, data) {
+            return;
+        }
         self.sessions[at].ring.push(stdout, data);
         for conn in &mut self.conns {
             let Party::Attached { session, attach, .. } = &conn.party else { continue };
