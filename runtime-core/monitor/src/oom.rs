@@ -87,7 +87,8 @@ impl OomWatch {
         let register = self.directory.join("cgroup.event_control");
         let mut register =
             OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC).open(register).ok()?;
-        write!(register, "{} {}", bell.as_raw_fd(), control.as_raw_fd()).ok()?;
+        // The kernel takes the line in one write only.
+        register.write_all(format!("{} {}", bell.as_raw_fd(), control.as_raw_fd()).as_bytes()).ok()?;
         Some(bell)
     }
 
