@@ -46,14 +46,16 @@ async fn tell_missing(app: &App, args: &LogsArgs) {
 
 async fn read(app: &App, args: &LogsArgs, mut request: LogsRequest) -> Outcome {
     let mut tries = 0;
+    let mut seen = Seen::default();
     loop {
-        let mut seen = None;
+        let before = (seen.last, seen.count);
         let result = stream(app, &request, args, &mut seen).await;
-        if let Some(last) = seen {
-            request.since_unix_ns = last + 1;
+        if (seen.last, seen.count) != before {
+            request.since_unix_ns = seen.last;
             request.tail = None;
             tries = 0;
         }
+        seen.again = seen.count;
         match result {
             Err(Failure::Told(e)) if args.follow && is_interruption(&e) && tries < 100 => {
                 tries += 1;
@@ -61,6 +63,32 @@ async fn read(app: &App, args: &LogsArgs, mut request: LogsRequest) -> Outcome {
             }
             other => return other,
         }
+    }
+}
+
+/// The last moment of which lines were shown, and how many: what is read at once has the same time, and none of it may be missing or twice
+/// when the log is asked for again.
+#[derive(Default)]
+struct Seen {
+    last: i64,
+    count: u64,
+    /// Lines of that moment that are about to come again.
+    again: u64,
+}
+
+impl Seen {
+    /// Whether a line is new.
+    fn takes(&mut self, entry: &LogEntry) -> bool {
+        if entry.time_unix_ns != self.last {
+            (self.last, self.count, self.again) = (entry.time_unix_ns, 1, 0);
+            return true;
+        }
+        if self.again > 0 {
+            self.again -= 1;
+            return false;
+        }
+        self.count += 1;
+        true
     }
 }
 
@@ -76,7 +104,7 @@ fn tail(text: Option<&str>) -> Outcome<Option<u64>> {
     }
 }
 
-async fn stream(app: &App, request: &LogsRequest, args: &LogsArgs, seen: &mut Option<i64>) -> Outcome {
+async fn stream(app: &App, request: &LogsRequest, args: &LogsArgs, seen: &mut Seen) -> Outcome {
     let mut entries = app.runtime(app.containers().await?.logs(request.clone())).await?;
     loop {
         let entry = match entries.message().await {
@@ -84,8 +112,7 @@ async fn stream(app: &App, request: &LogsRequest, args: &LogsArgs, seen: &mut Op
             Ok(None) => return Ok(()),
             Err(status) => return Err(app.refused("runtimed", status)),
         };
-        *seen = Some(entry.time_unix_ns);
-        if show(&entry, args).is_err() {
+        if seen.takes(&entry) && show(&entry, args).is_err() {
             // Nobody reads any more.
             return Err(Failure::Code(141));
         }
@@ -110,5 +137,24 @@ fn show(entry: &LogEntry, args: &LogsArgs) -> io::Result<()> {
     } else {
         let mut out = io::stdout().lock();
         out.write_all(&bytes).and_then(|()| out.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_moment_are_shown_once_each_over_an_interruption() {
+        let entry = |time_unix_ns| LogEntry { time_unix_ns, ..LogEntry::default() };
+        let mut seen = Seen::default();
+        let mut shown =
+            |seen: &mut Seen, times: &[i64]| times.iter().filter(|t| seen.takes(&entry(**t))).count();
+        assert_eq!(shown(&mut seen, &[1, 2, 2]), 3);
+        seen.again = seen.count;
+        // Asked again from 2 on: two of four are known.
+        assert_eq!(shown(&mut seen, &[2, 2, 2, 2, 3]), 3);
+        seen.again = seen.count;
+        assert_eq!(shown(&mut seen, &[3, 4]), 1);
     }
 }

@@ -23,10 +23,8 @@ pub fn state_of(s: &State) -> Value {
     if !s.health.is_empty() {
         out["Health"] = health(s);
     }
-    if s.log_dropped_bytes > 0 {
-        out["LogDroppedBytes"] = json!(s.log_dropped_bytes);
-        out["LogError"] = json!(s.log_error);
-    }
+    out["LogDroppedBytes"] = json!(s.log_dropped_bytes);
+    out["LogError"] = json!(s.log_error);
     out
 }
 

@@ -290,13 +290,31 @@ impl Task {
         Ok(())
     }
 
+    fn drop_log(&self) {
+        let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().contains(".log")) {
+            // The monitor may still have it open: only without content does it give its room back.
+            let _ = fs::File::options().write(true).open(entry.path()).and_then(|f| f.set_len(0));
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
     /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
     pub(super) fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
         judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let directory = self.directory();
         let trashed = self.engine.dirs.trashed(self.record.id());
         let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
-        fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
+        let path = directory.join(MARKER);
+        let written = fs::write(&path, &marker).or_else(|e| {
+            if e.kind() != std::io::ErrorKind::StorageFull {
+                return Err(e);
+            }
+            // On a full disk there is room for the journal where the log was, which goes with the container anyway.
+            self.drop_log();
+            fs::write(&path, &marker)
+        });
+        written.map_err(io_error("write", &path))?;
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
         self.engine.registry.remove(self.record.id());
         self.emit("destroy", &[]);

@@ -1,7 +1,7 @@
 //! One file of a log, plain or compressed, and the entries in it.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub enum Format {
 pub struct Part {
     file: File,
     /// While it is read; a plain file needs none.
-    unpacking: Option<GzDecoder<BufReader<File>>>,
+    unpacking: Option<GzDecoder<At>>,
     compressed: bool,
     inode: u64,
     offset: u64,
@@ -59,8 +59,7 @@ impl Part {
 
     fn new(file: File, compressed: bool) -> io::Result<Self> {
         let inode = file.metadata()?.ino();
-        let unpacking =
-            if compressed { Some(GzDecoder::new(BufReader::new(file.try_clone()?))) } else { None };
+        let unpacking = if compressed { Some(unpack(&file)?) } else { None };
         Ok(Self { file, unpacking, compressed, inode, offset: 0, partial: Vec::new(), skip: 0 })
     }
 
@@ -76,8 +75,7 @@ impl Part {
     fn face(&self) -> io::Result<Vec<u8>> {
         let mut face = vec![0; FACE];
         let mut have = 0;
-        let mut unpacking =
-            if self.compressed { Some(GzDecoder::new(At { file: &self.file, offset: 0 })) } else { None };
+        let mut unpacking = if self.compressed { Some(unpack(&self.file)?) } else { None };
         while have < FACE {
             let n = match &mut unpacking {
                 Some(decoder) => decoder.read(&mut face[have..])?,
@@ -191,27 +189,28 @@ impl Part {
             self.split(&buffer[..n], format, |_| count += 1);
         }
         *self = Self::new(self.file.try_clone()?, self.compressed)?;
-        if self.compressed {
-            // The descriptor's own position is shared with the clone.
-            io::Seek::rewind(&mut self.file)?;
-        }
         self.skip = count.saturating_sub(wanted);
         Ok(wanted.saturating_sub(count))
     }
 }
 
-/// A file read from a position of one's own.
-struct At<'a> {
-    file: &'a File,
+/// A file read from a position of one's own: that of a descriptor is shared with its copies.
+#[derive(Debug)]
+struct At {
+    file: File,
     offset: u64,
 }
 
-impl io::Read for At<'_> {
+impl io::Read for At {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buffer, self.offset)?;
         self.offset += n as u64;
         Ok(n)
     }
+}
+
+fn unpack(file: &File) -> io::Result<GzDecoder<At>> {
+    Ok(GzDecoder::new(At { file: file.try_clone()?, offset: 0 }))
 }
 
 fn with(path: &Path, end: &str) -> PathBuf {

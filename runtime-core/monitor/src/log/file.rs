@@ -10,6 +10,7 @@ use davit_wire::config::FileLog;
 use super::compress::Compressor;
 use super::queue::Shared;
 use super::writer::{Line, encode, numbered};
+use super::{json, local};
 use crate::note::note;
 
 /// Written in batches of about this size.
@@ -120,9 +121,27 @@ impl RotatedFile {
 
     fn reopen(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
-        self.size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        self.size = metadata.len();
+        if metadata.is_file() && self.size > 0 {
+            self.size = self.mend(&file)?;
+        }
         self.file = Some(file);
         Ok(())
+    }
+
+    /// A monitor that was killed, or a power cut, may have left the beginning of an entry at the end: it goes, or what follows could not be
+    /// read. Answers the size.
+    fn mend(&self, file: &File) -> io::Result<u64> {
+        let reader = File::open(&self.path)?;
+        let whole = match self.format {
+            Format::Json { .. } => json::whole(&reader, self.size)?,
+            Format::Local => local::whole(&reader, self.size)?,
+        };
+        if whole < self.size {
+            file.set_len(whole)?;
+        }
+        Ok(whole)
     }
 
     /// `log` to `log.1`, `log.1` to `log.2`, ...; with one file only it begins anew.

@@ -1,6 +1,9 @@
 //! One line of docker's json-file format, byte for byte as its daemon writes it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use crate::clock;
 
@@ -37,6 +40,15 @@ pub fn write_line(line: &[u8], stdout: bool, attrs: &[u8], unix_ns: i64, out: &m
     out.extend_from_slice(b"\"time\":\"");
     clock::write_rfc3339(unix_ns, out);
     out.extend_from_slice(b"\"}\n");
+}
+
+/// How much of a file of `size` bytes is whole lines. Lines are far shorter than what is looked at.
+pub fn whole(file: &File, size: u64) -> io::Result<u64> {
+    let mut tail = vec![0; usize::try_from(size.min(256 << 10)).unwrap_or(0)];
+    let begin = size - tail.len() as u64;
+    file.read_exact_at(&mut tail, begin)?;
+    let end = tail.iter().rposition(|b| *b == b'\n').map_or(0, |at| at as u64 + 1);
+    Ok(if end == 0 && begin > 0 { size } else { begin + end })
 }
 
 fn escape(text: &str, out: &mut Vec<u8>) {

@@ -5,6 +5,10 @@
 //! message LogEntry { string source = 1; int64 time_nano = 2; bytes line = 3; bool partial = 4; }
 //! ```
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
 /// Appends one entry. A piece without a newline is `partial`.
 pub fn write_entry(text: &[u8], stdout: bool, unix_ns: i64, out: &mut Vec<u8>) {
     let begin = out.len();
@@ -21,6 +25,30 @@ pub fn write_entry(text: &[u8], stdout: bool, unix_ns: i64, out: &mut Vec<u8>) {
     let length = ((out.len() - begin - 4) as u32).to_be_bytes();
     out[begin..begin + 4].copy_from_slice(&length);
     out.extend_from_slice(&length);
+}
+
+/// How much of a file of `size` bytes is whole entries.
+pub fn whole(file: &File, size: u64) -> io::Result<u64> {
+    let number = |at: u64| {
+        let mut four = [0; 4];
+        file.read_exact_at(&mut four, at).map(|()| u64::from(u32::from_be_bytes(four)))
+    };
+    if size >= 8 {
+        let last = number(size - 4)?;
+        if last > 0 && size >= last + 8 && number(size - last - 8)? == last {
+            return Ok(size);
+        }
+    }
+    let mut end = 0;
+    while size - end >= 8 {
+        let length = number(end)?;
+        let next = end + length + 8;
+        if length == 0 || next > size || number(next - 4)? != length {
+            break;
+        }
+        end = next;
+    }
+    Ok(end)
 }
 
 fn bytes(field: u8, value: &[u8], out: &mut Vec<u8>) {

@@ -79,6 +79,30 @@ fn rotation_keeps_the_newest_files_and_loses_nothing_between_them() {
 }
 
 #[test]
+fn half_an_entry_at_the_end_of_a_file_goes() {
+    let dir = directory("torn");
+    for (name, format) in [("json", LogSink::JsonFile as fn(FileLog) -> LogSink), ("local", LogSink::Local)] {
+        let path = dir.join(name);
+        let file = || format(FileLog { path: path.clone(), max_files: 1, ..FileLog::default() });
+        let write = |text: &[u8]| {
+            let mut log = Log::open(&file(), 0).unwrap();
+            log.write(true, text, 1);
+            finish(&mut log);
+        };
+        write(b"one\ntwo\n");
+        let two = std::fs::read(&path).unwrap();
+        write(b"three\n");
+        let three = std::fs::read(&path).unwrap();
+        for cut in [two.len() + 1, two.len() + 9, three.len() - 1] {
+            std::fs::write(&path, &three[..cut]).unwrap();
+            write(b"three\n");
+            assert_eq!(std::fs::read(&path).unwrap(), three, "{name} cut at {cut}");
+        }
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn compressing_keeps_every_byte() {
     let dir = directory("gz");
     let path = dir.join("x");
