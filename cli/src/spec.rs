@@ -1,5 +1,6 @@
 //! From `run`'s flags to the contract's container.
 
+mod health;
 mod network;
 
 use std::collections::HashSet;
@@ -62,6 +63,7 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         runtime: args.runtime.clone().unwrap_or_default(),
         init: args.init,
         pod: args.pod.clone().unwrap_or_default(),
+        health: health::health(args)?,
         sysctls: args.sysctl.iter().cloned().collect(),
         ulimits: args.ulimit.iter().map(|u| parse::ulimit::ulimit(u)).collect::<Result<_, _>>()?,
         devices: args.device.clone(),

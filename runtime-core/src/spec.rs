@@ -13,6 +13,7 @@
 pub mod build;
 pub mod caps;
 pub mod check;
+pub mod health;
 pub mod host;
 pub mod merge;
 pub mod mounts;

@@ -180,12 +180,42 @@ pub struct CreateArgs {
     /// OCI runtime: a name from the configuration, or a path
     #[arg(long, value_name = "RUNTIME", help_heading = "Container")]
     pub runtime: Option<String>,
-    /// Log driver: json-file or none
+    /// Log driver: json-file, local, journald or none
     #[arg(long, value_name = "DRIVER", help_heading = "Container")]
     pub log_driver: Option<String>,
-    /// Option of the log driver
+    /// Option of the log driver (max-size, max-file, compress, mode, max-buffer-size, labels, env, tag)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair, help_heading = "Container")]
     pub log_opt: Vec<(String, String)>,
+    /// Command that finds out whether it is healthy
+    #[arg(long, value_name = "COMMAND", help_heading = "Health", conflicts_with_all = ["health_tcp", "health_http"])]
+    pub health_cmd: Option<String>,
+    /// Healthy when this port takes connections ([HOST:]PORT)
+    #[arg(long, value_name = "PORT", help_heading = "Health", conflicts_with = "health_http")]
+    pub health_tcp: Option<String>,
+    /// Healthy when this is answered with a status from 200 to 399 ([http://HOST:]PORT[/PATH])
+    #[arg(long, value_name = "URL", help_heading = "Health")]
+    pub health_http: Option<String>,
+    /// Time between checks [default: the image's, or 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_interval: Option<i64>,
+    /// A check that takes longer has failed [default: the image's, or 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_timeout: Option<i64>,
+    /// So many failures in a row mean unhealthy [default: the image's, or 3]
+    #[arg(long, value_name = "NUMBER", help_heading = "Health")]
+    pub health_retries: Option<u32>,
+    /// Failures within this time after the start do not count [default: the image's, or 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_start_period: Option<i64>,
+    /// Time between checks in the start period [default: the image's, or 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_start_interval: Option<i64>,
+    /// What to do when it becomes unhealthy
+    #[arg(long, value_name = "ACTION", value_parser = ["none", "kill", "restart", "stop"], help_heading = "Health")]
+    pub health_on_failure: Option<String>,
+    /// Never run the image's health check
+    #[arg(long, help_heading = "Health")]
+    pub no_healthcheck: bool,
     /// Run it in a pod (not in this version yet)
     #[arg(long, value_name = "POD", help_heading = "Container")]
     pub pod: Option<String>,

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use davit_contracts::network::{Endpoint, EndpointSpec, PortMapping};
-use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec, State};
+use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec};
 use serde_json::{Map, Value, json};
 
 use super::container::{connections, mode, unpublished};
+use super::state::{healthcheck, state_of};
 use crate::output::words;
 use crate::parse::port::inside;
 
@@ -42,26 +43,6 @@ fn in_etc(c: &Container, name: &str) -> String {
     if c.etc_dir.is_empty() { String::new() } else { format!("{}/{name}", c.etc_dir) }
 }
 
-fn state_of(s: &State) -> Value {
-    let mut out = json!({
-        "Status": s.status,
-        "Running": matches!(s.status.as_str(), "running" | "paused"),
-        "Paused": s.status == "paused",
-        "Restarting": s.status == "restarting",
-        "OOMKilled": s.oom_killed,
-        "Dead": s.status == "dead",
-        "Pid": s.pid,
-        "ExitCode": s.exit_code,
-        "Error": s.error,
-        "StartedAt": words::rfc3339(s.started_unix_ns),
-        "FinishedAt": words::rfc3339(s.finished_unix_ns),
-    });
-    if !s.health.is_empty() {
-        out["Health"] = json!({ "Status": s.health });
-    }
-    out
-}
-
 fn config(c: &Container, spec: &ContainerSpec) -> Value {
     let published = c.ports.iter().map(inside);
     let exposed: BTreeMap<String, Value> =
@@ -82,6 +63,7 @@ fn config(c: &Container, spec: &ContainerSpec) -> Value {
         "ExposedPorts": exposed,
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_s,
+        "Healthcheck": healthcheck(spec),
     })
 }
 
@@ -255,6 +237,7 @@ pub fn bindings(ports: &[PortMapping]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use davit_contracts::runtime::State;
 
     #[test]
     fn addresses_are_found_where_docker_has_them() {

@@ -101,6 +101,8 @@ impl Record {
         state.exit_code = exit.code;
         state.oom_killed = exit.oom_killed;
         state.error.clone_from(&exit.error);
+        state.log_dropped_bytes = exit.log_dropped_bytes;
+        state.log_error.clone_from(&exit.log_error);
         state.finished_unix_ns = exit.finished_unix_ns;
         if exit.started_unix_ns != 0 {
             state.started_unix_ns = exit.started_unix_ns;

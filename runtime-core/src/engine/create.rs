@@ -15,6 +15,7 @@ use crate::container::start::{Started, endpoints_of};
 use crate::container::task::{Handle, Task};
 use crate::container::volumes;
 use crate::error::RuntimeError;
+use crate::logs::options;
 use crate::spec::check::{self, Network};
 
 /// A container that was made.
@@ -90,19 +91,24 @@ impl Engine {
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
+        options::settle(spec.log.get_or_insert_default(), &self.config.log);
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let hostname = self.hostname(&spec, &id)?;
         let name = self.registry.reserve(&spec.name, &id)?;
+        let log_path = match options::driver(Some(&spec)) {
+            options::JSON_FILE | options::LOCAL => self.dirs.log(&id, &spec).display().to_string(),
+            _ => String::new(),
+        };
         let container = Container {
             id: id.clone(),
             name: name.clone(),
             image: spec.image.clone(),
             created_unix_ns: unix_ns(),
             state: Some(State { status: "created".into(), ..State::default() }),
-            log_path: self.dirs.log(&id).display().to_string(),
+            log_path,
             runtime,
             hostname,
             spec: Some(spec),

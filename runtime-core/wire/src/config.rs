@@ -1,8 +1,11 @@
 //! What a monitor is told when it is started and when it creates its container.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::health::HealthCheck;
 
 /// Written by runtimed as `monitor.json` in the run directory before it starts the monitor as `davit-monitor RUN_DIR`.
 ///
@@ -42,8 +45,12 @@ pub struct MonitorConfig {
     /// Close stdin when the first client that attached with `stdin` says [`crate::Frame::StdinEof`] or leaves without
     /// [`crate::Frame::Detach`]. False: only the program itself ends its input.
     pub stdin_once: bool,
-    /// Where output goes.
+    /// Where output goes, unless [`CreateSpec::log`] says otherwise.
     pub log: LogSink,
+    /// Output waits for its log in this many bytes, and what does not fit is dropped at once (docker's mode non-blocking). 0: the program
+    /// waits, for as long as the log makes progress.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub log_buffer: u64,
     /// The OCI runtime.
     pub runtime: RuntimeCommand,
     /// Sources of binds with shared propagation. The monitor's namespace is a slave of the host's, so that nothing of it shows there;
@@ -64,20 +71,55 @@ pub struct RuntimeCommand {
 
 /// Where the monitor writes the program's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "driver", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", tag = "driver")]
 pub enum LogSink {
     /// Nowhere.
     #[default]
     None,
-    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","time":"RFC 3339 with nanoseconds"}.
-    JsonFile {
-        /// The current file; older ones get .1, .2, ...
-        path: PathBuf,
-        /// Rotate at this size; 0: never.
-        max_size: u64,
-        /// How many files are kept, the current one included; at least 1.
-        max_files: u32,
-    },
+    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","attrs":{...},"time":"RFC 3339 with nanoseconds"}.
+    JsonFile(FileLog),
+    /// Entries of docker's local driver: length (u32, big endian), protobuf LogEntry, the length again. It has no `attrs`.
+    Local(FileLog),
+    /// The journal of systemd, by its native protocol.
+    Journald(JournalLog),
+}
+
+/// A log in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileLog {
+    /// The current file; older ones get .1, .2, ...
+    pub path: PathBuf,
+    /// Rotate at this size; 0: never.
+    pub max_size: u64,
+    /// How many files are kept, the current one included; at least 1.
+    pub max_files: u32,
+    /// Rotated files are gzipped, and end in .gz.
+    #[serde(skip_serializing_if = "is_false")]
+    pub compress: bool,
+    /// Written with each line.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// A log in the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalLog {
+    /// journald's datagram socket.
+    pub socket: PathBuf,
+    /// Sent with each line, beside MESSAGE and PRIORITY.
+    pub fields: BTreeMap<String, String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// What [`crate::Request::Create`] carries: known only after storage and network have answered.
@@ -89,6 +131,12 @@ pub struct CreateSpec {
     /// Parts of volumes, as `parts/0`, `parts/1`, ... of the run directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// Where output goes, where that depends on the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSink>,
+    /// How its health is found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// A file or directory beneath a directory that other containers may change: it is opened without following any link, and what was opened is
