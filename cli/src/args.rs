@@ -3,6 +3,7 @@
 pub mod container;
 pub mod flags;
 pub mod image;
+pub mod limits;
 pub mod network;
 pub mod network_view;
 pub mod registry;

@@ -22,4 +22,5 @@ pub mod propagation;
 pub mod resources;
 pub mod seccomp;
 mod seccomp_table;
+pub mod security;
 pub mod user;

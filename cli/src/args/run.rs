@@ -129,7 +129,8 @@ pub struct CreateArgs {
     /// Give it nearly all that root of the host can do
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
-    /// Security option, such as no-new-privileges or seccomp=unconfined
+    /// Security option: no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE, label=..., systempaths=unconfined,
+    /// mask=PATH, unmask=PATH, writable-cgroups, landlock=ro:PATH,rw:PATH
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
     /// Process namespace: host or container:NAME
@@ -144,30 +145,15 @@ pub struct CreateArgs {
     /// User namespace: host (auto is not in this version yet)
     #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
     pub userns: Option<String>,
+    /// Cgroup namespace: private or host
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    pub cgroupns: Option<String>,
     /// Kernel parameter of the container's namespaces
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Security")]
     pub sysctl: Vec<(String, String)>,
-    /// Memory limit
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size::bytes, help_heading = "Resources")]
-    pub memory: Option<u64>,
-    /// Limit of memory and swap; -1: none
-    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes_or_unlimited, allow_hyphen_values = true, help_heading = "Resources")]
-    pub memory_swap: Option<i64>,
-    /// Number of CPUs
-    #[arg(long, value_name = "NUMBER", value_parser = parse::size::nano_cpus, help_heading = "Resources")]
-    pub cpus: Option<i64>,
-    /// Relative share of CPU time
-    #[arg(short, long, value_name = "WEIGHT", help_heading = "Resources")]
-    pub cpu_shares: Option<u64>,
-    /// CPUs that it may use (0-2,4)
-    #[arg(long, value_name = "CPUS", help_heading = "Resources")]
-    pub cpuset_cpus: Option<String>,
-    /// Number of processes; -1: no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = "Resources")]
-    pub pids_limit: Option<i64>,
-    /// Resource limit of its processes (NAME=SOFT[:HARD])
-    #[arg(long, value_name = "LIMIT", help_heading = "Resources")]
-    pub ulimit: Vec<String>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: super::limits::LimitArgs,
     /// Set a label
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
     pub label: Vec<(String, String)>,

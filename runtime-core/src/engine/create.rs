@@ -17,6 +17,7 @@ use crate::container::volumes;
 use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::spec::check::{self, Network};
+use crate::spec::security;
 
 /// A container that was made.
 #[derive(Debug)]
@@ -69,8 +70,11 @@ impl Engine {
         finish(tokio::spawn(async move {
             let (mut task, handle, mut created) = engine.begin(spec)?;
             match task.run_fresh(hold).await {
-                Ok(mut started) => {
-                    created.warnings.append(&mut started.warnings);
+                Ok(started) => {
+                    // The configuration says again what the checks have said.
+                    let more = started.warnings.iter().filter(|w| !created.warnings.contains(w)).cloned();
+                    let more: Vec<String> = more.collect();
+                    created.warnings.extend(more);
                     task.announce_created();
                     engine.registry.insert(handle);
                     tokio::spawn(task.run());
@@ -94,6 +98,8 @@ impl Engine {
         options::settle(spec.log.get_or_insert_default(), &self.config.log);
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
+        let options = security::options(&spec.security.clone().unwrap_or_default())?;
+        security::possible(&options, &self.host.modules, Some(&runtime))?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let hostname = self.hostname(&spec, &id)?;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{build, caps, health, host::Host, resources};
+use super::{caps, health, host::Host, resources, security};
 use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::signal;
@@ -62,13 +62,14 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();
-    build::security_options(&security)?;
+    security::possible(&security::options(&security)?, &host.modules, None)?;
     caps::bounding(&security, host.capabilities)?;
-    resources::limits(spec.resources.as_ref(), Vec::new(), host)?;
+    let (_, mut warnings) = resources::settle(&spec.resources.clone().unwrap_or_default(), host)?;
     for device in &spec.devices {
-        resources::device(device)?;
+        resources::devices::devices(device)?;
     }
-    let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
+    check_cgroup_parent(&spec.cgroup_parent)?;
+    warnings.append(&mut resources::rlimits(&spec.ulimits, host)?.1);
     check_lines(spec)?;
     let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
     match policy {
@@ -85,6 +86,16 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     }
     options::check(&spec.log.clone().unwrap_or_default())?;
     Ok(warnings)
+}
+
+/// A path below the hierarchies' roots; nothing leads out of them.
+fn check_cgroup_parent(path: &str) -> Result<(), RuntimeError> {
+    let odd =
+        |part: &str| matches!(part, "." | "..") || part.chars().any(char::is_control) || part.len() > 255;
+    if path.split('/').any(odd) || path.len() > 2048 {
+        return Err(RuntimeError::Invalid(format!("invalid --cgroup-parent: {path:?}")));
+    }
+    Ok(())
 }
 
 fn has_ports(spec: &ContainerSpec) -> bool {
