@@ -3,6 +3,7 @@
 pub mod destination;
 pub mod duration;
 pub mod env;
+pub mod idmap;
 pub mod keys;
 pub mod mount;
 pub mod network;

@@ -164,7 +164,11 @@ fn namespaces(args: &CreateArgs) -> Namespaces {
         ipc: text(&args.ipc),
         uts: text(&args.uts),
         user: text(&args.userns),
-        cgroup: String::new(),
+        cgroup: text(&args.cgroupns),
+        time: text(&args.time),
+        time_offsets_ns: args.time_offset.iter().cloned().collect(),
+        uid_map: args.uidmap.clone(),
+        gid_map: args.gidmap.clone(),
     }
 }
 

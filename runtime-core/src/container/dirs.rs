@@ -94,6 +94,11 @@ impl RunDir {
         self.0.join("bundle/rootfs")
     }
 
+    /// Another container's /dev/shm, in the monitor's mount namespace.
+    pub fn shm(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
     /// `--root` of the OCI runtime.
     pub fn runtime_root(&self) -> PathBuf {
         self.0.join("runtime")

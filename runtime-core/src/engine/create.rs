@@ -16,6 +16,7 @@ use crate::container::task::{Handle, Task};
 use crate::container::volumes;
 use crate::error::RuntimeError;
 use crate::spec::check::{self, Network};
+use crate::spec::namespaces::{self, Mode};
 
 /// A container that was made.
 #[derive(Debug)]
@@ -90,6 +91,10 @@ impl Engine {
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
+        for text in namespaces::references(&mut spec) {
+            let name = text.strip_prefix("container:").unwrap_or_default();
+            *text = format!("container:{}", self.registry.find(name)?.id);
+        }
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
         Self::monitor_program()?;
@@ -132,9 +137,15 @@ impl Engine {
     }
 
     fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
-        let shares_uts = spec.namespaces.as_ref().is_some_and(|n| n.uts == "host");
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        match namespaces::uts(&ns) {
+            Mode::Private => {}
+            Mode::Host => return Ok(self.host.hostname.clone()),
+            Mode::Container(other) => {
+                return Ok(self.registry.find(other)?.view().record.container.hostname.clone());
+            }
+        }
         Ok(match check::network(spec)? {
-            _ if shares_uts => self.host.hostname.clone(),
             _ if !spec.hostname.is_empty() => spec.hostname.clone(),
             Network::Host => self.host.hostname.clone(),
             Network::Container(other) => self.registry.find(&other)?.view().record.container.hostname.clone(),

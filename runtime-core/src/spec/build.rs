@@ -7,7 +7,9 @@ use davit_contracts::runtime::{ContainerSpec, MountPoint, Security};
 
 use super::host::Host;
 use super::merge::Program;
-use super::oci::{Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, User};
+use super::oci::{
+    Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, TimeOffset, User,
+};
 use super::{caps, mounts, resources, seccomp};
 use crate::error::RuntimeError;
 
@@ -50,8 +52,10 @@ pub struct Input<'a> {
     pub uts: Source,
     /// cgroup namespace.
     pub cgroup: Source,
-    /// Shared /dev/shm.
-    pub shm: Option<PathBuf>,
+    /// Time namespace.
+    pub time: Source,
+    /// Where /dev/shm comes from; none: there is none.
+    pub shm: Option<mounts::Shm>,
     /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's.
     pub plain_sysctls: bool,
     /// Facts.
@@ -95,6 +99,7 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         resources: resources::limits(spec.resources.as_ref(), rules, input.host)?,
         cgroups_path: cgroups_path(input),
         namespaces: namespaces(input),
+        time_offsets: time_offsets(input),
         devices,
         seccomp,
         masked_paths: masked(mounts::MASKED),
@@ -200,6 +205,7 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
         ("uts", &input.uts),
         ("mount", &Source::New),
         ("cgroup", &input.cgroup),
+        ("time", &input.time),
     ];
     let of = |(kind, source): (&'static str, &Source)| match source {
         Source::New => Some(Namespace { kind, path: None }),
@@ -209,13 +215,23 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
     sources.into_iter().filter_map(of).collect()
 }
 
+fn time_offsets(input: &Input<'_>) -> BTreeMap<String, TimeOffset> {
+    const SECOND: i64 = 1_000_000_000;
+    let asked = input.spec.namespaces.iter().flat_map(|n| &n.time_offsets_ns);
+    let offset = |ns: i64| TimeOffset {
+        secs: ns.div_euclid(SECOND),
+        nanosecs: u32::try_from(ns.rem_euclid(SECOND)).expect("less than a second"),
+    };
+    asked.map(|(clock, ns)| (clock.clone(), offset(*ns))).collect()
+}
+
 fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, RuntimeError> {
     mounts::all(&mounts::Input {
         spec: input.spec,
         points: input.points,
         files: input.files,
         host_network: input.net == Source::Host,
-        shm: input.shm.as_deref(),
+        shm: input.shm.as_ref(),
         rootless: input.host.rootless,
         privileged,
     })

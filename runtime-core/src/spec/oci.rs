@@ -102,6 +102,8 @@ pub struct Linux {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cgroups_path: String,
     pub namespaces: Vec<Namespace>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub time_offsets: BTreeMap<String, TimeOffset>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,6 +124,13 @@ pub struct Namespace {
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+}
+
+/// What a time namespace adds to a clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TimeOffset {
+    pub secs: i64,
+    pub nanosecs: u32,
 }
 
 /// A device node.

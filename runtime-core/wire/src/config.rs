@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 /// exec/                 pid files and process files of exec sessions
 /// shared/N              `shared_sources` in the monitor's mount namespace
 /// parts/N               `CreateSpec::parts`, the same
+/// shm                   `CreateSpec::shm_of`, the same
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -89,6 +90,19 @@ pub struct CreateSpec {
     /// Parts of volumes, as `parts/0`, `parts/1`, ... of the run directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// /dev/shm of the container with this first process, as `shm` of the run directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_of: Option<Process>,
+}
+
+/// A process, and not another one that got its number later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// In the monitor's pid namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat.
+    pub start_time: u64,
 }
 
 /// A file or directory beneath a directory that other containers may change: it is opened without following any link, and what was opened is

@@ -166,6 +166,12 @@ impl Monitor {
         let places = staging::place(&self.run_dir.join("parts"), &trees)
             .map_err(|(path, e)| internal(format!("cannot mount {}: {e}", path.display())))?;
         self.mounts.extend(places);
+        let Some(process) = spec.shm_of else { return Ok(()) };
+        let shm = self.run_dir.join("shm");
+        staging::shm_of(process)
+            .and_then(|tree| staging::place_one(&shm, tree.as_fd()))
+            .map_err(|e| internal(format!("cannot share /dev/shm of the process {}: {e}", process.pid)))?;
+        self.mounts.push(shm);
         Ok(())
     }
 
