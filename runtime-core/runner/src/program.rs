@@ -20,6 +20,7 @@ use crate::spec::process::CapabilitySets;
 
 pub mod lookup;
 pub mod rlimits;
+pub mod scheduling;
 pub mod stdio;
 
 /// A program on its way.
@@ -76,6 +77,7 @@ impl<'a> Program<'a> {
     pub fn assume(&self) -> Result<Assumed> {
         let p = self.process;
         rlimits::apply(&p.rlimits)?;
+        scheduling::apply(p)?;
         stdio::own(p.user.uid);
         let entered = self.enter_cwd();
         let sets = self.take_identity()?;
