@@ -136,7 +136,7 @@ fn the_runc_shim_of_containerd_drives_the_runner() {
     ctr("task pause web").ok();
     ctr("task ls").ok().says("PAUSED");
     ctr("task resume web").ok();
-    ctr("task metrics web").ok().says("memory.limit_in_bytes").says("63995904");
+    ctr("task metrics web").ok().says("memory.limit_in_bytes").says("64000000");
     ctr("task exec -d --exec-id e3 web sleep 500").ok();
     let pids = |wanted: usize| {
         eventually("the shim counts its processes", || {
@@ -189,7 +189,13 @@ fn docker_drives_the_runner() {
     run("--rm --init", "cat /proc/1/cmdline").ok().says("docker-init");
     run("-d --name web --memory 64m --cpus 1 --pids-limit 50", "sleep 1000").ok();
     docker("exec web sh -c 'id -u; exit 5'").exits(5).prints("0");
-    docker("exec web /nosuch").exits(127);
+    // What docker makes of a failed exec is what it makes of runc's.
+    docker("run -d --runtime runc --network none --name peer busybox:1 sleep 1000").ok();
+    for command in ["/nosuch", "nosuch", "/etc/passwd"] {
+        let theirs = docker(&format!("exec peer {command}"));
+        docker(&format!("exec web {command}")).exits(theirs.code);
+    }
+    docker("rm -f peer").ok();
     docker("exec -t web sh -c 'test -t 0 && echo tty'").ok().says("tty");
     docker("top web").ok().says("sleep 1000");
     docker("pause web").ok();
