@@ -6,6 +6,7 @@
 //! [runtimes.crun-debug]
 //! path = "/usr/bin/crun"
 //! args = ["--debug"]
+//! timeout_s = 30
 //!
 //! [log]
 //! max_size = 10485760
@@ -63,6 +64,8 @@ pub struct RuntimeEntry {
     pub path: PathBuf,
     /// Arguments before the subcommand.
     pub args: Vec<String>,
+    /// After so many seconds a call of it is killed and has failed; 0: 120.
+    pub timeout_s: u32,
 }
 
 /// How json-file logs rotate unless a container says otherwise.
@@ -90,16 +93,16 @@ impl Config {
             (asked, _) => asked,
         };
         let command = if let Some(entry) = self.runtimes.get(name) {
-            RuntimeCommand { path: entry.path.clone(), args: entry.args.clone() }
+            RuntimeCommand { path: entry.path.clone(), args: entry.args.clone(), timeout_s: entry.timeout_s }
         } else if name.starts_with('/') {
-            RuntimeCommand { path: name.into(), args: Vec::new() }
+            RuntimeCommand { path: name.into(), ..RuntimeCommand::default() }
         } else if WELL_KNOWN.contains(&name) {
             let path = Layout::binary(name).ok_or_else(|| RuntimeError::NoRuntime {
                 name: name.to_owned(),
                 why: "no such program beside davit-runtimed nor in PATH".to_owned(),
                 nearest: None,
             })?;
-            RuntimeCommand { path, args: Vec::new() }
+            RuntimeCommand { path, ..RuntimeCommand::default() }
         } else {
             let known = self.runtimes.keys().map(String::as_str).chain(WELL_KNOWN.iter().copied());
             return Err(RuntimeError::NoRuntime {

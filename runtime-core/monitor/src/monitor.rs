@@ -216,7 +216,8 @@ impl Monitor {
         let quiet = self.untidy.then_some(QUIET);
         let look = self.is_idle_alone().then_some(LOOK);
         let server = self.server.as_ref().and_then(Server::patience);
-        let look = look.into_iter().chain(server);
+        let calls = self.calls.iter().filter_map(|(call, _)| self.runtime.patience(call, now));
+        let look = look.into_iter().chain(server).chain(calls);
         graces.chain(stalls).chain(shutdown).chain(quiet).chain(look).min()
     }
 
@@ -229,6 +230,9 @@ impl Monitor {
             self.sessions.iter().filter(|s| s.stage == Stage::Ending).map(|s| s.id).collect();
         for id in ended {
             self.try_finish(id);
+        }
+        for (call, _) in &mut self.calls {
+            self.runtime.hurry(call, now);
         }
         self.drop_stalled(now);
         self.advance_shutdown();

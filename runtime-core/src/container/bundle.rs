@@ -1,10 +1,12 @@
 //! What a runtime is given: which namespaces, which files of /etc, and the OCI configuration in the bundle.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use davit_contracts::network::{AttachResponse, ResolvConf};
 use davit_contracts::runtime::{ContainerSpec, MountPoint, Namespaces};
+use davit_wire::config::{CreateSpec, Process};
 use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags, mkdirat, openat2};
 
 use super::dirs::RunDir;
@@ -113,6 +115,25 @@ impl Task {
                 "cannot join the {what} namespace of a container that is not running: {}",
                 view.record.container.name
             ))),
+        }
+    }
+
+    /// What the monitor does before it calls the runtime.
+    pub(super) fn create_spec(&self, spec: &ContainerSpec, plan: &Plan) -> CreateSpec {
+        let c = &self.record.container;
+        let foreign = c.runtime != BUILT_IN_RUNTIME && plan.network != Network::Host;
+        CreateSpec {
+            parts: staging::parts(&c.mount_points),
+            shm_of: match plan.shm {
+                Shm::Of(p) => Some(Process { pid: p.pid, start_time: p.start_time }),
+                _ => None,
+            },
+            sysctls: if foreign {
+                build::net_sysctls(spec, self.engine.host.rootless)
+            } else {
+                BTreeMap::new()
+            },
+            ..CreateSpec::default()
         }
     }
 

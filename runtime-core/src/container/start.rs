@@ -19,11 +19,11 @@ use std::time::Instant;
 use davit_contracts::network::{AttachResponse, EndpointSpec};
 use davit_contracts::runtime::ContainerSpec;
 use davit_contracts::storage::{MountsRequest, PrepareRequest, PrepareResponse};
-use davit_wire::config::{CreateSpec, Process};
+use davit_wire::config::CreateSpec;
 use davit_wire::{MonitorConfig, Reply, Request};
 use tracing::Instrument as _;
 
-use super::bundle::{Plan, Shm, ensure_dir};
+use super::bundle::{Plan, ensure_dir};
 use super::record::ProcessRecord;
 use super::state::{Ask, judge};
 use super::task::{Flow, Task};
@@ -158,7 +158,8 @@ impl Task {
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
-        let pid = self.create_and_start(hold, plan.shm, &stages).await?;
+        let create = self.create_spec(&spec, &plan);
+        let pid = self.create_and_start(hold, create, &stages).await?;
         self.teardown.run_dir = false;
         self.teardown.snapshot = false;
         let mut stage_us = stages.take();
@@ -234,16 +235,15 @@ impl Task {
         user::resolve(&self.record.container.user, &add, &Database::read(root.as_fd()))
     }
 
-    async fn create_and_start(&mut self, hold: bool, shm: Shm, stages: &Stages) -> Result<i32, RuntimeError> {
+    async fn create_and_start(
+        &mut self,
+        hold: bool,
+        create: CreateSpec,
+        stages: &Stages,
+    ) -> Result<i32, RuntimeError> {
         self.record.held = hold;
         let record = self.record.clone();
         let directory = self.directory();
-        let parts = staging::parts(&record.container.mount_points);
-        let shm_of = match shm {
-            Shm::Of(p) => Some(Process { pid: p.pid, start_time: p.start_time }),
-            _ => None,
-        };
-        let create = CreateSpec { parts, shm_of, ..CreateSpec::default() };
         let saved = tokio::task::spawn_blocking(move || record.save(&directory));
         let (created, saved) = tokio::join!(
             stages.time("create", self.request(Request::Create(Box::new(create)))),

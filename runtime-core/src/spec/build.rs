@@ -56,7 +56,8 @@ pub struct Input<'a> {
     pub time: Source,
     /// Where /dev/shm comes from; none: there is none.
     pub shm: Option<mounts::Shm>,
-    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's.
+    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's. The monitor
+    /// sets them ([`net_sysctls`]).
     pub plain_sysctls: bool,
     /// Facts.
     pub host: &'a Host,
@@ -173,17 +174,30 @@ fn devices(
     Ok((nodes, rules))
 }
 
-/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container.
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    if matches!(&input.net, Source::Path(_)) && !input.plain_sysctls {
-        out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        if !input.host.rootless {
-            out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
-        }
+    let own_net = matches!(&input.net, Source::Path(_));
+    let mut out = if own_net { net_sysctls(input.spec, input.host.rootless) } else { BTreeMap::new() };
+    if input.plain_sysctls {
+        out.clear();
     }
-    out.extend(input.spec.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let others = input.spec.sysctls.iter().filter(|(k, _)| !is_of_net(k));
+    out.extend(others.map(|(k, v)| (k.clone(), v.clone())));
     out
+}
+
+/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container; then what was asked for.
+pub fn net_sysctls(spec: &ContainerSpec, rootless: bool) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+    if !rootless {
+        out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+    }
+    out.extend(spec.sysctls.iter().filter(|(k, _)| is_of_net(k)).map(|(k, v)| (k.clone(), v.clone())));
+    out
+}
+
+fn is_of_net(key: &str) -> bool {
+    key.starts_with("net.") || key.starts_with("net/")
 }
 
 fn cgroups_path(input: &Input<'_>) -> String {

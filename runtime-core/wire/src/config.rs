@@ -1,5 +1,6 @@
 //! What a monitor is told when it is started and when it creates its container.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,13 @@ pub struct RuntimeCommand {
     pub path: PathBuf,
     /// Arguments before the subcommand.
     pub args: Vec<String>,
+    /// After so many seconds a call is killed and has failed; 0: 120.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout_s: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Where the monitor writes the program's output.
@@ -93,6 +101,9 @@ pub struct CreateSpec {
     /// /dev/shm of the container with this first process, as `shm` of the run directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shm_of: Option<Process>,
+    /// Kernel parameters of the network namespace that the monitor is in, for runtimes that refuse to set them from there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
 }
 
 /// A process, and not another one that got its number later.

@@ -85,8 +85,10 @@ impl Monitor {
     fn create(&mut self, spec: &CreateSpec, asker: Asker) -> Result<(), Failure> {
         let since = Instant::now();
         let bundle = self.run_dir.join("bundle");
-        if let Err(failure) =
-            self.mount_all(spec, &bundle.join("rootfs")).and_then(|()| self.place_parts(spec))
+        if let Err(failure) = self
+            .mount_all(spec, &bundle.join("rootfs"))
+            .and_then(|()| self.place_parts(spec))
+            .and_then(|()| set_sysctls(spec))
         {
             self.unmount_all();
             return Err(failure);
@@ -357,4 +359,31 @@ pub(super) fn internal(message: String) -> Failure {
 
 fn invalid(message: String) -> Failure {
     Failure { kind: FailureKind::InvalidArgument, message }
+}
+
+/// Dots separate, slashes are dots of a name, as in `net.ipv4.conf.eth0/1.forwarding`; runtimed lets only `net.` through.
+fn set_sysctls(spec: &CreateSpec) -> Result<(), Failure> {
+    for (key, value) in &spec.sysctls {
+        let path: String = if key.contains('.') {
+            key.chars()
+                .map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                })
+                .collect()
+        } else {
+            key.clone()
+        };
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(format!("sysctl \"{key}\" is no parameter's name")));
+        }
+        fs::write(Path::new("/proc/sys").join(path), value)
+            .map_err(|e| internal(format!("cannot set sysctl {key} to \"{value}\": {e}")))?;
+    }
+    Ok(())
 }
