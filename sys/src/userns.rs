@@ -4,7 +4,7 @@
 //! namespace, so that they outlive the supervisor, the daemons and every container of the instance.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -157,6 +157,37 @@ pub fn mapped(uids: &str, gids: &str, net: bool) -> io::Result<Mapped> {
                 .and_then(|()| {
                     Ok(Mapped { user: open("user")?, net: net.then(|| open("net")).transpose()? })
                 });
+            drop(write);
+            reap(Pid::from_raw(pid));
+            made
+        }
+    }
+}
+
+/// Makes a network namespace that belongs to an existing user namespace. The caller is single-threaded.
+pub fn network_in(user: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match crate::fork::clone_process(CloneFlags::empty(), None).map_err(io::Error::other)? {
+        Cloned::Child => {
+            drop((write, told));
+            let made = crate::fork::setns(user, CloneFlags::CLONE_NEWUSER)
+                .and_then(|()| crate::fork::unshare(CloneFlags::CLONE_NEWNET));
+            let errno = made.err().map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
+            let _ = rustix::io::write(&tell, &errno.to_ne_bytes());
+            let _ = rustix::io::read(&read, &mut [0u8; 1]);
+            // SAFETY: _exit(2) in a child that shares nothing with its parent; nothing is flushed or dropped twice.
+            unsafe { libc::_exit(0) }
+        }
+        Cloned::Parent { pid, pidfd: _ } => {
+            drop((read, tell));
+            let mut errno = [0u8; 4];
+            let n = rustix::io::read(&told, &mut errno).unwrap_or(0);
+            let made = match i32::from_ne_bytes(errno) {
+                0 if n == 4 => std::fs::File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from),
+                0 => Err(io::Error::other("the process that makes it died")),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            };
             drop(write);
             reap(Pid::from_raw(pid));
             made

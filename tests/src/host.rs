@@ -139,7 +139,8 @@ impl Builder {
         let mut host = Host { dir, init, alive: Some(alive), cgroups, before: None, check: !self.keep_quiet };
         if runtime.is_some_and(|r| r.ends_with("crun")) {
             // Something of this host's covers it: crun makes directories there all the same.
-            host.sh("! mountpoint -q /sys/fs/cgroup/unified || mount -t tmpfs hidden /sys/fs/cgroup/unified").ok();
+            host.sh("! mountpoint -q /sys/fs/cgroup/unified || mount -t tmpfs hidden /sys/fs/cgroup/unified")
+                .ok();
         }
         host.before = Some(host.inventory());
         Ok(host)

@@ -5,7 +5,11 @@
 //! shared/N   peers of the host's mounts: what is mounted below on either side appears on the other
 //! parts/N    parts of volumes, opened beneath the volume without following links
 //! shm        /dev/shm of another container
+//! userns     the container's user namespace
+//! layers     what the root is made of, with owners as that namespace shows them
 //! ```
+
+pub mod layers;
 
 use std::fs;
 use std::io;
@@ -18,6 +22,9 @@ use davit_wire::config::{Part, Process};
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
+
+/// The container's user namespace, below the run directory.
+pub const USERNS: &str = "userns";
 
 /// Clones the trees of shared sources. Called in the new mount namespace before it becomes a slave.
 pub fn take(sources: &[PathBuf]) -> Result<Vec<OwnedFd>, (PathBuf, io::Error)> {
@@ -52,7 +59,8 @@ pub fn part(part: &Part) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let directory = rustix::fs::open(&part.directory, flags | OFlags::DIRECTORY, Mode::empty())?;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let opened = rustix::fs::openat2(&directory, part.subpath.as_str(), flags, Mode::empty(), how)?;
+    let subpath = if part.subpath.is_empty() { "." } else { &part.subpath };
+    let opened = rustix::fs::openat2(&directory, subpath, flags, Mode::empty(), how)?;
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE

@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use davit_contracts::network::{AttachResponse, ResolvConf};
-use davit_contracts::runtime::{ContainerSpec, MountPoint, Namespaces};
-use davit_wire::config::{CreateSpec, Process};
+use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint, Namespaces};
+use davit_wire::config::{CreateSpec, Process, UserNamespace};
 use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags, mkdirat, openat2};
 
 use super::dirs::RunDir;
@@ -47,6 +47,8 @@ pub struct Plan {
     pub uts: Source,
     pub cgroup: Source,
     pub time: Source,
+    /// What the monitor is to bring.
+    pub userns: Option<UserNamespace>,
 }
 
 impl Task {
@@ -79,7 +81,27 @@ impl Task {
             uts: source(namespaces::uts(&ns), "uts")?,
             cgroup: source(namespaces::cgroup(&ns), "cgroup")?,
             time: source(namespaces::time(&ns), "time")?,
+            userns: self.userns(&ns)?,
         })
+    }
+
+    fn userns(&self, ns: &Namespaces) -> Result<Option<UserNamespace>, RuntimeError> {
+        let c = &self.record.container;
+        if c.uid_map.is_empty() {
+            return Ok(None);
+        }
+        let join = match namespaces::user(ns) {
+            Mode::Container(name) => {
+                let (p, ..) = self.living(name, "user")?;
+                Some(Process { pid: p.pid, start_time: p.start_time })
+            }
+            _ => None,
+        };
+        let lines = |map: &[IdMap]| {
+            map.iter()
+                .fold(String::new(), |text, m| text + &format!("{} {} {}\n", m.inside, m.outside, m.count))
+        };
+        Ok(Some(UserNamespace { join, uid_map: lines(&c.uid_map), gid_map: lines(&c.gid_map) }))
     }
 
     /// /dev/shm goes with the IPC namespace.
@@ -123,7 +145,7 @@ impl Task {
         let c = &self.record.container;
         let foreign = c.runtime != BUILT_IN_RUNTIME && plan.network != Network::Host;
         CreateSpec {
-            parts: staging::parts(&c.mount_points),
+            parts: staging::parts(&c.mount_points, plan.userns.is_some()),
             shm_of: match plan.shm {
                 Shm::Of(p) => Some(Process { pid: p.pid, start_time: p.start_time }),
                 _ => None,
@@ -150,6 +172,7 @@ impl Task {
             other.path().to_owned()
         } else {
             self.write_etc(spec, plan, attached, run)?;
+            files::give(run.path(), &self.record.container)?;
             run.path().to_owned()
         };
         let monitor = self.record.monitor.map_or(0, |m| m.pid);
@@ -168,7 +191,7 @@ impl Task {
             cwd: c.working_dir.clone(),
             user: c.user.clone(),
         };
-        let points: &[MountPoint] = &staging::staged(&c.mount_points, run);
+        let points: &[MountPoint] = &staging::staged(&c.mount_points, plan.userns.is_some(), run);
         let input = build::Input {
             id: &c.id,
             spec,
@@ -183,6 +206,11 @@ impl Task {
             uts: plan.uts.clone(),
             cgroup: plan.cgroup.clone(),
             time: plan.time.clone(),
+            userns: plan.userns.is_some().then(|| build::Userns {
+                path: run.userns(),
+                uids: &c.uid_map,
+                gids: &c.gid_map,
+            }),
             shm: match plan.shm {
                 Shm::Own => Some(mounts::Shm::Own),
                 Shm::None => None,

@@ -303,6 +303,7 @@ impl Task {
         let (_, runtime) = self.engine.config.runtime(&spec.runtime)?;
         Ok(MonitorConfig {
             container_id: id.to_owned(),
+            userns: plan.userns.clone(),
             new_netns: plan.new_netns,
             netns: plan.join.as_ref().map(|(path, _)| path.clone()),
             state_dir: self.directory(),

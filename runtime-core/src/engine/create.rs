@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use davit_contracts::id::ContainerId;
 use davit_contracts::network::EndpointSpec;
-use davit_contracts::runtime::{Container, ContainerSpec, State};
+use davit_contracts::runtime::{Container, ContainerSpec, IdMap, State};
 use tokio::task::JoinHandle;
 
 use super::Engine;
 use crate::clock::unix_ns;
+use crate::config::BUILT_IN_RUNTIME;
 use crate::container::network;
 use crate::container::record::Record;
 use crate::container::start::{Started, endpoints_of};
@@ -17,6 +18,7 @@ use crate::container::volumes;
 use crate::error::RuntimeError;
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
+use crate::spec::userns;
 
 /// A container that was made.
 #[derive(Debug)]
@@ -97,10 +99,18 @@ impl Engine {
         }
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        if runtime != BUILT_IN_RUNTIME && namespaces::user(&ns) != Mode::Host {
+            return Err(RuntimeError::Unsupported(format!(
+                "--userns is supported with the runtime {BUILT_IN_RUNTIME} only, not with {runtime}: \
+                 root of a user namespace cannot walk to the root file system by itself"
+            )));
+        }
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let hostname = self.hostname(&spec, &id)?;
         let name = self.registry.reserve(&spec.name, &id)?;
+        let (uid_map, gid_map) = self.id_maps(&spec, &id).inspect_err(|_| self.registry.remove(&id))?;
         let container = Container {
             id: id.clone(),
             name: name.clone(),
@@ -110,11 +120,37 @@ impl Engine {
             log_path: self.dirs.log(&id).display().to_string(),
             runtime,
             hostname,
+            uid_map,
+            gid_map,
             spec: Some(spec),
             ..Container::default()
         };
         let (task, handle) = Task::new(Arc::clone(self), Record { container, ..Record::default() });
         Ok((task, handle, Created { id, name, warnings }))
+    }
+
+    /// The ids of a new container: a range that is nobody else's, those of the container whose namespace it joins, or what was asked for.
+    fn id_maps(&self, spec: &ContainerSpec, id: &str) -> Result<(Vec<IdMap>, Vec<IdMap>), RuntimeError> {
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        let (uids, gids) = match namespaces::user(&ns) {
+            Mode::Host => return Ok((Vec::new(), Vec::new())),
+            Mode::Container(other) => {
+                let other = self.registry.find(other)?.view().record.container.clone();
+                (other.uid_map, other.gid_map)
+            }
+            Mode::Private if !ns.uid_map.is_empty() => {
+                let gids = if ns.gid_map.is_empty() { ns.uid_map.clone() } else { ns.gid_map };
+                (ns.uid_map, gids)
+            }
+            Mode::Private => {
+                let size = userns::size(if ns.user.is_empty() { "auto" } else { &ns.user });
+                let size = size.unwrap_or_else(|| userns::size("auto").expect("a mode that has a size"))?;
+                let range = self.registry.allocate_ids(id, self.config.userns.pool()?, size)?;
+                return Ok((userns::map_of(range), userns::map_of(range)));
+            }
+        };
+        self.registry.hold_ids(id, userns::ranges(&uids, &gids));
+        Ok((uids, gids))
     }
 
     /// Resolves `--volumes-from` to mounts.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use davit_contracts::runtime::{ContainerSpec, MountPoint, Security};
+use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint, Security};
 
 use super::host::Host;
 use super::merge::Program;
 use super::oci::{
-    Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, TimeOffset, User,
+    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, TimeOffset, User,
 };
 use super::{caps, mounts, resources, seccomp};
 use crate::error::RuntimeError;
@@ -23,6 +23,17 @@ pub enum Source {
     Host,
     /// That of a process.
     Path(PathBuf),
+}
+
+/// A user namespace that the monitor has made.
+#[derive(Debug, Clone)]
+pub struct Userns<'a> {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its ids, which runtimes want to know, too.
+    pub uids: &'a [IdMap],
+    /// The same of groups.
+    pub gids: &'a [IdMap],
 }
 
 /// Everything that decides about a configuration.
@@ -54,6 +65,8 @@ pub struct Input<'a> {
     pub cgroup: Source,
     /// Time namespace.
     pub time: Source,
+    /// User namespace; none: the runtime's.
+    pub userns: Option<Userns<'a>>,
     /// Where /dev/shm comes from; none: there is none.
     pub shm: Option<mounts::Shm>,
     /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's. The monitor
@@ -101,6 +114,8 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         cgroups_path: cgroups_path(input),
         namespaces: namespaces(input),
         time_offsets: time_offsets(input),
+        uid_mappings: input.userns.as_ref().map(|u| id_mappings(u.uids)).unwrap_or_default(),
+        gid_mappings: input.userns.as_ref().map(|u| id_mappings(u.gids)).unwrap_or_default(),
         devices,
         seccomp,
         masked_paths: masked(mounts::MASKED),
@@ -176,7 +191,11 @@ fn devices(
 
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
     let own_net = matches!(&input.net, Source::Path(_));
-    let mut out = if own_net { net_sysctls(input.spec, input.host.rootless) } else { BTreeMap::new() };
+    let mut out = if own_net {
+        net_sysctls(input.spec, input.host.rootless || input.userns.is_some())
+    } else {
+        BTreeMap::new()
+    };
     if input.plain_sysctls {
         out.clear();
     }
@@ -186,10 +205,12 @@ fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
 }
 
 /// docker's two: programs without privileges may bind low ports and send echo requests, inside the container; then what was asked for.
-pub fn net_sysctls(spec: &ContainerSpec, rootless: bool) -> BTreeMap<String, String> {
+///
+/// `mapped`: in a user namespace, where that range of groups does not exist.
+pub fn net_sysctls(spec: &ContainerSpec, mapped: bool) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-    if !rootless {
+    if !mapped {
         out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
     }
     out.extend(spec.sysctls.iter().filter(|(k, _)| is_of_net(k)).map(|(k, v)| (k.clone(), v.clone())));
@@ -226,7 +247,12 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
         Source::Path(path) => Some(Namespace { kind, path: Some(path.display().to_string()) }),
         Source::Host => None,
     };
-    sources.into_iter().filter_map(of).collect()
+    let user = input.userns.as_ref().map(|u| Source::Path(u.path.clone()));
+    sources.into_iter().chain(user.as_ref().map(|u| ("user", u))).filter_map(of).collect()
+}
+
+fn id_mappings(map: &[IdMap]) -> Vec<IdMapping> {
+    map.iter().map(|m| IdMapping { container_id: m.inside, host_id: m.outside, size: m.count }).collect()
 }
 
 fn time_offsets(input: &Input<'_>) -> BTreeMap<String, TimeOffset> {

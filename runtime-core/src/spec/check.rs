@@ -42,9 +42,6 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     }
     namespaces::check(spec)?;
     let ns = spec.namespaces.clone().unwrap_or_default();
-    if namespaces::user(&ns) != namespaces::Mode::Host {
-        return unsupported("--userns other than 'host' is not supported yet");
-    }
     if host.rootless && namespaces::user(&ns) != namespaces::Mode::Host {
         return unsupported(
             "--userns: a rootless instance has one user namespace, which all its containers share",

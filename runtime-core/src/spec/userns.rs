@@ -90,6 +90,15 @@ pub fn check(spec: &ContainerSpec, ns: &Namespaces) -> Result<(), RuntimeError> 
         size?;
     }
     let user = namespaces::user(ns);
+    for m in spec.mounts.iter().filter(|m| m.options.contains_key("idmap")) {
+        let why = match m.r#type.as_str() {
+            "tmpfs" => "a tmpfs belongs to the container already",
+            _ if user == Mode::Host => "the container has no user namespace of its own (--userns=auto)",
+            _ if m.propagation.ends_with("shared") => "a shared mount has the host's owners",
+            _ => continue,
+        };
+        return invalid(&format!("the mount at {} cannot be id-mapped: {why}", m.target));
+    }
     if user == Mode::Host {
         return Ok(());
     }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 /// runtime/              --root of the OCI runtime
 /// exit.json             the ExitRecord
 /// exec/                 pid files and process files of exec sessions
+/// userns                the container's user namespace, where it has one, in the monitor's mount namespace
+/// layers                what the root is made of, with owners as that namespace shows them, the same
 /// shared/N              `shared_sources` in the monitor's mount namespace
 /// parts/N               `CreateSpec::parts`, the same
 /// shm                   `CreateSpec::shm_of`, the same
@@ -28,6 +30,10 @@ use serde::{Deserialize, Serialize};
 pub struct MonitorConfig {
     /// 64 hex digits.
     pub container_id: String,
+    /// The user namespace of the container; none: the monitor's. The monitor brings it as `userns` in the run directory, and a network
+    /// namespace that it makes belongs to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userns: Option<UserNamespace>,
     /// Make a network namespace, bring its loopback up and live in it (bridge networks and `none`, which netd never hears of);
     /// false: stay in the host's or join `netns`.
     pub new_netns: bool,
@@ -52,6 +58,32 @@ pub struct MonitorConfig {
     /// these are taken before it becomes one and stay peers of the host's mounts, as `shared/0`, `shared/1`, ... of the run directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_sources: Vec<PathBuf>,
+}
+
+/// Where a user namespace comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserNamespace {
+    /// Join that of this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Process>,
+    /// Otherwise a new one with these lines of uid_map, see user_namespaces(7).
+    pub uid_map: String,
+    /// And these of gid_map.
+    pub gid_map: String,
+}
+
+impl UserNamespace {
+    /// The uid and gid that its root has outside.
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let of = |map: &str| {
+            map.lines().find_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next()? == "0").then(|| words.next()?.parse().ok())?
+            })
+        };
+        Some((of(&self.uid_map)?, of(&self.gid_map)?))
+    }
 }
 
 /// An OCI runtime's command line.
@@ -123,8 +155,11 @@ pub struct Process {
 pub struct Part {
     /// Absolute.
     pub directory: PathBuf,
-    /// Relative to it.
+    /// Relative to it; empty: itself.
     pub subpath: String,
+    /// Owners are shown through the map of the container's user namespace.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub idmap: bool,
 }
 
 /// A mount description in containerd's shape.

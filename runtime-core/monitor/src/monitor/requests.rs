@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
+use davit_sys::fs_ids::with_power;
 use davit_sys::mount::{mount_at, open_target};
 use davit_sys::served;
 use davit_wire::config::{CreateSpec, Mount};
@@ -126,6 +127,19 @@ impl Monitor {
         }
         fs::create_dir_all(rootfs).map_err(|e| failed(&e))?;
         for mount in &spec.mounts {
+            let mapped;
+            let mount = if self.config.userns.is_some() && mount.target.trim_matches('/').is_empty() {
+                let (over, place) = staging::layers::mapped(mount, &self.run_dir).map_err(|e| {
+                    internal(format!(
+                        "cannot show the root's files with the owners of the user namespace: {e}"
+                    ))
+                })?;
+                self.mounts.push(place);
+                mapped = over;
+                &mapped
+            } else {
+                mount
+            };
             // Opened anew each time: the first mount usually is the root itself.
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root =
@@ -134,7 +148,11 @@ impl Monitor {
             if served::is_served(&mount.r#type) {
                 self.serve(mount, rootfs)?;
             } else {
-                mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd())
+                let mount =
+                    || mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd());
+                // overlayfs works with the ids of whoever mounted it: others than the container's cannot be stored in its layers.
+                let root = self.config.userns.as_ref().and_then(|u| u.root());
+                root.map_or_else(&mount, |(uid, gid)| with_power(uid, gid, &mount))
                     .map_err(|e| failed(&e))?;
             }
             self.mounts.push(rootfs.join(mount.target.trim_start_matches('/')));
@@ -163,6 +181,12 @@ impl Monitor {
                 let (what, directory) = (&part.subpath, part.directory.display());
                 internal(format!("cannot mount {what} of the volume at {directory}: {e}"))
             })?;
+            if part.idmap {
+                staging::layers::map(tree.as_fd(), &self.run_dir).map_err(|e| {
+                    let directory = part.directory.display();
+                    internal(format!("cannot show {directory} with the owners of the user namespace: {e}"))
+                })?;
+            }
             trees.push(tree);
         }
         let places = staging::place(&self.run_dir.join("parts"), &trees)

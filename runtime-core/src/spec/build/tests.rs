@@ -25,6 +25,7 @@ fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>))
         uts: Source::New,
         cgroup: Source::New,
         time: Source::Host,
+        userns: None,
         shm: Some(mounts::Shm::Own),
         plain_sysctls: false,
         host,
