@@ -136,6 +136,10 @@ fn namespaces(args: &CreateArgs) -> Namespaces {
         uts: text(&args.uts),
         user: text(&args.userns),
         cgroup: text(&args.cgroupns),
+        time: text(&args.time),
+        time_offsets_ns: args.time_offset.iter().cloned().collect(),
+        uid_map: args.uidmap.clone(),
+        gid_map: args.gidmap.clone(),
     }
 }
 

@@ -133,23 +133,35 @@ pub struct CreateArgs {
     /// mask=PATH, unmask=PATH, writable-cgroups, landlock=ro:PATH,rw:PATH
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
-    /// Process namespace: host or container:NAME
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// Process namespace: private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub pid: Option<String>,
-    /// IPC namespace: host or container:NAME
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// IPC namespace: private, shareable, host, none (without /dev/shm) or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub ipc: Option<String>,
-    /// UTS namespace: host
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// UTS namespace (host and domain name): private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub uts: Option<String>,
-    /// User namespace: host (auto is not in this version yet)
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// User namespace: host, auto[:size=NUMBER] (ids that no other container has), private (the same) or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub userns: Option<String>,
-    /// Cgroup namespace: private or host
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// Ids of users in a user namespace of its own, and on the host
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", value_parser = parse::idmap::line, help_heading = "Namespaces")]
+    pub uidmap: Vec<davit_contracts::runtime::IdMap>,
+    /// The same of groups; as --uidmap when not given
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", value_parser = parse::idmap::line, help_heading = "Namespaces")]
+    pub gidmap: Vec<davit_contracts::runtime::IdMap>,
+    /// cgroup namespace: private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub cgroupns: Option<String>,
+    /// Time namespace: host, private or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
+    pub time: Option<String>,
+    /// Move a clock of a time namespace of its own (monotonic or boottime)
+    #[arg(long, value_name = "CLOCK=SECONDS", value_parser = parse::duration::clock_offset, allow_hyphen_values = true, help_heading = "Namespaces")]
+    pub time_offset: Vec<(String, i64)>,
     /// Kernel parameter of the container's namespaces
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Security")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Namespaces")]
     pub sysctl: Vec<(String, String)>,
     /// Limits.
     #[command(flatten)]

@@ -13,6 +13,7 @@ use davit_wire::ExitRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RuntimeError, io_error};
+use crate::spec::userns::{self, Range};
 
 /// The file's name in the container's directory.
 pub const FILE: &str = "container.json";
@@ -71,6 +72,11 @@ impl Record {
     /// 12 hex.
     pub fn short(&self) -> &str {
         &self.container.id[..12.min(self.container.id.len())]
+    }
+
+    /// The ids of the host that it has.
+    pub fn host_ids(&self) -> Vec<Range> {
+        userns::ranges(&self.container.uid_map, &self.container.gid_map)
     }
 
     /// The part that changes; always there.

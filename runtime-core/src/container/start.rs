@@ -159,7 +159,8 @@ impl Task {
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
-        let pid = self.create_and_start(hold, &stages).await?;
+        let create = self.create_spec(&spec, &plan);
+        let pid = self.create_and_start(hold, create, &stages).await?;
         self.teardown.run_dir = false;
         self.teardown.snapshot = false;
         let mut stage_us = stages.take();
@@ -235,16 +236,19 @@ impl Task {
         user::resolve(&self.record.container.user, &add, &Database::read(root.as_fd()))
     }
 
-    async fn create_and_start(&mut self, hold: bool, stages: &Stages) -> Result<i32, RuntimeError> {
+    async fn create_and_start(
+        &mut self,
+        hold: bool,
+        create: CreateSpec,
+        stages: &Stages,
+    ) -> Result<i32, RuntimeError> {
         self.record.held = hold;
         let health = self.health_check();
         self.health_starts(health.as_ref());
         let record = self.record.clone();
         let directory = self.directory();
-        let parts = staging::parts(&record.container.mount_points);
         let spec = record.container.spec.clone().unwrap_or_default();
-        let log = Some(self.log_plan(&spec)?.sink);
-        let create = CreateSpec { parts, log, health, ..CreateSpec::default() };
+        let create = CreateSpec { log: Some(self.log_plan(&spec)?.sink), health, ..create };
         let saved = tokio::task::spawn_blocking(move || record.save(&directory));
         let (created, saved) = tokio::join!(
             stages.time("create", self.request(Request::Create(Box::new(create)))),
@@ -306,6 +310,7 @@ impl Task {
         let (_, runtime) = self.engine.config.runtime(&spec.runtime)?;
         Ok(MonitorConfig {
             container_id: id.to_owned(),
+            userns: plan.userns.clone(),
             new_netns: plan.new_netns,
             netns: plan.join.as_ref().map(|(path, _)| path.clone()),
             state_dir: self.directory(),

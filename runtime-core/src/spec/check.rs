@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{caps, health, host::Host, resources, security};
+use super::{caps, health, host::Host, namespaces, resources, security};
 use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::signal;
@@ -39,22 +39,12 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if !spec.pod.is_empty() {
         return unsupported("pods are not supported yet");
     }
-    let namespaces = spec.namespaces.clone().unwrap_or_default();
-    if !matches!(namespaces.user.as_str(), "" | "host") {
-        return unsupported("--userns other than 'host' is not supported yet");
-    }
-    for (what, mode) in [
-        ("pid", &namespaces.pid),
-        ("ipc", &namespaces.ipc),
-        ("uts", &namespaces.uts),
-        ("cgroup", &namespaces.cgroup),
-    ] {
-        let known = matches!(mode.as_str(), "" | "private" | "host")
-            || (matches!(what, "pid" | "ipc")
-                && mode.strip_prefix("container:").is_some_and(|c| !c.is_empty()));
-        if !known {
-            return invalid(format!("invalid --{what} mode '{mode}'"));
-        }
+    namespaces::check(spec)?;
+    let ns = spec.namespaces.clone().unwrap_or_default();
+    if host.rootless && namespaces::user(&ns) != namespaces::Mode::Host {
+        return unsupported(
+            "--userns: a rootless instance has one user namespace, which all its containers share",
+        );
     }
     if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
         return invalid(format!("invalid signal: {}", spec.stop_signal));
