@@ -59,6 +59,12 @@ pub struct Record {
     pub attached: bool,
     /// Anonymous or named volumes are held for it.
     pub volumes: bool,
+    /// Which init its last start found, of a system container; else empty.
+    pub init: String,
+    /// Its end was asked for since it was started: a reboot of its own is none.
+    pub stopping: bool,
+    /// It is frozen while its files are copied, and is to be thawed if we find it so.
+    pub copying: bool,
     /// Environment and command were merged from the image.
     pub prepared: bool,
 }

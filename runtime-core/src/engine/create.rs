@@ -19,7 +19,7 @@ use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
-use crate::spec::{security, userns};
+use crate::spec::{security, system, userns};
 
 /// A container that was made.
 #[derive(Debug)]
@@ -39,15 +39,7 @@ impl Engine {
         finish(tokio::spawn(async move {
             let (mut task, handle, created) = engine.begin(spec)?;
             let made = async {
-                let mut names = Vec::new();
-                for endpoint in endpoints_of(&task.spec_of())? {
-                    let (_, name) = network::lookup(&engine.peers, &endpoint.network).await?;
-                    if names.iter().any(|(_, other)| *other == name) {
-                        return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
-                    }
-                    names.push((endpoint.network, name));
-                }
-                task.settle_networks(&names);
+                engine.settle(&mut task).await?;
                 task.create().await
             };
             if let Err(e) = made.await {
@@ -91,9 +83,27 @@ impl Engine {
         .await
     }
 
+    /// Checks the networks that were asked for, and enters their names.
+    pub(super) async fn settle(&self, task: &mut Task) -> Result<(), RuntimeError> {
+        let mut names = Vec::new();
+        for endpoint in endpoints_of(&task.spec_of())? {
+            let (_, name) = network::lookup(&self.peers, &endpoint.network).await?;
+            if names.iter().any(|(_, other)| *other == name) {
+                return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
+            }
+            names.push((endpoint.network, name));
+        }
+        task.settle_networks(&names);
+        Ok(())
+    }
+
     /// Everything that needs no other daemon: checks, id, name, record.
-    fn begin(self: &Arc<Self>, mut spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        mut spec: ContainerSpec,
+    ) -> Result<(Task, Handle, Created), RuntimeError> {
         self.volumes_from(&mut spec)?;
+        system::complete(&mut spec);
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
@@ -201,7 +211,7 @@ impl Engine {
     }
 
     /// Undoes a container that failed before anybody saw it; one whose command could not be run stays, exited, as docker leaves it.
-    async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
+    pub(super) async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
         if task.discard(error).await {
             task.announce_created();
             self.registry.insert(handle);
@@ -215,6 +225,6 @@ impl Engine {
 }
 
 /// Waits for work that goes on also when the client that asked for it has gone.
-async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+pub(super) async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
     work.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
