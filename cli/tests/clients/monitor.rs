@@ -54,6 +54,7 @@ impl Client {
             exit: None,
             execs: Vec::new(),
             exec_exits: Vec::new(),
+            features: Vec::new(),
             log_dropped_bytes: 0,
         };
         self.send(&Frame::Welcome(Welcome { version: PROTOCOL_VERSION, state, tty: false }));
