@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod filters;
 mod logs;
 mod monitor;
 mod nearest;
@@ -25,6 +26,7 @@ mod server;
 mod signal;
 mod spec;
 mod top;
+mod usage;
 
 use std::sync::Arc;
 

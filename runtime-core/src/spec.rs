@@ -21,4 +21,5 @@ pub mod propagation;
 pub mod resources;
 pub mod seccomp;
 mod seccomp_table;
+pub mod update;
 pub mod user;

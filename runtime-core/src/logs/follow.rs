@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::reader::Reader;
 use crate::clock::unix_ns;
-use crate::container::task::View;
+use crate::container::handle::View;
 use crate::error::{RuntimeError, io_error};
 use crate::readable;
 

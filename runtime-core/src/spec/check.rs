@@ -34,9 +34,6 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if spec.image.is_empty() {
         return invalid("no image was named".into());
     }
-    if spec.init {
-        return unsupported("--init is not supported yet: no init program comes with davit");
-    }
     if !spec.pod.is_empty() {
         return unsupported("pods are not supported yet");
     }
@@ -71,15 +68,7 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     }
     let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
     check_lines(spec)?;
-    let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
-    match policy {
-        "" | "no" => {}
-        _ if spec.auto_remove => return invalid("conflicting options: --restart and --rm".into()),
-        "always" | "unless-stopped" | "on-failure" => {
-            warnings.push(format!("the restart policy '{policy}' is recorded, but not applied yet"));
-        }
-        other => return invalid(format!("invalid restart policy '{other}'")),
-    }
+    restart(spec)?;
     if spec.health.as_ref().is_some_and(|h| !h.test.is_empty()) {
         warnings.push("health checks are recorded, but not run yet".into());
     }
@@ -88,6 +77,23 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     }
     log_sink(spec, &LogDefaults::default(), Path::new("/x"))?;
     Ok(warnings)
+}
+
+/// A policy that is known, and is not of a container that removes itself.
+pub fn restart(spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    let invalid = |text: String| Err(RuntimeError::Invalid(text));
+    let policy = spec.restart.clone().unwrap_or_default();
+    match policy.name.as_str() {
+        "" | "no" | "on-failure" | "always" | "unless-stopped" => {}
+        other => return invalid(format!("invalid restart policy '{other}'")),
+    }
+    if policy.max_retries > 0 && policy.name != "on-failure" {
+        return invalid(format!("maximum retry count cannot be used with restart policy '{}'", policy.name));
+    }
+    if spec.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return invalid("conflicting options: --restart and --rm".into());
+    }
+    Ok(())
 }
 
 fn has_ports(spec: &ContainerSpec) -> bool {

@@ -171,7 +171,7 @@ impl World {
     }
 
     pub async fn wait(&self, name: &str) -> i32 {
-        let request = WaitRequest { container: name.into(), condition: 0 };
+        let request = WaitRequest { container: name.into(), condition: 0, states: Vec::new() };
         tokio::time::timeout(PATIENCE, self.client().wait(request))
             .await
             .unwrap()
@@ -198,7 +198,8 @@ impl World {
 
     /// Nothing of any container is left but records that are listed.
     pub async fn assert_clean(&self) {
-        eventually("no run directory is left", async || entries(&self.run_dir()).is_empty()).await;
+        let none = async || !entries(&self.run_dir()).iter().any(|e| e.is_dir());
+        eventually("no run directory is left", none).await;
         eventually("no removal is pending", async || entries(&self.state_dir().join("trash")).is_empty())
             .await;
         let request = ListRequest { all: true, ..ListRequest::default() };
