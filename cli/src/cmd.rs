@@ -26,6 +26,7 @@ mod pull;
 mod push;
 mod run;
 mod save;
+mod stats;
 mod status;
 mod storage;
 mod system;
@@ -105,7 +106,9 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Rm(args) => lifecycle::remove(app, &args).await,
         ContainerCommand::Ps(args) => ps::ps(app, &args).await,
         ContainerCommand::Logs(args) => logs::logs(app, &args).await,
-        ContainerCommand::Wait(args) => lifecycle::wait(app, &args.containers).await,
+        ContainerCommand::Wait(args) => lifecycle::wait(app, &args).await,
+        ContainerCommand::Update(args) => lifecycle::update(app, &args).await,
+        ContainerCommand::Stats(args) => stats::stats(app, &args).await,
         ContainerCommand::Pause(args) => lifecycle::pause(app, &args.containers).await,
         ContainerCommand::Unpause(args) => lifecycle::unpause(app, &args.containers).await,
         ContainerCommand::Rename(args) => lifecycle::rename(app, &args).await,

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::lifecycle::{StatsArgs, UpdateArgs, WaitArgs};
 use super::run::{CreateArgs, RunArgs};
 use super::tree::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
 use crate::parse;
@@ -30,8 +31,12 @@ pub enum ContainerCommand {
     Logs(LogsArgs),
     /// Run one more command in a running container
     Exec(ExecArgs),
-    /// Wait until containers end and print their exit codes
-    Wait(NamesArgs),
+    /// Wait until containers end (or until another condition holds) and print their exit codes
+    Wait(WaitArgs),
+    /// Change limits and restart policies of containers
+    Update(UpdateArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
     /// Connect to a running container's input and output
     Attach(AttachArgs),
     /// Freeze the processes of containers
@@ -91,8 +96,17 @@ pub struct StopArgs {
     /// Signal to send first [default: the container's own, or TERM]
     #[arg(short, long, value_name = "SIGNAL", value_parser = parse::signal::checked)]
     pub signal: Option<String>,
+    /// All that run
+    #[arg(short, long)]
+    pub all: bool,
+    /// The one that was made last
+    #[arg(short, long)]
+    pub latest: bool,
+    /// One that does not exist is no failure
+    #[arg(short, long)]
+    pub ignore: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
 }
 
@@ -102,6 +116,9 @@ pub struct RestartArgs {
     /// Seconds to wait before killing [default: the container's own, or 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
     pub time: Option<u32>,
+    /// Signal to send first [default: the container's own, or TERM]
+    #[arg(short, long, value_name = "SIGNAL", value_parser = parse::signal::checked)]
+    pub signal: Option<String>,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
@@ -127,8 +144,17 @@ pub struct RemoveArgs {
     /// Remove their anonymous volumes too
     #[arg(short, long)]
     pub volumes: bool,
+    /// All of them
+    #[arg(short, long)]
+    pub all: bool,
+    /// The one that was made last
+    #[arg(short, long)]
+    pub latest: bool,
+    /// One that does not exist is no failure
+    #[arg(short, long)]
+    pub ignore: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
 }
 

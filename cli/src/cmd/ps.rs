@@ -16,10 +16,11 @@ use crate::view;
 pub async fn ps(app: &App, args: &PsArgs) -> Outcome {
     let format = Format::parse(args.format.as_deref(), args.quiet)?;
     let last = if args.latest { 1 } else { args.last.unwrap_or(0) };
-    let filters = view::filters(&args.filter);
+    let filter = view::key_values(&args.filter);
+    let asks = |key: &str| args.filter.iter().any(|(k, _)| k == key);
     // A filter on a state, like -n, looks at all containers.
-    let all = args.all || last > 0 || filters.contains_key("status") || filters.contains_key("exited");
-    let request = ListRequest { all, filters, last };
+    let all = args.all || last > 0 || asks("status") || asks("exited");
+    let request = ListRequest { all, filter, last, ..ListRequest::default() };
     let answer = app.runtime(app.containers().await?.list(request)).await?;
     let now = words::now();
     let mut rows: Vec<_> =

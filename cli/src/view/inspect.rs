@@ -45,7 +45,7 @@ fn in_etc(c: &Container, name: &str) -> String {
 fn state_of(s: &State) -> Value {
     let mut out = json!({
         "Status": s.status,
-        "Running": matches!(s.status.as_str(), "running" | "paused"),
+        "Running": matches!(s.status.as_str(), "running" | "paused" | "restarting"),
         "Paused": s.status == "paused",
         "Restarting": s.status == "restarting",
         "OOMKilled": s.oom_killed,
