@@ -48,7 +48,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::ContainerGroup(group) => match *group {
             ContainerGroup::Ls(args) => ps::ps(app, &args).await,
             ContainerGroup::Inspect(args) => {
-                inspect::inspect(app, args.format.as_deref(), Some("container"), &args.names).await
+                inspect::inspect(app, args.format.as_deref(), Some("container"), args.size, &args.names).await
             }
             ContainerGroup::Prune(args) => prune::containers(app, &args).await,
             ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
@@ -75,7 +75,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         },
         Command::Storage(c) => storage::storage(app, c).await,
         Command::Inspect(args) => {
-            inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), &args.names).await
+            inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), args.size, &args.names).await
         }
         Command::Events(args) => events::events(app, &args).await,
         Command::Version(args) => system::version(app, args.format.as_deref()).await,

@@ -62,6 +62,13 @@ impl Execs {
         self.lock().sessions.get(id).cloned().ok_or_else(|| RuntimeError::NoExec(id.to_owned()))
     }
 
+    /// The sessions of a container that have not ended.
+    pub fn running(&self, container: &str) -> Vec<String> {
+        let inner = self.lock();
+        let of = inner.sessions.iter().filter(|(_, s)| s.container == container && s.phase != Phase::Ended);
+        of.map(|(id, _)| id.clone()).collect()
+    }
+
     /// What a session runs, as one line; empty when an earlier runtimed made it.
     pub fn command(&self, id: &str) -> String {
         self.lock().sessions.get(id).map(|s| s.request.command.join(" ")).unwrap_or_default()

@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+pub mod failpoint;
 mod filters;
 mod logs;
 mod monitor;

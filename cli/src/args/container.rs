@@ -193,6 +193,9 @@ pub struct InspectArgs {
     /// json, or a template such as '{{.State.Status}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Of containers also what they wrote (SizeRw), and with their image (SizeRootFs)
+    #[arg(short, long)]
+    pub size: bool,
     /// What the names are; otherwise each kind is tried in turn
     #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image", "network", "volume"])]
     pub kind: Option<String>,
@@ -207,6 +210,9 @@ pub struct InspectContainerArgs {
     /// json, or a template such as '{{.State.Status}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Also what they wrote (SizeRw), and with their image (SizeRootFs)
+    #[arg(short, long)]
+    pub size: bool,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub names: Vec<String>,

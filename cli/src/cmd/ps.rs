@@ -38,14 +38,19 @@ pub async fn ps(app: &App, args: &PsArgs) -> Outcome {
 
 /// What a container wrote, and what it sees: `2B (virtual 4.5MB)`.
 async fn size(app: &App, container: &Container) -> String {
+    let (written, whole) = sizes(app, container).await;
+    format!("{} (virtual {})", words::size(written), words::size(whole))
+}
+
+/// The same in bytes.
+pub async fn sizes(app: &App, container: &Container) -> (u64, u64) {
     let written = prune::written(app, &container.id).await;
     let request = InspectImageRequest { reference: container.image_id.clone() };
     let image = match app.images().await {
         Ok(mut images) => app.storage(images.inspect(request)).await.ok().and_then(|a| a.image),
         Err(_) => None,
     };
-    let whole = written + image.map_or(0, |i| i.size);
-    format!("{} (virtual {})", words::size(written), words::size(whole))
+    (written, written + image.map_or(0, |i| i.size))
 }
 
 /// `davit top`

@@ -11,6 +11,7 @@ use super::state::{Ask, Status, judge};
 use super::task::{Flow, Task};
 use crate::clock::unix_ns;
 use crate::error::{RuntimeError, io_error};
+use crate::failpoint;
 use crate::monitor::link::connect;
 use crate::signal;
 
@@ -71,6 +72,7 @@ impl Task {
         self.record.ended(exit);
         self.emit("die", &[("exitCode", exit.code.to_string())]);
         self.emit_networks("disconnect", &endpoints);
+        failpoint::pass("exit.told");
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);
         }
@@ -274,6 +276,7 @@ impl Task {
             self.stopping()?;
         }
         self.request(Request::Kill { signal, all: false }).await?;
+        failpoint::pass("stop.signalled");
         if status == Status::Paused {
             // A frozen program takes its signal when it thaws.
             self.freeze(false).await?;
@@ -314,7 +317,9 @@ impl Task {
         let trashed = self.engine.dirs.trashed(self.record.id());
         let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
         fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
+        failpoint::pass("remove.marked");
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
+        failpoint::pass("remove.trashed");
         self.engine.registry.remove(self.record.id());
         self.emit("destroy", &[]);
         if let Some(monitor) = self.monitor.take() {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::state::{Ask, Status, judge};
 use super::task::Task;
 use crate::error::RuntimeError;
+use crate::failpoint;
 
 /// docker's first wait, and what it never exceeds.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -120,6 +121,7 @@ impl Task {
         if !known && is_policy(&self.record.policy()) {
             self.record.save_durably(&self.directory())?;
         }
+        failpoint::pass("stop.remembered");
         if status == Status::Restarting {
             self.stay_ended();
             return Ok(None);

@@ -32,6 +32,7 @@ use super::{network, remove, restart, staging, volumes};
 use crate::clock::us;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
+use crate::failpoint;
 use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
 use crate::spec::check::{self, Network};
@@ -138,6 +139,7 @@ impl Task {
         make_private_dir(&run.rootfs())?;
         self.teardown.run_dir = true;
         self.teardown.snapshot = fresh;
+        failpoint::pass("start.directories");
         let id = self.record.id().to_owned();
         let (monitor, root) = tokio::join!(
             stages.time("monitor", spawn(&program, &run, &id, &config)),
@@ -151,6 +153,7 @@ impl Task {
         let root = match monitor {
             Ok(connected) => {
                 self.monitor = Some(connected.into());
+                failpoint::pass("start.spawned");
                 root?
             }
             // Of two failures the image's is the one that a person can do something about.
@@ -162,6 +165,7 @@ impl Task {
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
         let (user, attached) = cut.or(Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages))).await?;
+        failpoint::pass("start.wired");
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
@@ -263,10 +267,12 @@ impl Task {
         }
         saved.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
         self.record.process = ProcessRecord::of(pid);
+        failpoint::pass("start.created");
         let started = stages.time("start", self.request(Request::Start { hold_for_attach: hold })).await?;
         let Reply::Started { pid: running } = started else {
             return Err(self.out_of_turn());
         };
+        failpoint::pass("start.started");
         if running > 0 {
             if self.record.unseen {
                 self.announce_created();

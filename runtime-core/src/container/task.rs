@@ -17,6 +17,7 @@ use super::remove::{self, Teardown};
 use super::state::Status;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
+use crate::failpoint;
 use crate::monitor::link::{Connected, Link};
 
 /// How long a program is held for a client that said it would attach: it does so within milliseconds, or it has died.
@@ -306,6 +307,7 @@ impl Task {
                 "the record cannot be saved"
             );
         }
+        failpoint::pass("record.saved");
     }
 
     /// Its durable directory.

@@ -134,6 +134,7 @@ impl Containers for Service {
     async fn inspect(&self, request: Request<InspectRequest>) -> Reply<InspectResponse> {
         let view = self.find(&request.into_inner().container)?.view();
         let mut container = view.record.container.clone();
+        container.exec_ids = self.engine.execs.running(&container.id);
         container.monitor_pid = view.record.monitor.map_or(0, |m| m.pid);
         Ok(Response::new(InspectResponse { container: Some(container) }))
     }
