@@ -4,6 +4,7 @@ pub mod clone;
 pub mod container;
 pub mod flags;
 pub mod image;
+pub mod lifecycle;
 pub mod limits;
 pub mod network;
 pub mod network_view;
@@ -199,6 +200,11 @@ mod tests {
             "davit inspect --type container -f {{.Id}} c",
             "davit image from-host -t tools /bin/sh",
             "davit top c -eo pid,comm",
+            "davit wait --condition running --condition exited c",
+            "davit update -m -1 --memory-swap -1 --cpus 1.5 --pids-limit -1 --restart on-failure:3 a b",
+            "davit stats -a --no-trunc --no-stream --format {{.Name}} a",
+            "davit rm -fl",
+            "davit stop -a -i",
             "davit login -u me --password-stdin reg.example:5000",
             "davit push -aq reg.example:5000/app",
             "davit pull -a app",

@@ -29,6 +29,7 @@ mod pull;
 mod push;
 mod run;
 mod save;
+mod stats;
 mod status;
 mod storage;
 mod system;
@@ -50,7 +51,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::ContainerGroup(group) => match *group {
             ContainerGroup::Ls(args) => ps::ps(app, &args).await,
             ContainerGroup::Inspect(args) => {
-                inspect::inspect(app, args.format.as_deref(), Some("container"), &args.names).await
+                inspect::inspect(app, args.format.as_deref(), Some("container"), args.size, &args.names).await
             }
             ContainerGroup::Prune(args) => prune::containers(app, &args).await,
             ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
@@ -78,7 +79,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         },
         Command::Storage(c) => storage::storage(app, c).await,
         Command::Inspect(args) => {
-            inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), &args.names).await
+            inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), args.size, &args.names).await
         }
         Command::Events(args) => events::events(app, &args).await,
         Command::Version(args) => system::version(app, args.format.as_deref()).await,
@@ -111,7 +112,9 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Rm(args) => lifecycle::remove(app, &args).await,
         ContainerCommand::Ps(args) => ps::ps(app, &args).await,
         ContainerCommand::Logs(args) => logs::logs(app, &args).await,
-        ContainerCommand::Wait(args) => lifecycle::wait(app, &args.containers).await,
+        ContainerCommand::Wait(args) => lifecycle::wait(app, &args).await,
+        ContainerCommand::Update(args) => lifecycle::update(app, &args).await,
+        ContainerCommand::Stats(args) => stats::stats(app, &args).await,
         ContainerCommand::Pause(args) => lifecycle::pause(app, &args.containers).await,
         ContainerCommand::Unpause(args) => lifecycle::unpause(app, &args.containers).await,
         ContainerCommand::Rename(args) => lifecycle::rename(app, &args).await,

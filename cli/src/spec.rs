@@ -146,7 +146,15 @@ fn namespaces(args: &CreateArgs) -> Namespaces {
 }
 
 fn restart(args: &CreateArgs) -> Result<RestartPolicy, String> {
-    let text = args.restart.as_deref().unwrap_or("no");
+    let policy = policy(args.restart.as_deref().unwrap_or("no"))?;
+    if args.rm && policy.name != "no" {
+        return Err("conflicting options: --restart and --rm".into());
+    }
+    Ok(policy)
+}
+
+/// `--restart`
+pub fn policy(text: &str) -> Result<RestartPolicy, String> {
     let (name, retries) = text.split_once(':').unwrap_or((text, ""));
     let max_retries = match retries {
         "" if !text.ends_with(':') => Ok(0),
@@ -154,10 +162,8 @@ fn restart(args: &CreateArgs) -> Result<RestartPolicy, String> {
         _ => Err(()),
     };
     match (name, max_retries) {
-        ("no" | "on-failure" | "always" | "unless-stopped", Ok(max_retries)) => {
-            if args.rm && name != "no" {
-                return Err("--rm and --restart exclude one another".into());
-            }
+        ("" | "no", Ok(_)) => Ok(RestartPolicy { name: "no".into(), max_retries: 0 }),
+        ("on-failure" | "always" | "unless-stopped", Ok(max_retries)) => {
             Ok(RestartPolicy { name: name.to_owned(), max_retries })
         }
         _ => Err(format!("'{text}' is no restart policy: no, on-failure[:N], always or unless-stopped")),

@@ -125,6 +125,9 @@ pub enum RuntimeError {
     /// No such exec session.
     #[error("no such exec: {0}")]
     NoExec(String),
+    /// Somebody stopped or removed the container before its start was done.
+    #[error("the start was cut short: the container was stopped or removed meanwhile")]
+    Cut,
     /// The container's task is gone, because the container is being removed.
     #[error("container {0} is being removed")]
     Removing(String),
@@ -158,7 +161,7 @@ impl RuntimeError {
             | Self::Invalid(_)
             | Self::NoUser { .. }
             | Self::NoRuntime { .. } => Kind::InvalidArgument,
-            Self::WrongState(_) | Self::Removing(_) => Kind::WrongState,
+            Self::WrongState(_) | Self::Removing(_) | Self::Cut => Kind::WrongState,
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Peer(e) => e.kind(),
             Self::PeerDown { .. } | Self::PeerHopeless { .. } | Self::PeerLate { .. } => Kind::Unavailable,

@@ -16,6 +16,8 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+pub mod failpoint;
+mod filters;
 mod logs;
 mod monitor;
 mod nearest;
@@ -25,6 +27,7 @@ mod server;
 mod signal;
 mod spec;
 mod top;
+mod usage;
 
 use std::sync::Arc;
 

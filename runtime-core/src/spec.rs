@@ -26,5 +26,6 @@ pub mod seccomp;
 mod seccomp_table;
 pub mod security;
 pub mod system;
+pub mod update;
 pub mod user;
 pub mod userns;

@@ -38,7 +38,7 @@ pub struct CreateArgs {
     /// Program to run in place of the image's entrypoint; empty: none
     #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
     pub entrypoint: Option<String>,
-    /// Run a small init as process 1 that reaps orphans and forwards signals (not in this version yet)
+    /// Run a small init as process 1 that reaps orphans and forwards signals
     #[arg(long, help_heading = "Process")]
     pub init: bool,
     /// Boot an image's init: auto, sysvinit, runit, systemd or busybox; it gets a console ('davit console')

@@ -110,7 +110,8 @@ async fn lost(app: &App, id: &str) -> Outcome<ExitRecord> {
 
 /// Waits until the container's name is free again. That the daemon is away meanwhile costs the person nothing: the program has ended.
 async fn removed(app: &App, id: &str) {
-    let request = WaitRequest { container: id.to_owned(), condition: Condition::Removed as i32 };
+    let request =
+        WaitRequest { container: id.to_owned(), condition: Condition::Removed as i32, states: Vec::new() };
     let wait = async { app.runtime(app.containers().await?.wait(request)).await };
     let _ = tokio::time::timeout(REMOVAL, wait).await;
 }

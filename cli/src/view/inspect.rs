@@ -1,6 +1,7 @@
 //! `inspect` of a container, with docker's field names.
 
 mod limits;
+mod rest;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use crate::parse::port::inside;
 pub fn container(c: &Container) -> Value {
     let spec = c.spec.clone().unwrap_or_default();
     let state = c.state.clone().unwrap_or_default();
-    json!({
+    let mut out = json!({
         "Id": c.id,
         "Name": format!("/{}", c.name),
         "Created": words::rfc3339(c.created_unix_ns),
@@ -37,7 +38,9 @@ pub fn container(c: &Container) -> Value {
         "HostConfig": host_config(c, &spec),
         "Mounts": mounts(c),
         "NetworkSettings": network_settings(c, &spec.network.clone().unwrap_or_default()),
-    })
+    });
+    rest::complete(&mut out, c, &spec);
+    out
 }
 
 /// Where a file of the container's /etc is on the host.

@@ -54,6 +54,7 @@ impl Client {
             exit: None,
             execs: Vec::new(),
             exec_exits: Vec::new(),
+            features: Vec::new(),
             log_dropped_bytes: 0,
             log_error: String::new(),
             health: None,

@@ -321,6 +321,7 @@ impl Monitor {
             exit: self.exit.clone(),
             execs: running.filter_map(|s| s.exec_id.clone()).collect(),
             exec_exits: self.exec_exits.iter().cloned().collect(),
+            features: vec![davit_wire::FEATURE_UPDATE.to_owned()],
             log_dropped_bytes,
             log_error: log_error.into(),
             health: self.health.as_ref().map(|h| h.health.clone()),

@@ -36,6 +36,9 @@ pub enum Shm {
     Of(ProcessRecord),
 }
 
+/// docker's place for the first process of `--init`.
+const INIT: &str = "/sbin/docker-init";
+
 /// Where the namespaces of a container come from.
 pub struct Plan {
     pub network: Network,
@@ -190,13 +193,14 @@ impl Task {
         if !merge::has(&c.env, "HOME") {
             c.env.push(format!("HOME={}", user.home));
         }
-        let program = merge::Program {
-            argv: c.argv.clone(),
-            env: c.env.clone(),
-            cwd: c.working_dir.clone(),
-            user: c.user.clone(),
-        };
-        let points: &[MountPoint] = &staging::staged(&c.mount_points, plan.userns.is_some(), run);
+        let points: &mut Vec<MountPoint> = &mut staging::staged(&c.mount_points, plan.userns.is_some(), run);
+        let mut argv = c.argv.clone();
+        if spec.init {
+            argv.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
+            points.push(init_point(&self.engine.dirs.init()));
+        }
+        let program =
+            merge::Program { argv, env: c.env.clone(), cwd: c.working_dir.clone(), user: c.user.clone() };
         let input = build::Input {
             id: &c.id,
             spec,
@@ -257,6 +261,17 @@ impl Task {
             None => own_resolv_conf(spec),
         };
         files::write(run.path(), own.hostname, &hosts, &resolv)
+    }
+}
+
+/// The program that comes before the container's own.
+fn init_point(program: &std::path::Path) -> MountPoint {
+    MountPoint {
+        r#type: "bind".into(),
+        source: program.display().to_string(),
+        target: INIT.into(),
+        rw: false,
+        ..MountPoint::default()
     }
 }
 

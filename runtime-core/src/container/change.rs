@@ -38,8 +38,8 @@ impl Task {
             }
         }
         self.record.container.name = name;
-        self.save();
         self.publish();
+        self.save();
         self.emit("rename", &[("oldName", old)]);
         Ok(())
     }
@@ -79,6 +79,7 @@ impl Task {
                 made => made?,
             };
             self.edit_hosts(|dir, own| files::add_own(dir, own, &made));
+            self.emit_networks("connect", std::slice::from_ref(&made));
             self.record.container.endpoints.push(made);
         }
         list.push(EndpointSpec { network, ..endpoint });
@@ -119,6 +120,7 @@ impl Task {
             }
             for gone in self.record.container.endpoints.iter().filter(|e| e.network_id == id) {
                 self.edit_hosts(|dir, own| files::remove_own(dir, own, gone));
+                self.emit_networks("disconnect", std::slice::from_ref(gone));
             }
         }
         self.record.container.endpoints.retain(|e| e.network_id != id);
@@ -141,8 +143,23 @@ impl Task {
         None
     }
 
+    /// Finds the networks that a new container is to be on.
+    pub(super) async fn look_networks_up(&mut self) -> Result<(), RuntimeError> {
+        let Network::Endpoints(list) = check::network(&self.spec_of())? else { return Ok(()) };
+        let mut names = Vec::new();
+        for endpoint in list {
+            let (_, name) = network::lookup(&self.engine.peers, &endpoint.network).await?;
+            if names.iter().any(|(_, other)| *other == name) {
+                return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
+            }
+            names.push((endpoint.network, name));
+        }
+        self.settle_networks(&names);
+        Ok(())
+    }
+
     /// Enters the names of networks, found for the texts they were asked for by.
-    pub fn settle_networks(&mut self, names: &[(String, String)]) {
+    fn settle_networks(&mut self, names: &[(String, String)]) {
         let asked = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
         network::settle(asked, |text| {
             names.iter().find(|(asked, _)| asked == text).map(|(_, name)| name.clone())

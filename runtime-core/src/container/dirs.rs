@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! state/runtime/containers/<id>/   container.json, <id>-json.log or container.log, exit.json (the monitor's second copy)
+//! state/runtime/davit-init         the program of containers with --init
 //! state/runtime/trash/<id>/        the same directory once its removal is journaled
 //! run/runtime/<16 hex>/            the monitor's directory; short, because a socket's path has 108 bytes at most
 //! ```
@@ -49,6 +50,11 @@ impl Dirs {
             options::LOCAL => directory.join("container.log"),
             _ => directory.join(format!("{id}-json.log")),
         }
+    }
+
+    /// What containers with `--init` begin with. Not in the run directory, which is on a file system without execution on many hosts.
+    pub fn init(&self) -> PathBuf {
+        self.state.join("davit-init")
     }
 
     /// Its run directory.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use davit_contracts::runtime::{Container, State};
+use davit_contracts::runtime::{Container, RestartPolicy, State};
 use davit_contracts::storage::ImageConfig;
 use davit_sys::process::ProcessRef;
 use davit_wire::ExitRecord;
@@ -61,12 +61,14 @@ pub struct Record {
     pub volumes: bool,
     /// Which init its last start found, of a system container; else empty.
     pub init: String,
-    /// Its end was asked for since it was started: a reboot of its own is none.
-    pub stopping: bool,
     /// It is frozen while its files are copied, and is to be thawed if we find it so.
     pub copying: bool,
     /// Environment and command were merged from the image.
     pub prepared: bool,
+    /// A person ended it: its restart policy does not start it again, until a person does.
+    pub stopped: bool,
+    /// How long its restart policy waited last, in milliseconds; 0 when it would wait the shortest time.
+    pub backoff_ms: u64,
 }
 
 impl Record {
@@ -105,6 +107,11 @@ impl Record {
         self.container.spec.as_ref().is_some_and(|s| s.auto_remove)
     }
 
+    /// What happens when it ends.
+    pub fn policy(&self) -> RestartPolicy {
+        self.container.spec.as_ref().and_then(|s| s.restart.clone()).unwrap_or_default()
+    }
+
     /// Enters an exit into the record.
     pub fn ended(&mut self, exit: &ExitRecord) {
         let state = self.state_mut();
@@ -131,6 +138,16 @@ impl Record {
     pub fn save(&self, dir: &Path) -> Result<(), RuntimeError> {
         let bytes = serde_json::to_vec(self).expect("plain structs always serialise");
         write_renamed(&dir.join(FILE), &bytes)
+    }
+
+    /// Writes it so that it is there after a power cut: what decides whether a reboot starts the container.
+    pub fn save_durably(&self, dir: &Path) -> Result<(), RuntimeError> {
+        self.save(dir)?;
+        let flush =
+            |path: &Path| fs::File::open(path).and_then(|f| f.sync_all()).map_err(io_error("flush", path));
+        flush(&dir.join(FILE))?;
+        flush(dir)?;
+        dir.parent().map_or(Ok(()), flush)
     }
 
     /// Reads one.

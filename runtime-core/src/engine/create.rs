@@ -5,15 +5,14 @@ use std::sync::Arc;
 use davit_contracts::id::ContainerId;
 use davit_contracts::network::EndpointSpec;
 use davit_contracts::runtime::{Container, ContainerSpec, IdMap, State};
-use tokio::task::JoinHandle;
 
 use super::Engine;
 use crate::clock::unix_ns;
 use crate::config::BUILT_IN_RUNTIME;
-use crate::container::network;
+use crate::container::handle::{Command, Handle};
 use crate::container::record::Record;
-use crate::container::start::{Started, endpoints_of};
-use crate::container::task::{Handle, Task};
+use crate::container::start::Started;
+use crate::container::task::Task;
 use crate::container::volumes;
 use crate::error::RuntimeError;
 use crate::logs::options;
@@ -33,25 +32,13 @@ pub struct Created {
 }
 
 impl Engine {
-    /// Makes a container that does not run.
+    /// Makes a container that does not run. Everybody sees it from here on; its task goes on also when the client has gone.
     pub async fn create(self: &Arc<Self>, spec: ContainerSpec) -> Result<Created, RuntimeError> {
-        let engine = Arc::clone(self);
-        finish(tokio::spawn(async move {
-            let (mut task, handle, created) = engine.begin(spec)?;
-            let made = async {
-                engine.settle(&mut task).await?;
-                task.create().await
-            };
-            if let Err(e) = made.await {
-                engine.throw_away(task, handle, &e).await;
-                return Err(e);
-            }
-            task.announce_created();
-            engine.registry.insert(handle);
-            tokio::spawn(task.run());
-            Ok(created)
-        }))
-        .await
+        let (task, handle, created) = self.begin(spec)?;
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        handle.ask(|answer| Command::Create { answer }).await?;
+        Ok(created)
     }
 
     /// Makes a container and starts it.
@@ -60,41 +47,15 @@ impl Engine {
         spec: ContainerSpec,
         hold: bool,
     ) -> Result<(Created, Started), RuntimeError> {
-        let engine = Arc::clone(self);
-        finish(tokio::spawn(async move {
-            let (mut task, handle, mut created) = engine.begin(spec)?;
-            match task.run_fresh(hold).await {
-                Ok(started) => {
-                    // The configuration says again what the checks have said.
-                    let more = started.warnings.iter().filter(|w| !created.warnings.contains(w)).cloned();
-                    let more: Vec<String> = more.collect();
-                    created.warnings.extend(more);
-                    task.announce_created();
-                    engine.registry.insert(handle);
-                    tokio::spawn(task.run());
-                    Ok((created, started))
-                }
-                Err(e) => {
-                    engine.throw_away(task, handle, &e).await;
-                    Err(e)
-                }
-            }
-        }))
-        .await
-    }
-
-    /// Checks the networks that were asked for, and enters their names.
-    pub(super) async fn settle(&self, task: &mut Task) -> Result<(), RuntimeError> {
-        let mut names = Vec::new();
-        for endpoint in endpoints_of(&task.spec_of())? {
-            let (_, name) = network::lookup(&self.peers, &endpoint.network).await?;
-            if names.iter().any(|(_, other)| *other == name) {
-                return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
-            }
-            names.push((endpoint.network, name));
-        }
-        task.settle_networks(&names);
-        Ok(())
+        let (task, handle, mut created) = self.begin(spec)?;
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        let started = handle.ask(|answer| Command::Run { hold, answer }).await?;
+        // The configuration says again what the checks have said.
+        let more = started.warnings.iter().filter(|w| !created.warnings.contains(w)).cloned();
+        let more: Vec<String> = more.collect();
+        created.warnings.extend(more);
+        Ok((created, started))
     }
 
     /// Everything that needs no other daemon: checks, id, name, record.
@@ -209,22 +170,4 @@ impl Engine {
             _ => id[..12].to_owned(),
         })
     }
-
-    /// Undoes a container that failed before anybody saw it; one whose command could not be run stays, exited, as docker leaves it.
-    pub(super) async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
-        if task.discard(error).await {
-            task.announce_created();
-            self.registry.insert(handle);
-            tokio::spawn(task.run());
-            return;
-        }
-        // The name is free at once; what could not be undone is tried again behind it.
-        self.registry.remove(&handle.id);
-        tokio::spawn(task.into_teardown());
-    }
-}
-
-/// Waits for work that goes on also when the client that asked for it has gone.
-pub(super) async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
-    work.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use davit_contracts::id::check_name;
 
 use super::names::generate;
-use crate::container::task::Handle;
+use crate::container::handle::Handle;
 use crate::error::RuntimeError;
 use crate::nearest::nearest;
 use crate::spec::userns::{self, Range};

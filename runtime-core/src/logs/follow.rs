@@ -15,7 +15,7 @@ use super::journal;
 use super::part::Format;
 use super::reader::Reader;
 use crate::clock::unix_ns;
-use crate::container::task::View;
+use crate::container::handle::View;
 use crate::error::{RuntimeError, io_error};
 use crate::readable;
 

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::follow::{lives, reached, wanted};
-use crate::container::task::View;
+use crate::container::handle::View;
 use crate::error::RuntimeError;
 
 /// What journalctl says of one entry.

@@ -33,9 +33,6 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if spec.image.is_empty() {
         return invalid("no image was named".into());
     }
-    if spec.init {
-        return unsupported("--init is not supported yet: no init program comes with davit");
-    }
     if !spec.pod.is_empty() {
         return unsupported("pods are not supported yet");
     }
@@ -62,15 +59,7 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     check_cgroup_parent(&spec.cgroup_parent)?;
     warnings.append(&mut resources::rlimits(&spec.ulimits, host)?.1);
     check_lines(spec)?;
-    let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
-    match policy {
-        "" | "no" => {}
-        _ if spec.auto_remove => return invalid("conflicting options: --restart and --rm".into()),
-        "always" | "unless-stopped" | "on-failure" => {
-            warnings.push(format!("the restart policy '{policy}' is recorded, but not applied yet"));
-        }
-        other => return invalid(format!("invalid restart policy '{other}'")),
-    }
+    restart(spec)?;
     spec.health.as_ref().map_or(Ok(()), health::check)?;
     if matches!(network(spec)?, Network::Host) && has_ports(spec) {
         warnings.push("Published ports are discarded when using host network mode".into());
@@ -85,6 +74,23 @@ fn check_cgroup_parent(path: &str) -> Result<(), RuntimeError> {
         |part: &str| matches!(part, "." | "..") || part.chars().any(char::is_control) || part.len() > 255;
     if path.split('/').any(odd) || path.len() > 2048 {
         return Err(RuntimeError::Invalid(format!("invalid --cgroup-parent: {path:?}")));
+    }
+    Ok(())
+}
+
+/// A policy that is known, and is not of a container that removes itself.
+pub fn restart(spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    let invalid = |text: String| Err(RuntimeError::Invalid(text));
+    let policy = spec.restart.clone().unwrap_or_default();
+    match policy.name.as_str() {
+        "" | "no" | "on-failure" | "always" | "unless-stopped" => {}
+        other => return invalid(format!("invalid restart policy '{other}'")),
+    }
+    if policy.max_retries > 0 && policy.name != "on-failure" {
+        return invalid(format!("maximum retry count cannot be used with restart policy '{}'", policy.name));
+    }
+    if spec.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return invalid("conflicting options: --restart and --rm".into());
     }
     Ok(())
 }

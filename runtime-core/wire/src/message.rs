@@ -133,6 +133,9 @@ pub struct MonitorState {
     /// The last exec sessions that ended (at most 64), oldest first: for a runtimed that was away when they did.
     #[serde(default)]
     pub exec_exits: Vec<ExecExit>,
+    /// What it can beyond the first monitors: requests that those would not understand.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Bytes of output that could not be written to the log (full or stuck disk, full buffer).
     #[serde(default)]
     pub log_dropped_bytes: u64,
@@ -146,6 +149,9 @@ pub struct MonitorState {
     #[serde(default)]
     pub oom_killed: bool,
 }
+
+/// The monitor knows [`Request::Update`].
+pub const FEATURE_UPDATE: &str = "update";
 
 /// How an exec session ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +204,12 @@ pub enum Request {
     Pause,
     /// Thaw. Reply: [`Reply::Done`].
     Resume,
+    /// Other limits: an OCI `resources` object, with only what changes. Reply: [`Reply::Done`]. Only monitors
+    /// with the feature [`FEATURE_UPDATE`] know it.
+    Update {
+        /// The object as a string.
+        resources: String,
+    },
     /// Run one more program inside. Reply: [`Reply::Started`].
     Exec(Box<ExecSpec>),
     /// Try now whether it is healthy; the result counts as any other. Reply: [`Reply::Probed`].

@@ -45,6 +45,7 @@ impl Monitor {
             Request::Kill { signal, all } => self.kill(signal, all, asker),
             Request::Pause => self.call_simple("pause", Phase::Paused, asker),
             Request::Resume => self.call_simple("resume", Phase::Running, asker),
+            Request::Update { resources } => self.update(&resources, asker),
             Request::Exec(spec) => self.exec(spec, asker),
             Request::Probe => self.probe_now(asker),
             Request::State => {
@@ -283,6 +284,15 @@ impl Monitor {
     fn call_simple(&mut self, verb: &str, then: Phase, asker: Asker) -> Result<(), Failure> {
         let call = self.runtime.call(verb, &[], &[], ProgramEnds::default())?;
         self.calls.push((call, Purpose::Simple { asker: Some(asker), then: Some(then) }));
+        Ok(())
+    }
+
+    fn update(&mut self, resources: &str, asker: Asker) -> Result<(), Failure> {
+        let path = self.run_dir.join("update.json");
+        fs::write(&path, resources).map_err(|e| internal(format!("cannot write {}: {e}", path.display())))?;
+        let options = option("--resources", &path);
+        let call = self.runtime.call("update", &options, &[], ProgramEnds::default())?;
+        self.calls.push((call, Purpose::Simple { asker: Some(asker), then: None }));
         Ok(())
     }
 
