@@ -13,6 +13,7 @@ use davit_contracts::plugin::plugin_client::PluginClient;
 use davit_contracts::runtime::containers_client::ContainersClient;
 use davit_contracts::runtime::events_client::EventsClient;
 use davit_contracts::runtime::execs_client::ExecsClient;
+use davit_contracts::runtime::pods_client::PodsClient;
 use davit_contracts::storage::images_client::ImagesClient;
 use davit_contracts::storage::registries_client::RegistriesClient;
 use davit_contracts::storage::snapshots_client::SnapshotsClient;
@@ -77,6 +78,8 @@ impl App {
         containers: ContainersClient on runtimed;
         /// runtimed's execs.
         execs: ExecsClient on runtimed;
+        /// runtimed's pods.
+        pods: PodsClient on runtimed;
         /// runtimed's events.
         events: EventsClient on runtimed;
     }

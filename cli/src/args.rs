@@ -8,6 +8,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod network;
 pub mod network_view;
+pub mod pod;
 pub mod registry;
 pub mod run;
 pub mod storage;
@@ -104,6 +105,9 @@ pub enum Command {
     /// Work with networks
     #[command(subcommand, visible_alias = "net", arg_required_else_help = true)]
     Network(NetworkCommand),
+    /// Work with pods: containers that share a network and more
+    #[command(subcommand, arg_required_else_help = true)]
+    Pod(Box<pod::PodCommand>),
     /// Work with volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
@@ -179,6 +183,10 @@ mod tests {
     fn dockers_lines_are_understood() {
         for line in [
             "davit net create my-bridge",
+            "davit pod create -p 8080:80 --share net,pid -l a=b front",
+            "davit pod rm -f a b",
+            "davit pod ps -q --filter name=x",
+            "davit run --pod front img",
             "davit net inspect -v n",
             "davit net connect --ingress-rate 10mbit --ingress-burst 64k --egress-burst 64k n c",
             "davit run --publish-all=false img",

@@ -23,6 +23,7 @@ mod net_create;
 mod net_explain;
 mod net_graph;
 mod network;
+mod pod;
 mod prune;
 mod ps;
 mod pull;
@@ -70,6 +71,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::Import(args) => transfer::import(app, &args).await,
         Command::History(args) => image::history(app, &args).await,
         Command::Network(c) => network::network(app, c).await,
+        Command::Pod(c) => Box::pin(pod::pod(app, *c)).await,
         Command::Volume(c) => volume::volume(app, c).await,
         Command::System(c) => match c {
             SystemCommand::Df(args) => df::df(app, &args).await,

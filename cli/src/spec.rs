@@ -76,6 +76,24 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
     })
 }
 
+/// The network flags of a pod, which mean what those of a container mean.
+pub fn pod_network(
+    args: &crate::args::pod::CreateArgs,
+) -> Result<davit_contracts::runtime::NetworkSpec, String> {
+    network::network(&CreateArgs {
+        publish: args.publish.clone(),
+        network: args.network.clone(),
+        network_alias: args.network_alias.clone(),
+        ip: args.ip,
+        ip6: args.ip6,
+        mac_address: args.mac_address.clone(),
+        dns: args.dns.clone(),
+        dns_search: args.dns_search.clone(),
+        dns_option: args.dns_option.clone(),
+        ..CreateArgs::default()
+    })
+}
+
 /// All variables: files first, `-e` after them, so that `-e` wins.
 pub fn environment(env: &[String], files: &[String]) -> Result<Vec<String>, String> {
     let own = |key: &str| env::var(key).ok();
@@ -170,7 +188,8 @@ pub fn policy(text: &str) -> Result<RestartPolicy, String> {
     }
 }
 
-fn extra_host(text: &str) -> Result<String, String> {
+/// `NAME:ADDRESS` of --add-host.
+pub fn extra_host(text: &str) -> Result<String, String> {
     let (name, ip) = text.split_once([':', '=']).unwrap_or((text, ""));
     let ip = ip.strip_prefix('[').and_then(|i| i.strip_suffix(']')).unwrap_or(ip);
     let known = ip == "host-gateway" || ip.parse::<std::net::IpAddr>().is_ok();

@@ -6,6 +6,7 @@ pub mod create;
 pub mod lifecycle;
 pub mod list;
 pub mod names;
+pub mod pods;
 pub mod registry;
 
 use std::path::PathBuf;

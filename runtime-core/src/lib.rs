@@ -22,6 +22,7 @@ mod logs;
 mod monitor;
 mod nearest;
 mod peers;
+mod pod;
 mod readable;
 mod server;
 mod signal;

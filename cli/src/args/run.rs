@@ -217,7 +217,7 @@ pub struct CreateArgs {
     /// Never run the image's health check
     #[arg(long, help_heading = "Health")]
     pub no_healthcheck: bool,
-    /// Run it in a pod (not in this version yet)
+    /// Run it in a pod
     #[arg(long, value_name = "POD", help_heading = "Container")]
     pub pod: Option<String>,
     /// When to fetch the image: missing, always, never
@@ -231,7 +231,7 @@ pub struct CreateArgs {
     pub quiet: bool,
     /// Explain this command
     #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    pub(crate) help: Option<bool>,
     /// The image, then the command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
     pub image_and_command: Vec<String>,

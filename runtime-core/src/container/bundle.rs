@@ -194,7 +194,8 @@ impl Task {
             c.env.push(format!("HOME={}", user.home));
         }
         let points: &mut Vec<MountPoint> = &mut staging::staged(&c.mount_points, plan.userns.is_some(), run);
-        let mut argv = c.argv.clone();
+        // The infra container of a pod has no program but the init, which alone just waits.
+        let mut argv = if self.record.pod.is_some() { Vec::new() } else { c.argv.clone() };
         if spec.init {
             argv.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
             points.push(init_point(&self.engine.dirs.init()));

@@ -6,18 +6,21 @@ use std::path::Path;
 
 use davit_contracts::Kind;
 use davit_contracts::network::EndpointSpec;
+use davit_contracts::runtime::NetworkSpec;
 
 use super::files::{self, Own};
 use super::network;
 use super::state::{Ask, judge};
 use super::task::Task;
 use crate::error::RuntimeError;
+use crate::pod::{self, PodRecord};
 use crate::spec::check::{self, Network};
 
 impl Task {
     /// Another name, under which it resolves at once when it is attached to networks.
     pub(super) async fn rename(&mut self, name: &str) -> Result<(), RuntimeError> {
         judge(Ask::Rename, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        self.engine.not_a_pod(&self.record, "renamed")?;
         let old = self.record.container.name.clone();
         if name.strip_prefix('/').unwrap_or(name) == old {
             return Err(RuntimeError::Invalid(
@@ -41,6 +44,37 @@ impl Task {
         self.publish();
         self.save();
         self.emit("rename", &[("oldName", old)]);
+        Ok(())
+    }
+
+    /// It shares a pod's namespaces from its next start on, and has no network of its own any more.
+    pub(super) fn join_pod(&mut self, pod: &str, record: &PodRecord) -> Result<(), RuntimeError> {
+        let name = self.record.container.name.clone();
+        let mut spec = self.spec_of();
+        if spec.pod == pod {
+            return Ok(());
+        }
+        if !spec.pod.is_empty() && self.engine.pod_find(&spec.pod).is_ok() {
+            return Err(RuntimeError::WrongState(format!("container {name} is in another pod already")));
+        }
+        judge(Ask::Start, self.status(), &name).map_err(RuntimeError::WrongState)?;
+        if self.record.held || self.status().is_alive() {
+            return Err(RuntimeError::WrongState(format!(
+                "container {name} is running: stop it before it is added to a pod"
+            )));
+        }
+        // Which networks it was on is given up with them; what it publishes is not given up in silence.
+        if let Some(network) = spec.network.as_mut().filter(|n| record.shared.net && n.ports.is_empty()) {
+            *network = NetworkSpec::default();
+        }
+        if record.shared.uts {
+            spec.hostname.clear();
+        }
+        pod::join(&mut spec, pod, record)?;
+        self.record.container.hostname = self.engine.hostname(&spec, self.record.id())?;
+        self.record.container.spec = Some(spec);
+        self.publish();
+        self.save();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use davit_contracts::storage::PrepareResponse;
 
 use super::copy::Copying;
 use super::handle::{Answer, Command, Handle};
-use super::start::{Started, prepare};
+use super::start::Started;
 use super::task::{Flow, Task};
 use super::{restart, volumes};
 use crate::engine::make_private_dir;
@@ -104,7 +104,7 @@ impl Task {
         let spec = self.spec_of();
         make_private_dir(&self.directory())?;
         self.teardown.snapshot = true;
-        let root = prepare(&self.engine, self.record.id(), &spec).await?;
+        let root = self.root(true, &spec).await?;
         self.take_image(&root, &spec)?;
         self.record.volumes = volumes::wants_any(&spec, &self.record.image);
         self.record.container.mount_points = volumes::resolve(

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::start::Started;
 use super::state::Status;
 use crate::error::RuntimeError;
+use crate::pod::PodRecord;
 
 /// Where an answer goes.
 pub type Answer<T> = oneshot::Sender<Result<T, RuntimeError>>;
@@ -44,6 +45,8 @@ pub enum Command {
     Remove { volumes: bool, answer: Answer<()> },
     /// Another name.
     Rename { name: String, answer: Answer<()> },
+    /// It is to share a pod's namespaces from its next start on.
+    JoinPod { pod: String, record: PodRecord, answer: Answer<()> },
     /// One more network.
     Connect { endpoint: Box<EndpointSpec>, answer: Answer<()> },
     /// One network less.

@@ -13,6 +13,7 @@ use davit_wire::ExitRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RuntimeError, io_error};
+use crate::pod::PodRecord;
 use crate::spec::userns::{self, Range};
 
 /// The file's name in the container's directory.
@@ -63,6 +64,9 @@ pub struct Record {
     pub init: String,
     /// It is frozen while its files are copied, and is to be thawed if we find it so.
     pub copying: bool,
+    /// It is the infra container of a pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRecord>,
     /// Environment and command were merged from the image.
     pub prepared: bool,
     /// A person ended it: its restart policy does not start it again, until a person does.

@@ -37,6 +37,7 @@ use crate::failpoint;
 use crate::logs::options;
 use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
+use crate::pod;
 use crate::spec::check::{self, Network};
 use crate::spec::user::{Database, Resolved};
 use crate::spec::{health, merge, system, user};
@@ -133,6 +134,9 @@ impl Task {
         let stages = Stages::default();
         let engine = Arc::clone(&self.engine);
         let spec = self.spec_of();
+        if !spec.pod.is_empty() {
+            cut.or(Box::pin(engine.pod_up(&spec.pod))).await?;
+        }
         let plan = self.plan(&spec)?;
         let run = engine.dirs.run_dir(self.record.id());
         let config = self.monitor_config(&spec, &plan)?;
@@ -145,12 +149,7 @@ impl Task {
         let id = self.record.id().to_owned();
         let (monitor, root) = tokio::join!(
             stages.time("monitor", spawn(&program, &run, &id, &config)),
-            stages.time(
-                "storage",
-                cut.or(async {
-                    if fresh { prepare(&engine, &id, &spec).await } else { mounts(&engine, &id).await }
-                })
-            ),
+            stages.time("storage", cut.or(self.root(fresh, &spec))),
         );
         let root = match monitor {
             Ok(connected) => {
@@ -181,6 +180,19 @@ impl Task {
             .extend(attached.into_iter().flat_map(|a| a.stage_us).map(|(k, v)| (format!("network.{k}"), v)));
         stage_us.insert("total".into(), us(begun.elapsed()));
         Ok(Started { stage_us, warnings, pid, socket: run.socket() })
+    }
+
+    /// The root file system, from storaged but for the infra container of a pod.
+    pub(super) async fn root(
+        &self,
+        fresh: bool,
+        spec: &ContainerSpec,
+    ) -> Result<PrepareResponse, RuntimeError> {
+        match &self.record.pod {
+            Some(_) => Ok(pod::root()),
+            None if fresh => prepare(&self.engine, self.record.id(), spec).await,
+            None => mounts(&self.engine, self.record.id()).await,
+        }
     }
 
     /// The second row of the picture above.
@@ -417,11 +429,7 @@ impl Task {
     }
 }
 
-pub(super) async fn prepare(
-    engine: &Engine,
-    id: &str,
-    spec: &ContainerSpec,
-) -> Result<PrepareResponse, RuntimeError> {
+async fn prepare(engine: &Engine, id: &str, spec: &ContainerSpec) -> Result<PrepareResponse, RuntimeError> {
     let call = |channel| async move {
         let request = PrepareRequest {
             key: id.to_owned(),

@@ -215,6 +215,9 @@ impl Task {
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(&name).await);
             }
+            Command::JoinPod { pod, record, answer } => {
+                let _ = answer.send(self.join_pod(&pod, &record));
+            }
             Command::Connect { endpoint, answer } => {
                 let _ = answer.send(self.connect(*endpoint).await);
             }

@@ -71,6 +71,11 @@ impl Engine {
             }
         }
         self.registry.hold_ids(&id, record.host_ids());
+        if let Some(pod) = &mut record.pod {
+            let name =
+                self.registry.reserve_pod(&pod.name, &id).or_else(|_| self.registry.reserve_pod("", &id));
+            pod.name = name.unwrap_or_default();
+        }
         let (mut task, handle) = Task::new(Arc::clone(self), record);
         self.registry.insert(handle);
         adopted.spawn(async move {

@@ -23,6 +23,7 @@ impl Engine {
         let view = source.view();
         let old = &view.record.container;
         judge(Ask::Clone, view.status(), &old.name).map_err(RuntimeError::WrongState)?;
+        self.not_a_pod(&view.record, "cloned")?;
         let spec = like(&old.spec.clone().unwrap_or_default(), &request);
         let (task, handle, mut created) = self.begin_clone(spec, &old.name)?;
         created.warnings.extend(shared_ports(&task.spec_of(), &old.name));
@@ -40,17 +41,17 @@ impl Engine {
         source: &str,
     ) -> Result<(Task, Handle, Created), RuntimeError> {
         if !spec.name.is_empty() {
-            return self.begin(spec);
+            return self.begin(spec, None);
         }
         for n in 0..NAMES {
             spec.name = if n == 0 { format!("{source}-clone") } else { format!("{source}-clone{n}") };
-            match self.begin(spec.clone()) {
+            match self.begin(spec.clone(), None) {
                 Err(RuntimeError::NameInUse { .. }) => {}
                 begun => return begun,
             }
         }
         spec.name.clear();
-        self.begin(spec)
+        self.begin(spec, None)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::container::task::Task;
 use crate::container::volumes;
 use crate::error::RuntimeError;
 use crate::logs::options;
+use crate::pod::PodRecord;
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
 use crate::spec::{security, system, userns};
@@ -34,10 +35,24 @@ pub struct Created {
 impl Engine {
     /// Makes a container that does not run. Everybody sees it from here on; its task goes on also when the client has gone.
     pub async fn create(self: &Arc<Self>, spec: ContainerSpec) -> Result<Created, RuntimeError> {
-        let (task, handle, created) = self.begin(spec)?;
+        let (task, handle, created) = self.begin(spec, None)?;
         self.registry.insert(handle.clone());
         tokio::spawn(task.run());
         handle.ask(|answer| Command::Create { answer }).await?;
+        Ok(created)
+    }
+
+    /// The same for the infra container of a pod; `Created::name` is the pod's.
+    pub(super) async fn create_pod(
+        self: &Arc<Self>,
+        spec: ContainerSpec,
+        pod: PodRecord,
+    ) -> Result<Created, RuntimeError> {
+        let (task, handle, mut created) = self.begin(spec, Some(pod))?;
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        handle.ask(|answer| Command::Create { answer }).await?;
+        created.name = handle.view().record.pod.clone().unwrap_or_default().name;
         Ok(created)
     }
 
@@ -47,7 +62,7 @@ impl Engine {
         spec: ContainerSpec,
         hold: bool,
     ) -> Result<(Created, Started), RuntimeError> {
-        let (task, handle, mut created) = self.begin(spec)?;
+        let (task, handle, mut created) = self.begin(spec, None)?;
         self.registry.insert(handle.clone());
         tokio::spawn(task.run());
         let started = handle.ask(|answer| Command::Run { hold, answer }).await?;
@@ -62,7 +77,9 @@ impl Engine {
     pub(super) fn begin(
         self: &Arc<Self>,
         mut spec: ContainerSpec,
+        mut pod: Option<PodRecord>,
     ) -> Result<(Task, Handle, Created), RuntimeError> {
+        self.join_pod(&mut spec)?;
         self.volumes_from(&mut spec)?;
         system::complete(&mut spec);
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
@@ -86,7 +103,15 @@ impl Engine {
         security::possible(&options, &self.host.modules, Some(&runtime))?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
-        let hostname = self.hostname(&spec, &id)?;
+        let mut hostname = self.hostname(&spec, &id)?;
+        if let Some(pod) = &mut pod {
+            pod.name = self.registry.reserve_pod(&pod.name, &id)?;
+            spec.name = format!("{}-infra", &id[..12]);
+            if spec.hostname.is_empty() {
+                spec.hostname.clone_from(&pod.name);
+                hostname.clone_from(&pod.name);
+            }
+        }
         let name = self.registry.reserve(&spec.name, &id)?;
         let log_path = match options::driver(Some(&spec)) {
             options::JSON_FILE | options::LOCAL => self.dirs.log(&id, &spec).display().to_string(),
@@ -107,7 +132,7 @@ impl Engine {
             spec: Some(spec),
             ..Container::default()
         };
-        let (task, handle) = Task::new(Arc::clone(self), Record { container, ..Record::default() });
+        let (task, handle) = Task::new(Arc::clone(self), Record { container, pod, ..Record::default() });
         Ok((task, handle, Created { id, name, warnings }))
     }
 
@@ -154,7 +179,7 @@ impl Engine {
         Ok(())
     }
 
-    fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
+    pub(crate) fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
         let ns = spec.namespaces.clone().unwrap_or_default();
         match namespaces::uts(&ns) {
             Mode::Private => {}

@@ -98,6 +98,17 @@ impl Engine {
 
     /// Journals the removal; with force a living program is killed first.
     pub async fn remove(&self, handle: &Handle, force: bool, volumes: bool) -> Result<(), RuntimeError> {
+        self.not_a_pod(&handle.view().record, "removed")?;
+        self.remove_one(handle, force, volumes).await
+    }
+
+    /// The same, also of the infra container of a pod that goes as a whole.
+    pub(super) async fn remove_one(
+        &self,
+        handle: &Handle,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), RuntimeError> {
         let view = handle.view();
         if force && (view.starting || effective(&view).is_alive()) {
             let mut watch = handle.watch();

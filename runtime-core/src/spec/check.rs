@@ -33,9 +33,6 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if spec.image.is_empty() {
         return invalid("no image was named".into());
     }
-    if !spec.pod.is_empty() {
-        return unsupported("pods are not supported yet");
-    }
     namespaces::check(spec)?;
     let ns = spec.namespaces.clone().unwrap_or_default();
     if host.rootless && namespaces::user(&ns) != namespaces::Mode::Host {
