@@ -13,6 +13,7 @@ use davit_contracts::plugin::plugin_client::PluginClient;
 use davit_contracts::runtime::containers_client::ContainersClient;
 use davit_contracts::runtime::events_client::EventsClient;
 use davit_contracts::runtime::execs_client::ExecsClient;
+use davit_contracts::runtime::pods_client::PodsClient;
 use davit_contracts::storage::images_client::ImagesClient;
 use davit_contracts::storage::registries_client::RegistriesClient;
 use davit_contracts::storage::snapshots_client::SnapshotsClient;
@@ -77,6 +78,8 @@ impl App {
         containers: ContainersClient on runtimed;
         /// runtimed's execs.
         execs: ExecsClient on runtimed;
+        /// runtimed's pods.
+        pods: PodsClient on runtimed;
         /// runtimed's events.
         events: EventsClient on runtimed;
     }
@@ -105,13 +108,13 @@ impl App {
                 .with_hint("start the daemons with 'davit up'")
                 .into());
         }
-        supervisor::start(&self.layout)?;
-        self.connect_to_successor(&socket).await
+        supervisor::start(&self.layout, Some(daemon))?;
+        self.connect_to_successor(daemon, &socket).await
     }
 
     /// Connects to what the supervisor has made sure of. A daemon that somebody else started may just be ending: the supervisor sees
     /// that within seconds, and starts its own.
-    async fn connect_to_successor(&self, socket: &Path) -> Outcome<Channel> {
+    async fn connect_to_successor(&self, daemon: &str, socket: &Path) -> Outcome<Channel> {
         let give_up = Instant::now() + SUCCESSION;
         loop {
             match client::connect(socket).await {
@@ -119,8 +122,8 @@ impl App {
                 other => return Ok(other?),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            if !supervisor::wait_ready(&self.layout)? {
-                supervisor::start(&self.layout)?;
+            if !supervisor::wait_ready(&self.layout, Some(daemon))? {
+                supervisor::start(&self.layout, Some(daemon))?;
             }
         }
     }
@@ -195,6 +198,46 @@ impl App {
 fn nobody_serves(socket: &Path) -> bool {
     let refused = UnixStream::connect(socket).err().map(|e| e.kind());
     matches!(refused, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+}
+
+/// Like [`each`], but all are begun before the first is awaited; told in the order of the names.
+pub async fn at_once<F>(names: &[String], one: impl Fn(String) -> F) -> Outcome
+where
+    F: Future<Output = Outcome<String>>,
+{
+    let waiting: Vec<_> = names.iter().map(|name| one(name.clone())).collect();
+    let mut failed = false;
+    for result in join(waiting).await {
+        match result {
+            Ok(text) if text.is_empty() => {}
+            Ok(text) => crate::output::line(text),
+            Err(e) => {
+                e.tell();
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+}
+
+/// Awaits all of them side by side.
+pub async fn join<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = calls.into_iter().map(Box::pin).collect();
+    let mut results: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut all = true;
+        for (call, result) in waiting.iter_mut().zip(&mut results) {
+            if result.is_none() {
+                match call.as_mut().poll(context) {
+                    std::task::Poll::Ready(answer) => *result = Some(answer),
+                    std::task::Poll::Pending => all = false,
+                }
+            }
+        }
+        if all { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
 }
 
 /// Runs a command for each of several names: errors are told as they come, and the exit code says that there were some.

@@ -4,8 +4,11 @@ pub mod clone;
 pub mod container;
 pub mod flags;
 pub mod image;
+pub mod lifecycle;
+pub mod limits;
 pub mod network;
 pub mod network_view;
+pub mod pod;
 pub mod registry;
 pub mod run;
 pub mod storage;
@@ -71,6 +74,9 @@ pub enum Command {
     #[command(subcommand_required = true, arg_required_else_help = true)]
     #[command(name = "container", subcommand)]
     ContainerGroup(Box<ContainerGroup>),
+    /// Try the health checks of containers
+    #[command(subcommand, arg_required_else_help = true)]
+    Healthcheck(container::HealthcheckCommand),
     /// Work with images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
@@ -99,6 +105,9 @@ pub enum Command {
     /// Work with networks
     #[command(subcommand, visible_alias = "net", arg_required_else_help = true)]
     Network(NetworkCommand),
+    /// Work with pods: containers that share a network and more
+    #[command(subcommand, arg_required_else_help = true)]
+    Pod(Box<pod::PodCommand>),
     /// Work with volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
@@ -174,6 +183,10 @@ mod tests {
     fn dockers_lines_are_understood() {
         for line in [
             "davit net create my-bridge",
+            "davit pod create -p 8080:80 --share net,pid -l a=b front",
+            "davit pod rm -f a b",
+            "davit pod ps -q --filter name=x",
+            "davit run --pod front img",
             "davit net inspect -v n",
             "davit net connect --ingress-rate 10mbit --ingress-burst 64k --egress-burst 64k n c",
             "davit run --publish-all=false img",
@@ -195,6 +208,11 @@ mod tests {
             "davit inspect --type container -f {{.Id}} c",
             "davit image from-host -t tools /bin/sh",
             "davit top c -eo pid,comm",
+            "davit wait --condition running --condition exited c",
+            "davit update -m -1 --memory-swap -1 --cpus 1.5 --pids-limit -1 --restart on-failure:3 a b",
+            "davit stats -a --no-trunc --no-stream --format {{.Name}} a",
+            "davit rm -fl",
+            "davit stop -a -i",
             "davit login -u me --password-stdin reg.example:5000",
             "davit push -aq reg.example:5000/app",
             "davit pull -a app",

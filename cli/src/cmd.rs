@@ -12,6 +12,7 @@ mod diff;
 mod events;
 mod exec;
 mod export;
+mod health;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -22,12 +23,14 @@ mod net_create;
 mod net_explain;
 mod net_graph;
 mod network;
+mod pod;
 mod prune;
 mod ps;
 mod pull;
 mod push;
 mod run;
 mod save;
+mod stats;
 mod status;
 mod storage;
 mod system;
@@ -49,11 +52,12 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::ContainerGroup(group) => match *group {
             ContainerGroup::Ls(args) => ps::ps(app, &args).await,
             ContainerGroup::Inspect(args) => {
-                inspect::inspect(app, args.format.as_deref(), Some("container"), &args.names).await
+                inspect::inspect(app, args.format.as_deref(), Some("container"), args.size, &args.names).await
             }
             ContainerGroup::Prune(args) => prune::containers(app, &args).await,
             ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
         },
+        Command::Healthcheck(c) => return health::run(app, &c).await,
         Command::Image(c) => image::image(app, c).await,
         Command::Images(args) => image::list(app, &args).await,
         Command::Rmi(args) => image::remove(app, &args).await,
@@ -67,6 +71,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         Command::Import(args) => transfer::import(app, &args).await,
         Command::History(args) => image::history(app, &args).await,
         Command::Network(c) => network::network(app, c).await,
+        Command::Pod(c) => Box::pin(pod::pod(app, *c)).await,
         Command::Volume(c) => volume::volume(app, c).await,
         Command::System(c) => match c {
             SystemCommand::Df(args) => df::df(app, &args).await,
@@ -76,7 +81,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
         },
         Command::Storage(c) => storage::storage(app, c).await,
         Command::Inspect(args) => {
-            inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), &args.names).await
+            inspect::inspect(app, args.format.as_deref(), args.kind.as_deref(), args.size, &args.names).await
         }
         Command::Events(args) => events::events(app, &args).await,
         Command::Version(args) => system::version(app, args.format.as_deref()).await,
@@ -109,7 +114,9 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Rm(args) => lifecycle::remove(app, &args).await,
         ContainerCommand::Ps(args) => ps::ps(app, &args).await,
         ContainerCommand::Logs(args) => logs::logs(app, &args).await,
-        ContainerCommand::Wait(args) => lifecycle::wait(app, &args.containers).await,
+        ContainerCommand::Wait(args) => lifecycle::wait(app, &args).await,
+        ContainerCommand::Update(args) => lifecycle::update(app, &args).await,
+        ContainerCommand::Stats(args) => stats::stats(app, &args).await,
         ContainerCommand::Pause(args) => lifecycle::pause(app, &args.containers).await,
         ContainerCommand::Unpause(args) => lifecycle::unpause(app, &args.containers).await,
         ContainerCommand::Rename(args) => lifecycle::rename(app, &args).await,

@@ -22,9 +22,11 @@ pub fn status(layout: &Layout) -> Result<Option<Report>, Error> {
     davit_supervision::status(layout).map_err(|why| failed(&why, layout))
 }
 
-/// Waits until all daemons serve; the error of one that does not start. False: the supervisor was just ending.
-pub fn wait_ready(layout: &Layout) -> Result<bool, Error> {
-    match ask(layout, "ready", Some(Duration::from_secs(60))) {
+/// Waits until all daemons serve, or the one that is named, however the others do; the error of one that does not start. False: the
+/// supervisor was just ending.
+pub fn wait_ready(layout: &Layout, daemon: Option<&str>) -> Result<bool, Error> {
+    let request = daemon.map_or_else(|| "ready".to_owned(), |name| format!("ready {name}"));
+    match ask(layout, &request, Some(Duration::from_secs(60))) {
         Ok(answer) => Ok(answer.is_some()),
         Err(why) => Err(failed(&why, layout)),
     }
@@ -50,12 +52,12 @@ fn runs(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Starts a supervisor and waits until the daemons serve. Another one that runs already is as good; one that is met while it
+/// Starts a supervisor and waits until the daemons serve, or the one that a command needs. Another one that runs already is as good; one that is met while it
 /// ends is followed by its successor.
-pub fn start(layout: &Layout) -> Result<(), Error> {
+pub fn start(layout: &Layout, daemon: Option<&str>) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         launch(layout)?;
-        let ready = wait_ready(layout).inspect_err(|_| {
+        let ready = wait_ready(layout, daemon).inspect_err(|_| {
             // What cannot serve is not left trying behind the person's back; the error at hand says why.
             let _ = down(layout);
         })?;
@@ -123,7 +125,7 @@ mod tests {
             }
         });
         assert_eq!(status(&layout).unwrap(), None);
-        assert!(!wait_ready(&layout).unwrap());
+        assert!(!wait_ready(&layout, None).unwrap());
         assert!(!down(&layout).unwrap());
         ending.join().unwrap();
     }

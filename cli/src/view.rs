@@ -4,11 +4,15 @@ pub mod container;
 pub mod image;
 pub mod inspect;
 pub mod network;
+pub mod pod;
+pub mod state;
+pub mod stats;
 pub mod usage;
 pub mod volume;
 
 use std::collections::{BTreeMap, HashMap};
 
+use davit_contracts::runtime::KeyValue;
 use davit_contracts::storage::Filter;
 
 /// `a=b,c=d`, sorted, as lists show labels.
@@ -30,11 +34,7 @@ pub fn storage_filters(pairs: &[(String, String)], now: i64) -> Result<Vec<Filte
     pairs.iter().map(filter).collect()
 }
 
-/// Filters as the contracts take them. Repeated keys are joined by commas.
-pub fn filters(pairs: &[(String, String)]) -> HashMap<String, String> {
-    let mut out: HashMap<String, String> = HashMap::new();
-    for (key, value) in pairs {
-        out.entry(key.clone()).and_modify(|v| *v = format!("{v},{value}")).or_insert_with(|| value.clone());
-    }
-    out
+/// Filters of runtimed's lists and events, where a key may be given several times.
+pub fn key_values(pairs: &[(String, String)]) -> Vec<KeyValue> {
+    pairs.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect()
 }

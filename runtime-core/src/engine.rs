@@ -6,6 +6,7 @@ pub mod create;
 pub mod lifecycle;
 pub mod list;
 pub mod names;
+pub mod pods;
 pub mod registry;
 
 use std::path::PathBuf;
@@ -48,8 +49,9 @@ impl Engine {
         for dir in [dirs.containers(), dirs.trash(), dirs.run.clone()] {
             make_private_dir(&dir)?;
         }
+        place_init(&dirs.init())?;
         let peers = Peers { storage: Peer::new("storaged", layout), network: Peer::new("netd", layout) };
-        let events = Events::open(&dirs.state.join("events.jsonl"));
+        let events = Events::open(&dirs.state.join("events"));
         let host = Host::read(layout.rootless);
         Ok(Arc::new(Self {
             config,
@@ -70,6 +72,22 @@ impl Engine {
             nearest: None,
         })
     }
+}
+
+/// Writes the program of containers with `--init`, where it is not there as it should be. Containers that run keep the file they have.
+fn place_init(path: &std::path::Path) -> Result<(), RuntimeError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |meta: std::fs::Metadata| meta.permissions().mode() & 0o777;
+    if std::fs::metadata(path).is_ok_and(|m| mode(m) == 0o755)
+        && std::fs::read(path).is_ok_and(|have| have == davit_init::PROGRAM)
+    {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    std::fs::write(&new, davit_init::PROGRAM)
+        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&new, path))
+        .map_err(io_error("write", path))
 }
 
 /// A directory for us only.

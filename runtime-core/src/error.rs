@@ -24,6 +24,22 @@ pub enum RuntimeError {
     /// More than one id begins so.
     #[error("'{0}' is the beginning of more than one container's id: give more of it")]
     Ambiguous(String),
+    /// No pod has this name or id.
+    #[error("no such pod: {name}")]
+    NoPod {
+        /// As asked.
+        name: String,
+        /// Names like it.
+        nearest: Vec<String>,
+    },
+    /// A pod has the name already.
+    #[error("the pod name \"{name}\" is already in use by pod {holder}")]
+    PodNameInUse {
+        /// The name.
+        name: String,
+        /// The pod that has it.
+        holder: String,
+    },
     /// docker's words.
     #[error(
         "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
@@ -125,6 +141,9 @@ pub enum RuntimeError {
     /// No such exec session.
     #[error("no such exec: {0}")]
     NoExec(String),
+    /// Somebody stopped or removed the container before its start was done.
+    #[error("the start was cut short: the container was stopped or removed meanwhile")]
+    Cut,
     /// The container's task is gone, because the container is being removed.
     #[error("container {0} is being removed")]
     Removing(String),
@@ -151,14 +170,14 @@ impl RuntimeError {
     /// The contract's kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoContainer { .. } | Self::NoExec(_) => Kind::NotFound,
-            Self::NameInUse { .. } => Kind::AlreadyExists,
+            Self::NoContainer { .. } | Self::NoPod { .. } | Self::NoExec(_) => Kind::NotFound,
+            Self::NameInUse { .. } | Self::PodNameInUse { .. } => Kind::AlreadyExists,
             Self::Ambiguous(_)
             | Self::Name(_)
             | Self::Invalid(_)
             | Self::NoUser { .. }
             | Self::NoRuntime { .. } => Kind::InvalidArgument,
-            Self::WrongState(_) | Self::Removing(_) => Kind::WrongState,
+            Self::WrongState(_) | Self::Removing(_) | Self::Cut => Kind::WrongState,
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Peer(e) => e.kind(),
             Self::PeerDown { .. } | Self::PeerHopeless { .. } | Self::PeerLate { .. } => Kind::Unavailable,
@@ -192,9 +211,14 @@ impl RuntimeError {
 
     fn subject_and_hint(&self) -> (String, String) {
         match self {
-            Self::NoContainer { name, nearest } => (name.clone(), did_you_mean(nearest)),
+            Self::NoContainer { name, nearest } | Self::NoPod { name, nearest } => {
+                (name.clone(), did_you_mean(nearest))
+            }
             Self::Ambiguous(name) | Self::NoExec(name) | Self::Removing(name) => {
                 (name.clone(), String::new())
+            }
+            Self::PodNameInUse { name, .. } => {
+                (name.clone(), "choose another name, or remove that pod".into())
             }
             Self::NameInUse { name, .. } => {
                 (name.clone(), "choose another name, or remove that container".into())

@@ -1,23 +1,27 @@
-//! What happened: numbered, kept in memory for late subscribers, and in a small journal file so that a restart forgets little.
+//! What happened: numbered, journaled in segments, and kept in memory for those who are nearly up to date.
 //!
-//! Owner of `state/runtime/events.jsonl`. The journal is appended to without fsync and begun anew when it has grown; a torn last line is
-//! dropped when it is read.
+//! Owner of `state/runtime/events/`. Invariants:
+//! - an event is in the journal before anybody hears of it, and numbers go up by one, over restarts too: who knows the last number that it
+//!   saw misses nothing and sees nothing twice (kill -9 loses nothing; a power cut may cost the last seconds);
+//! - the journal is bounded: whole segments go, the oldest first, and who asks for what is gone hears so.
+
+mod journal;
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
 use davit_contracts::runtime::Event;
 use tokio::sync::broadcast;
 
 use crate::clock::unix_ns;
+use crate::filters::{Filters, has_label};
+use journal::Journal;
 
-/// How many events late subscribers can still see.
+/// How many events are kept in memory.
 const KEPT: usize = 1000;
-/// The journal is begun anew at this size.
-const JOURNAL_MAX: u64 = 1 << 20;
+/// The keys that a subscription filters by.
+pub const FILTERS: &[&str] = &["type", "event", "container", "image", "label", "name", "network", "pod"];
 
 /// All events of this runtimed.
 #[derive(Debug)]
@@ -30,25 +34,30 @@ pub struct Events {
 struct Inner {
     kept: VecDeque<Event>,
     next: u64,
-    journal: Option<File>,
-    path: PathBuf,
-    size: u64,
+    journal: Journal,
+}
+
+/// Where a subscription begins.
+#[derive(Debug)]
+pub struct Past {
+    /// From here on `kept` is whole.
+    pub kept: Vec<Event>,
+    /// The number of the next event.
+    pub next: u64,
+    /// The first number that is still journaled.
+    pub first: u64,
 }
 
 impl Events {
     /// Reads the journal, if there is one.
-    pub fn open(path: &Path) -> Self {
-        let mut kept: VecDeque<Event> = fs::read_to_string(path)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        kept.drain(..kept.len().saturating_sub(KEPT));
-        let next = kept.back().map_or(1, |e| e.seq + 1);
-        let mut inner = Inner { kept, next, journal: None, path: path.to_owned(), size: 0 };
-        // A rewrite drops a torn line and what is no longer kept.
-        inner.rewrite();
-        Self { inner: Mutex::new(inner), live: broadcast::channel(1024).0 }
+    pub fn open(dir: &Path) -> Self {
+        Self::with_limits(dir, journal::SEGMENT, journal::SEGMENTS)
+    }
+
+    fn with_limits(dir: &Path, segment: u64, segments: usize) -> Self {
+        let (journal, kept) = Journal::open(dir, segment, segments, KEPT);
+        let next = kept.back().map_or(journal.next(), |e| e.seq + 1);
+        Self { inner: Mutex::new(Inner { kept, next, journal }), live: broadcast::channel(1024).0 }
     }
 
     /// Records and sends one.
@@ -63,7 +72,7 @@ impl Events {
             attributes,
         };
         inner.next += 1;
-        inner.append(&event);
+        inner.journal.append(&event);
         if inner.kept.len() == KEPT {
             inner.kept.pop_front();
         }
@@ -72,10 +81,18 @@ impl Events {
         let _ = self.live.send(event);
     }
 
-    /// What is kept, and what is to come.
-    pub fn subscribe(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
+    /// What is kept in memory, and what is to come.
+    pub fn subscribe(&self) -> (Past, broadcast::Receiver<Event>) {
         let inner = self.lock();
-        (inner.kept.iter().cloned().collect(), self.live.subscribe())
+        let kept: Vec<Event> = inner.kept.iter().cloned().collect();
+        let first = inner.journal.first().or(kept.first().map(|e| e.seq)).unwrap_or(inner.next);
+        (Past { kept, next: inner.next, first }, self.live.subscribe())
+    }
+
+    /// Journaled events after `after` and before `before`, not older than `since`; blocking. At most `most`, the oldest first.
+    pub fn read(&self, after: u64, before: u64, since: i64, most: usize) -> Vec<Event> {
+        let segments = self.lock().journal.segments();
+        journal::read(&segments, after, before, since, most)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -83,94 +100,31 @@ impl Events {
     }
 }
 
-impl Inner {
-    fn append(&mut self, event: &Event) {
-        if self.size > JOURNAL_MAX {
-            self.rewrite();
+/// Whether an event passes docker's filters.
+pub fn matches(event: &Event, filters: &Filters) -> bool {
+    let attribute = |key: &str| event.attributes.get(key).map_or("", String::as_str);
+    let begins = |text: &str, value: &str| !value.is_empty() && text.starts_with(value);
+    filters.pass(|key, value| match key {
+        "type" => event.r#type == value,
+        // `exec_start: sh -c x` is an exec_start.
+        "event" => {
+            event.action.strip_prefix(value).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
         }
-        let Some(journal) = &mut self.journal else { return };
-        let mut line = serde_json::to_vec(event).expect("plain structs always serialise");
-        line.push(b'\n');
-        self.size += line.len() as u64;
-        if let Err(error) = journal.write_all(&line) {
-            tracing::warn!(path = %self.path.display(), %error, "events are no longer journaled");
-            self.journal = None;
-        }
-    }
-
-    fn rewrite(&mut self) {
-        let mut bytes = Vec::new();
-        for event in &self.kept {
-            serde_json::to_writer(&mut bytes, event).expect("plain structs always serialise");
-            bytes.push(b'\n');
-        }
-        // Half of what would trigger the next rewrite at most.
-        if bytes.len() as u64 > JOURNAL_MAX / 2 {
-            bytes.clear();
-        }
-        let temporary = self.path.with_extension("new");
-        let written = fs::write(&temporary, &bytes)
-            .and_then(|()| fs::rename(&temporary, &self.path))
-            .and_then(|()| OpenOptions::new().append(true).open(&self.path));
-        self.size = bytes.len() as u64;
-        self.journal = written
-            .map_err(|error| tracing::warn!(path = %self.path.display(), %error, "events are not journaled"))
-            .ok();
-    }
-}
-
-/// Whether an event passes docker's filters: `type`, `event`, `container` (id or name), `label`.
-pub fn matches(event: &Event, filters: &HashMap<String, String>) -> bool {
-    filters.iter().all(|(key, value)| match key.as_str() {
-        "type" => event.r#type == *value,
-        "event" => event.action == *value,
-        "container" => {
-            (!value.is_empty() && event.id.starts_with(value.as_str()))
-                || event.attributes.get("name").is_some_and(|n| n == value)
-        }
-        "label" => match value.split_once('=') {
-            Some((k, v)) => event.attributes.get(k).is_some_and(|have| have == v),
-            None => event.attributes.contains_key(value),
+        "container" => match event.r#type.as_str() {
+            "container" => begins(&event.id, value) || attribute("name") == value,
+            _ => begins(attribute("container"), value),
         },
+        "name" => attribute("name") == value,
+        "image" => {
+            let image = attribute("image");
+            image == value || image.split_once(':').is_some_and(|(name, _)| name == value)
+        }
+        "network" => event.r#type == "network" && (begins(&event.id, value) || attribute("name") == value),
+        "pod" => event.r#type == "pod" && (begins(&event.id, value) || attribute("name") == value),
+        "label" => has_label(&event.attributes, value),
         _ => false,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_go_on_after_a_restart_and_a_torn_line_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.jsonl");
-        let events = Events::open(&path);
-        events.emit("container", "create", "a", HashMap::new());
-        events.emit("container", "start", "a", HashMap::new());
-        drop(events);
-        let mut text = fs::read_to_string(&path).unwrap();
-        text.push_str("{\"seq\":3,");
-        fs::write(&path, text).unwrap();
-        let events = Events::open(&path);
-        let (_, mut live) = events.subscribe();
-        events.emit("container", "die", "a", HashMap::new());
-        assert_eq!(live.try_recv().unwrap().seq, 3);
-        let (kept, _) = events.subscribe();
-        let actions: Vec<_> = kept.iter().map(|e| e.action.as_str()).collect();
-        assert_eq!(actions, ["create", "start", "die"]);
-    }
-
-    #[test]
-    fn filters() {
-        let e = Event {
-            id: "abc".into(),
-            r#type: "container".into(),
-            action: "die".into(),
-            attributes: [("name".to_owned(), "web".to_owned())].into(),
-            ..Event::default()
-        };
-        let f = |k: &str, v: &str| matches(&e, &[(k.to_owned(), v.to_owned())].into());
-        assert!(f("type", "container") && f("event", "die") && f("container", "ab") && f("container", "web"));
-        assert!(f("label", "name=web") && !f("label", "x") && !f("event", "start") && !f("unknown", "x"));
-    }
-}
+mod tests;

@@ -13,14 +13,14 @@ use davit_contracts::id::ExecId;
 use davit_contracts::runtime::{ExecCreateRequest, ExecInspectResponse};
 use davit_wire::ExecSpec;
 
+use crate::container::handle::Command;
 use crate::container::record::Record;
 use crate::container::state::{Ask, judge};
-use crate::container::task::Command;
 use crate::engine::Engine;
 use crate::error::{RuntimeError, io_error};
 use crate::spec::oci::{ConsoleSize, Process};
 use crate::spec::user::{Database, resolve};
-use crate::spec::{build, caps, merge, resources};
+use crate::spec::{build, caps, merge, resources, security};
 
 const KEPT: usize = 1000;
 
@@ -60,6 +60,18 @@ impl Execs {
 
     fn session(&self, id: &str) -> Result<Session, RuntimeError> {
         self.lock().sessions.get(id).cloned().ok_or_else(|| RuntimeError::NoExec(id.to_owned()))
+    }
+
+    /// The sessions of a container that have not ended.
+    pub fn running(&self, container: &str) -> Vec<String> {
+        let inner = self.lock();
+        let of = inner.sessions.iter().filter(|(_, s)| s.container == container && s.phase != Phase::Ended);
+        of.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What a session runs, as one line; empty when an earlier runtimed made it.
+    pub fn command(&self, id: &str) -> String {
+        self.lock().sessions.get(id).map(|s| s.request.command.join(" ")).unwrap_or_default()
     }
 
     /// A session runs.
@@ -121,6 +133,8 @@ impl Engine {
             return Err(RuntimeError::Invalid("no exec command specified".into()));
         }
         let id = ExecId::from_random(rand::random()).to_string();
+        let action = format!("exec_create: {}", request.command.join(" "));
+        self.emit_for(&view, &action, &[("execID", id.clone())]);
         let session = Session { container: handle.id.clone(), request, ..Session::default() };
         self.execs.lock().sessions.insert(id.clone(), session);
         Ok(id)
@@ -199,6 +213,7 @@ impl Engine {
             .console_size
             .first_chunk::<2>()
             .map(|[height, width]| ConsoleSize { height: *height, width: *width });
+        let options = security::options(&security)?;
         Ok(Process {
             terminal: asked.tty,
             console_size: size.filter(|_| asked.tty),
@@ -208,7 +223,13 @@ impl Engine {
             env,
             cwd: merge::working_dir(cwd)?,
             rlimits,
-            no_new_privileges: build::security_options(&security)?.no_new_privileges,
+            no_new_privileges: build::no_new_privileges(&options),
+            apparmor_profile: if asked.privileged || options.apparmor == "unconfined" {
+                String::new()
+            } else {
+                options.apparmor.clone()
+            },
+            selinux_label: security::process_label(&options, &self.host),
             oom_score_adj: None,
         })
     }

@@ -16,15 +16,19 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+pub mod failpoint;
+mod filters;
 mod logs;
 mod monitor;
 mod nearest;
 mod peers;
+mod pod;
 mod readable;
 mod server;
 mod signal;
 mod spec;
 mod top;
+mod usage;
 
 use std::sync::Arc;
 

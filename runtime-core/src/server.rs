@@ -5,6 +5,7 @@ mod events;
 mod execs;
 mod health;
 mod pods;
+mod stats;
 
 use std::sync::Arc;
 

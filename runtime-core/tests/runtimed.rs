@@ -8,6 +8,8 @@
 mod attach;
 #[path = "runtimed/faults.rs"]
 mod faults;
+#[path = "runtimed/kills.rs"]
+mod kills;
 #[path = "runtimed/lifecycle.rs"]
 mod lifecycle;
 #[path = "runtimed/peers.rs"]

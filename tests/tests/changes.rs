@@ -68,3 +68,57 @@ fn events_tell_of_the_creation_before_the_start() {
     assert_eq!(actions_of("c"), ["create", "start"], "{told}");
     assert_eq!(actions_of("d")[..3], ["create", "start", "die"], "{told}");
 }
+
+#[test]
+fn events_are_filtered_and_go_on_over_the_death_of_the_daemon() {
+    let host = Host::with_busybox();
+    host.net_create("n");
+    let following =
+        host.start_davit(["events", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"]);
+    // It is connected once it has told of something.
+    host.run_detached("first", &["--net", "none", "busybox:1", "sleep", "1000"]);
+    eventually("it follows", || {
+        host.davit(["kill", "-s", "USR1", "first"]).ok();
+        let now = following.so_far();
+        if now.stdout.contains("container kill first") { Ok(()) } else { Err(now.to_string()) }
+    });
+    host.run_detached("c", &["--net", "n", "--label", "tier=front", "busybox:1", "sleep", "1000"]);
+    host.davit(["exec", "c", "sh", "-c", "exit 3"]).exits(3);
+    host.sh("pkill -9 -x davit-runtimed").ok();
+    host.davit(["pause", "c"]).ok();
+    host.davit(["unpause", "c"]).ok();
+    host.davit(["top", "c"]).ok();
+    host.davit(["rm", "-f", "c"]).ok();
+    following.until("container destroy c");
+    let told = following.so_far().stdout;
+    let of_c: Vec<&str> =
+        told.lines().filter_map(|l| l.strip_prefix("container ")?.strip_suffix(" c")).collect();
+    let wanted = [
+        "create",
+        "start",
+        "exec_create: sh -c exit 3",
+        "exec_start: sh -c exit 3",
+        "exec_die",
+        "pause",
+        "unpause",
+        "top",
+        "kill",
+        "die",
+        "destroy",
+    ];
+    assert_eq!(of_c, wanted, "{told}");
+    assert!(told.contains("network connect n\ncontainer start c"), "{told}");
+    assert!(told.contains("container die c\nnetwork disconnect n"), "{told}");
+
+    let past = |filters: &[&str]| {
+        let mut words = vec!["events", "--since", "10m", "--until", "0s", "--format", "{{.Action}}"];
+        words.extend(filters.iter().flat_map(|f| ["--filter", f]));
+        host.davit(words).ok().text().to_owned()
+    };
+    assert_eq!(past(&["container=c", "event=die", "event=start", "type=container"]), "start\ndie");
+    assert_eq!(past(&["label=tier=front", "event=exec_start"]), "exec_start: sh -c exit 3");
+    assert_eq!(past(&["image=busybox", "event=create"]), "create\ncreate");
+    assert_eq!(past(&["network=n"]), "connect\ndisconnect");
+    assert_eq!(past(&["type=network", "event=start"]), "");
+    host.davit(["events", "--filter", "contaner=c"]).refused(&["contaner", "container"]);
+}

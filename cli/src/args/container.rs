@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::clone::{CloneArgs, ConsoleArgs};
+use super::lifecycle::{StatsArgs, UpdateArgs, WaitArgs};
 use super::run::{CreateArgs, RunArgs};
 use super::tree::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
 use crate::parse;
@@ -31,8 +32,12 @@ pub enum ContainerCommand {
     Logs(LogsArgs),
     /// Run one more command in a running container
     Exec(ExecArgs),
-    /// Wait until containers end and print their exit codes
-    Wait(NamesArgs),
+    /// Wait until containers end (or until another condition holds) and print their exit codes
+    Wait(WaitArgs),
+    /// Change limits and restart policies of containers
+    Update(UpdateArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
     /// Connect to a running container's input and output
     Attach(AttachArgs),
     /// Freeze the processes of containers
@@ -98,8 +103,17 @@ pub struct StopArgs {
     /// Signal to send first [default: the container's own, or TERM]
     #[arg(short, long, value_name = "SIGNAL", value_parser = parse::signal::checked)]
     pub signal: Option<String>,
+    /// All that run
+    #[arg(short, long)]
+    pub all: bool,
+    /// The one that was made last
+    #[arg(short, long)]
+    pub latest: bool,
+    /// One that does not exist is no failure
+    #[arg(short, long)]
+    pub ignore: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
 }
 
@@ -109,6 +123,9 @@ pub struct RestartArgs {
     /// Seconds to wait before killing [default: the container's own, or 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
     pub time: Option<u32>,
+    /// Signal to send first [default: the container's own, or TERM]
+    #[arg(short, long, value_name = "SIGNAL", value_parser = parse::signal::checked)]
+    pub signal: Option<String>,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
@@ -134,8 +151,17 @@ pub struct RemoveArgs {
     /// Remove their anonymous volumes too
     #[arg(short, long)]
     pub volumes: bool,
+    /// All of them
+    #[arg(short, long)]
+    pub all: bool,
+    /// The one that was made last
+    #[arg(short, long)]
+    pub latest: bool,
+    /// One that does not exist is no failure
+    #[arg(short, long)]
+    pub ignore: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
 }
 
@@ -151,7 +177,7 @@ pub struct PsArgs {
     /// Ids and commands in full
     #[arg(long)]
     pub no_trunc: bool,
-    /// Only those that match (name=, id=, status=, label=, ancestor=, network=, exited=)
+    /// Only those that match (name=, id=, status=, label=, ancestor=, network=, exited=, health=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// The last N that were made, in any state
@@ -174,6 +200,9 @@ pub struct InspectArgs {
     /// json, or a template such as '{{.State.Status}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Of containers also what they wrote (SizeRw), and with their image (SizeRootFs)
+    #[arg(short, long)]
+    pub size: bool,
     /// What the names are; otherwise each kind is tried in turn
     #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image", "network", "volume"])]
     pub kind: Option<String>,
@@ -188,6 +217,9 @@ pub struct InspectContainerArgs {
     /// json, or a template such as '{{.State.Status}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Also what they wrote (SizeRw), and with their image (SizeRootFs)
+    #[arg(short, long)]
+    pub size: bool,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub names: Vec<String>,
@@ -222,9 +254,23 @@ pub struct LogsArgs {
     /// Show when each line was written
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Show the labels, variables and tag that its log options add
+    #[arg(long)]
+    pub details: bool,
     /// Name or id
     #[arg(value_name = "CONTAINER")]
     pub container: String,
+}
+
+/// `davit healthcheck ...`
+#[derive(Debug, Subcommand)]
+pub enum HealthcheckCommand {
+    /// Try now whether a running container is healthy: exit code 0 if it is, 1 if not
+    Run {
+        /// Name or id
+        #[arg(value_name = "CONTAINER")]
+        container: String,
+    },
 }
 
 /// `davit exec`

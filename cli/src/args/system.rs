@@ -71,7 +71,7 @@ pub struct EventsArgs {
     /// Up to then
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Only those that match (container=, event=, type=)
+    /// Only those that match (type=, event=, container=, image=, label=, name=, network=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// json, or a template such as '{{.Action}}'

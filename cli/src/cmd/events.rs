@@ -1,17 +1,22 @@
 //! `davit events`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use davit_contracts::runtime::{Event, SubscribeRequest};
 use serde_json::{Value, json};
 
+use super::lifecycle::is_interruption;
 use crate::app::App;
 use crate::args::system::EventsArgs;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::output::template::Template;
 use crate::output::{self, words};
 use crate::parse::duration::moment;
 use crate::view;
+
+/// Before a daemon that has ended is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Prints events until `--until`, or for ever.
 pub async fn events(app: &App, args: &EventsArgs) -> Outcome {
@@ -20,24 +25,68 @@ pub async fn events(app: &App, args: &EventsArgs) -> Outcome {
     let request = SubscribeRequest {
         since_unix_ns: time(&args.since)?,
         until_unix_ns: time(&args.until)?,
-        after_seq: 0,
-        filters: view::filters(&args.filter),
+        filter: view::key_values(&args.filter),
+        ..SubscribeRequest::default()
     };
     let template = match args.format.as_deref() {
         None | Some("" | "json") => None,
         Some(text) => Some(Template::parse(text)?),
     };
     let json = args.format.as_deref() == Some("json");
-    let mut stream = app.runtime(app.events().await?.subscribe(request)).await?;
+    let show = |event: &Event| {
+        output::line(match &template {
+            Some(template) => template.render(&object(event))?,
+            None if json => object(event).to_string(),
+            None => text(event),
+        });
+        Ok(())
+    };
+    follow(app, request, now, show).await
+}
+
+/// Goes on over restarts of the daemon, from the number of the last event on.
+async fn follow(
+    app: &App,
+    mut request: SubscribeRequest,
+    begun: i64,
+    mut show: impl FnMut(&Event) -> Outcome,
+) -> Outcome {
+    let mut connected = false;
+    loop {
+        match once(app, &mut request, &mut connected, &mut show).await {
+            Err(Failure::Told(e)) if connected && is_interruption(&e) => {
+                if request.after_seq == 0 && request.since_unix_ns == 0 {
+                    request.since_unix_ns = begun;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(Failure::Told(e)) if resume_after(e.message()).is_some() => {
+                request.after_seq = resume_after(e.message()).unwrap_or(0);
+                crate::output::complain!("WARNING: some events are lost: they are not kept so long");
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn once(
+    app: &App,
+    request: &mut SubscribeRequest,
+    connected: &mut bool,
+    show: &mut impl FnMut(&Event) -> Outcome,
+) -> Outcome {
+    let mut stream = app.runtime(app.events().await?.subscribe(request.clone())).await?;
+    *connected = true;
     while let Some(event) = stream.message().await.map_err(|s| app.refused("runtimed", s))? {
-        let line = match &template {
-            Some(template) => template.render(&object(&event))?,
-            None if json => object(&event).to_string(),
-            None => text(&event),
-        };
-        output::line(line);
+        show(&event)?;
+        request.after_seq = event.seq;
     }
     Ok(())
+}
+
+/// The number that the daemon names when what was asked for is gone.
+fn resume_after(message: &str) -> Option<u64> {
+    message.rsplit_once("resume with after_seq ")?.1.parse().ok()
 }
 
 /// docker's object of an event.

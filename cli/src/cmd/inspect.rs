@@ -6,6 +6,7 @@ use davit_contracts::storage::{InspectImageRequest, InspectVolumeRequest};
 use davit_contracts::{Error, Kind};
 use serde_json::Value;
 
+use super::ps;
 use crate::app::App;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, format};
@@ -14,11 +15,17 @@ use crate::view;
 const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
 
 /// Prints what was found; what was not is told, and makes the exit code 1.
-pub async fn inspect(app: &App, format: Option<&str>, kind: Option<&str>, names: &[String]) -> Outcome {
+pub async fn inspect(
+    app: &App,
+    format: Option<&str>,
+    kind: Option<&str>,
+    size: bool,
+    names: &[String],
+) -> Outcome {
     let mut found = Vec::new();
     let mut failed = false;
     for name in names {
-        match find(app, kind, name).await {
+        match find(app, kind, size, name).await {
             Ok(value) => found.push(value),
             Err(e) => {
                 failed = true;
@@ -32,12 +39,12 @@ pub async fn inspect(app: &App, format: Option<&str>, kind: Option<&str>, names:
     if failed { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
-async fn find(app: &App, kind: Option<&str>, name: &str) -> Outcome<Value> {
+async fn find(app: &App, kind: Option<&str>, size: bool, name: &str) -> Outcome<Value> {
     if let Some(kind) = kind {
-        return one(app, kind, name).await;
+        return one(app, kind, size, name).await;
     }
     for kind in KINDS {
-        match one(app, kind, name).await {
+        match one(app, kind, size, name).await {
             // A name that this kind cannot have is no more than absent.
             Err(Failure::Told(e)) if matches!(e.kind(), Kind::NotFound | Kind::InvalidArgument) => {}
             other => return other,
@@ -50,13 +57,20 @@ async fn find(app: &App, kind: Option<&str>, name: &str) -> Outcome<Value> {
         .into())
 }
 
-async fn one(app: &App, kind: &str, name: &str) -> Outcome<Value> {
+async fn one(app: &App, kind: &str, size: bool, name: &str) -> Outcome<Value> {
     let name = name.to_owned();
     match kind {
         "container" => {
             let request = InspectRequest { container: name.trim_start_matches('/').to_owned() };
             let answer = app.runtime(app.containers().await?.inspect(request)).await?;
-            Ok(view::inspect::container(&answer.container.unwrap_or_default()))
+            let container = answer.container.unwrap_or_default();
+            let mut out = view::inspect::container(&container);
+            if size {
+                let (written, whole) = ps::sizes(app, &container).await;
+                out["SizeRw"] = written.into();
+                out["SizeRootFs"] = whole.into();
+            }
+            Ok(out)
         }
         "image" => {
             let request = InspectImageRequest { reference: name };

@@ -2,26 +2,32 @@
 
 use std::time::Duration;
 
+use davit_contracts::runtime::wait_request::Condition;
 use davit_contracts::runtime::{
-    KillRequest, PauseRequest, RemoveRequest, RenameRequest, RestartRequest, StopRequest, UnpauseRequest,
-    WaitRequest,
+    KillRequest, ListRequest, PauseRequest, RemoveRequest, RenameRequest, Resources, RestartRequest,
+    StopRequest, UnpauseRequest, UpdateRequest, WaitRequest,
 };
 use davit_contracts::{Kind, id};
 
-use crate::app::{App, each};
+use crate::app::{App, at_once, each};
 use crate::args::container::{KillArgs, RemoveArgs, RenameArgs, RestartArgs, StopArgs};
+use crate::args::lifecycle::{UpdateArgs, WaitArgs};
 use crate::error::{Failure, Outcome};
-use crate::output;
+use crate::spec;
 
 /// `davit stop`: several at once, because each may take its whole time.
 pub async fn stop(app: &App, args: &StopArgs) -> Outcome {
-    at_once(&args.containers, |container| async {
+    let names = named(app, &args.containers, args.all, args.latest, false).await?;
+    at_once(&names, |container| async {
         let request = StopRequest {
             container: container.clone(),
             timeout_s: args.time,
             signal: args.signal.clone().unwrap_or_default(),
         };
-        app.runtime(app.containers().await?.stop(request)).await.map(|_| container)
+        match app.runtime(app.containers().await?.stop(request)).await {
+            Err(Failure::Told(e)) if args.ignore && e.kind() == Kind::NotFound => Ok(String::new()),
+            answer => answer.map(|_| container),
+        }
     })
     .await
 }
@@ -29,43 +35,11 @@ pub async fn stop(app: &App, args: &StopArgs) -> Outcome {
 /// `davit restart`
 pub async fn restart(app: &App, args: &RestartArgs) -> Outcome {
     at_once(&args.containers, |container| async {
-        let request = RestartRequest { container: container.clone(), timeout_s: args.time };
+        let signal = args.signal.clone().unwrap_or_default();
+        let request = RestartRequest { signal, container: container.clone(), timeout_s: args.time };
         app.runtime(app.containers().await?.restart(request)).await.map(|_| container)
     })
     .await
-}
-
-/// Like [`each`], but all are begun before the first is awaited; told in the order of the names.
-async fn at_once<F>(names: &[String], one: impl Fn(String) -> F) -> Outcome
-where
-    F: Future<Output = Outcome<String>>,
-{
-    let mut waiting: Vec<_> = names.iter().map(|name| Box::pin(one(name.clone()))).collect();
-    let mut results: Vec<Option<Outcome<String>>> = names.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut all = true;
-        for (call, result) in waiting.iter_mut().zip(&mut results) {
-            if result.is_none() {
-                match call.as_mut().poll(context) {
-                    std::task::Poll::Ready(answer) => *result = Some(answer),
-                    std::task::Poll::Pending => all = false,
-                }
-            }
-        }
-        if all { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    let mut failed = false;
-    for result in results.into_iter().flatten() {
-        match result {
-            Ok(name) => output::line(name),
-            Err(e) => {
-                e.tell();
-                failed = true;
-            }
-        }
-    }
-    if failed { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
 /// `davit kill`
@@ -79,13 +53,16 @@ pub async fn kill(app: &App, args: &KillArgs) -> Outcome {
 
 /// `davit rm`; with -f a container that does not exist is said but no failure.
 pub async fn remove(app: &App, args: &RemoveArgs) -> Outcome {
-    each(&args.containers, |container| async {
+    let names = named(app, &args.containers, args.all, args.latest, true).await?;
+    at_once(&names, |container| async {
         let request =
             RemoveRequest { container: container.clone(), force: args.force, volumes: args.volumes };
         match app.runtime(app.containers().await?.remove(request)).await {
             Ok(_) => Ok(container),
-            Err(Failure::Told(e)) if args.force && e.kind() == Kind::NotFound => {
-                crate::error::tell(&e);
+            Err(Failure::Told(e)) if (args.force || args.ignore) && e.kind() == Kind::NotFound => {
+                if !args.ignore {
+                    crate::error::tell(&e);
+                }
                 Ok(String::new())
             }
             Err(e) => Err(e),
@@ -95,11 +72,16 @@ pub async fn remove(app: &App, args: &RemoveArgs) -> Outcome {
 }
 
 /// `davit wait`: a daemon that is replaced meanwhile is asked again.
-pub async fn wait(app: &App, containers: &[String]) -> Outcome {
-    at_once(containers, |container| async move {
+pub async fn wait(app: &App, args: &WaitArgs) -> Outcome {
+    let (condition, states) = &conditions(&args.condition)?;
+    at_once(&args.containers, |container| async move {
         let mut tries = 0;
         loop {
-            let request = WaitRequest { container: container.clone(), condition: 0 };
+            let request = WaitRequest {
+                container: container.clone(),
+                condition: *condition as i32,
+                states: states.clone(),
+            };
             match app.runtime(app.containers().await?.wait(request)).await {
                 Ok(answer) => return Ok(answer.exit_code.to_string()),
                 Err(Failure::Told(e)) if is_interruption(&e) && tries < 100 => {
@@ -111,6 +93,85 @@ pub async fn wait(app: &App, containers: &[String]) -> Outcome {
         }
     })
     .await
+}
+
+/// docker's three conditions stand alone; of podman's states there may be several, and one is enough.
+fn conditions(words: &[String]) -> Result<(Condition, Vec<String>), String> {
+    let single = |word: &str| match word {
+        "not-running" => Some(Condition::NotRunning),
+        "next-exit" => Some(Condition::NextExit),
+        "removed" => Some(Condition::Removed),
+        _ => None,
+    };
+    match words {
+        [] => Ok((Condition::NotRunning, Vec::new())),
+        [word] if single(word).is_some() => Ok((single(word).unwrap_or_default(), Vec::new())),
+        _ => match words.iter().find(|w| single(w).is_some()) {
+            Some(word) => Err(format!("--condition {word} cannot be combined with others")),
+            None => Ok((Condition::States, words.iter().map(|w| ours(w).to_owned()).collect())),
+        },
+    }
+}
+
+/// podman's words that are called otherwise here.
+fn ours(state: &str) -> &str {
+    match state {
+        "configured" | "initialized" => "created",
+        other => other,
+    }
+}
+
+/// The containers that a command is about: those named, all of them, or the latest.
+async fn named(app: &App, names: &[String], all: bool, latest: bool, ended: bool) -> Outcome<Vec<String>> {
+    match (names, all, latest) {
+        ([], false, false) => {
+            Err(Failure::Usage("a container is missing: name one, or give --all or --latest".into()))
+        }
+        ([], true, false) | ([], false, true) => {
+            let request =
+                ListRequest { all: ended || latest, last: u32::from(latest), ..ListRequest::default() };
+            let found = app.runtime(app.containers().await?.list(request)).await?.containers;
+            Ok(found.into_iter().map(|c| c.name).collect())
+        }
+        (names, false, false) => Ok(names.to_vec()),
+        _ => Err(Failure::Usage("names, --all and --latest exclude one another".into())),
+    }
+}
+
+/// `davit update`
+pub async fn update(app: &App, args: &UpdateArgs) -> Outcome {
+    let (resources, restart) = (resources(args), args.restart.as_deref().map(spec::policy).transpose()?);
+    if resources == Resources::default() && restart.is_none() {
+        return Err(Failure::Usage("you must provide one or more flags when using this command".into()));
+    }
+    each(&args.containers, |container| async {
+        let request = UpdateRequest {
+            container: container.clone(),
+            resources: Some(resources.clone()),
+            restart: restart.clone(),
+        };
+        let answer = app.runtime(app.containers().await?.update(request)).await?;
+        super::create::warn(&answer.warnings);
+        Ok(container)
+    })
+    .await
+}
+
+fn resources(args: &UpdateArgs) -> Resources {
+    Resources {
+        nano_cpus: args.cpus.unwrap_or(0),
+        cpu_shares: args.cpu_shares.unwrap_or(0),
+        cpu_quota: args.cpu_quota.unwrap_or(0),
+        cpu_period: args.cpu_period.unwrap_or(0),
+        cpuset_cpus: args.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: args.cpuset_mems.clone().unwrap_or_default(),
+        memory: args.memory.unwrap_or(0),
+        memory_swap: args.memory_swap.unwrap_or(0),
+        memory_reservation: args.memory_reservation.unwrap_or(0),
+        pids_limit: args.pids_limit.unwrap_or(0),
+        blkio_weight: args.blkio_weight.unwrap_or(0),
+        ..Resources::default()
+    }
 }
 
 /// Whether asking again makes sense: the daemon ended meanwhile, or is being started.

@@ -16,10 +16,11 @@ use crate::view;
 pub async fn ps(app: &App, args: &PsArgs) -> Outcome {
     let format = Format::parse(args.format.as_deref(), args.quiet)?;
     let last = if args.latest { 1 } else { args.last.unwrap_or(0) };
-    let filters = view::filters(&args.filter);
+    let filter = view::key_values(&args.filter);
+    let asks = |key: &str| args.filter.iter().any(|(k, _)| k == key);
     // A filter on a state, like -n, looks at all containers.
-    let all = args.all || last > 0 || filters.contains_key("status") || filters.contains_key("exited");
-    let request = ListRequest { all, filters, last };
+    let all = args.all || last > 0 || asks("status") || asks("exited");
+    let request = ListRequest { all, filter, last, ..ListRequest::default() };
     let answer = app.runtime(app.containers().await?.list(request)).await?;
     let now = words::now();
     let mut rows: Vec<_> =
@@ -37,14 +38,19 @@ pub async fn ps(app: &App, args: &PsArgs) -> Outcome {
 
 /// What a container wrote, and what it sees: `2B (virtual 4.5MB)`.
 async fn size(app: &App, container: &Container) -> String {
+    let (written, whole) = sizes(app, container).await;
+    format!("{} (virtual {})", words::size(written), words::size(whole))
+}
+
+/// The same in bytes.
+pub async fn sizes(app: &App, container: &Container) -> (u64, u64) {
     let written = prune::written(app, &container.id).await;
     let request = InspectImageRequest { reference: container.image_id.clone() };
     let image = match app.images().await {
         Ok(mut images) => app.storage(images.inspect(request)).await.ok().and_then(|a| a.image),
         Err(_) => None,
     };
-    let whole = written + image.map_or(0, |i| i.size);
-    format!("{} (virtual {})", words::size(written), words::size(whole))
+    (written, written + image.map_or(0, |i| i.size))
 }
 
 /// `davit top`

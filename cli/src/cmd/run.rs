@@ -84,6 +84,10 @@ pub async fn finish(app: &App, id: &str, auto_remove: bool, ended: Outcome<Ended
         };
         return Err(Failure::new(kind, record.error));
     }
+    if !record.error.is_empty() {
+        // Such as which process was killed for want of memory.
+        output::complain!("davit: {}", record.error);
+    }
     Ok(record.code)
 }
 
@@ -107,7 +111,8 @@ async fn lost(app: &App, id: &str) -> Outcome<ExitRecord> {
 
 /// Waits until the container's name is free again. That the daemon is away meanwhile costs the person nothing: the program has ended.
 async fn removed(app: &App, id: &str) {
-    let request = WaitRequest { container: id.to_owned(), condition: Condition::Removed as i32 };
+    let request =
+        WaitRequest { container: id.to_owned(), condition: Condition::Removed as i32, states: Vec::new() };
     let wait = async { app.runtime(app.containers().await?.wait(request)).await };
     let _ = tokio::time::timeout(REMOVAL, wait).await;
 }

@@ -17,9 +17,9 @@ use crate::supervisor;
 
 /// `davit up`: idempotent; fails when a daemon does not come up or speaks another contract.
 pub async fn up(app: &App) -> Outcome {
-    let supervised = supervisor::status(&app.layout)?.is_some() && supervisor::wait_ready(&app.layout)?;
+    let supervised = supervisor::status(&app.layout)?.is_some() && supervisor::wait_ready(&app.layout, None)?;
     if !supervised && !all_answer(app).await {
-        supervisor::start(&app.layout)?;
+        supervisor::start(&app.layout, None)?;
     }
     for (name, wanted) in DAEMONS {
         let mut client = app.plugin(name).await?;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `status` | one `supervisor` line, one `daemon` line each, `limit` lines: tab-separated `key=value` fields |
 //! | `ready` | when all daemons serve, or one does not start |
+//! | `ready NAME` | when that one serves, or does not start, however the others do |
 //! | `restart NAME` | when it serves again |
 //! | `swap NAME PATH` | when PATH serves in its place; otherwise the old binary is back |
 //! | `down` | when all daemons have ended; the supervisor ends with it |
@@ -23,6 +24,7 @@ const LONGEST: usize = 8192;
 enum Request<'a> {
     Status,
     Ready,
+    ReadyOne(&'a str),
     Restart(&'a str),
     Swap(&'a str, &'a str),
     Down,
@@ -33,10 +35,13 @@ fn parse(line: &str) -> Result<Request<'_>, String> {
     match (words.next(), words.next(), words.next()) {
         (Some("status"), None, None) => Ok(Request::Status),
         (Some("ready"), None, None) => Ok(Request::Ready),
+        (Some("ready"), Some(name), None) => Ok(Request::ReadyOne(name)),
         (Some("down"), None, None) => Ok(Request::Down),
         (Some("restart"), Some(name), None) => Ok(Request::Restart(name)),
         (Some("swap"), Some(name), Some(path)) => Ok(Request::Swap(name, path)),
-        _ => Err(format!("unknown request '{line}': status, ready, restart NAME, swap NAME PATH or down")),
+        _ => Err(format!(
+            "unknown request '{line}': status, ready [NAME], restart NAME, swap NAME PATH or down"
+        )),
     }
 }
 
@@ -105,6 +110,7 @@ impl Connection {
                 return Ok(());
             }
             Request::Ready => Pending::Ready,
+            Request::ReadyOne(name) => Pending::Serving(fleet.known(name).map_err(text)?),
             Request::Restart(name) => Pending::Serving(fleet.restart(name, None).map_err(text)?),
             Request::Swap(name, path) => {
                 Pending::Serving(fleet.restart(name, Some(path.into())).map_err(text)?)
@@ -150,6 +156,7 @@ mod tests {
     #[test]
     fn requests_are_told_apart() {
         assert_eq!(parse("status"), Ok(Request::Status));
+        assert_eq!(parse("ready netd"), Ok(Request::ReadyOne("netd")));
         assert_eq!(parse("restart netd"), Ok(Request::Restart("netd")));
         assert_eq!(parse("swap netd /a b/c"), Ok(Request::Swap("netd", "/a b/c")));
         for bad in ["", "status x", "restart", "swap netd", "DOWN"] {

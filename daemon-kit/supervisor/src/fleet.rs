@@ -297,6 +297,14 @@ impl Fleet {
         Ok(name)
     }
 
+    /// The name of a daemon, if there is one.
+    pub fn known(&self, name: &str) -> Result<&'static str> {
+        match self.services.iter().find(|s| s.name == name) {
+            Some(service) => Ok(service.name),
+            None => bail!("there is no daemon '{name}'"),
+        }
+    }
+
     /// Whether a restart or swap of `name` is through: none while it is not, then its error if it failed.
     pub fn restarted(&self, name: &str) -> Option<Result<(), String>> {
         let service = self.services.iter().find(|s| s.name == name)?;

@@ -78,6 +78,8 @@ pub struct Session {
     pub stderr: Option<Source>,
     /// The last output.
     pub ring: Ring,
+    /// A health probe: the beginning of what it has written.
+    pub probe: Option<Vec<u8>>,
     /// Streams still open at this time are given up.
     pub grace: Option<Instant>,
     /// The terminal's other side, while the main program runs: an init opens its console only now and then, and with nobody there it
@@ -107,6 +109,7 @@ impl Session {
             stdout: None,
             stderr: None,
             ring: Ring::default(),
+            probe: None,
             grace: None,
             terminal: None,
             stdin: None,

@@ -6,18 +6,21 @@ use std::path::Path;
 
 use davit_contracts::Kind;
 use davit_contracts::network::EndpointSpec;
+use davit_contracts::runtime::NetworkSpec;
 
 use super::files::{self, Own};
 use super::network;
 use super::state::{Ask, judge};
 use super::task::Task;
 use crate::error::RuntimeError;
+use crate::pod::{self, PodRecord};
 use crate::spec::check::{self, Network};
 
 impl Task {
     /// Another name, under which it resolves at once when it is attached to networks.
     pub(super) async fn rename(&mut self, name: &str) -> Result<(), RuntimeError> {
         judge(Ask::Rename, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        self.engine.not_a_pod(&self.record, "renamed")?;
         let old = self.record.container.name.clone();
         if name.strip_prefix('/').unwrap_or(name) == old {
             return Err(RuntimeError::Invalid(
@@ -38,9 +41,40 @@ impl Task {
             }
         }
         self.record.container.name = name;
-        self.save();
         self.publish();
+        self.save();
         self.emit("rename", &[("oldName", old)]);
+        Ok(())
+    }
+
+    /// It shares a pod's namespaces from its next start on, and has no network of its own any more.
+    pub(super) fn join_pod(&mut self, pod: &str, record: &PodRecord) -> Result<(), RuntimeError> {
+        let name = self.record.container.name.clone();
+        let mut spec = self.spec_of();
+        if spec.pod == pod {
+            return Ok(());
+        }
+        if !spec.pod.is_empty() && self.engine.pod_find(&spec.pod).is_ok() {
+            return Err(RuntimeError::WrongState(format!("container {name} is in another pod already")));
+        }
+        judge(Ask::Start, self.status(), &name).map_err(RuntimeError::WrongState)?;
+        if self.record.held || self.status().is_alive() {
+            return Err(RuntimeError::WrongState(format!(
+                "container {name} is running: stop it before it is added to a pod"
+            )));
+        }
+        // Which networks it was on is given up with them; what it publishes is not given up in silence.
+        if let Some(network) = spec.network.as_mut().filter(|n| record.shared.net && n.ports.is_empty()) {
+            *network = NetworkSpec::default();
+        }
+        if record.shared.uts {
+            spec.hostname.clear();
+        }
+        pod::join(&mut spec, pod, record)?;
+        self.record.container.hostname = self.engine.hostname(&spec, self.record.id())?;
+        self.record.container.spec = Some(spec);
+        self.publish();
+        self.save();
         Ok(())
     }
 
@@ -79,6 +113,7 @@ impl Task {
                 made => made?,
             };
             self.edit_hosts(|dir, own| files::add_own(dir, own, &made));
+            self.emit_networks("connect", std::slice::from_ref(&made));
             self.record.container.endpoints.push(made);
         }
         list.push(EndpointSpec { network, ..endpoint });
@@ -119,6 +154,7 @@ impl Task {
             }
             for gone in self.record.container.endpoints.iter().filter(|e| e.network_id == id) {
                 self.edit_hosts(|dir, own| files::remove_own(dir, own, gone));
+                self.emit_networks("disconnect", std::slice::from_ref(gone));
             }
         }
         self.record.container.endpoints.retain(|e| e.network_id != id);
@@ -141,8 +177,23 @@ impl Task {
         None
     }
 
+    /// Finds the networks that a new container is to be on.
+    pub(super) async fn look_networks_up(&mut self) -> Result<(), RuntimeError> {
+        let Network::Endpoints(list) = check::network(&self.spec_of())? else { return Ok(()) };
+        let mut names = Vec::new();
+        for endpoint in list {
+            let (_, name) = network::lookup(&self.engine.peers, &endpoint.network).await?;
+            if names.iter().any(|(_, other)| *other == name) {
+                return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
+            }
+            names.push((endpoint.network, name));
+        }
+        self.settle_networks(&names);
+        Ok(())
+    }
+
     /// Enters the names of networks, found for the texts they were asked for by.
-    pub fn settle_networks(&mut self, names: &[(String, String)]) {
+    fn settle_networks(&mut self, names: &[(String, String)]) {
         let asked = self.record.container.spec.get_or_insert_default().network.get_or_insert_default();
         network::settle(asked, |text| {
             names.iter().find(|(asked, _)| asked == text).map(|(_, name)| name.clone())

@@ -11,6 +11,7 @@ use super::state::{Ask, Status, judge};
 use super::task::{Flow, Task};
 use crate::clock::unix_ns;
 use crate::error::{RuntimeError, io_error};
+use crate::failpoint;
 use crate::monitor::link::connect;
 use crate::signal;
 
@@ -21,6 +22,7 @@ impl Task {
             Event::Started { pid, unix_ns } => {
                 if !self.status().is_alive() {
                     self.running(pid, unix_ns);
+                    self.emit_networks("connect", &self.record.container.endpoints);
                     self.emit("start", &[]);
                     self.publish();
                 }
@@ -31,9 +33,22 @@ impl Task {
                 self.ended(&exit)
             }
             Event::Exited(exit) => self.ended(&exit),
+            Event::Health(health) => {
+                self.health_found(health);
+                Flow::On
+            }
+            Event::Oom { report } => {
+                self.memory_ran_out(report);
+                Flow::On
+            }
+            Event::LogDropped { bytes, why } => {
+                self.log_dropped(bytes, why);
+                Flow::On
+            }
             Event::ExecStarted { exec_id, pid } => {
                 self.engine.execs.started(&exec_id, pid);
-                self.emit("exec_start", &[("execID", exec_id)]);
+                let action = format!("exec_start: {}", self.engine.execs.command(&exec_id));
+                self.emit(action.trim_end_matches(": "), &[("execID", exec_id)]);
                 Flow::On
             }
             Event::ExecExited { exec_id, record } => {
@@ -65,18 +80,20 @@ impl Task {
     /// The program has ended (or never began): publish first, then let go of everything.
     pub(super) fn ended(&mut self, exit: &ExitRecord) -> Flow {
         self.engine.execs.container_ended(self.record.id());
+        let endpoints = std::mem::take(&mut self.record.container.endpoints);
         self.record.ended(exit);
+        self.health_stops();
         self.emit("die", &[("exitCode", exit.code.to_string())]);
+        self.emit_networks("disconnect", &endpoints);
+        failpoint::pass("exit.told");
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);
         }
         self.teardown.detach |= self.record.attached;
         self.teardown.run_dir = true;
-        self.reboot = exit.reboot && !self.record.stopping;
-        if self.reboot {
-            "restarting".clone_into(&mut self.record.state_mut().status);
-        }
-        if self.record.auto_remove() && !self.reboot {
+        // A system container that asked for it is started again, as a machine is.
+        let reboot = exit.reboot && !self.record.stopped;
+        if self.record.auto_remove() && !reboot {
             self.publish_exit();
             match self.remove(true) {
                 Ok(()) => return Flow::End,
@@ -89,21 +106,13 @@ impl Task {
                 }
             }
         }
+        if reboot {
+            self.boot_again();
+        } else if exit.started_unix_ns != 0 {
+            self.follow_policy(exit);
+        }
         self.publish_exit();
         Flow::On
-    }
-
-    /// A system container that asked for it is started again, as a machine is.
-    pub(super) async fn boot_again(&mut self) {
-        self.record.container.restart_count += 1;
-        "exited".clone_into(&mut self.record.state_mut().status);
-        if let Err(e) = self.start(false).await {
-            tracing::warn!(
-                container.id = self.record.short(),
-                error = e.line(),
-                "it could not be booted again"
-            );
-        }
     }
 
     /// The monitor's connection ended without an exit.
@@ -137,7 +146,7 @@ impl Task {
             started_unix_ns: self.record.state().started_unix_ns,
             finished_unix_ns: unix_ns(),
             error: "the container's monitor died; its processes were killed".to_owned(),
-            reboot: false,
+            ..ExitRecord::default()
         }
     }
 
@@ -195,7 +204,7 @@ impl Task {
     /// Takes a container over from a runtimed before us. Network and storage are not asked here: they may not be there yet.
     pub async fn adopt(&mut self) -> Flow {
         let run = self.engine.dirs.run_dir(self.record.id());
-        let was_alive = self.status().is_alive() || self.record.held;
+        let was_alive = matches!(self.status(), Status::Running | Status::Paused) || self.record.held;
         if !run.path().exists() {
             if !was_alive {
                 return if self.record.unseen { self.give_up() } else { Flow::On };
@@ -228,7 +237,9 @@ impl Task {
                 self.monitor = Some(connected.into());
                 self.teardown.detach = false;
                 self.record.attached = true;
+                let oom_was_told = self.record.state().oom_killed;
                 self.running(state.pid, state.started_unix_ns);
+                self.catch_up(&state, oom_was_told);
                 // Read once: what is paused later is paused by a person.
                 let copying = std::mem::take(&mut self.record.copying);
                 if state.phase == Phase::Paused && copying {
@@ -252,6 +263,13 @@ impl Task {
                 self.monitor = Some(connected.into());
                 self.record.attached = true;
                 let exit = state.exit.unwrap_or_else(|| self.lost());
+                if !was_alive && exit.finished_unix_ns == self.record.state().finished_unix_ns {
+                    // The runtimed before us told of this end.
+                    self.teardown.monitor = self.monitor.take();
+                    self.teardown.detach = true;
+                    self.teardown.run_dir = true;
+                    return Flow::On;
+                }
                 self.ended(&exit)
             }
             // A start that nobody was told of.
@@ -271,14 +289,34 @@ impl Task {
     /// Sends a signal.
     pub(super) async fn signal(&mut self, signal: i32, action: &'static str) -> Result<(), RuntimeError> {
         let status = if self.record.held { Status::Running } else { self.status() };
+        if status == Status::Restarting && self.ends_it(signal) {
+            self.stopping()?;
+            self.emit(action, &[("signal", signal.to_string())]);
+            return Ok(());
+        }
         judge(Ask::Kill, status, &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        if action == "kill" && self.ends_it(signal) {
+            // Before it is sent: the program may be gone, and its policy asked, in no time.
+            self.stopping()?;
+        }
         self.request(Request::Kill { signal, all: false }).await?;
+        failpoint::pass("stop.signalled");
         if status == Status::Paused {
             // A frozen program takes its signal when it thaws.
             self.freeze(false).await?;
         }
         self.emit(action, &[("signal", signal.to_string())]);
         Ok(())
+    }
+
+    /// Whether a signal is a person's way to end the program for good: SIGKILL, or the one that `stop` sends. Others are words to the
+    /// program, which may end, and start again, as it likes.
+    fn ends_it(&self, number: i32) -> bool {
+        let spec = self.record.container.spec.as_ref();
+        let own = spec.map_or("", |s| s.stop_signal.as_str());
+        let text =
+            [own, &self.record.image.stop_signal].into_iter().find(|t| !t.is_empty()).unwrap_or("TERM");
+        number == signal::KILL || Some(number) == signal::parse(text)
     }
 
     /// Freezes or thaws.
@@ -296,14 +334,34 @@ impl Task {
         Ok(())
     }
 
+    fn drop_log(&self) {
+        let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().contains(".log")) {
+            // The monitor may still have it open: only without content does it give its room back.
+            let _ = fs::File::options().write(true).open(entry.path()).and_then(|f| f.set_len(0));
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
     /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
     pub(super) fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
         judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let directory = self.directory();
         let trashed = self.engine.dirs.trashed(self.record.id());
         let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
-        fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
+        let path = directory.join(MARKER);
+        let written = fs::write(&path, &marker).or_else(|e| {
+            if e.kind() != std::io::ErrorKind::StorageFull {
+                return Err(e);
+            }
+            // On a full disk there is room for the journal where the log was, which goes with the container anyway.
+            self.drop_log();
+            fs::write(&path, &marker)
+        });
+        written.map_err(io_error("write", &path))?;
+        failpoint::pass("remove.marked");
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
+        failpoint::pass("remove.trashed");
         self.engine.registry.remove(self.record.id());
         self.emit("destroy", &[]);
         if let Some(monitor) = self.monitor.take() {

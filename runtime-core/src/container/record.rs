@@ -6,13 +6,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use davit_contracts::runtime::{Container, State};
+use davit_contracts::runtime::{Container, RestartPolicy, State};
 use davit_contracts::storage::ImageConfig;
 use davit_sys::process::ProcessRef;
 use davit_wire::ExitRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RuntimeError, io_error};
+use crate::pod::PodRecord;
+use crate::spec::userns::{self, Range};
 
 /// The file's name in the container's directory.
 pub const FILE: &str = "container.json";
@@ -60,12 +62,17 @@ pub struct Record {
     pub volumes: bool,
     /// Which init its last start found, of a system container; else empty.
     pub init: String,
-    /// Its end was asked for since it was started: a reboot of its own is none.
-    pub stopping: bool,
     /// It is frozen while its files are copied, and is to be thawed if we find it so.
     pub copying: bool,
+    /// It is the infra container of a pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRecord>,
     /// Environment and command were merged from the image.
     pub prepared: bool,
+    /// A person ended it: its restart policy does not start it again, until a person does.
+    pub stopped: bool,
+    /// How long its restart policy waited last, in milliseconds; 0 when it would wait the shortest time.
+    pub backoff_ms: u64,
 }
 
 impl Record {
@@ -77,6 +84,11 @@ impl Record {
     /// 12 hex.
     pub fn short(&self) -> &str {
         &self.container.id[..12.min(self.container.id.len())]
+    }
+
+    /// The ids of the host that it has.
+    pub fn host_ids(&self) -> Vec<Range> {
+        userns::ranges(&self.container.uid_map, &self.container.gid_map)
     }
 
     /// The part that changes; always there.
@@ -99,6 +111,11 @@ impl Record {
         self.container.spec.as_ref().is_some_and(|s| s.auto_remove)
     }
 
+    /// What happens when it ends.
+    pub fn policy(&self) -> RestartPolicy {
+        self.container.spec.as_ref().and_then(|s| s.restart.clone()).unwrap_or_default()
+    }
+
     /// Enters an exit into the record.
     pub fn ended(&mut self, exit: &ExitRecord) {
         let state = self.state_mut();
@@ -107,6 +124,8 @@ impl Record {
         state.exit_code = exit.code;
         state.oom_killed = exit.oom_killed;
         state.error.clone_from(&exit.error);
+        state.log_dropped_bytes = exit.log_dropped_bytes;
+        state.log_error.clone_from(&exit.log_error);
         state.finished_unix_ns = exit.finished_unix_ns;
         if exit.started_unix_ns != 0 {
             state.started_unix_ns = exit.started_unix_ns;
@@ -123,6 +142,16 @@ impl Record {
     pub fn save(&self, dir: &Path) -> Result<(), RuntimeError> {
         let bytes = serde_json::to_vec(self).expect("plain structs always serialise");
         write_renamed(&dir.join(FILE), &bytes)
+    }
+
+    /// Writes it so that it is there after a power cut: what decides whether a reboot starts the container.
+    pub fn save_durably(&self, dir: &Path) -> Result<(), RuntimeError> {
+        self.save(dir)?;
+        let flush =
+            |path: &Path| fs::File::open(path).and_then(|f| f.sync_all()).map_err(io_error("flush", path));
+        flush(&dir.join(FILE))?;
+        flush(dir)?;
+        dir.parent().map_or(Ok(()), flush)
     }
 
     /// Reads one.

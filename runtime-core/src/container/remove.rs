@@ -21,6 +21,7 @@ use super::task::Monitor;
 use super::{network, volumes};
 use crate::engine::Engine;
 use crate::error::{RuntimeError, io_error};
+use crate::failpoint;
 use crate::peers::snapshots;
 use crate::readable;
 
@@ -95,14 +96,20 @@ impl Teardown {
                 Ok(Err(e)) => errors.push(e),
                 Err(_) => errors.push(RuntimeError::PeerLate { daemon: "netd", patience }),
             }
+            failpoint::pass("teardown.detached");
         }
         if let Some(monitor) = self.monitor.take() {
-            end(monitor).await;
+            // It ends also when nobody waits for that any more: a start that is cut short does not.
+            let _ = tokio::spawn(end(monitor)).await;
+            failpoint::pass("teardown.monitor");
         }
         if self.run_dir && self.leftovers.is_none() {
             let run = engine.dirs.run_dir(&self.id);
             match remove_run_dir(&run) {
-                Ok(()) => self.run_dir = false,
+                Ok(()) => {
+                    self.run_dir = false;
+                    failpoint::pass("teardown.run_dir");
+                }
                 Err(e) => errors.push(io_error("remove", run.path())(e)),
             }
         }
@@ -116,7 +123,10 @@ impl Teardown {
             && let Some(dir) = &self.directory
         {
             match remove_tree(dir) {
-                Ok(()) => self.directory = None,
+                Ok(()) => {
+                    self.directory = None;
+                    failpoint::pass("teardown.done");
+                }
                 Err(e) => errors.push(io_error("remove", dir)(e)),
             }
         }
@@ -151,7 +161,10 @@ impl Teardown {
         }
         if self.snapshot {
             match remove_snapshot(engine, &self.id).await {
-                Ok(()) => self.snapshot = false,
+                Ok(()) => {
+                    self.snapshot = false;
+                    failpoint::pass("teardown.storage");
+                }
                 Err(e) => errors.push(e),
             }
         }
@@ -163,6 +176,7 @@ impl Teardown {
         loop {
             let errors = self.attempt(engine, PATIENTLY).await;
             if self.is_done() {
+                engine.registry.free_ids(&self.id);
                 return;
             }
             log(&self.id, &errors);

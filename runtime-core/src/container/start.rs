@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use davit_contracts::network::{AttachResponse, EndpointSpec};
+use davit_contracts::network::AttachResponse;
 use davit_contracts::runtime::ContainerSpec;
 use davit_contracts::storage::{MountsRequest, PrepareRequest, PrepareResponse};
 use davit_wire::config::CreateSpec;
@@ -24,20 +24,23 @@ use davit_wire::{MonitorConfig, Reply, Request};
 use tracing::Instrument as _;
 
 use super::bundle::{Plan, ensure_dir};
-use super::copy::Copied;
 use super::dirs::RunDir;
+use super::handle::Cut;
 use super::record::ProcessRecord;
-use super::state::{Ask, judge};
+use super::state::{Ask, Status, Verdict, judge};
 use super::task::{Flow, Task};
-use super::{network, remove, staging, volumes};
+use super::{network, remove, restart, staging, volumes};
 use crate::clock::us;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
+use crate::failpoint;
+use crate::logs::options;
 use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
+use crate::pod;
 use crate::spec::check::{self, Network};
 use crate::spec::user::{Database, Resolved};
-use crate::spec::{merge, system, user};
+use crate::spec::{health, merge, system, user};
 
 /// What a start came to.
 #[derive(Debug)]
@@ -87,74 +90,53 @@ impl Task {
             let pid = self.record.process.map_or(0, |p| p.pid);
             return Ok(Started { stage_us: HashMap::new(), warnings: Vec::new(), pid, socket: run.socket() });
         }
-        judge(Ask::Start, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
-        if !self.teardown.is_done() {
-            let errors = self.try_teardown(remove::PATIENTLY).await;
-            if !self.teardown.is_done() {
-                return Err(remove::in_the_way(&self.record.container.name, errors));
-            }
+        let name = &self.record.container.name;
+        if judge(Ask::Start, self.status(), name).map_err(RuntimeError::WrongState)? == Verdict::Already {
+            let pid = self.record.state().pid;
+            return Ok(Started { stage_us: HashMap::new(), warnings: Vec::new(), pid, socket: run.socket() });
         }
-        let result = Box::pin(self.bring_up(hold, false)).await;
+        self.asked_to_start();
+        let result = Box::pin(self.start_once(hold)).await;
         if let Err(e) = &result {
-            self.abandon().await;
             self.start_failed(e);
         }
         result
     }
 
-    /// The fast path of `davit run`: created and started in one go. A failure leaves everything to [`Task::discard`].
-    pub async fn run_fresh(&mut self, hold: bool) -> Result<Started, RuntimeError> {
-        self.record.unseen = true;
-        Box::pin(self.bring_up(hold, true)).await
+    /// One attempt, by a person or a restart policy; a failure is undone, but not entered.
+    pub(super) async fn start_once(&mut self, hold: bool) -> Result<Started, RuntimeError> {
+        let cut = self.begin_starting();
+        let result = Box::pin(self.attempt(hold, &cut)).await;
+        if result.is_err() {
+            self.abandon().await;
+        }
+        self.end_starting();
+        result
     }
 
-    /// Prepares the snapshot and volumes of a new container.
-    pub async fn create(&mut self) -> Result<(), RuntimeError> {
-        let spec = self.spec_of();
-        make_private_dir(&self.directory())?;
-        self.teardown.snapshot = true;
-        let root = prepare(&self.engine, self.record.id(), &spec).await?;
-        self.take_image(&root, &spec)?;
-        self.record.volumes = volumes::wants_any(&spec, &self.record.image);
-        self.record.container.mount_points = volumes::resolve(
-            &self.engine.peers,
-            self.record.id(),
-            &spec,
-            &self.record.image,
-            &HashMap::new(),
-        )
-        .await?;
-        self.record.save(&self.directory())?;
-        self.teardown.snapshot = false;
-        Ok(())
+    async fn attempt(&mut self, hold: bool, cut: &Cut) -> Result<Started, RuntimeError> {
+        if !self.teardown.is_done() {
+            let errors = cut.or(async { Ok(self.try_teardown(remove::PATIENTLY).await) }).await?;
+            if !self.teardown.is_done() {
+                return Err(remove::in_the_way(&self.record.container.name, errors));
+            }
+        }
+        Box::pin(self.bring_up(hold, false, cut)).await
     }
 
-    /// Makes place for the copies of a clone; from here on a failure undoes them.
-    pub fn before_copy(&mut self) -> Result<(), RuntimeError> {
-        make_private_dir(&self.directory())?;
-        self.teardown.snapshot = true;
-        // Whether there are any is known when they are copied.
-        self.record.volumes = true;
-        Ok(())
-    }
-
-    /// Enters what a clone begins with.
-    pub fn take_copy(&mut self, copied: Copied) -> Result<(), RuntimeError> {
-        let spec = self.spec_of();
-        let root = PrepareResponse { config: Some(copied.image), ..copied.root };
-        self.take_image(&root, &spec)?;
-        self.record.volumes = volumes::wants_any(&spec, &self.record.image);
-        self.record.container.mount_points = copied.points;
-        self.record.save(&self.directory())?;
-        self.teardown.snapshot = false;
-        Ok(())
-    }
-
-    async fn bring_up(&mut self, hold: bool, fresh: bool) -> Result<Started, RuntimeError> {
+    pub(super) async fn bring_up(
+        &mut self,
+        hold: bool,
+        fresh: bool,
+        cut: &Cut,
+    ) -> Result<Started, RuntimeError> {
         let begun = Instant::now();
         let stages = Stages::default();
         let engine = Arc::clone(&self.engine);
         let spec = self.spec_of();
+        if !spec.pod.is_empty() {
+            cut.or(Box::pin(engine.pod_up(&spec.pod))).await?;
+        }
         let plan = self.plan(&spec)?;
         let run = engine.dirs.run_dir(self.record.id());
         let config = self.monitor_config(&spec, &plan)?;
@@ -163,16 +145,16 @@ impl Task {
         make_private_dir(&run.rootfs())?;
         self.teardown.run_dir = true;
         self.teardown.snapshot = fresh;
+        failpoint::pass("start.directories");
         let id = self.record.id().to_owned();
         let (monitor, root) = tokio::join!(
             stages.time("monitor", spawn(&program, &run, &id, &config)),
-            stages.time("storage", async {
-                if fresh { prepare(&engine, &id, &spec).await } else { mounts(&engine, &id).await }
-            }),
+            stages.time("storage", cut.or(self.root(fresh, &spec))),
         );
         let root = match monitor {
             Ok(connected) => {
                 self.monitor = Some(connected.into());
+                failpoint::pass("start.spawned");
                 root?
             }
             // Of two failures the image's is the one that a person can do something about.
@@ -183,12 +165,14 @@ impl Task {
             self.record.volumes = volumes::wants_any(&spec, &self.record.image);
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
-        let (user, attached) = Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages)).await?;
+        let (user, attached) = cut.or(Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages))).await?;
+        failpoint::pass("start.wired");
         self.settle_init(&spec, &run)?;
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
-        let pid = self.create_and_start(hold, &stages).await?;
+        let create = self.create_spec(&spec, &plan);
+        let pid = cut.or(Box::pin(self.create_and_start(hold, create, &stages))).await?;
         self.teardown.run_dir = false;
         self.teardown.snapshot = false;
         let mut stage_us = stages.take();
@@ -196,6 +180,19 @@ impl Task {
             .extend(attached.into_iter().flat_map(|a| a.stage_us).map(|(k, v)| (format!("network.{k}"), v)));
         stage_us.insert("total".into(), us(begun.elapsed()));
         Ok(Started { stage_us, warnings, pid, socket: run.socket() })
+    }
+
+    /// The root file system, from storaged but for the infra container of a pod.
+    pub(super) async fn root(
+        &self,
+        fresh: bool,
+        spec: &ContainerSpec,
+    ) -> Result<PrepareResponse, RuntimeError> {
+        match &self.record.pod {
+            Some(_) => Ok(pod::root()),
+            None if fresh => prepare(&self.engine, self.record.id(), spec).await,
+            None => mounts(&self.engine, self.record.id()).await,
+        }
     }
 
     /// The second row of the picture above.
@@ -282,14 +279,23 @@ impl Task {
         File::open(&path).map_err(io_error("open the container's root at", &path))
     }
 
-    async fn create_and_start(&mut self, hold: bool, stages: &Stages) -> Result<i32, RuntimeError> {
+    async fn create_and_start(
+        &mut self,
+        hold: bool,
+        create: CreateSpec,
+        stages: &Stages,
+    ) -> Result<i32, RuntimeError> {
         self.record.held = hold;
-        self.record.stopping = false;
+        let health = self.health_check();
+        self.health_starts(health.as_ref());
         let record = self.record.clone();
         let directory = self.directory();
-        let parts = staging::parts(&record.container.mount_points);
-        let create = CreateSpec { parts, ..CreateSpec::default() };
-        let saved = tokio::task::spawn_blocking(move || record.save(&directory));
+        let spec = record.container.spec.clone().unwrap_or_default();
+        let create = CreateSpec { log: Some(self.log_plan(&spec)?.sink), health, ..create };
+        let durable = restart::is_policy(&record.policy()) && record.unseen;
+        let saved = tokio::task::spawn_blocking(move || {
+            if durable { record.save_durably(&directory) } else { record.save(&directory) }
+        });
         let (created, saved) = tokio::join!(
             stages.time("create", self.request(Request::Create(Box::new(create)))),
             stages.time("save", saved),
@@ -302,15 +308,18 @@ impl Task {
         }
         saved.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
         self.record.process = ProcessRecord::of(pid);
+        failpoint::pass("start.created");
         let started = stages.time("start", self.request(Request::Start { hold_for_attach: hold })).await?;
         let Reply::Started { pid: running } = started else {
             return Err(self.out_of_turn());
         };
+        failpoint::pass("start.started");
         if running > 0 {
             if self.record.unseen {
                 self.announce_created();
             }
             self.running(pid, 0);
+            self.emit_networks("connect", &self.record.container.endpoints);
             self.emit("start", &[]);
         }
         self.publish();
@@ -343,6 +352,8 @@ impl Task {
         c.working_dir = program.cwd;
         c.user = program.user;
         c.exposed_ports = check::exposed_ports(spec, &self.record.image);
+        let asked = c.spec.get_or_insert_default();
+        asked.health = health::merged(asked.health.as_ref(), self.record.image.healthcheck.as_ref());
         self.record.prepared = true;
         Ok(())
     }
@@ -352,6 +363,7 @@ impl Task {
         let (_, runtime) = self.engine.config.runtime(&spec.runtime)?;
         Ok(MonitorConfig {
             container_id: id.to_owned(),
+            userns: plan.userns.clone(),
             new_netns: plan.new_netns,
             netns: plan.join.as_ref().map(|(path, _)| path.clone()),
             state_dir: self.directory(),
@@ -360,10 +372,19 @@ impl Task {
             system: system::asked(spec)?.is_some(),
             open_stdin: spec.open_stdin,
             stdin_once: spec.stdin_once,
-            log: check::log_sink(spec, &self.engine.config.log, &self.engine.dirs.log(id))?,
+            log_buffer: self.log_plan(spec)?.buffer,
             runtime,
             shared_sources: staging::shared_sources(spec),
+            ..MonitorConfig::default()
         })
+    }
+
+    /// Where output goes. Labels and variables of the image are known once it is prepared.
+    fn log_plan(&self, spec: &ContainerSpec) -> Result<options::Plan, RuntimeError> {
+        let about =
+            options::About { container: Some(&self.record.container), image: Some(&self.record.image) };
+        let path = self.engine.dirs.log(self.record.id(), spec);
+        options::plan(&spec.log.clone().unwrap_or_default(), &about, &path)
     }
 
     /// Undoes a start that failed; what cannot be undone now is tried again by the task.
@@ -379,7 +400,10 @@ impl Task {
     }
 
     /// Enters a failed start: a program that cannot be run counts as one that ended.
-    fn start_failed(&mut self, error: &RuntimeError) {
+    pub(super) fn start_failed(&mut self, error: &RuntimeError) {
+        if self.status() == Status::Restarting {
+            "exited".clone_into(&mut self.record.state_mut().status);
+        }
         if let Some(code) = error.command_exit_code() {
             self.record.ended(&davit_wire::ExitRecord {
                 code,
@@ -398,27 +422,10 @@ impl Task {
     /// The automatic removal of a container whose program could not be run.
     pub(super) fn after_failed_start(&mut self) -> Flow {
         let failed = matches!(self.record.state().exit_code, 126 | 127) && self.monitor.is_none();
-        if failed && self.record.auto_remove() && self.status() == super::state::Status::Exited {
+        if failed && self.record.auto_remove() && self.status() == Status::Exited {
             return if self.remove(true).is_ok() { Flow::End } else { Flow::On };
         }
         Flow::On
-    }
-
-    /// Ends a run that failed before anybody saw the container. True: the container stays, exited, because its program could not be run.
-    pub async fn discard(&mut self, error: &RuntimeError) -> bool {
-        let keep = error.command_exit_code().is_some() && !self.record.auto_remove() && self.record.prepared;
-        if keep {
-            self.teardown.snapshot = false;
-        } else {
-            self.teardown.snapshot = true;
-            self.teardown.release = self.record.volumes.then_some(true);
-            self.teardown.directory = Some(self.directory());
-        }
-        self.abandon().await;
-        if keep {
-            self.start_failed(error);
-        }
-        keep
     }
 }
 
@@ -438,12 +445,4 @@ async fn prepare(engine: &Engine, id: &str, spec: &ContainerSpec) -> Result<Prep
 async fn mounts(engine: &Engine, id: &str) -> Result<PrepareResponse, RuntimeError> {
     let call = |channel| async move { snapshots(channel).mounts(MountsRequest { key: id.to_owned() }).await };
     engine.peers.storage.call(call).await
-}
-
-/// The endpoints that a spec asks for, to check them before a container is created.
-pub fn endpoints_of(spec: &ContainerSpec) -> Result<Vec<EndpointSpec>, RuntimeError> {
-    Ok(match check::network(spec)? {
-        Network::Endpoints(list) => list,
-        _ => Vec::new(),
-    })
 }

@@ -73,7 +73,7 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
     match (ask, status) {
         (Ask::Remove, Removing) => refuse(format!("removal of container {name} is already in progress")),
         (_, Removing) => refuse(format!("container {name} is marked for removal")),
-        (Ask::Start, Created | Exited)
+        (Ask::Start, Created | Exited | Restarting)
         | (Ask::Stop, Running | Paused | Restarting)
         | (Ask::Kill | Ask::Top, Running | Paused)
         | (Ask::Restart, Created | Running | Restarting | Exited)
@@ -83,17 +83,26 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
         | (Ask::Rename | Ask::Connect | Ask::Clone, Created | Running | Paused | Restarting | Exited) => {
             Ok(Verdict::Go)
         }
-        (Ask::Stop, Created | Exited | Dead) => Ok(Verdict::Already),
-        (Ask::Start, Running | Restarting) => refuse(format!("container {name} is already running")),
+        (Ask::Stop, Created | Exited | Dead) | (Ask::Start, Running) => Ok(Verdict::Already),
         (Ask::Start | Ask::Restart, Paused) => {
             refuse(format!("cannot start a paused container, try unpause instead: {name}"))
+        }
+        (Ask::Kill | Ask::Pause | Ask::Exec | Ask::Top, Restarting) => {
+            refuse(format!("container {name} is restarting, wait until the container is running"))
+        }
+        (Ask::Attach, Restarting) => {
+            refuse("you cannot attach to a restarting container, wait until it is running".to_owned())
         }
         (Ask::Kill, _) => refuse(format!("cannot kill container {name}: container {name} is not running")),
         (Ask::Pause, Paused) => refuse(format!("container {name} is already paused")),
         (Ask::Unpause, _) => refuse(format!("container {name} is not paused")),
         (Ask::Remove, Running | Paused | Restarting) => refuse(format!(
             "cannot remove container {name}: container is {}: stop the container before removing or force remove",
-            if status == Paused { "paused" } else { "running" }
+            match status {
+                Paused => "paused",
+                Restarting => "restarting",
+                _ => "running",
+            }
         )),
         (Ask::Attach, Paused) => {
             refuse(format!("you cannot attach to a paused container, unpause it first: {name}"))
@@ -132,7 +141,7 @@ mod tests {
     #[test]
     fn the_table() {
         use Status::{Created, Dead, Exited, Paused, Restarting, Running};
-        assert_eq!(legal(Ask::Start), [Created, Exited]);
+        assert_eq!(legal(Ask::Start), [Created, Restarting, Exited]);
         assert_eq!(legal(Ask::Kill), [Running, Paused]);
         assert_eq!(legal(Ask::Pause), [Running]);
         assert_eq!(legal(Ask::Unpause), [Paused]);

@@ -5,110 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use davit_contracts::network::{Drift, EndpointSpec};
+use davit_contracts::network::Endpoint;
 use davit_contracts::runtime::ContainerSpec;
-use davit_wire::{Event, ExecSpec, Reply, Request};
-use tokio::sync::{mpsc, oneshot, watch};
+use davit_wire::{Event, Reply, Request};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::copy::{Copied, Copying};
+use super::handle::{Answer, Command, Cut, Handle, View};
 use super::record::{ProcessRecord, Record};
 use super::remove::{self, Teardown};
-use super::start::Started;
 use super::state::Status;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
+use crate::failpoint;
 use crate::monitor::link::{Connected, Link};
 
 /// How long a program is held for a client that said it would attach: it does so within milliseconds, or it has died.
 const HOLD_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where an answer goes.
-pub type Answer<T> = oneshot::Sender<Result<T, RuntimeError>>;
-
-/// What may be asked of a container's task.
-#[derive(Debug)]
-pub enum Command {
-    /// Start the program.
-    Start { hold: bool, answer: Answer<Started> },
-    /// Send a signal to the program.
-    Signal { signal: i32, action: &'static str, answer: Answer<()> },
-    /// Freeze.
-    Pause { answer: Answer<()> },
-    /// Thaw.
-    Unpause { answer: Answer<()> },
-    /// Its end is being asked for.
-    Stopping { answer: Answer<()> },
-    /// Make a copy of its files, and of its anonymous volumes.
-    Copy { wish: Box<Copying>, answer: Answer<Copied> },
-    /// Journal the removal; the task ends.
-    Remove { volumes: bool, answer: Answer<()> },
-    /// Another name.
-    Rename { name: String, answer: Answer<()> },
-    /// One more network.
-    Connect { endpoint: Box<EndpointSpec>, answer: Answer<()> },
-    /// One network less.
-    Disconnect { network: String, force: bool, answer: Answer<()> },
-    /// Networks that netd lost it on.
-    CheckNetworks { repair: bool, answer: Answer<Vec<Drift>> },
-    /// One more program inside.
-    Exec { spec: Box<ExecSpec>, answer: Answer<i32> },
-}
-
-/// What everybody may see of a container.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// As last published.
-    pub record: Arc<Record>,
-    /// How many times its program has ended since this runtimed started.
-    pub exits: u64,
-    /// Its removal is journaled.
-    pub gone: bool,
-}
-
-impl View {
-    /// The state as the table knows it.
-    pub fn status(&self) -> Status {
-        if self.gone { Status::Removing } else { Status::parse(self.record.status()) }
-    }
-}
-
-/// A container as the rest of runtimed holds it.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    /// 64 hex.
-    pub id: String,
-    queue: mpsc::Sender<Command>,
-    view: watch::Receiver<View>,
-}
-
-impl Handle {
-    /// What it is now.
-    pub fn view(&self) -> View {
-        self.view.borrow().clone()
-    }
-
-    /// To wait for changes.
-    pub fn watch(&self) -> watch::Receiver<View> {
-        self.view.clone()
-    }
-
-    /// Asks the task and waits for its answer.
-    pub async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, RuntimeError> {
-        let (tx, rx) = oneshot::channel();
-        let gone = || RuntimeError::Removing(self.view.borrow().record.container.name.clone());
-        self.queue.send(command(tx)).await.map_err(|_| gone())?;
-        rx.await.map_err(|_| gone())?
-    }
-
-    /// A handle without a task, for tests of what only looks at ids.
-    #[cfg(test)]
-    pub fn detached(id: &str) -> Self {
-        let (queue, _) = mpsc::channel(1);
-        let (_, view) = watch::channel(View { record: Arc::default(), exits: 0, gone: false });
-        Self { id: id.to_owned(), queue, view }
-    }
-}
 
 /// A living monitor.
 #[derive(Debug)]
@@ -119,13 +32,15 @@ pub struct Monitor {
     pub events: mpsc::UnboundedReceiver<Event>,
     /// Its process.
     pub process: ProcessRecord,
+    /// What it can beyond the first monitors.
+    pub features: Vec<String>,
 }
 
 impl From<Connected> for Monitor {
     fn from(c: Connected) -> Self {
         let state = &c.welcome.state;
         let process = ProcessRecord { pid: state.monitor_pid, start_time: state.monitor_start_time };
-        Self { link: c.link, events: c.events, process }
+        Self { link: c.link, events: c.events, process, features: c.welcome.state.features }
     }
 }
 
@@ -153,16 +68,18 @@ pub struct Task {
     retry: Option<(Instant, Duration)>,
     /// Since when the program waits for a client to attach.
     held_since: Option<Instant>,
+    /// When its restart policy starts it again.
+    pub(super) restart_at: Option<Instant>,
     /// Who asked for the removal that is under way.
     removed: Option<Answer<()>>,
     /// Its creation was told.
     announced: bool,
-    /// Its init asked to be booted again.
-    pub(super) reboot: bool,
     /// The record differs from its file.
     pub(super) dirty: bool,
-    exits: u64,
+    pub(super) exits: u64,
+    starting: bool,
     view: watch::Sender<View>,
+    cuts: watch::Receiver<u64>,
     queue: mpsc::Receiver<Command>,
 }
 
@@ -171,8 +88,8 @@ impl Task {
     pub fn new(engine: Arc<Engine>, record: Record) -> (Self, Handle) {
         let id = record.id().to_owned();
         let (queue_tx, queue) = mpsc::channel(32);
-        let (view, view_rx) =
-            watch::channel(View { record: Arc::new(record.clone()), exits: 0, gone: false });
+        let (view, view_rx) = watch::channel(View { record: Arc::new(record.clone()), ..View::default() });
+        let (cuts, cuts_rx) = watch::channel(0);
         let teardown = Teardown { id: id.clone(), ..Teardown::default() };
         let task = Self {
             engine,
@@ -181,15 +98,17 @@ impl Task {
             teardown,
             retry: None,
             held_since: None,
+            restart_at: None,
             removed: None,
             announced: false,
-            reboot: false,
             dirty: false,
             exits: 0,
+            starting: false,
             view,
+            cuts: cuts_rx,
             queue,
         };
-        (task, Handle { id, queue: queue_tx, view: view_rx })
+        (task, Handle { id, queue: queue_tx, view: view_rx, cuts })
     }
 
     /// Serves until the container is gone.
@@ -197,9 +116,6 @@ impl Task {
         loop {
             if self.dirty {
                 self.save();
-            }
-            if std::mem::take(&mut self.reboot) {
-                self.boot_again().await;
             }
             if !self.teardown.is_done() && self.retry.is_none() {
                 self.retry = Some((Instant::now(), Duration::from_millis(100)));
@@ -212,7 +128,8 @@ impl Task {
                     None => self.monitor_died().await,
                 },
                 () = held_too_long(self.held_since) => self.nobody_came().await,
-                () = due(self.retry) => { self.try_teardown(remove::BRIEFLY).await; Flow::On }
+                () = due(self.restart_at) => { Box::pin(self.start_again()).await; Flow::On }
+                () = due(self.retry.map(|(at, _)| at)) => { self.try_teardown(remove::BRIEFLY).await; Flow::On }
                 command = self.queue.recv() => match command {
                     Some(command) => self.obey(command).await,
                     // The registry let go of us: runtimed ends, and the container goes on without it.
@@ -230,7 +147,9 @@ impl Task {
         if let Some(answer) = self.removed.take() {
             let _ = answer.send(Ok(()));
         }
-        let Self { teardown, record, .. } = self;
+        let Self { teardown, record, queue, .. } = self;
+        // Whoever still waits for an answer hears that it is gone, and not when the teardown is through.
+        drop(queue);
         teardown.finish(&engine).await;
         tracing::debug!(container.id = record.short(), "nothing is left of it");
     }
@@ -239,11 +158,6 @@ impl Task {
     pub async fn into_teardown(self) {
         let Self { engine, teardown, .. } = self;
         teardown.finish(&engine).await;
-    }
-
-    /// 64 hex.
-    pub fn id(&self) -> &str {
-        self.record.id()
     }
 
     /// What was asked for.
@@ -261,10 +175,21 @@ impl Task {
 
     async fn obey(&mut self, command: Command) -> Flow {
         match command {
+            Command::Create { answer } => return self.make(answer).await,
+            Command::Run { hold, answer } => return self.make_and_start(hold, answer).await,
+            Command::MakeLike { source, freeze, durable, answer } => {
+                return self.make_like(&source, freeze, durable, answer).await;
+            }
             Command::Start { hold, answer } => {
                 let started = Box::pin(self.start(hold)).await;
                 let _ = answer.send(started);
                 return self.after_failed_start();
+            }
+            Command::Stopping { answer } => {
+                let _ = answer.send(self.stopping());
+            }
+            Command::Update { resources, restart, answer } => {
+                let _ = answer.send(self.update(resources, restart).await);
             }
             Command::Signal { signal, action, answer } => {
                 let _ = answer.send(self.signal(signal, action).await);
@@ -274,11 +199,6 @@ impl Task {
             }
             Command::Unpause { answer } => {
                 let _ = answer.send(self.freeze(false).await);
-            }
-            Command::Stopping { answer } => {
-                self.record.stopping = true;
-                self.publish();
-                let _ = answer.send(Ok(()));
             }
             Command::Copy { wish, answer } => {
                 let _ = answer.send(Box::pin(self.copy_files(*wish)).await);
@@ -295,6 +215,9 @@ impl Task {
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(&name).await);
             }
+            Command::JoinPod { pod, record, answer } => {
+                let _ = answer.send(self.join_pod(&pod, &record));
+            }
             Command::Connect { endpoint, answer } => {
                 let _ = answer.send(self.connect(*endpoint).await);
             }
@@ -304,6 +227,7 @@ impl Task {
             Command::CheckNetworks { repair, answer } => {
                 let _ = answer.send(self.check_networks(repair).await);
             }
+            Command::Probe { answer } => self.probe(answer),
             Command::Exec { spec, answer } => {
                 let pid = match self.request(Request::Exec(spec)).await {
                     Ok(Reply::Started { pid }) => Ok(pid),
@@ -349,9 +273,28 @@ impl Task {
     /// Shows the record to everybody; it is saved before the next command.
     pub(super) fn publish(&mut self) {
         self.dirty = true;
+        self.show();
+    }
+
+    /// The same for what need not be saved now: the monitor knows it, too.
+    pub(super) fn show(&mut self) {
         let record = Arc::new(self.record.clone());
-        let exits = self.exits;
-        self.view.send_modify(|v| *v = View { record, exits, gone: v.gone });
+        let (exits, starting) = (self.exits, self.starting);
+        self.view.send_modify(|v| *v = View { record, exits, starting, gone: v.gone });
+    }
+
+    /// A start begins: others see that, and may cut it short.
+    pub(super) fn begin_starting(&mut self) -> Cut {
+        let cut = Cut::new(self.cuts.clone());
+        self.starting = true;
+        self.view.send_modify(|v| v.starting = true);
+        cut
+    }
+
+    /// It is over, whatever came of it.
+    pub(super) fn end_starting(&mut self) {
+        self.starting = false;
+        self.view.send_modify(|v| v.starting = false);
     }
 
     /// The same after the program has ended.
@@ -369,7 +312,9 @@ impl Task {
 
     /// Writes the record; a failure is an operator's business and tried again with the next change.
     pub(super) fn save(&mut self) {
-        self.dirty = false;
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
         if let Err(e) = self.record.save(&self.directory()) {
             tracing::error!(
                 container.id = self.record.short(),
@@ -377,6 +322,7 @@ impl Task {
                 "the record cannot be saved"
             );
         }
+        failpoint::pass("record.saved");
     }
 
     /// Its durable directory.
@@ -387,6 +333,15 @@ impl Task {
     /// The state as the table knows it.
     pub(super) fn status(&self) -> Status {
         Status::parse(self.record.status())
+    }
+
+    /// Records that it came to networks, or left them.
+    pub(super) fn emit_networks(&self, action: &str, endpoints: &[Endpoint]) {
+        for e in endpoints {
+            let attributes = [("container", self.record.id()), ("name", &e.network)];
+            let attributes = attributes.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+            self.engine.events.emit("network", action, &e.network_id, attributes);
+        }
     }
 
     /// Records an event with docker's attributes.
@@ -414,9 +369,9 @@ async fn held_too_long(since: Option<Instant>) {
     }
 }
 
-async fn due(retry: Option<(Instant, Duration)>) {
-    match retry {
-        Some((at, _)) => tokio::time::sleep_until(at).await,
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => pending().await,
     }
 }

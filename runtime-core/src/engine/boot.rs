@@ -29,11 +29,12 @@ use crate::peers::{endpoints, snapshots};
 impl Engine {
     /// Adopts every container on record, and leaves removals and orphans to tasks behind it.
     pub async fn boot(self: &Arc<Self>) {
+        let rebooted = boot_marker(&self.dirs.run);
         let mut removals = Vec::new();
         let mut adopted = JoinSet::new();
         for dir in directories(&self.dirs.containers()) {
             match Record::load(&dir) {
-                Ok(record) if !dir.join(MARKER).exists() => self.adopt(record, &mut adopted),
+                Ok(record) if !dir.join(MARKER).exists() => self.adopt(record, rebooted, &mut adopted),
                 Ok(_) => removals.push(dir),
                 Err(e) => {
                     tracing::warn!(error = e.line(), "a directory without a whole record is removed");
@@ -44,6 +45,10 @@ impl Engine {
         while adopted.join_next().await.is_some() {}
         removals.extend(directories(&self.dirs.trash()));
         for dir in removals {
+            // Its processes may still be there.
+            if let Ok(record) = Record::load(&dir) {
+                self.registry.hold_ids(record.id(), record.host_ids());
+            }
             let engine = Arc::clone(self);
             tokio::spawn(async move { engine.finish_removal(dir).await });
         }
@@ -52,7 +57,7 @@ impl Engine {
         tracing::info!(containers = self.registry.all().len(), "containers found again");
     }
 
-    fn adopt(self: &Arc<Self>, record: Record, adopted: &mut JoinSet<()>) {
+    fn adopt(self: &Arc<Self>, record: Record, rebooted: bool, adopted: &mut JoinSet<()>) {
         let id = record.id().to_owned();
         // Two records with one name can only come from a crash in the middle of a rename; the second gets a new one.
         let name =
@@ -65,10 +70,17 @@ impl Engine {
                 return;
             }
         }
+        self.registry.hold_ids(&id, record.host_ids());
+        if let Some(pod) = &mut record.pod {
+            let name =
+                self.registry.reserve_pod(&pod.name, &id).or_else(|_| self.registry.reserve_pod("", &id));
+            pod.name = name.unwrap_or_default();
+        }
         let (mut task, handle) = Task::new(Arc::clone(self), record);
         self.registry.insert(handle);
         adopted.spawn(async move {
             if task.adopt().await == Flow::On {
+                task.resume_policy(rebooted);
                 tokio::spawn(task.run());
             } else {
                 tokio::spawn(task.into_teardown());
@@ -178,6 +190,23 @@ impl Engine {
     fn owns(&self, id: &str) -> bool {
         self.registry.knows(id) || self.dirs.trashed(id).exists()
     }
+}
+
+/// Whether the machine has booted since a runtimed last ran here, and leaves a note of this boot. The run directory is empty after a
+/// boot, or, where it is on a disk, names another one.
+fn boot_marker(run: &std::path::Path) -> bool {
+    let path = run.join("boot");
+    let now = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let noted = fs::read_to_string(&path).ok();
+    if noted.as_ref() == Some(&now) {
+        return false;
+    }
+    // A run directory of before this note was kept has containers in it.
+    let rebooted = noted.is_some() || directories(run).is_empty();
+    if let Err(error) = fs::write(&path, now) {
+        tracing::warn!(path = %path.display(), %error, "the next start of this daemon will count as a boot");
+    }
+    rebooted
 }
 
 fn is_id(text: &str) -> bool {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use davit_contracts::runtime::{CloneRequest, ContainerSpec, Resources};
 
 use super::Engine;
-use super::create::{Created, finish};
-use crate::container::copy::Copying;
+use super::create::Created;
+use crate::container::handle::{Command, Handle};
 use crate::container::state::{Ask, judge};
-use crate::container::task::{Command, Handle, Task};
+use crate::container::task::Task;
 use crate::error::RuntimeError;
 
 /// How many names are tried for a clone that was given none.
@@ -19,43 +19,19 @@ const NAMES: u32 = 1000;
 impl Engine {
     /// Makes a container like another one, with its files as they are now. It goes on also when the client that asked has gone.
     pub async fn clone_container(self: &Arc<Self>, request: CloneRequest) -> Result<Created, RuntimeError> {
-        let engine = Arc::clone(self);
-        finish(tokio::spawn(async move {
-            let source = engine.registry.find(&request.container)?;
-            let view = source.view();
-            let old = &view.record.container;
-            judge(Ask::Clone, view.status(), &old.name).map_err(RuntimeError::WrongState)?;
-            let spec = like(&old.spec.clone().unwrap_or_default(), &request);
-            let (mut task, handle, mut created) = engine.begin_clone(spec, &old.name)?;
-            created.warnings.extend(shared_ports(&task.spec_of(), &old.name));
-            if let Err(e) = engine.fill(&mut task, &source, &request).await {
-                engine.throw_away(task, handle, &e).await;
-                return Err(e);
-            }
-            task.announce_created();
-            engine.registry.insert(handle);
-            tokio::spawn(task.run());
-            Ok(created)
-        }))
-        .await
-    }
-
-    async fn fill(
-        &self,
-        task: &mut Task,
-        source: &Handle,
-        request: &CloneRequest,
-    ) -> Result<(), RuntimeError> {
-        self.settle(task).await?;
-        let wish = Copying {
-            id: task.id().to_owned(),
-            spec: task.spec_of(),
-            freeze: !request.no_freeze,
-            durable: request.durable,
-        };
-        task.before_copy()?;
-        let copied = source.ask(|answer| Command::Copy { wish: Box::new(wish), answer }).await?;
-        task.take_copy(copied)
+        let source = self.registry.find(&request.container)?;
+        let view = source.view();
+        let old = &view.record.container;
+        judge(Ask::Clone, view.status(), &old.name).map_err(RuntimeError::WrongState)?;
+        self.not_a_pod(&view.record, "cloned")?;
+        let spec = like(&old.spec.clone().unwrap_or_default(), &request);
+        let (task, handle, mut created) = self.begin_clone(spec, &old.name)?;
+        created.warnings.extend(shared_ports(&task.spec_of(), &old.name));
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        let (freeze, durable) = (!request.no_freeze, request.durable);
+        handle.ask(|answer| Command::MakeLike { source, freeze, durable, answer }).await?;
+        Ok(created)
     }
 
     /// Begins it under the name that was asked for, or the first free one after its source's.
@@ -65,17 +41,17 @@ impl Engine {
         source: &str,
     ) -> Result<(Task, Handle, Created), RuntimeError> {
         if !spec.name.is_empty() {
-            return self.begin(spec);
+            return self.begin(spec, None);
         }
         for n in 0..NAMES {
             spec.name = if n == 0 { format!("{source}-clone") } else { format!("{source}-clone{n}") };
-            match self.begin(spec.clone()) {
+            match self.begin(spec.clone(), None) {
                 Err(RuntimeError::NameInUse { .. }) => {}
                 begun => return begun,
             }
         }
         spec.name.clear();
-        self.begin(spec)
+        self.begin(spec, None)
     }
 }
 

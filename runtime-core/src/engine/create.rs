@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use davit_contracts::id::ContainerId;
 use davit_contracts::network::EndpointSpec;
-use davit_contracts::runtime::{Container, ContainerSpec, State};
-use tokio::task::JoinHandle;
+use davit_contracts::runtime::{Container, ContainerSpec, IdMap, State};
 
 use super::Engine;
 use crate::clock::unix_ns;
-use crate::container::network;
+use crate::config::BUILT_IN_RUNTIME;
+use crate::container::handle::{Command, Handle};
 use crate::container::record::Record;
-use crate::container::start::{Started, endpoints_of};
-use crate::container::task::{Handle, Task};
+use crate::container::start::Started;
+use crate::container::task::Task;
 use crate::container::volumes;
 use crate::error::RuntimeError;
+use crate::logs::options;
+use crate::pod::PodRecord;
 use crate::spec::check::{self, Network};
-use crate::spec::system;
+use crate::spec::namespaces::{self, Mode};
+use crate::spec::{security, system, userns};
 
 /// A container that was made.
 #[derive(Debug)]
@@ -30,25 +33,27 @@ pub struct Created {
 }
 
 impl Engine {
-    /// Makes a container that does not run.
+    /// Makes a container that does not run. Everybody sees it from here on; its task goes on also when the client has gone.
     pub async fn create(self: &Arc<Self>, spec: ContainerSpec) -> Result<Created, RuntimeError> {
-        let engine = Arc::clone(self);
-        finish(tokio::spawn(async move {
-            let (mut task, handle, created) = engine.begin(spec)?;
-            let made = async {
-                engine.settle(&mut task).await?;
-                task.create().await
-            };
-            if let Err(e) = made.await {
-                engine.throw_away(task, handle, &e).await;
-                return Err(e);
-            }
-            task.announce_created();
-            engine.registry.insert(handle);
-            tokio::spawn(task.run());
-            Ok(created)
-        }))
-        .await
+        let (task, handle, created) = self.begin(spec, None)?;
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        handle.ask(|answer| Command::Create { answer }).await?;
+        Ok(created)
+    }
+
+    /// The same for the infra container of a pod; `Created::name` is the pod's.
+    pub(super) async fn create_pod(
+        self: &Arc<Self>,
+        spec: ContainerSpec,
+        pod: PodRecord,
+    ) -> Result<Created, RuntimeError> {
+        let (task, handle, mut created) = self.begin(spec, Some(pod))?;
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        handle.ask(|answer| Command::Create { answer }).await?;
+        created.name = handle.view().record.pod.clone().unwrap_or_default().name;
+        Ok(created)
     }
 
     /// Makes a container and starts it.
@@ -57,70 +62,102 @@ impl Engine {
         spec: ContainerSpec,
         hold: bool,
     ) -> Result<(Created, Started), RuntimeError> {
-        let engine = Arc::clone(self);
-        finish(tokio::spawn(async move {
-            let (mut task, handle, mut created) = engine.begin(spec)?;
-            match task.run_fresh(hold).await {
-                Ok(mut started) => {
-                    created.warnings.append(&mut started.warnings);
-                    task.announce_created();
-                    engine.registry.insert(handle);
-                    tokio::spawn(task.run());
-                    Ok((created, started))
-                }
-                Err(e) => {
-                    engine.throw_away(task, handle, &e).await;
-                    Err(e)
-                }
-            }
-        }))
-        .await
-    }
-
-    /// Checks the networks that were asked for, and enters their names.
-    pub(super) async fn settle(&self, task: &mut Task) -> Result<(), RuntimeError> {
-        let mut names = Vec::new();
-        for endpoint in endpoints_of(&task.spec_of())? {
-            let (_, name) = network::lookup(&self.peers, &endpoint.network).await?;
-            if names.iter().any(|(_, other)| *other == name) {
-                return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
-            }
-            names.push((endpoint.network, name));
-        }
-        task.settle_networks(&names);
-        Ok(())
+        let (task, handle, mut created) = self.begin(spec, None)?;
+        self.registry.insert(handle.clone());
+        tokio::spawn(task.run());
+        let started = handle.ask(|answer| Command::Run { hold, answer }).await?;
+        // The configuration says again what the checks have said.
+        let more = started.warnings.iter().filter(|w| !created.warnings.contains(w)).cloned();
+        let more: Vec<String> = more.collect();
+        created.warnings.extend(more);
+        Ok((created, started))
     }
 
     /// Everything that needs no other daemon: checks, id, name, record.
     pub(super) fn begin(
         self: &Arc<Self>,
         mut spec: ContainerSpec,
+        mut pod: Option<PodRecord>,
     ) -> Result<(Task, Handle, Created), RuntimeError> {
+        self.join_pod(&mut spec)?;
         self.volumes_from(&mut spec)?;
         system::complete(&mut spec);
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
+        for text in namespaces::references(&mut spec) {
+            let name = text.strip_prefix("container:").unwrap_or_default();
+            *text = format!("container:{}", self.registry.find(name)?.id);
+        }
+        options::settle(spec.log.get_or_insert_default(), &self.config.log);
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        if runtime != BUILT_IN_RUNTIME && namespaces::user(&ns) != Mode::Host {
+            return Err(RuntimeError::Unsupported(format!(
+                "--userns is supported with the runtime {BUILT_IN_RUNTIME} only, not with {runtime}: \
+                 root of a user namespace cannot walk to the root file system by itself"
+            )));
+        }
+        let options = security::options(&spec.security.clone().unwrap_or_default())?;
+        security::possible(&options, &self.host.modules, Some(&runtime))?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
-        let hostname = self.hostname(&spec, &id)?;
+        let mut hostname = self.hostname(&spec, &id)?;
+        if let Some(pod) = &mut pod {
+            pod.name = self.registry.reserve_pod(&pod.name, &id)?;
+            spec.name = format!("{}-infra", &id[..12]);
+            if spec.hostname.is_empty() {
+                spec.hostname.clone_from(&pod.name);
+                hostname.clone_from(&pod.name);
+            }
+        }
         let name = self.registry.reserve(&spec.name, &id)?;
+        let log_path = match options::driver(Some(&spec)) {
+            options::JSON_FILE | options::LOCAL => self.dirs.log(&id, &spec).display().to_string(),
+            _ => String::new(),
+        };
+        let (uid_map, gid_map) = self.id_maps(&spec, &id).inspect_err(|_| self.registry.remove(&id))?;
         let container = Container {
             id: id.clone(),
             name: name.clone(),
             image: spec.image.clone(),
             created_unix_ns: unix_ns(),
             state: Some(State { status: "created".into(), ..State::default() }),
-            log_path: self.dirs.log(&id).display().to_string(),
+            log_path,
             runtime,
             hostname,
+            uid_map,
+            gid_map,
             spec: Some(spec),
             ..Container::default()
         };
-        let (task, handle) = Task::new(Arc::clone(self), Record { container, ..Record::default() });
+        let (task, handle) = Task::new(Arc::clone(self), Record { container, pod, ..Record::default() });
         Ok((task, handle, Created { id, name, warnings }))
+    }
+
+    /// The ids of a new container: a range that is nobody else's, those of the container whose namespace it joins, or what was asked for.
+    fn id_maps(&self, spec: &ContainerSpec, id: &str) -> Result<(Vec<IdMap>, Vec<IdMap>), RuntimeError> {
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        let (uids, gids) = match namespaces::user(&ns) {
+            Mode::Host => return Ok((Vec::new(), Vec::new())),
+            Mode::Container(other) => {
+                let other = self.registry.find(other)?.view().record.container.clone();
+                (other.uid_map, other.gid_map)
+            }
+            Mode::Private if !ns.uid_map.is_empty() => {
+                let gids = if ns.gid_map.is_empty() { ns.uid_map.clone() } else { ns.gid_map };
+                (ns.uid_map, gids)
+            }
+            Mode::Private => {
+                let size = userns::size(if ns.user.is_empty() { "auto" } else { &ns.user });
+                let size = size.unwrap_or_else(|| userns::size("auto").expect("a mode that has a size"))?;
+                let range = self.registry.allocate_ids(id, self.config.userns.pool()?, size)?;
+                return Ok((userns::map_of(range), userns::map_of(range)));
+            }
+        };
+        self.registry.hold_ids(id, userns::ranges(&uids, &gids));
+        Ok((uids, gids))
     }
 
     /// Resolves `--volumes-from` to mounts.
@@ -142,32 +179,20 @@ impl Engine {
         Ok(())
     }
 
-    fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
-        let shares_uts = spec.namespaces.as_ref().is_some_and(|n| n.uts == "host");
+    pub(crate) fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        match namespaces::uts(&ns) {
+            Mode::Private => {}
+            Mode::Host => return Ok(self.host.hostname.clone()),
+            Mode::Container(other) => {
+                return Ok(self.registry.find(other)?.view().record.container.hostname.clone());
+            }
+        }
         Ok(match check::network(spec)? {
-            _ if shares_uts => self.host.hostname.clone(),
             _ if !spec.hostname.is_empty() => spec.hostname.clone(),
             Network::Host => self.host.hostname.clone(),
             Network::Container(other) => self.registry.find(&other)?.view().record.container.hostname.clone(),
             _ => id[..12].to_owned(),
         })
     }
-
-    /// Undoes a container that failed before anybody saw it; one whose command could not be run stays, exited, as docker leaves it.
-    pub(super) async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
-        if task.discard(error).await {
-            task.announce_created();
-            self.registry.insert(handle);
-            tokio::spawn(task.run());
-            return;
-        }
-        // The name is free at once; what could not be undone is tried again behind it.
-        self.registry.remove(&handle.id);
-        tokio::spawn(task.into_teardown());
-    }
-}
-
-/// Waits for work that goes on also when the client that asked for it has gone.
-pub(super) async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
-    work.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }

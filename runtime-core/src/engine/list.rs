@@ -1,29 +1,41 @@
 //! Lists of containers and docker's filters over them.
 
-use std::collections::HashMap;
-
+use davit_contracts::network::PortMapping;
 use davit_contracts::runtime::{Container, ListRequest};
 
 use super::Engine;
+use crate::container::handle::View;
 use crate::container::state::Status;
 use crate::error::RuntimeError;
-use crate::nearest::nearest;
+use crate::filters::{Filters, has_label};
 
-const FILTERS: &[&str] = &["name", "id", "status", "label", "ancestor", "network", "exited"];
+const FILTERS: &[&str] = &[
+    "name", "id", "status", "label", "ancestor", "network", "exited", "before", "since", "volume", "publish",
+    "expose", "health", "is-task",
+];
+
+/// docker's words for states.
+const STATES: &[&str] = &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
 impl Engine {
     /// Newest first; only living ones unless asked otherwise.
     pub fn list(&self, request: &ListRequest) -> Result<Vec<Container>, RuntimeError> {
-        check(&request.filters)?;
+        let filters = Filters::new(&request.filters, &request.filter, FILTERS)?;
+        check(&filters)?;
+        let (before, since) = (self.moments(&filters, "before")?, self.moments(&filters, "since")?);
         let all = request.all
             || request.last > 0
-            || request.filters.contains_key("status")
-            || request.filters.contains_key("exited");
+            || ["status", "exited", "before", "since"].iter().any(|key| filters.has(key));
         let views = self.registry.all().into_iter().map(|h| h.view());
+        let fits = |v: &View| {
+            let c = &v.record.container;
+            let inside = before.is_none_or(|at| c.created_unix_ns < at)
+                && since.is_none_or(|at| c.created_unix_ns > at);
+            inside && filters.pass(|key, value| fits(c, key, value))
+        };
         let mut found: Vec<Container> = views
-            .filter(|v| !v.gone && (all || v.status().is_alive()))
+            .filter(|v| !v.gone && (all || v.status().is_alive()) && fits(v))
             .map(|v| v.record.container.clone())
-            .filter(|c| passes(c, &request.filters))
             .collect();
         found.sort_by_key(|c| std::cmp::Reverse(c.created_unix_ns));
         if request.last > 0 {
@@ -31,34 +43,103 @@ impl Engine {
         }
         Ok(found)
     }
+
+    /// When the container was made that `before` or `since` names; docker takes the last one given.
+    fn moments(&self, filters: &Filters, key: &str) -> Result<Option<i64>, RuntimeError> {
+        let Some(name) = filters.of(key).last() else { return Ok(None) };
+        Ok(Some(self.registry.find(name)?.view().record.container.created_unix_ns))
+    }
 }
 
-fn check(filters: &HashMap<String, String>) -> Result<(), RuntimeError> {
-    let Some(unknown) = filters.keys().find(|k| !FILTERS.contains(&k.as_str())) else { return Ok(()) };
-    let near = nearest(unknown, FILTERS.iter().copied());
-    let hint = near.first().map_or_else(|| FILTERS.join(", "), |n| format!("did you mean {n}?"));
-    Err(RuntimeError::Invalid(format!("invalid filter '{unknown}': {hint}")))
-}
-
-fn passes(c: &Container, filters: &HashMap<String, String>) -> bool {
-    let state = c.state.clone().unwrap_or_default();
-    let labels = c.spec.as_ref().map(|s| &s.labels);
-    filters.iter().all(|(key, value)| match key.as_str() {
-        "name" => c.name.contains(value.trim_start_matches('/')),
-        "id" => c.id.starts_with(value.as_str()),
-        "status" => state.status == *value,
-        "label" => labels.is_some_and(|l| match value.split_once('=') {
-            Some((k, v)) => l.get(k).is_some_and(|have| have == v),
-            None => l.contains_key(value),
-        }),
-        "ancestor" => is_image(c, value),
-        "network" => {
-            c.endpoints.iter().any(|e| e.network == *value || e.network_id.starts_with(value.as_str()))
-                || (c.endpoints.is_empty() && mode(c) == value)
+/// Values that nothing could ever fit.
+fn check(filters: &Filters) -> Result<(), RuntimeError> {
+    let bad = |key: &str, value: &str, known: &str| {
+        Err(RuntimeError::Invalid(format!("invalid value '{value}' of filter {key}: {known}")))
+    };
+    for value in filters.of("status") {
+        if !STATES.contains(&value.as_str()) {
+            return bad("status", value, &STATES.join(", "));
         }
+    }
+    for value in filters.of("exited") {
+        if value.parse::<i32>().is_err() {
+            return bad("exited", value, "an exit code is expected");
+        }
+    }
+    for value in filters.of("health") {
+        if !matches!(value.as_str(), "starting" | "healthy" | "unhealthy" | "none") {
+            return bad("health", value, "starting, healthy, unhealthy, none");
+        }
+    }
+    for key in ["publish", "expose"] {
+        for value in filters.of(key) {
+            if ports(value).is_none() {
+                return bad(key, value, "PORT[-PORT][/PROTOCOL] is expected");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fits(c: &Container, key: &str, value: &str) -> bool {
+    let state = c.state.clone().unwrap_or_default();
+    match key {
+        "name" => c.name.contains(value.trim_start_matches('/')),
+        "id" => c.id.starts_with(value),
+        "status" => state.status == value,
+        "label" => c.spec.as_ref().is_some_and(|s| has_label(&s.labels, value)),
+        "ancestor" => is_image(c, value),
+        "network" => is_on(c, value),
         "exited" => Status::parse(&state.status) == Status::Exited && value.parse() == Ok(state.exit_code),
+        "volume" => {
+            c.mount_points.iter().any(|m| [&m.name, &m.source, &m.target].iter().any(|t| *t == value))
+        }
+        "publish" => ports(value).is_some_and(|p| c.ports.iter().any(|have| p.has_published(have))),
+        "expose" => ports(value).is_some_and(|p| c.exposed_ports.iter().any(|have| p.has_exposed(have))),
+        "health" => match value {
+            "none" => state.health.is_empty(),
+            value => state.health == value,
+        },
+        // Moments were looked at already, and nothing here is a task of swarm.
+        "before" | "since" => true,
+        "is-task" => value == "false",
         _ => false,
-    })
+    }
+}
+
+fn is_on(c: &Container, network: &str) -> bool {
+    c.endpoints.iter().any(|e| e.network == network || e.network_id.starts_with(network))
+        || (c.endpoints.is_empty() && mode(c) == network)
+}
+
+/// `80`, `80-90`, `53/udp`.
+#[derive(Debug, PartialEq, Eq)]
+struct Ports {
+    first: u32,
+    last: u32,
+    protocol: String,
+}
+
+fn ports(text: &str) -> Option<Ports> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let port = |t: &str| t.parse::<u16>().ok().filter(|p| *p > 0).map(u32::from);
+    let (first, last) = (port(first)?, port(last)?);
+    let protocol = protocol.to_ascii_lowercase();
+    let known = matches!(protocol.as_str(), "tcp" | "udp" | "sctp");
+    (known && first <= last).then_some(Ports { first, last, protocol })
+}
+
+impl Ports {
+    /// docker looks at the host's port.
+    fn has_published(&self, p: &PortMapping) -> bool {
+        p.protocol == self.protocol && (self.first..=self.last).contains(&p.host_port)
+    }
+
+    fn has_exposed(&self, text: &str) -> bool {
+        ports(text)
+            .is_some_and(|p| p.protocol == self.protocol && (self.first..=self.last).contains(&p.first))
+    }
 }
 
 fn mode(c: &Container) -> &str {
@@ -78,7 +159,7 @@ fn is_image(c: &Container, asked: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use davit_contracts::runtime::{ContainerSpec, State};
+    use davit_contracts::runtime::{ContainerSpec, MountPoint, State};
 
     fn container() -> Container {
         Container {
@@ -86,6 +167,18 @@ mod tests {
             name: "web".into(),
             image: "busybox:latest".into(),
             image_id: "sha256:1234abcd".into(),
+            mount_points: vec![MountPoint {
+                name: "data".into(),
+                target: "/srv".into(),
+                ..MountPoint::default()
+            }],
+            ports: vec![PortMapping {
+                host_port: 8080,
+                container_port: 80,
+                protocol: "tcp".into(),
+                ..PortMapping::default()
+            }],
+            exposed_ports: vec!["53/udp".into()],
             state: Some(State { status: "exited".into(), exit_code: 3, ..State::default() }),
             spec: Some(ContainerSpec {
                 labels: [("a".to_owned(), "b".to_owned())].into(),
@@ -97,7 +190,7 @@ mod tests {
 
     #[test]
     fn filters_as_dockers() {
-        let f = |k: &str, v: &str| passes(&container(), &[(k.to_owned(), v.to_owned())].into());
+        let f = |k: &str, v: &str| fits(&container(), k, v);
         for (k, v) in [
             ("name", "we"),
             ("id", "ab"),
@@ -108,15 +201,30 @@ mod tests {
             ("ancestor", "1234"),
             ("network", "bridge"),
             ("exited", "3"),
+            ("volume", "data"),
+            ("volume", "/srv"),
+            ("publish", "8080"),
+            ("publish", "8000-9000/tcp"),
+            ("expose", "53/udp"),
+            ("health", "none"),
         ] {
             assert!(f(k, v), "{k}={v}");
         }
-        for (k, v) in
-            [("name", "db"), ("label", "a=c"), ("exited", "0"), ("ancestor", "box"), ("status", "running")]
-        {
+        for (k, v) in [
+            ("name", "db"),
+            ("label", "a=c"),
+            ("exited", "0"),
+            ("ancestor", "box"),
+            ("status", "running"),
+            ("publish", "80"),
+            ("expose", "53"),
+            ("health", "healthy"),
+            ("volume", "da"),
+        ] {
             assert!(!f(k, v), "{k}={v}");
         }
-        let e = check(&[("stauts".to_owned(), String::new())].into()).unwrap_err().to_string();
-        assert!(e.contains("status"), "{e}");
+        for bad in ["", "0", "x", "9-8", "80/icmp", "70000"] {
+            assert_eq!(ports(bad), None, "{bad}");
+        }
     }
 }

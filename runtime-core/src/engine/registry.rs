@@ -6,9 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use davit_contracts::id::check_name;
 
 use super::names::generate;
-use crate::container::task::Handle;
+use crate::container::handle::Handle;
 use crate::error::RuntimeError;
 use crate::nearest::nearest;
+use crate::spec::userns::{self, Range};
+
+/// What no container's name begins with.
+const POD: &str = "pod:";
+
+fn pod_key(name: &str) -> String {
+    format!("{POD}{name}")
+}
 
 /// The index. Never held over an await.
 #[derive(Debug, Default)]
@@ -21,6 +29,8 @@ struct Inner {
     by_id: BTreeMap<String, Handle>,
     /// Also those of containers that are being made.
     names: HashMap<String, String>,
+    /// Ids of the host that containers have, until nothing is left of them.
+    ids: HashMap<String, Vec<Range>>,
 }
 
 impl Registry {
@@ -49,6 +59,68 @@ impl Registry {
         Ok(name)
     }
 
+    /// Reserves `size` ids of the host that no other container has.
+    pub fn allocate_ids(&self, id: &str, pool: Range, size: u32) -> Result<Range, RuntimeError> {
+        let mut inner = self.lock();
+        let taken: Vec<Range> = inner.ids.values().flatten().copied().collect();
+        let range = userns::allocate(pool, &taken, size).ok_or_else(|| {
+            RuntimeError::Invalid(format!(
+                "no {size} user ids are free between {} and {}: remove containers with --userns=auto, or see [userns] in runtimed.toml",
+                pool.start,
+                u64::from(pool.start) + u64::from(pool.count) - 1
+            ))
+        })?;
+        inner.ids.insert(id.to_owned(), vec![range]);
+        Ok(range)
+    }
+
+    /// Notes the ids that a container has already, or shares with another.
+    pub fn hold_ids(&self, id: &str, ranges: Vec<Range>) {
+        if !ranges.is_empty() {
+            self.lock().ids.insert(id.to_owned(), ranges);
+        }
+    }
+
+    /// Nothing with these ids is left.
+    pub fn free_ids(&self, id: &str) {
+        self.lock().ids.remove(id);
+    }
+
+    /// Reserves a name for a pod, whose id is its infra container's; an empty one is generated. Pods have names of their own.
+    pub fn reserve_pod(&self, name: &str, id: &str) -> Result<String, RuntimeError> {
+        let mut inner = self.lock();
+        let free = |name: &String| !inner.names.contains_key(&pod_key(name));
+        let name = if name.is_empty() {
+            (0..).map(generate).find(free).expect("one of them is free")
+        } else {
+            check_name(name)?;
+            name.to_owned()
+        };
+        if let Some(holder) = inner.names.get(&pod_key(&name)) {
+            return Err(RuntimeError::PodNameInUse { name, holder: holder.clone() });
+        }
+        inner.names.insert(pod_key(&name), id.to_owned());
+        Ok(name)
+    }
+
+    /// The infra container of a pod, by its name, its id or an unambiguous beginning of it.
+    pub fn find_pod(&self, text: &str) -> Result<Handle, RuntimeError> {
+        let inner = self.lock();
+        let pods = || inner.names.iter().filter_map(|(key, id)| Some((key.strip_prefix(POD)?, id)));
+        if let Some(handle) = inner.names.get(&pod_key(text)).and_then(|id| inner.by_id.get(id)) {
+            return Ok(handle.clone());
+        }
+        let mut beginning = pods().filter(|(_, id)| !text.is_empty() && id.starts_with(text));
+        match (beginning.next().and_then(|(_, id)| inner.by_id.get(id)), beginning.next()) {
+            (Some(handle), None) => Ok(handle.clone()),
+            (Some(_), Some(_)) => Err(RuntimeError::Ambiguous(text.to_owned())),
+            (None, _) => {
+                let near = nearest(text, pods().map(|(name, _)| name));
+                Err(RuntimeError::NoPod { name: text.to_owned(), nearest: near })
+            }
+        }
+    }
+
     /// Makes a container visible; its name is reserved already.
     pub fn insert(&self, handle: Handle) {
         self.lock().by_id.insert(handle.id.clone(), handle);
@@ -67,7 +139,7 @@ impl Registry {
         check_name(name)?;
         let mut inner = self.lock();
         inner.take(name, id)?;
-        inner.names.retain(|n, holder| holder != id || n == name);
+        inner.names.retain(|n, holder| holder != id || n == name || n.starts_with(POD));
         Ok(name.to_owned())
     }
 
@@ -93,7 +165,7 @@ impl Registry {
                 (None, _) => {}
             }
         }
-        let near = nearest(text, inner.names.keys().map(String::as_str));
+        let near = nearest(text, inner.names.keys().map(String::as_str).filter(|n| !n.starts_with(POD)));
         Err(RuntimeError::NoContainer { name: text.to_owned(), nearest: near })
     }
 
@@ -170,6 +242,23 @@ mod tests {
         assert!(matches!(r.find(""), Err(RuntimeError::NoContainer { .. })));
         let Err(RuntimeError::NoContainer { nearest, .. }) = r.find("wbe") else { panic!() };
         assert_eq!(nearest, ["web"]);
+    }
+
+    #[test]
+    fn pods_have_names_of_their_own() {
+        let r = with(&[("aa11", "web"), ("bb22", "bb22-infra")]);
+        assert_eq!(r.reserve_pod("web", "bb22").unwrap(), "web");
+        assert!(matches!(r.reserve_pod("web", "cc"), Err(RuntimeError::PodNameInUse { .. })));
+        assert_eq!(
+            (r.find("web").unwrap().id.as_str(), r.find_pod("web").unwrap().id.as_str()),
+            ("aa11", "bb22")
+        );
+        assert_eq!(r.find_pod("bb").unwrap().id, "bb22");
+        let Err(RuntimeError::NoPod { nearest, .. }) = r.find_pod("wbe") else { panic!() };
+        assert_eq!(nearest, ["web"]);
+        assert!(r.find_pod("aa11").is_err(), "a container is no pod");
+        r.remove("bb22");
+        r.reserve_pod("web", "cc").unwrap();
     }
 
     #[test]

@@ -9,11 +9,15 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Service;
+use super::{Service, stats};
+use crate::container::handle::{Command, Handle};
+use crate::container::health;
 use crate::container::state::{Ask, judge};
-use crate::container::task::{Command, Handle};
+use crate::engine::lifecycle::START_PATIENCE;
 use crate::error::RuntimeError;
-use crate::logs::follow;
+use crate::logs::follow::{self, Source};
+use crate::logs::options;
+use crate::logs::part::Format;
 use crate::{signal, top};
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -22,10 +26,6 @@ impl Service {
     fn find(&self, name: &str) -> Result<Handle, RuntimeError> {
         self.engine.registry.find(name)
     }
-}
-
-fn unsupported(what: &str) -> Status {
-    RuntimeError::Unsupported(format!("{what} is not supported yet by this version of davit-runtimed")).into()
 }
 
 #[tonic::async_trait]
@@ -79,14 +79,19 @@ impl Containers for Service {
         let text = if request.signal.is_empty() { "KILL" } else { &request.signal };
         let number =
             signal::parse(text).ok_or_else(|| RuntimeError::Invalid(format!("invalid signal: {text}")))?;
-        handle.ask(|answer| Command::Signal { signal: number, action: "kill", answer }).await?;
+        let ask = |answer| Command::Signal { signal: number, action: "kill", answer };
+        if number == signal::KILL {
+            handle.insist(START_PATIENCE, ask).await?;
+        } else {
+            handle.ask(ask).await?;
+        }
         Ok(Response::new(KillResponse { id: handle.id }))
     }
 
     async fn restart(&self, request: Request<RestartRequest>) -> Reply<RestartResponse> {
         let request = request.into_inner();
         let handle = self.find(&request.container)?;
-        self.engine.restart(&handle, request.timeout_s).await?;
+        self.engine.restart(&handle, request.timeout_s, &request.signal).await?;
         Ok(Response::new(RestartResponse { id: handle.id }))
     }
 
@@ -121,8 +126,12 @@ impl Containers for Service {
         Ok(Response::new(CloneResponse { id: made.id, name: made.name, warnings: made.warnings }))
     }
 
-    async fn update(&self, _: Request<UpdateRequest>) -> Reply<UpdateResponse> {
-        Err(unsupported("changing the limits of a container"))
+    async fn update(&self, request: Request<UpdateRequest>) -> Reply<UpdateResponse> {
+        let UpdateRequest { container, resources, restart } = request.into_inner();
+        let handle = self.find(&container)?;
+        let resources = resources.map(Box::new);
+        let warnings = handle.ask(|answer| Command::Update { resources, restart, answer }).await?;
+        Ok(Response::new(UpdateResponse { warnings }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Reply<ListResponse> {
@@ -133,6 +142,7 @@ impl Containers for Service {
     async fn inspect(&self, request: Request<InspectRequest>) -> Reply<InspectResponse> {
         let view = self.find(&request.into_inner().container)?.view();
         let mut container = view.record.container.clone();
+        container.exec_ids = self.engine.execs.running(&container.id);
         container.monitor_pid = view.record.monitor.map_or(0, |m| m.pid);
         Ok(Response::new(InspectResponse { container: Some(container) }))
     }
@@ -141,7 +151,7 @@ impl Containers for Service {
         let request = request.into_inner();
         let handle = self.find(&request.container)?;
         let condition = Condition::try_from(request.condition).unwrap_or(Condition::Unspecified);
-        let (exit_code, error) = self.engine.wait(&handle, condition).await;
+        let (exit_code, error) = self.engine.wait(&handle, condition, &request.states).await?;
         Ok(Response::new(WaitResponse { exit_code, error }))
     }
 
@@ -154,6 +164,7 @@ impl Containers for Service {
         }
         let attach_socket = self.engine.dirs.run_dir(&handle.id).socket().display().to_string();
         let tty = container.spec.as_ref().is_some_and(|s| s.tty);
+        self.engine.emit_for(&view, "attach", &[]);
         Ok(Response::new(AttachResponse { id: handle.id, attach_socket, tty }))
     }
 
@@ -161,33 +172,40 @@ impl Containers for Service {
         let request = request.into_inner();
         let handle = self.find(&request.container)?;
         let view = handle.view();
-        let driver = view
-            .record
-            .container
-            .spec
-            .as_ref()
-            .and_then(|s| s.log.as_ref())
-            .map_or("", |l| l.driver.as_str());
-        if driver == "none" {
-            return Err(RuntimeError::Unsupported(
-                "configured logging driver does not support reading: the container was made with log driver none".into(),
-            )
-            .into());
-        }
+        let spec = view.record.container.spec.clone().unwrap_or_default();
+        let path = self.engine.dirs.log(&handle.id, &spec);
+        let source = match options::driver(Some(&spec)) {
+            options::NONE => {
+                return Err(RuntimeError::Unsupported(
+                    "configured logging driver does not support reading: the container was made with log driver none".into(),
+                )
+                .into());
+            }
+            options::JOURNALD => Source::Journal(handle.id.clone()),
+            options::LOCAL => Source::Files(path, Format::Local),
+            _ => Source::Files(path, Format::Json),
+        };
         let (out, stream) = mpsc::channel(256);
-        tokio::spawn(follow::run(request, self.engine.dirs.log(&handle.id), handle.watch(), out));
+        tokio::spawn(follow::run(request, source, handle.watch(), out));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(|entry| entry.map_err(Status::from)))))
+    }
+
+    async fn probe(&self, request: Request<ProbeRequest>) -> Reply<ProbeResponse> {
+        let handle = self.find(&request.into_inner().container)?;
+        let result = handle.ask(|answer| Command::Probe { answer }).await?;
+        Ok(Response::new(ProbeResponse { result: Some(health::result(result)) }))
     }
 
     async fn top(&self, request: Request<TopRequest>) -> Reply<TopResponse> {
         let handle = self.find(&request.into_inner().container)?;
         let view = handle.view();
         judge(Ask::Top, view.status(), &view.record.container.name).map_err(RuntimeError::WrongState)?;
+        self.engine.emit_for(&view, "top", &[]);
         Ok(Response::new(top::of(view.record.state().pid)?))
     }
 
-    async fn stats(&self, _: Request<StatsRequest>) -> Reply<Self::StatsStream> {
-        Err(unsupported("stats"))
+    async fn stats(&self, request: Request<StatsRequest>) -> Reply<Self::StatsStream> {
+        Ok(Response::new(ReceiverStream::new(stats::begin(&self.engine, request.into_inner())?)))
     }
 
     async fn connect_network(

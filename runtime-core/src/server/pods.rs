@@ -1,31 +1,53 @@
-//! Pods, which this version does not have.
+//! Pods.
 
 use davit_contracts::runtime::pods_server::Pods;
 use davit_contracts::runtime::{
-    CreatePodRequest, InspectPodRequest, ListPodsRequest, ListPodsResponse, Pod, RemovePodRequest,
-    RemovePodResponse,
+    AddToPodRequest, AddToPodResponse, CreatePodRequest, CreatePodResponse, InspectPodRequest,
+    InspectPodResponse, ListPodsRequest, ListPodsResponse, RemovePodRequest, RemovePodResponse,
+    StartPodRequest, StartPodResponse,
 };
-use davit_contracts::{Error, Kind};
 use tonic::{Request, Response, Status};
 
 use super::Service;
 
-fn unsupported() -> Status {
-    Error::new(Kind::Unsupported, "pods are not supported yet by this version of davit-runtimed").into()
-}
-
 #[tonic::async_trait]
 impl Pods for Service {
-    async fn create(&self, _: Request<CreatePodRequest>) -> Result<Response<Pod>, Status> {
-        Err(unsupported())
+    async fn create(
+        &self,
+        request: Request<CreatePodRequest>,
+    ) -> Result<Response<CreatePodResponse>, Status> {
+        let made = self.engine.pod_create(request.into_inner()).await?;
+        Ok(Response::new(CreatePodResponse { id: made.id, name: made.name, warnings: made.warnings }))
     }
+
+    async fn add(&self, request: Request<AddToPodRequest>) -> Result<Response<AddToPodResponse>, Status> {
+        let AddToPodRequest { pod, container } = request.into_inner();
+        self.engine.pod_add(&pod, &container).await?;
+        Ok(Response::new(AddToPodResponse {}))
+    }
+
+    async fn start(&self, request: Request<StartPodRequest>) -> Result<Response<StartPodResponse>, Status> {
+        let warnings = self.engine.pod_up(&request.into_inner().pod).await?;
+        Ok(Response::new(StartPodResponse { warnings }))
+    }
+
     async fn list(&self, _: Request<ListPodsRequest>) -> Result<Response<ListPodsResponse>, Status> {
-        Err(unsupported())
+        Ok(Response::new(ListPodsResponse { pods: self.engine.pods() }))
     }
-    async fn inspect(&self, _: Request<InspectPodRequest>) -> Result<Response<Pod>, Status> {
-        Err(unsupported())
+
+    async fn inspect(
+        &self,
+        request: Request<InspectPodRequest>,
+    ) -> Result<Response<InspectPodResponse>, Status> {
+        let (infra, record) = self.engine.pod_find(&request.into_inner().pod)?;
+        Ok(Response::new(InspectPodResponse { pod: Some(self.engine.pod_view(&infra, &record)) }))
     }
-    async fn remove(&self, _: Request<RemovePodRequest>) -> Result<Response<RemovePodResponse>, Status> {
-        Err(unsupported())
+
+    async fn remove(
+        &self,
+        request: Request<RemovePodRequest>,
+    ) -> Result<Response<RemovePodResponse>, Status> {
+        let RemovePodRequest { pod, force } = request.into_inner();
+        Ok(Response::new(RemovePodResponse { id: self.engine.pod_remove(&pod, force).await? }))
     }
 }

@@ -132,7 +132,11 @@ fn the_networks_of_what_is_gone_are_free() {
         let mut spec = w.spec("brief", &["sleep", "2"]);
         spec.auto_remove = true;
         w.run(spec, false).await.unwrap();
-        let gone = WaitRequest { container: "brief".into(), condition: Condition::Removed.into() };
+        let gone = WaitRequest {
+            container: "brief".into(),
+            condition: Condition::Removed.into(),
+            states: Vec::new(),
+        };
         w.client().wait(gone).await.unwrap();
         assert!(w.peers.held().sandboxes.is_empty(), "it counted as gone before netd answered");
     });
@@ -167,8 +171,11 @@ fn networks_are_connected_now_and_at_the_next_start() {
             c.endpoints.into_iter().map(|e| e.network).collect::<Vec<_>>()
         };
         assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
-        let restart =
-            davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
+        let restart = davit_contracts::runtime::RestartRequest {
+            container: "web".into(),
+            timeout_s: Some(0),
+            signal: String::new(),
+        };
         w.client().restart(restart).await.unwrap();
         assert_eq!(networks(w.inspect("web").await.unwrap()), ["bridge", "blue"]);
     });
@@ -220,8 +227,11 @@ fn a_container_without_its_last_network_can_be_connected_again() {
             let endpoints = w.inspect("web").await.unwrap().endpoints;
             endpoints.into_iter().map(|e| e.network).collect::<Vec<_>>()
         };
-        let restart =
-            davit_contracts::runtime::RestartRequest { container: "web".into(), timeout_s: Some(0) };
+        let restart = davit_contracts::runtime::RestartRequest {
+            container: "web".into(),
+            timeout_s: Some(0),
+            signal: String::new(),
+        };
         w.client().disconnect_network(disconnect("bridge")).await.unwrap();
         w.client().connect_network(connect("blue")).await.unwrap();
         assert_eq!(networks().await, ["blue"]);

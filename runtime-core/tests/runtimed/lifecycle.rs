@@ -27,7 +27,7 @@ fn an_attached_run_gets_output_and_exit_code_and_leaves_nothing() {
             "{:?}",
             run.stage_us
         );
-        let removed = WaitRequest { container: run.id.clone(), condition: 3 };
+        let removed = WaitRequest { container: run.id.clone(), condition: 3, states: Vec::new() };
         let mut client = w.client();
         let removed = tokio::spawn(async move { client.wait(removed).await });
         let out = attach(&run.attach_socket, None, b"in").await;
@@ -109,7 +109,9 @@ fn the_whole_life_of_a_container() {
         assert_eq!((state.status.as_str(), state.exit_code, state.pid), ("exited", 5, 0));
         assert!(state.finished_unix_ns >= state.started_unix_ns && state.started_unix_ns > 0);
         c.stop(StopRequest { container: "front".into(), ..StopRequest::default() }).await.unwrap();
-        c.restart(RestartRequest { container: "front".into(), timeout_s: None }).await.unwrap();
+        c.restart(RestartRequest { container: "front".into(), timeout_s: None, signal: String::new() })
+            .await
+            .unwrap();
         assert_eq!(w.status("front").await, "running");
         let refused = c.remove(RemoveRequest { container: "front".into(), ..RemoveRequest::default() }).await;
         assert!(refused.unwrap_err().message().contains("force remove"));

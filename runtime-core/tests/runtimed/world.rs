@@ -103,6 +103,23 @@ impl World {
 
     /// Starts runtimed and waits until it answers.
     pub async fn start(&mut self) {
+        self.start_with(&[]).await;
+    }
+
+    /// Waits until it has died by itself.
+    pub async fn died(&mut self, what: &str) {
+        let mut child = self.daemon.take().expect("it was started");
+        eventually(what, async || child.try_wait().unwrap().is_some()).await;
+        let _ = fs::remove_file(self.dir.path().join("run/runtimed.sock"));
+    }
+
+    /// Whether it has died by itself.
+    pub fn is_dead(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some())
+    }
+
+    /// The same with more in its environment.
+    pub async fn start_with(&mut self, env: &[(&str, &str)]) {
         let base = self.dir.path();
         let log = fs::OpenOptions::new().create(true).append(true).open(base.join("runtimed.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_davit-runtimed"))
@@ -110,6 +127,7 @@ impl World {
             .env("DAVIT_RUN_DIR", base.join("run"))
             .env("DAVIT_CONFIG_DIR", base.join("config"))
             .env("DAVIT_LOG", "debug,h2=info,hyper=info,tower=info")
+            .envs(env.iter().copied())
             .stderr(log)
             .spawn()
             .unwrap();
@@ -171,7 +189,7 @@ impl World {
     }
 
     pub async fn wait(&self, name: &str) -> i32 {
-        let request = WaitRequest { container: name.into(), condition: 0 };
+        let request = WaitRequest { container: name.into(), condition: 0, states: Vec::new() };
         tokio::time::timeout(PATIENCE, self.client().wait(request))
             .await
             .unwrap()
@@ -198,7 +216,8 @@ impl World {
 
     /// Nothing of any container is left but records that are listed.
     pub async fn assert_clean(&self) {
-        eventually("no run directory is left", async || entries(&self.run_dir()).is_empty()).await;
+        let none = async || !entries(&self.run_dir()).iter().any(|e| e.is_dir());
+        eventually("no run directory is left", none).await;
         eventually("no removal is pending", async || entries(&self.state_dir().join("trash")).is_empty())
             .await;
         let request = ListRequest { all: true, ..ListRequest::default() };

@@ -9,6 +9,7 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-sys", &[]),
     ("davit-wire", &[]),
+    ("davit-init", &[]),
     ("davit-layout", &[]),
     ("davit-supervision", &["davit-layout"]),
     ("davit-contracts", &["davit-layout"]),
@@ -23,7 +24,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("davit-cni", &["davit-contracts", "davit-sys"]),
     (
         "davit-runtime-core",
-        &["davit-contracts", "davit-sys", "davit-daemon-kit", "davit-supervision", "davit-wire"],
+        &[
+            "davit-contracts",
+            "davit-sys",
+            "davit-init",
+            "davit-daemon-kit",
+            "davit-supervision",
+            "davit-wire",
+        ],
     ),
     ("davit-monitor", &["davit-sys", "davit-wire"]),
     ("davit-runner", &["davit-sys"]),
