@@ -111,7 +111,8 @@ fn sysvinit_boots_has_a_console_reboots_and_shuts_down() {
         let ran = host.davit(["exec", "vm", "/sbin/poweroff"]);
         if ran.code == 0 { Ok(()) } else { Err(ran.to_string()) }
     });
-    becomes(&host, "vm", "exited 0 1");
+    // docker counts anew from a start by hand.
+    becomes(&host, "vm", "exited 0 0");
     let refused = [
         (&["--system", "--pid", "host", "machine:1"][..], "--pid"),
         (&["--system", "machine:1", "/bin/sleep", "9"], "which init"),
