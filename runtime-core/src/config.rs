@@ -6,10 +6,15 @@
 //! [runtimes.crun-debug]
 //! path = "/usr/bin/crun"
 //! args = ["--debug"]
+//! timeout_s = 30
 //!
 //! [log]
 //! driver = "local"
 //! options = { max-size = "20m", max-file = "5" }
+//!
+//! [userns]
+//! start = 1000000
+//! count = 1000000
 //!
 //! [fuse]
 //! program = "/usr/libexec/davit/davit-cowfs"
@@ -28,6 +33,7 @@ use serde::Deserialize;
 use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::nearest::nearest;
+use crate::spec::userns::{BUILT_IN, Range};
 
 /// The runtime that is part of davit.
 pub const BUILT_IN_RUNTIME: &str = "davit-runner";
@@ -47,6 +53,50 @@ pub struct Config {
     pub log: LogDefaults,
     /// The storage driver fuse.
     pub fuse: Fuse,
+    /// User ids for containers with a user namespace of their own.
+    pub userns: Userns,
+}
+
+/// The ids of the host that `--userns=auto` takes from; the same numbers for users and groups.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Userns {
+    /// The first; unset: that of the user `davit` in /etc/subuid and /etc/subgid, else 1879048192.
+    pub start: Option<u32>,
+    /// How many.
+    pub count: Option<u32>,
+}
+
+impl Userns {
+    /// Where ranges come from.
+    pub fn pool(&self) -> Result<Range, RuntimeError> {
+        match (self.start, self.count) {
+            (None, None) => {}
+            (Some(start), Some(count)) if count > 0 && start.checked_add(count).is_some() => {
+                return Ok(Range { start, count });
+            }
+            _ => {
+                let text = "runtimed.toml: [userns] needs start and count, which make a range of ids";
+                return Err(RuntimeError::Invalid(text.to_owned()));
+            }
+        }
+        let of = |path: &str| subid(&std::fs::read_to_string(path).unwrap_or_default());
+        match (of("/etc/subuid"), of("/etc/subgid")) {
+            (None, None) => Ok(BUILT_IN),
+            (Some(uids), Some(gids)) if uids == gids => Ok(uids),
+            _ => Err(RuntimeError::Invalid(
+                "the ranges of the user davit in /etc/subuid and /etc/subgid are to be the same".to_owned(),
+            )),
+        }
+    }
+}
+
+/// The range of the user `davit` in the text of a subuid(5) file.
+fn subid(text: &str) -> Option<Range> {
+    let line = text.lines().find_map(|l| l.strip_prefix("davit:"))?;
+    let (start, count) = line.split_once(':')?;
+    let range = Range { start: start.trim().parse().ok()?, count: count.trim().parse().ok()? };
+    (range.count > 0 && range.start.checked_add(range.count).is_some()).then_some(range)
 }
 
 /// What serves roots of the storage driver `fuse`.
@@ -65,6 +115,8 @@ pub struct RuntimeEntry {
     pub path: PathBuf,
     /// Arguments before the subcommand.
     pub args: Vec<String>,
+    /// After so many seconds a call of it is killed and has failed; 0: 120.
+    pub timeout_s: u32,
 }
 
 /// How output is logged unless a container says otherwise.
@@ -106,16 +158,16 @@ impl Config {
             (asked, _) => asked,
         };
         let command = if let Some(entry) = self.runtimes.get(name) {
-            RuntimeCommand { path: entry.path.clone(), args: entry.args.clone() }
+            RuntimeCommand { path: entry.path.clone(), args: entry.args.clone(), timeout_s: entry.timeout_s }
         } else if name.starts_with('/') {
-            RuntimeCommand { path: name.into(), args: Vec::new() }
+            RuntimeCommand { path: name.into(), ..RuntimeCommand::default() }
         } else if WELL_KNOWN.contains(&name) {
             let path = Layout::binary(name).ok_or_else(|| RuntimeError::NoRuntime {
                 name: name.to_owned(),
                 why: "no such program beside davit-runtimed nor in PATH".to_owned(),
                 nearest: None,
             })?;
-            RuntimeCommand { path, args: Vec::new() }
+            RuntimeCommand { path, ..RuntimeCommand::default() }
         } else {
             let known = self.runtimes.keys().map(String::as_str).chain(WELL_KNOWN.iter().copied());
             return Err(RuntimeError::NoRuntime {
@@ -166,6 +218,16 @@ mod tests {
         let (name, command) = config.runtime("").unwrap();
         assert_eq!((name.as_str(), command.args.len()), ("a", 1));
         assert_eq!(config.runtime("/bin/sh").unwrap().1.path, Path::new("/bin/sh"));
+    }
+
+    #[test]
+    fn ranges_come_from_the_file_or_from_subuid() {
+        let config: Config = toml::from_str("[userns]\nstart = 5\ncount = 7").unwrap();
+        assert_eq!(config.userns.pool().unwrap(), Range { start: 5, count: 7 });
+        assert!(Userns { start: Some(1), count: None }.pool().is_err());
+        assert!(Userns { start: Some(9), count: Some(u32::MAX) }.pool().is_err());
+        assert_eq!(subid("a:1:2\ndavit:300:40\n"), Some(Range { start: 300, count: 40 }));
+        assert!(subid("davit:1:0").is_none() && subid("davit:x").is_none() && subid("").is_none());
     }
 
     #[test]

@@ -66,7 +66,8 @@ fn each_driver_keeps_what_it_is_asked_to_and_reads_it_back() {
     }
     let times = host.davit(["logs", "-t", "--tail", "2", "local"]).ok();
     let last = times.stdout.split(' ').next().unwrap_or_default();
-    assert_eq!(host.davit(["logs", "--until", last, "--tail", "1", "local"]).ok().stdout, "3000\n");
+    let until = host.davit(["logs", "--until", last, "local"]).ok();
+    assert!(until.stdout.ends_with("3000\n") && until.stderr.is_empty(), "{until}");
 
     run(&host, "none", &["--log-driver", "none"], "echo x").ok();
     host.davit(["logs", "none"]).exits(1).refused(&["does not support reading"]);

@@ -41,6 +41,9 @@ pub struct CreateArgs {
     /// Run a small init as process 1 that reaps orphans and forwards signals (not in this version yet)
     #[arg(long, help_heading = "Process")]
     pub init: bool,
+    /// Boot an image's init: auto, sysvinit, runit, systemd or busybox; it gets a console ('davit console')
+    #[arg(long, value_name = "INIT", default_missing_value = "auto", num_args = 0..=1, require_equals = true, value_parser = ["auto", "sysvinit", "runit", "systemd", "busybox", "off"], help_heading = "Process")]
+    pub system: Option<String>,
     /// Signal that `stop` sends
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal::checked, help_heading = "Process")]
     pub stop_signal: Option<String>,
@@ -129,45 +132,43 @@ pub struct CreateArgs {
     /// Give it nearly all that root of the host can do
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
-    /// Security option, such as no-new-privileges or seccomp=unconfined
+    /// Security option: no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE, label=..., systempaths=unconfined,
+    /// mask=PATH, unmask=PATH, writable-cgroups, landlock=ro:PATH,rw:PATH
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
-    /// Process namespace: host or container:NAME
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// Process namespace: private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub pid: Option<String>,
-    /// IPC namespace: host or container:NAME
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// IPC namespace: private, shareable, host, none (without /dev/shm) or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub ipc: Option<String>,
-    /// UTS namespace: host
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// UTS namespace (host and domain name): private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub uts: Option<String>,
-    /// User namespace: host (auto is not in this version yet)
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// User namespace: host, auto[:size=NUMBER] (ids that no other container has), private (the same) or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub userns: Option<String>,
+    /// Ids of users in a user namespace of its own, and on the host
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", value_parser = parse::idmap::line, help_heading = "Namespaces")]
+    pub uidmap: Vec<davit_contracts::runtime::IdMap>,
+    /// The same of groups; as --uidmap when not given
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", value_parser = parse::idmap::line, help_heading = "Namespaces")]
+    pub gidmap: Vec<davit_contracts::runtime::IdMap>,
+    /// cgroup namespace: private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
+    pub cgroupns: Option<String>,
+    /// Time namespace: host, private or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
+    pub time: Option<String>,
+    /// Move a clock of a time namespace of its own (monotonic or boottime)
+    #[arg(long, value_name = "CLOCK=SECONDS", value_parser = parse::duration::clock_offset, allow_hyphen_values = true, help_heading = "Namespaces")]
+    pub time_offset: Vec<(String, i64)>,
     /// Kernel parameter of the container's namespaces
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Security")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Namespaces")]
     pub sysctl: Vec<(String, String)>,
-    /// Memory limit
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size::bytes, help_heading = "Resources")]
-    pub memory: Option<u64>,
-    /// Limit of memory and swap; -1: none
-    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes_or_unlimited, allow_hyphen_values = true, help_heading = "Resources")]
-    pub memory_swap: Option<i64>,
-    /// Number of CPUs
-    #[arg(long, value_name = "NUMBER", value_parser = parse::size::nano_cpus, help_heading = "Resources")]
-    pub cpus: Option<i64>,
-    /// Relative share of CPU time
-    #[arg(short, long, value_name = "WEIGHT", help_heading = "Resources")]
-    pub cpu_shares: Option<u64>,
-    /// CPUs that it may use (0-2,4)
-    #[arg(long, value_name = "CPUS", help_heading = "Resources")]
-    pub cpuset_cpus: Option<String>,
-    /// Number of processes; -1: no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = "Resources")]
-    pub pids_limit: Option<i64>,
-    /// Resource limit of its processes (NAME=SOFT[:HARD])
-    #[arg(long, value_name = "LIMIT", help_heading = "Resources")]
-    pub ulimit: Vec<String>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: super::limits::LimitArgs,
     /// Set a label
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
     pub label: Vec<(String, String)>,

@@ -1,5 +1,7 @@
 //! `inspect` of a container, with docker's field names.
 
+mod limits;
+
 use std::collections::BTreeMap;
 
 use davit_contracts::network::{Endpoint, EndpointSpec, PortMapping};
@@ -68,7 +70,6 @@ fn config(c: &Container, spec: &ContainerSpec) -> Value {
 }
 
 fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
-    let resources = spec.resources.clone().unwrap_or_default();
     let security = spec.security.clone().unwrap_or_default();
     let network = spec.network.clone().unwrap_or_default();
     let namespaces = spec.namespaces.clone().unwrap_or_default();
@@ -80,11 +81,9 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         .filter(|m| m.r#type != "tmpfs" && !m.source.is_empty())
         .map(|m| format!("{}:{}{}", m.source, m.target, if m.read_only { ":ro" } else { "" }))
         .collect();
-    let ulimits: Vec<Value> =
-        spec.ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect();
     let tmpfs: BTreeMap<&str, &str> =
         spec.tmpfs.iter().map(|t| t.split_once(':').unwrap_or((t.as_str(), ""))).collect();
-    json!({
+    let mut out = json!({
         "Binds": binds,
         "VolumesFrom": spec.volumes_from,
         "NetworkMode": mode(c),
@@ -107,23 +106,23 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         "DnsSearch": network.dns_search,
         "DnsOptions": network.dns_options,
         "ExtraHosts": spec.extra_hosts,
-        "IpcMode": namespaces.ipc,
+        "IpcMode": if namespaces.ipc.is_empty() { "private" } else { &namespaces.ipc },
+        "CgroupnsMode": if namespaces.cgroup.is_empty() { "private" } else { &namespaces.cgroup },
+        "TimeMode": namespaces.time,
         "PidMode": namespaces.pid,
         "UTSMode": namespaces.uts,
         "UsernsMode": namespaces.user,
-        "Memory": resources.memory,
-        "MemorySwap": resources.memory_swap,
-        "NanoCpus": resources.nano_cpus,
-        "CpuShares": resources.cpu_shares,
-        "CpusetCpus": resources.cpuset_cpus,
-        "PidsLimit": resources.pids_limit,
+        "CgroupnsMode": if namespaces.cgroup.is_empty() { "private" } else { &namespaces.cgroup },
         "ShmSize": if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size },
         "Tmpfs": tmpfs,
         "Sysctls": spec.sysctls,
-        "Ulimits": ulimits,
         "Init": spec.init,
         "Runtime": c.runtime,
-    })
+    });
+    if let Value::Object(map) = &mut out {
+        map.append(&mut limits::fields(spec));
+    }
+    out
 }
 
 fn mounts(c: &Container) -> Value {

@@ -231,7 +231,8 @@ impl Monitor {
         let health = self.health.as_ref().and_then(|h| h.patience(now));
         let oom = self.oom.as_ref().and_then(|o| o.patience(now));
         let log = self.log.patience().into_iter().chain(self.log.news_in(now));
-        let look = look.into_iter().chain(server).chain(log).chain(health).chain(oom);
+        let calls = self.calls.iter().filter_map(|(call, _)| self.runtime.patience(call, now));
+        let look = look.into_iter().chain(server).chain(log).chain(health).chain(oom).chain(calls);
         graces.chain(stalls).chain(shutdown).chain(quiet).chain(look).min()
     }
 
@@ -244,6 +245,9 @@ impl Monitor {
             self.sessions.iter().filter(|s| s.stage == Stage::Ending).map(|s| s.id).collect();
         for id in ended {
             self.try_finish(id);
+        }
+        for (call, _) in &mut self.calls {
+            self.runtime.hurry(call, now);
         }
         self.drop_stalled(now);
         self.tell_drops(now);

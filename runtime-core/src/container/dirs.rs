@@ -102,6 +102,16 @@ impl RunDir {
         self.0.join("bundle/rootfs")
     }
 
+    /// The container's user namespace, in the monitor's mount namespace.
+    pub fn userns(&self) -> PathBuf {
+        self.0.join("userns")
+    }
+
+    /// Another container's /dev/shm, in the monitor's mount namespace.
+    pub fn shm(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
     /// `--root` of the OCI runtime.
     pub fn runtime_root(&self) -> PathBuf {
         self.0.join("runtime")

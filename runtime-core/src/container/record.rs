@@ -13,6 +13,7 @@ use davit_wire::ExitRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RuntimeError, io_error};
+use crate::spec::userns::{self, Range};
 
 /// The file's name in the container's directory.
 pub const FILE: &str = "container.json";
@@ -58,6 +59,12 @@ pub struct Record {
     pub attached: bool,
     /// Anonymous or named volumes are held for it.
     pub volumes: bool,
+    /// Which init its last start found, of a system container; else empty.
+    pub init: String,
+    /// Its end was asked for since it was started: a reboot of its own is none.
+    pub stopping: bool,
+    /// It is frozen while its files are copied, and is to be thawed if we find it so.
+    pub copying: bool,
     /// Environment and command were merged from the image.
     pub prepared: bool,
 }
@@ -71,6 +78,11 @@ impl Record {
     /// 12 hex.
     pub fn short(&self) -> &str {
         &self.container.id[..12.min(self.container.id.len())]
+    }
+
+    /// The ids of the host that it has.
+    pub fn host_ids(&self) -> Vec<Range> {
+        userns::ranges(&self.container.uid_map, &self.container.gid_map)
     }
 
     /// The part that changes; always there.

@@ -11,6 +11,7 @@ use davit_wire::{Event, ExecSpec, ProbeResult, Reply, Request};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::copy::{Copied, Copying};
 use super::record::{ProcessRecord, Record};
 use super::remove::{self, Teardown};
 use super::start::Started;
@@ -36,6 +37,10 @@ pub enum Command {
     Pause { answer: Answer<()> },
     /// Thaw.
     Unpause { answer: Answer<()> },
+    /// Its end is being asked for.
+    Stopping { answer: Answer<()> },
+    /// Make a copy of its files, and of its anonymous volumes.
+    Copy { wish: Box<Copying>, answer: Answer<Copied> },
     /// Journal the removal; the task ends.
     Remove { volumes: bool, answer: Answer<()> },
     /// Another name.
@@ -154,6 +159,8 @@ pub struct Task {
     removed: Option<Answer<()>>,
     /// Its creation was told.
     announced: bool,
+    /// Its init asked to be booted again.
+    pub(super) reboot: bool,
     /// The record differs from its file.
     pub(super) dirty: bool,
     exits: u64,
@@ -178,6 +185,7 @@ impl Task {
             held_since: None,
             removed: None,
             announced: false,
+            reboot: false,
             dirty: false,
             exits: 0,
             view,
@@ -191,6 +199,9 @@ impl Task {
         loop {
             if self.dirty {
                 self.save();
+            }
+            if std::mem::take(&mut self.reboot) {
+                self.boot_again().await;
             }
             if !self.teardown.is_done() && self.retry.is_none() {
                 self.retry = Some((Instant::now(), Duration::from_millis(100)));
@@ -232,6 +243,11 @@ impl Task {
         teardown.finish(&engine).await;
     }
 
+    /// 64 hex.
+    pub fn id(&self) -> &str {
+        self.record.id()
+    }
+
     /// What was asked for.
     pub fn spec_of(&self) -> ContainerSpec {
         self.record.container.spec.clone().unwrap_or_default()
@@ -260,6 +276,14 @@ impl Task {
             }
             Command::Unpause { answer } => {
                 let _ = answer.send(self.freeze(false).await);
+            }
+            Command::Stopping { answer } => {
+                self.record.stopping = true;
+                self.publish();
+                let _ = answer.send(Ok(()));
+            }
+            Command::Copy { wish, answer } => {
+                let _ = answer.send(Box::pin(self.copy_files(*wish)).await);
             }
             Command::Remove { volumes, answer } => match self.remove(volumes) {
                 Ok(()) => {

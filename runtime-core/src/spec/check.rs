@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{build, caps, health, host::Host, resources};
+use super::{caps, health, host::Host, namespaces, resources, security, system};
 use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::signal;
@@ -39,36 +39,28 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if !spec.pod.is_empty() {
         return unsupported("pods are not supported yet");
     }
-    let namespaces = spec.namespaces.clone().unwrap_or_default();
-    if !matches!(namespaces.user.as_str(), "" | "host") {
-        return unsupported("--userns other than 'host' is not supported yet");
-    }
-    for (what, mode) in [
-        ("pid", &namespaces.pid),
-        ("ipc", &namespaces.ipc),
-        ("uts", &namespaces.uts),
-        ("cgroup", &namespaces.cgroup),
-    ] {
-        let known = matches!(mode.as_str(), "" | "private" | "host")
-            || (matches!(what, "pid" | "ipc")
-                && mode.strip_prefix("container:").is_some_and(|c| !c.is_empty()));
-        if !known {
-            return invalid(format!("invalid --{what} mode '{mode}'"));
-        }
+    namespaces::check(spec)?;
+    let ns = spec.namespaces.clone().unwrap_or_default();
+    if host.rootless && namespaces::user(&ns) != namespaces::Mode::Host {
+        return unsupported(
+            "--userns: a rootless instance has one user namespace, which all its containers share",
+        );
     }
     if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
         return invalid(format!("invalid signal: {}", spec.stop_signal));
     }
+    system::check(spec, host.rootless)?;
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();
-    build::security_options(&security)?;
+    security::possible(&security::options(&security)?, &host.modules, None)?;
     caps::bounding(&security, host.capabilities)?;
-    resources::limits(spec.resources.as_ref(), Vec::new(), host)?;
+    let (_, mut warnings) = resources::settle(&spec.resources.clone().unwrap_or_default(), host)?;
     for device in &spec.devices {
-        resources::device(device)?;
+        resources::devices::devices(device)?;
     }
-    let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
+    check_cgroup_parent(&spec.cgroup_parent)?;
+    warnings.append(&mut resources::rlimits(&spec.ulimits, host)?.1);
     check_lines(spec)?;
     let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
     match policy {
@@ -85,6 +77,16 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     }
     options::check(&spec.log.clone().unwrap_or_default())?;
     Ok(warnings)
+}
+
+/// A path below the hierarchies' roots; nothing leads out of them.
+fn check_cgroup_parent(path: &str) -> Result<(), RuntimeError> {
+    let odd =
+        |part: &str| matches!(part, "." | "..") || part.chars().any(char::is_control) || part.len() > 255;
+    if path.split('/').any(odd) || path.len() > 2048 {
+        return Err(RuntimeError::Invalid(format!("invalid --cgroup-parent: {path:?}")));
+    }
+    Ok(())
 }
 
 fn has_ports(spec: &ContainerSpec) -> bool {

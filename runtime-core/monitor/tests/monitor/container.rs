@@ -40,7 +40,7 @@ pub fn runtime() -> PathBuf {
 }
 
 pub fn wanted(args: &[&str]) -> Wanted {
-    let runtime = RuntimeCommand { path: runtime(), args: Vec::new() };
+    let runtime = RuntimeCommand { path: runtime(), ..RuntimeCommand::default() };
     Wanted {
         args: args.iter().map(ToString::to_string).collect(),
         config: MonitorConfig { new_netns: true, runtime, ..MonitorConfig::default() },

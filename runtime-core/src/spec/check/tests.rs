@@ -2,7 +2,7 @@ use super::*;
 use davit_contracts::runtime::{LogConfig, Namespaces, NetworkSpec, RestartPolicy};
 
 fn host() -> Host {
-    Host { capabilities: u64::MAX, nofile_hard: 20_000, rootless: false, hostname: "h".into() }
+    Host::of_tests()
 }
 
 fn base() -> ContainerSpec {
