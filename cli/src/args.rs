@@ -71,6 +71,9 @@ pub enum Command {
     #[command(subcommand_required = true, arg_required_else_help = true)]
     #[command(name = "container", subcommand)]
     ContainerGroup(Box<ContainerGroup>),
+    /// Try the health checks of containers
+    #[command(subcommand, arg_required_else_help = true)]
+    Healthcheck(container::HealthcheckCommand),
     /// Work with images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),

@@ -4,6 +4,7 @@ pub mod destination;
 pub mod device;
 pub mod duration;
 pub mod env;
+pub mod idmap;
 pub mod keys;
 pub mod mount;
 pub mod network;

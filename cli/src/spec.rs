@@ -1,5 +1,6 @@
 //! From `run`'s flags to the contract's container.
 
+mod health;
 mod limits;
 mod network;
 
@@ -61,6 +62,7 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         runtime: args.runtime.clone().unwrap_or_default(),
         init: args.init,
         pod: args.pod.clone().unwrap_or_default(),
+        health: health::health(args)?,
         sysctls: args.sysctl.iter().cloned().collect(),
         ulimits: args.limits.ulimit.iter().map(|u| parse::ulimit::ulimit(u)).collect::<Result<_, _>>()?,
         devices: args.device.clone(),
@@ -134,6 +136,10 @@ fn namespaces(args: &CreateArgs) -> Namespaces {
         uts: text(&args.uts),
         user: text(&args.userns),
         cgroup: text(&args.cgroupns),
+        time: text(&args.time),
+        time_offsets_ns: args.time_offset.iter().cloned().collect(),
+        uid_map: args.uidmap.clone(),
+        gid_map: args.gidmap.clone(),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod change;
 pub mod dirs;
 pub mod exit;
 pub mod files;
+pub mod health;
 pub mod leftovers;
 pub mod network;
 pub mod reattach;

@@ -13,9 +13,11 @@
 pub mod build;
 pub mod caps;
 pub mod check;
+pub mod health;
 pub mod host;
 pub mod merge;
 pub mod mounts;
+pub mod namespaces;
 pub mod oci;
 pub mod propagation;
 pub mod resources;
@@ -23,3 +25,4 @@ pub mod seccomp;
 mod seccomp_table;
 pub mod security;
 pub mod user;
+pub mod userns;

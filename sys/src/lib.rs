@@ -27,6 +27,7 @@ pub mod process;
 pub mod pty;
 pub mod resident;
 pub mod rootfs;
+pub mod scheduling;
 pub mod seccomp;
 pub mod served;
 pub mod service;

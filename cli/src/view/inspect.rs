@@ -5,10 +5,11 @@ mod limits;
 use std::collections::BTreeMap;
 
 use davit_contracts::network::{Endpoint, EndpointSpec, PortMapping};
-use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec, State};
+use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec};
 use serde_json::{Map, Value, json};
 
 use super::container::{connections, mode, unpublished};
+use super::state::{healthcheck, state_of};
 use crate::output::words;
 use crate::parse::port::inside;
 
@@ -44,26 +45,6 @@ fn in_etc(c: &Container, name: &str) -> String {
     if c.etc_dir.is_empty() { String::new() } else { format!("{}/{name}", c.etc_dir) }
 }
 
-fn state_of(s: &State) -> Value {
-    let mut out = json!({
-        "Status": s.status,
-        "Running": matches!(s.status.as_str(), "running" | "paused"),
-        "Paused": s.status == "paused",
-        "Restarting": s.status == "restarting",
-        "OOMKilled": s.oom_killed,
-        "Dead": s.status == "dead",
-        "Pid": s.pid,
-        "ExitCode": s.exit_code,
-        "Error": s.error,
-        "StartedAt": words::rfc3339(s.started_unix_ns),
-        "FinishedAt": words::rfc3339(s.finished_unix_ns),
-    });
-    if !s.health.is_empty() {
-        out["Health"] = json!({ "Status": s.health });
-    }
-    out
-}
-
 fn config(c: &Container, spec: &ContainerSpec) -> Value {
     let published = c.ports.iter().map(inside);
     let exposed: BTreeMap<String, Value> =
@@ -84,6 +65,7 @@ fn config(c: &Container, spec: &ContainerSpec) -> Value {
         "ExposedPorts": exposed,
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_s,
+        "Healthcheck": healthcheck(spec),
     })
 }
 
@@ -124,7 +106,9 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         "DnsSearch": network.dns_search,
         "DnsOptions": network.dns_options,
         "ExtraHosts": spec.extra_hosts,
-        "IpcMode": namespaces.ipc,
+        "IpcMode": if namespaces.ipc.is_empty() { "private" } else { &namespaces.ipc },
+        "CgroupnsMode": if namespaces.cgroup.is_empty() { "private" } else { &namespaces.cgroup },
+        "TimeMode": namespaces.time,
         "PidMode": namespaces.pid,
         "UTSMode": namespaces.uts,
         "UsernsMode": namespaces.user,
@@ -252,6 +236,7 @@ pub fn bindings(ports: &[PortMapping]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use davit_contracts::runtime::State;
 
     #[test]
     fn addresses_are_found_where_docker_has_them() {

@@ -99,6 +99,9 @@ impl Init<'_> {
             rootfs::devices::bind_console(root.as_fd(), &terminal.slave)?;
             terminal.take(socket)?;
         }
+        if let Some(personality) = &linux.personality {
+            crate::program::scheduling::take_personality(personality)?;
+        }
         self.run_early_hooks()?;
         // A missing working directory is made, as runc does; where it cannot be, entering it says why.
         let _ = davit_sys::rootfs::open_or_make(root.as_fd(), &process.cwd, Target::Directory);

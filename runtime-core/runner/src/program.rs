@@ -22,6 +22,7 @@ use crate::spec::process::CapabilitySets;
 pub mod landlock;
 pub mod lookup;
 pub mod rlimits;
+pub mod scheduling;
 pub mod stdio;
 
 /// A program on its way.
@@ -81,6 +82,7 @@ impl<'a> Program<'a> {
     pub fn assume(&self) -> Result<Assumed> {
         let p = self.process;
         rlimits::apply(&p.rlimits)?;
+        scheduling::apply(p)?;
         stdio::own(p.user.uid);
         let entered = self.enter_cwd();
         let sets = self.take_identity()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use davit_contracts::network::{Drift, EndpointSpec};
 use davit_contracts::runtime::ContainerSpec;
-use davit_wire::{Event, ExecSpec, Reply, Request};
+use davit_wire::{Event, ExecSpec, ProbeResult, Reply, Request};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -46,6 +46,8 @@ pub enum Command {
     Disconnect { network: String, force: bool, answer: Answer<()> },
     /// Networks that netd lost it on.
     CheckNetworks { repair: bool, answer: Answer<Vec<Drift>> },
+    /// Try whether it is healthy.
+    Probe { answer: Answer<ProbeResult> },
     /// One more program inside.
     Exec { spec: Box<ExecSpec>, answer: Answer<i32> },
 }
@@ -280,6 +282,7 @@ impl Task {
             Command::CheckNetworks { repair, answer } => {
                 let _ = answer.send(self.check_networks(repair).await);
             }
+            Command::Probe { answer } => self.probe(answer),
             Command::Exec { spec, answer } => {
                 let pid = match self.request(Request::Exec(spec)).await {
                     Ok(Reply::Started { pid }) => Ok(pid),
@@ -325,6 +328,11 @@ impl Task {
     /// Shows the record to everybody; it is saved before the next command.
     pub(super) fn publish(&mut self) {
         self.dirty = true;
+        self.show();
+    }
+
+    /// The same for what need not be saved now: the monitor knows it, too.
+    pub(super) fn show(&mut self) {
         let record = Arc::new(self.record.clone());
         let exits = self.exits;
         self.view.send_modify(|v| *v = View { record, exits, gone: v.gone });

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use davit_contracts::runtime::{ContainerSpec, MountPoint};
+use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint};
 
 use super::host::Host;
 use super::merge::Program;
-use super::oci::{Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, Seccomp, User};
+use super::oci::{
+    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, Seccomp,
+    TimeOffset, User,
+};
 use super::security::{Filter, SecurityOptions};
 use super::{caps, mounts, resources, seccomp, security};
 use crate::error::RuntimeError;
@@ -22,6 +25,17 @@ pub enum Source {
     Host,
     /// That of a process.
     Path(PathBuf),
+}
+
+/// A user namespace that the monitor has made.
+#[derive(Debug, Clone)]
+pub struct Userns<'a> {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its ids, which runtimes want to know, too.
+    pub uids: &'a [IdMap],
+    /// The same of groups.
+    pub gids: &'a [IdMap],
 }
 
 /// Everything that decides about a configuration.
@@ -51,9 +65,14 @@ pub struct Input<'a> {
     pub uts: Source,
     /// cgroup namespace.
     pub cgroup: Source,
-    /// Shared /dev/shm.
-    pub shm: Option<PathBuf>,
-    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's.
+    /// Time namespace.
+    pub time: Source,
+    /// User namespace; none: the runtime's.
+    pub userns: Option<Userns<'a>>,
+    /// Where /dev/shm comes from; none: there is none.
+    pub shm: Option<mounts::Shm>,
+    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's. The monitor
+    /// sets them ([`net_sysctls`]).
     pub plain_sysctls: bool,
     /// Facts.
     pub host: &'a Host,
@@ -97,6 +116,9 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         resources: resources::limits(spec.resources.as_ref(), rules, input.host)?,
         cgroups_path: cgroups_path(input),
         namespaces: namespaces(input),
+        time_offsets: time_offsets(input),
+        uid_mappings: input.userns.as_ref().map(|u| id_mappings(u.uids)).unwrap_or_default(),
+        gid_mappings: input.userns.as_ref().map(|u| id_mappings(u.gids)).unwrap_or_default(),
         devices,
         seccomp,
         masked_paths,
@@ -180,17 +202,36 @@ fn filter(
     })
 }
 
-/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container.
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    if matches!(&input.net, Source::Path(_)) && !input.plain_sysctls {
-        out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        if !input.host.rootless {
-            out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
-        }
+    let own_net = matches!(&input.net, Source::Path(_));
+    let mut out = if own_net {
+        net_sysctls(input.spec, input.host.rootless || input.userns.is_some())
+    } else {
+        BTreeMap::new()
+    };
+    if input.plain_sysctls {
+        out.clear();
     }
-    out.extend(input.spec.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let others = input.spec.sysctls.iter().filter(|(k, _)| !is_of_net(k));
+    out.extend(others.map(|(k, v)| (k.clone(), v.clone())));
     out
+}
+
+/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container; then what was asked for.
+///
+/// `mapped`: in a user namespace, where that range of groups does not exist.
+pub fn net_sysctls(spec: &ContainerSpec, mapped: bool) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+    if !mapped {
+        out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+    }
+    out.extend(spec.sysctls.iter().filter(|(k, _)| is_of_net(k)).map(|(k, v)| (k.clone(), v.clone())));
+    out
+}
+
+fn is_of_net(key: &str) -> bool {
+    key.starts_with("net.") || key.starts_with("net/")
 }
 
 fn cgroups_path(input: &Input<'_>) -> String {
@@ -212,13 +253,29 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
         ("uts", &input.uts),
         ("mount", &Source::New),
         ("cgroup", &input.cgroup),
+        ("time", &input.time),
     ];
     let of = |(kind, source): (&'static str, &Source)| match source {
         Source::New => Some(Namespace { kind, path: None }),
         Source::Path(path) => Some(Namespace { kind, path: Some(path.display().to_string()) }),
         Source::Host => None,
     };
-    sources.into_iter().filter_map(of).collect()
+    let user = input.userns.as_ref().map(|u| Source::Path(u.path.clone()));
+    sources.into_iter().chain(user.as_ref().map(|u| ("user", u))).filter_map(of).collect()
+}
+
+fn id_mappings(map: &[IdMap]) -> Vec<IdMapping> {
+    map.iter().map(|m| IdMapping { container_id: m.inside, host_id: m.outside, size: m.count }).collect()
+}
+
+fn time_offsets(input: &Input<'_>) -> BTreeMap<String, TimeOffset> {
+    const SECOND: i64 = 1_000_000_000;
+    let asked = input.spec.namespaces.iter().flat_map(|n| &n.time_offsets_ns);
+    let offset = |ns: i64| TimeOffset {
+        secs: ns.div_euclid(SECOND),
+        nanosecs: u32::try_from(ns.rem_euclid(SECOND)).expect("less than a second"),
+    };
+    asked.map(|(clock, ns)| (clock.clone(), offset(*ns))).collect()
 }
 
 fn all_mounts(
@@ -231,7 +288,7 @@ fn all_mounts(
         points: input.points,
         files: input.files,
         host_network: input.net == Source::Host,
-        shm: input.shm.as_deref(),
+        shm: input.shm.as_ref(),
         rootless: input.host.rootless,
         privileged,
         writable_cgroups,

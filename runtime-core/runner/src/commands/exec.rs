@@ -14,9 +14,9 @@ use super::foreground::{Foreground, Terminal};
 use crate::cli;
 use crate::error::{Context, Error, Result};
 use crate::init::kernel;
-use crate::launch;
+use crate::launch::{self, identity};
 use crate::message::{self, Message};
-use crate::program::{Program, stdio};
+use crate::program::{Program, scheduling, scheduling::bind, stdio};
 use crate::seccomp::{self, Filter};
 use crate::spec::{NamespaceKind, Process};
 use crate::state::{State, StateDir, Status};
@@ -49,12 +49,13 @@ fn process(exec: &cli::Exec, state: &State) -> Result<Process> {
     let mut p = match &exec.process {
         Some(path) => {
             let text = fs::read(path).context(|| format!("read {}", path.display()))?;
-            serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.clone(), source })?
+            crate::error::parse_json(path, &text)?
         }
         None => Process { args: exec.args.clone(), terminal: exec.tty, ..state.process.clone() },
     };
     if exec.process.is_some() {
         p.terminal |= exec.tty;
+        scheduling::check(&p)?;
         return if p.args.is_empty() {
             Err(Error::Config("process.args must not be empty".into()))
         } else {
@@ -134,6 +135,9 @@ fn enter(
         fork::setns(target.as_fd(), pid_flag).context(|| "join the container's pid namespace")?;
     }
     let user = flags.contains(CloneFlags::CLONE_NEWUSER);
+    if user {
+        stdio::own(identity::root_of(state.pid));
+    }
     let (pid, pidfd) = match clone_into(&target, flags, user)? {
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
         Cloned::Child => {
@@ -181,6 +185,9 @@ fn become_member(
         for door in doors {
             door.join().context(|| "join the container's cgroup")?;
         }
+        if let Some(affinity) = &process.exec_cpu_affinity {
+            bind("process.execCPUAffinity.initial", &affinity.initial)?;
+        }
         if !flags.is_empty() {
             fork::setns(target.as_fd(), flags).context(|| "join the container's namespaces")?;
         }
@@ -193,7 +200,11 @@ fn become_member(
             stdio::Terminal::open(&root, process.console_size)?.take(socket)?;
         }
         program.open_label()?;
-        program.assume()
+        let assumed = program.assume()?;
+        if let Some(affinity) = &process.exec_cpu_affinity {
+            bind("process.execCPUAffinity.final", &affinity.last)?;
+        }
+        Ok(assumed)
     })();
     match prepared {
         Ok(assumed) => program.run(assumed),

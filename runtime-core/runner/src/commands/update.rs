@@ -39,7 +39,7 @@ fn read(path: &Path) -> Result<Resources> {
         std::fs::read(path).map(|t| text = t)
     };
     done.context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+    crate::error::parse_json(path, &text)
 }
 
 fn from_options(limits: &[(&'static str, String)]) -> Result<Resources> {

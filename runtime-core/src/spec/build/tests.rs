@@ -25,7 +25,9 @@ fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>))
         ipc: Source::New,
         uts: Source::New,
         cgroup: Source::New,
-        shm: None,
+        time: Source::Host,
+        userns: None,
+        shm: Some(mounts::Shm::Own),
         plain_sysctls: false,
         host,
     };

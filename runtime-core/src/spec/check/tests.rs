@@ -118,19 +118,6 @@ fn impossible_specs_are_refused_in_one_line() {
 }
 
 #[test]
-fn log_options() {
-    let mut s = base();
-    s.log = Some(LogConfig {
-        driver: String::new(),
-        options: [("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())].into(),
-    });
-    let sink = log_sink(&s, &LogDefaults::default(), Path::new("/l")).unwrap();
-    assert_eq!(sink, LogSink::JsonFile { path: "/l".into(), max_size: 10 << 20, max_files: 3 });
-    assert_eq!(bytes("-1"), Some(0));
-    assert_eq!(bytes("99999999999999999999g"), None);
-}
-
-#[test]
 fn nothing_that_is_written_into_files_of_lines_ends_one() {
     let host = host();
     let ok = |s: &ContainerSpec| spec(s, &host).is_ok();
