@@ -93,7 +93,7 @@ mod tests {
         let wanted = |subpath: &str| Part {
             directory: tmp.clone(),
             subpath: subpath.into(),
-            idmap: Default::default(),
+            idmap: false,
         };
         for bad in ["link", "link/passwd", "..", "/etc", "absent"] {
             assert!(part(&wanted(bad)).is_err(), "{bad}");
