@@ -208,7 +208,7 @@ fn an_exec_does_not_hand_the_runner_to_the_container() {
         c.exec(&["/evil"]);
         let logs = host.davit(["logs", "c"]).ok();
         let tried = logs.stdout.contains("refused") || logs.stdout.contains("WRITABLE");
-        if tried && logs.stdout.contains("davit-runner") { Ok(()) } else { Err(logs.stdout) }
+        if tried { Ok(()) } else { Err(logs.stdout) }
     });
     host.davit(["logs", "c"]).ok().says_not("WRITABLE");
     assert_eq!(hash(), before);
