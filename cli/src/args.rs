@@ -1,8 +1,10 @@
 //! The command line: docker's words where docker has them.
 
+pub mod clone;
 pub mod container;
 pub mod flags;
 pub mod image;
+pub mod limits;
 pub mod network;
 pub mod network_view;
 pub mod registry;
@@ -70,6 +72,9 @@ pub enum Command {
     #[command(subcommand_required = true, arg_required_else_help = true)]
     #[command(name = "container", subcommand)]
     ContainerGroup(Box<ContainerGroup>),
+    /// Try the health checks of containers
+    #[command(subcommand, arg_required_else_help = true)]
+    Healthcheck(container::HealthcheckCommand),
     /// Work with images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
@@ -213,6 +218,13 @@ mod tests {
             "davit container diff c",
             "davit storage check --repair --quick --format json alpine web:1",
             "davit storage gc",
+            "davit clone --run -m 64m -p 81:80 --pause=false a b",
+            "davit container clone --destroy -f --name b a",
+            "davit console --no-replay --detach-keys ctrl-a vm",
+            "davit freeze a b",
+            "davit thaw a",
+            "davit run -d --system img /sbin/init",
+            "davit run --system=runit img",
         ] {
             parse(line);
         }

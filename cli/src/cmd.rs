@@ -1,8 +1,10 @@
 //! The commands, one file a topic.
 
 mod attach;
+mod clone;
 mod commit;
 mod confirm;
+mod console;
 mod cp;
 mod create;
 mod df;
@@ -10,6 +12,7 @@ mod diff;
 mod events;
 mod exec;
 mod export;
+mod health;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -52,6 +55,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
             ContainerGroup::Prune(args) => prune::containers(app, &args).await,
             ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
         },
+        Command::Healthcheck(c) => return health::run(app, &c).await,
         Command::Image(c) => image::image(app, c).await,
         Command::Images(args) => image::list(app, &args).await,
         Command::Rmi(args) => image::remove(app, &args).await,
@@ -98,6 +102,8 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Exec(args) => return exec::exec(app, &args).await,
         ContainerCommand::Attach(args) => return attach::attach(app, &args).await,
         ContainerCommand::Start(args) => return attach::start(app, &args).await,
+        ContainerCommand::Console(args) => return console::console(app, &args).await,
+        ContainerCommand::Clone(args) => clone::clone(app, &args).await,
         ContainerCommand::Create(args) => create::create(app, &args).await,
         ContainerCommand::Stop(args) => lifecycle::stop(app, &args).await,
         ContainerCommand::Restart(args) => lifecycle::restart(app, &args).await,

@@ -1,6 +1,7 @@
 //! What people type, turned into typed values. Pure: text in, value or a one-line complaint out.
 
 pub mod destination;
+pub mod device;
 pub mod duration;
 pub mod env;
 pub mod idmap;

@@ -4,6 +4,7 @@ pub mod container;
 pub mod image;
 pub mod inspect;
 pub mod network;
+pub mod state;
 pub mod usage;
 pub mod volume;
 

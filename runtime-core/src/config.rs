@@ -9,8 +9,8 @@
 //! timeout_s = 30
 //!
 //! [log]
-//! max_size = 10485760
-//! max_files = 3
+//! driver = "local"
+//! options = { max-size = "20m", max-file = "5" }
 //!
 //! [userns]
 //! start = 1000000
@@ -24,12 +24,14 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use davit_contracts::runtime::LogConfig;
 use davit_daemon_kit::paths::Layout;
 use davit_sys::served::PROGRAM;
 use davit_wire::config::RuntimeCommand;
 use serde::Deserialize;
 
 use crate::error::RuntimeError;
+use crate::logs::options;
 use crate::nearest::nearest;
 use crate::spec::userns::{BUILT_IN, Range};
 
@@ -117,10 +119,15 @@ pub struct RuntimeEntry {
     pub timeout_s: u32,
 }
 
-/// How json-file logs rotate unless a container says otherwise.
+/// How output is logged unless a container says otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogDefaults {
+    /// json-file when empty.
+    pub driver: String,
+    /// docker's `--log-opt`, for containers with this driver.
+    pub options: BTreeMap<String, String>,
+    /// Of json-file, where `options` has no `max-size`.
     /// Bytes of one file; 0: never rotated (docker's default).
     pub max_size: u64,
     /// Files kept, the current one included.
@@ -129,11 +136,20 @@ pub struct LogDefaults {
 
 impl Default for LogDefaults {
     fn default() -> Self {
-        Self { max_size: 0, max_files: 1 }
+        Self { driver: String::new(), options: BTreeMap::new(), max_size: 0, max_files: 1 }
     }
 }
 
 impl Config {
+    /// Refuses log defaults that no container could be made with.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        let mut log = LogConfig::default();
+        options::settle(&mut log, &self.log);
+        options::plan(&log, &options::About::default(), Path::new("/"))
+            .map(drop)
+            .map_err(|e| RuntimeError::Invalid(format!("[log] in runtimed.toml: {e}")))
+    }
+
     /// The name that a container's `runtime` means, and the command behind it; the binary exists and is executable.
     pub fn runtime(&self, asked: &str) -> Result<(String, RuntimeCommand), RuntimeError> {
         let name = match (asked, self.default_runtime.as_str()) {
@@ -222,5 +238,9 @@ mod tests {
         let e = config.runtime("crux").unwrap_err();
         assert!(matches!(e, RuntimeError::NoRuntime { nearest: Some(_), .. }));
         assert!(toml::from_str::<Config>("runtime = 1").is_err());
+        let log: Config = toml::from_str("[log]\ndriver = \"local\"\noptions = { labels = \"a\" }").unwrap();
+        assert!(
+            log.check().unwrap_err().to_string().contains("[log] in runtimed.toml: unknown log opt 'labels'")
+        );
     }
 }

@@ -17,9 +17,11 @@
 
 pub mod bundle;
 pub mod change;
+pub mod copy;
 pub mod dirs;
 pub mod exit;
 pub mod files;
+pub mod health;
 pub mod leftovers;
 pub mod network;
 pub mod reattach;

@@ -123,7 +123,8 @@ impl Inner {
 pub fn matches(event: &Event, filters: &HashMap<String, String>) -> bool {
     filters.iter().all(|(key, value)| match key.as_str() {
         "type" => event.r#type == *value,
-        "event" => event.action == *value,
+        // "health_status: healthy" is also found by its first word, as docker has it.
+        "event" => event.action == *value || event.action.split(':').next() == Some(value),
         "container" => {
             (!value.is_empty() && event.id.starts_with(value.as_str()))
                 || event.attributes.get("name").is_some_and(|n| n == value)
@@ -171,6 +172,12 @@ mod tests {
         };
         let f = |k: &str, v: &str| matches(&e, &[(k.to_owned(), v.to_owned())].into());
         assert!(f("type", "container") && f("event", "die") && f("container", "ab") && f("container", "web"));
+        let ill = Event { action: "health_status: unhealthy".into(), ..Event::default() };
+        assert!(
+            ["health_status", "health_status: unhealthy"]
+                .iter()
+                .all(|v| matches(&ill, &[("event".to_owned(), (*v).to_owned())].into()))
+        );
         assert!(f("label", "name=web") && !f("label", "x") && !f("event", "start") && !f("unknown", "x"));
     }
 }

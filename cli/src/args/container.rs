@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::clone::{CloneArgs, ConsoleArgs};
 use super::run::{CreateArgs, RunArgs};
 use super::tree::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
 use crate::parse;
@@ -35,9 +36,15 @@ pub enum ContainerCommand {
     /// Connect to a running container's input and output
     Attach(AttachArgs),
     /// Freeze the processes of containers
+    #[command(visible_alias = "freeze")]
     Pause(NamesArgs),
     /// Thaw the processes of containers
+    #[command(visible_alias = "thaw")]
     Unpause(NamesArgs),
+    /// Sit down at the console of a container with a terminal: what it showed last, then all that comes
+    Console(ConsoleArgs),
+    /// Make a container like another one, with the files that it has now
+    Clone(CloneArgs),
     /// Give a container another name
     Rename(RenameArgs),
     /// Show the processes of a container
@@ -144,7 +151,7 @@ pub struct PsArgs {
     /// Ids and commands in full
     #[arg(long)]
     pub no_trunc: bool,
-    /// Only those that match (name=, id=, status=, label=, ancestor=, network=, exited=)
+    /// Only those that match (name=, id=, status=, label=, ancestor=, network=, exited=, health=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// The last N that were made, in any state
@@ -215,9 +222,23 @@ pub struct LogsArgs {
     /// Show when each line was written
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Show the labels, variables and tag that its log options add
+    #[arg(long)]
+    pub details: bool,
     /// Name or id
     #[arg(value_name = "CONTAINER")]
     pub container: String,
+}
+
+/// `davit healthcheck ...`
+#[derive(Debug, Subcommand)]
+pub enum HealthcheckCommand {
+    /// Try now whether a running container is healthy: exit code 0 if it is, 1 if not
+    Run {
+        /// Name or id
+        #[arg(value_name = "CONTAINER")]
+        container: String,
+    },
 }
 
 /// `davit exec`

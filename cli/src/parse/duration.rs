@@ -33,6 +33,11 @@ pub fn duration(text: &str) -> Option<i64> {
     (total < 9e18).then_some(total as i64)
 }
 
+/// A length of time on the command line, in nanoseconds.
+pub fn length(text: &str) -> Result<i64, String> {
+    duration(text).ok_or_else(|| format!("'{text}' is not a length of time such as 30s, 1m30s or 500ms"))
+}
+
 /// `--time-offset`: a clock, and by how many nanoseconds it is moved. Whether there is such a clock is runtimed's business.
 pub fn clock_offset(text: &str) -> Result<(String, i64), String> {
     let bad = || format!("'{text}' is no clock's offset: monotonic=SECONDS or boottime=SECONDS is expected");

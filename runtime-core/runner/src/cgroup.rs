@@ -14,8 +14,10 @@ use davit_sys::cgroup::{CgroupError, Entry, Hierarchy, Version, hierarchies, rea
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::launch::identity;
 use crate::spec::Resources;
 
+pub mod device_program;
 pub mod devices;
 pub mod freeze;
 pub mod limits_v1;
@@ -48,27 +50,40 @@ impl Joined {
     }
 }
 
-/// Decides which cgroups a container gets; makes none.
-pub fn plan(path: &str, id: &str, resources: Option<&Resources>) -> Result<Placement> {
+/// Decides which cgroups a container gets; makes none. `unified`: one of the unified hierarchy even where that limits nothing.
+pub fn plan(path: &str, id: &str, resources: Option<&Resources>, unified: bool) -> Result<Placement> {
     let all = hierarchies()?;
-    Ok(choose(&all, path, id, resources))
+    let mut placement = choose(&all, path, id, resources);
+    if let Some(v2) = all.iter().find(|h| h.version == Version::V2)
+        && unified
+        && placement.unified().is_none()
+    {
+        placement.joined.push(place(v2, path, id));
+    }
+    Ok(placement)
+}
+
+fn place(h: &Hierarchy, path: &str, id: &str) -> Joined {
+    Joined {
+        controllers: h.controllers.clone(),
+        directory: h.directory(&container_path(path, id, h.version)),
+        mount_point: h.mount_point.clone(),
+    }
 }
 
 fn choose(all: &[Hierarchy], path: &str, id: &str, resources: Option<&Resources>) -> Placement {
     let has_v1 = all.iter().any(|h| h.controllers.iter().any(|c| !c.starts_with("name=")));
-    let place = |h: &Hierarchy| Joined {
-        controllers: h.controllers.clone(),
-        directory: h.directory(&container_path(path, id, h.version)),
-        mount_point: h.mount_point.clone(),
-    };
     let wanted = wanted(resources);
+    let devices_v1 = all.iter().any(|h| h.controllers.iter().any(|c| c == "devices"));
     let chosen = |h: &&Hierarchy| match h.version {
         Version::V1 => h.controllers.iter().any(|c| wanted.contains(c.as_str())),
         Version::V2 => {
-            !has_v1 || (wanted.contains("hugetlb") && h.available().iter().any(|c| c == "hugetlb"))
+            !has_v1
+                || (wanted.contains("hugetlb") && h.available().iter().any(|c| c == "hugetlb"))
+                || (wanted.contains("devices") && !devices_v1)
         }
     };
-    Placement { joined: all.iter().filter(chosen).map(place).collect() }
+    Placement { joined: all.iter().filter(chosen).map(|h| place(h, path, id)).collect() }
 }
 
 fn wanted(resources: Option<&Resources>) -> BTreeSet<&'static str> {
@@ -143,8 +158,27 @@ impl Placement {
         self.apply(resources)?;
         if let Some(group) = self.controller("devices") {
             devices::restrict(&group.directory, &resources.devices)?;
+        } else if let Some(group) = self.unified().filter(|_| !resources.all_devices_allowed()) {
+            devices::restrict_unified(&group.directory, &resources.devices, identity::is_nested())?;
         }
         Ok(())
+    }
+
+    /// New device rules for a running container; none: those that it has stay.
+    pub fn change_devices(&self, resources: &Resources) -> Result<()> {
+        if resources.devices.is_empty() {
+            return Ok(());
+        }
+        if let Some(group) = self.controller("devices") {
+            return Ok(devices::exchange(&group.directory, &resources.devices)?);
+        }
+        match self.unified() {
+            Some(group) => {
+                devices::restrict_unified(&group.directory, &resources.devices, identity::is_nested())
+            }
+            // Nothing restricts a privileged container, and update does not begin to.
+            None => Ok(()),
+        }
     }
 
     /// Writes limits (not device rules) into the cgroups.
@@ -164,7 +198,7 @@ impl Placement {
 
     /// Joins hierarchies that `resources` needs and the container is not in yet, with all its processes.
     pub fn extend(&mut self, path: &str, id: &str, resources: &Resources) -> Result<()> {
-        let more = plan(path, id, Some(resources))?;
+        let more = plan(path, id, Some(resources), false)?;
         let pids = self.pids();
         for group in more.joined {
             if self.joined.contains(&group) || group.controllers.iter().any(|c| c == "devices") {

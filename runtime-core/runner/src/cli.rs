@@ -194,12 +194,15 @@ pub struct Update {
 }
 
 /// Limits of `update` that are numbers.
-pub const LIMITS: [&str; 11] = [
+pub const LIMITS: [&str; 14] = [
     "blkio-weight",
     "cpu-period",
     "cpu-quota",
     "cpu-share",
     "cpu-burst",
+    "cpu-idle",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
     "cpuset-cpus",
     "cpuset-mems",
     "memory",
@@ -404,14 +407,7 @@ fn events(args: &[String]) -> Result<Command> {
 
 fn update(args: &[String]) -> Result<Command> {
     let mut values: Vec<&str> = LIMITS.to_vec();
-    values.extend([
-        "resources",
-        "kernel-memory",
-        "kernel-memory-tcp",
-        "l3-cache-schema",
-        "mem-bw-schema",
-        "cpu-idle",
-    ]);
+    values.extend(["resources", "kernel-memory", "kernel-memory-tcp", "l3-cache-schema", "mem-bw-schema"]);
     let mut o = parse(args, &values, &[], &[("r", "resources")])?;
     let limits = LIMITS.iter().filter_map(|l| Some((*l, o.value(l)?))).collect();
     Ok(Command::Update(Box::new(Update { resources: o.path("resources"), limits, id: o.id()? })))

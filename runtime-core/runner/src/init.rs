@@ -172,6 +172,7 @@ impl Init<'_> {
         let mut program = Program::new(process, self.filter, self.preserve_fds);
         program.listener = self.listener.take().map(Into::into);
         let prepared = program.open_label().and_then(|()| {
+            program.landlock = crate::program::landlock::rules(&self.spec.annotations)?;
             let read_only = self.spec.root.as_ref().is_some_and(|r| r.readonly);
             self.plan.seal(&root, read_only)?;
             rootfs::change_root(&root, self.no_pivot)?;
@@ -190,7 +191,7 @@ impl Init<'_> {
         }
         let hooks = self.spec.hooks.as_ref().map_or(&[][..], |h| &h.start_container);
         match hooks::run(hooks, &self.state_json) {
-            Ok(()) => program.run(&assumed),
+            Ok(()) => program.run(assumed),
             Err(e) => e,
         }
     }

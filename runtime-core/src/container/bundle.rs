@@ -19,6 +19,7 @@ use crate::error::{RuntimeError, io_error};
 use crate::spec::build::{self, Source};
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
+use crate::spec::system::{self, Init};
 use crate::spec::user::Resolved;
 use crate::spec::{merge, mounts};
 
@@ -182,6 +183,10 @@ impl Task {
         };
         let c = &mut self.record.container;
         c.etc_dir = etc.display().to_string();
+        let init = Init::parse(&self.record.init);
+        if init.is_some() {
+            system::environment(&mut c.env, &c.id);
+        }
         if !merge::has(&c.env, "HOME") {
             c.env.push(format!("HOME={}", user.home));
         }
@@ -218,6 +223,8 @@ impl Task {
                 Shm::Of(_) => Some(mounts::Shm::Bind(run.shm())),
             },
             plain_sysctls: c.runtime != BUILT_IN_RUNTIME,
+            init,
+            runtime: &c.runtime,
             host: &self.engine.host,
         };
         let (config, warnings) = build::config(&input)?;

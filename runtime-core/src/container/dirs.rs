@@ -1,12 +1,16 @@
 //! Where a container's files are.
 //!
 //! ```text
-//! state/runtime/containers/<id>/   container.json, <id>-json.log, exit.json (the monitor's second copy)
+//! state/runtime/containers/<id>/   container.json, <id>-json.log or container.log, exit.json (the monitor's second copy)
 //! state/runtime/trash/<id>/        the same directory once its removal is journaled
 //! run/runtime/<16 hex>/            the monitor's directory; short, because a socket's path has 108 bytes at most
 //! ```
 
 use std::path::{Path, PathBuf};
+
+use davit_contracts::runtime::ContainerSpec;
+
+use crate::logs::options;
 
 /// The two base directories.
 #[derive(Debug, Clone)]
@@ -38,9 +42,13 @@ impl Dirs {
         self.trash().join(id)
     }
 
-    /// Its log.
-    pub fn log(&self, id: &str) -> PathBuf {
-        self.container(id).join(format!("{id}-json.log"))
+    /// Its log, where that is a file.
+    pub fn log(&self, id: &str, spec: &ContainerSpec) -> PathBuf {
+        let directory = self.container(id);
+        match options::driver(Some(spec)) {
+            options::LOCAL => directory.join("container.log"),
+            _ => directory.join(format!("{id}-json.log")),
+        }
     }
 
     /// Its run directory.

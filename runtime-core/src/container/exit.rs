@@ -31,6 +31,18 @@ impl Task {
                 self.ended(&exit)
             }
             Event::Exited(exit) => self.ended(&exit),
+            Event::Health(health) => {
+                self.health_found(health);
+                Flow::On
+            }
+            Event::Oom { report } => {
+                self.memory_ran_out(report);
+                Flow::On
+            }
+            Event::LogDropped { bytes, why } => {
+                self.log_dropped(bytes, why);
+                Flow::On
+            }
             Event::ExecStarted { exec_id, pid } => {
                 self.engine.execs.started(&exec_id, pid);
                 self.emit("exec_start", &[("execID", exec_id)]);
@@ -66,13 +78,15 @@ impl Task {
     pub(super) fn ended(&mut self, exit: &ExitRecord) -> Flow {
         self.engine.execs.container_ended(self.record.id());
         self.record.ended(exit);
+        self.health_stops();
         self.emit("die", &[("exitCode", exit.code.to_string())]);
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);
         }
         self.teardown.detach |= self.record.attached;
         self.teardown.run_dir = true;
-        if self.record.auto_remove() {
+        self.reboot = exit.reboot && !self.record.stopping;
+        if self.record.auto_remove() && !self.reboot {
             self.publish_exit();
             match self.remove(true) {
                 Ok(()) => return Flow::End,
@@ -87,6 +101,18 @@ impl Task {
         }
         self.publish_exit();
         Flow::On
+    }
+
+    /// A system container that asked for it is started again, as a machine is.
+    pub(super) async fn boot_again(&mut self) {
+        self.record.container.restart_count += 1;
+        if let Err(e) = self.start(false).await {
+            tracing::warn!(
+                container.id = self.record.short(),
+                error = e.line(),
+                "it could not be booted again"
+            );
+        }
     }
 
     /// The monitor's connection ended without an exit.
@@ -120,6 +146,7 @@ impl Task {
             started_unix_ns: self.record.state().started_unix_ns,
             finished_unix_ns: unix_ns(),
             error: "the container's monitor died; its processes were killed".to_owned(),
+            ..ExitRecord::default()
         }
     }
 
@@ -210,8 +237,12 @@ impl Task {
                 self.monitor = Some(connected.into());
                 self.teardown.detach = false;
                 self.record.attached = true;
+                let oom_was_told = self.record.state().oom_killed;
                 self.running(state.pid, state.started_unix_ns);
-                if state.phase == Phase::Paused {
+                self.catch_up(&state, oom_was_told);
+                if state.phase == Phase::Paused && self.record.copying {
+                    self.thaw().await;
+                } else if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);
                 }
                 self.engine.execs.adopt(self.record.id(), &state.execs);
@@ -274,13 +305,31 @@ impl Task {
         Ok(())
     }
 
+    fn drop_log(&self) {
+        let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().contains(".log")) {
+            // The monitor may still have it open: only without content does it give its room back.
+            let _ = fs::File::options().write(true).open(entry.path()).and_then(|f| f.set_len(0));
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
     /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
     pub(super) fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
         judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let directory = self.directory();
         let trashed = self.engine.dirs.trashed(self.record.id());
         let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
-        fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
+        let path = directory.join(MARKER);
+        let written = fs::write(&path, &marker).or_else(|e| {
+            if e.kind() != std::io::ErrorKind::StorageFull {
+                return Err(e);
+            }
+            // On a full disk there is room for the journal where the log was, which goes with the container anyway.
+            self.drop_log();
+            fs::write(&path, &marker)
+        });
+        written.map_err(io_error("write", &path))?;
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
         self.engine.registry.remove(self.record.id());
         if self.teardown.leftovers.is_none() {

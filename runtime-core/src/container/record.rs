@@ -59,6 +59,12 @@ pub struct Record {
     pub attached: bool,
     /// Anonymous or named volumes are held for it.
     pub volumes: bool,
+    /// Which init its last start found, of a system container; else empty.
+    pub init: String,
+    /// Its end was asked for since it was started: a reboot of its own is none.
+    pub stopping: bool,
+    /// It is frozen while its files are copied, and is to be thawed if we find it so.
+    pub copying: bool,
     /// Environment and command were merged from the image.
     pub prepared: bool,
 }
@@ -107,6 +113,8 @@ impl Record {
         state.exit_code = exit.code;
         state.oom_killed = exit.oom_killed;
         state.error.clone_from(&exit.error);
+        state.log_dropped_bytes = exit.log_dropped_bytes;
+        state.log_error.clone_from(&exit.log_error);
         state.finished_unix_ns = exit.finished_unix_ns;
         if exit.started_unix_ns != 0 {
             state.started_unix_ns = exit.started_unix_ns;

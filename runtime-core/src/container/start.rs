@@ -24,6 +24,8 @@ use davit_wire::{MonitorConfig, Reply, Request};
 use tracing::Instrument as _;
 
 use super::bundle::{Plan, ensure_dir};
+use super::copy::Copied;
+use super::dirs::RunDir;
 use super::record::ProcessRecord;
 use super::state::{Ask, judge};
 use super::task::{Flow, Task};
@@ -31,11 +33,12 @@ use super::{network, remove, staging, volumes};
 use crate::clock::us;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
+use crate::logs::options;
 use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
 use crate::spec::check::{self, Network};
 use crate::spec::user::{Database, Resolved};
-use crate::spec::{merge, user};
+use crate::spec::{health, merge, system, user};
 
 /// What a start came to.
 #[derive(Debug)]
@@ -114,8 +117,35 @@ impl Task {
         let root = prepare(&self.engine, self.record.id(), &spec).await?;
         self.take_image(&root, &spec)?;
         self.record.volumes = volumes::wants_any(&spec, &self.record.image);
-        self.record.container.mount_points =
-            volumes::resolve(&self.engine.peers, self.record.id(), &spec, &self.record.image).await?;
+        self.record.container.mount_points = volumes::resolve(
+            &self.engine.peers,
+            self.record.id(),
+            &spec,
+            &self.record.image,
+            &HashMap::new(),
+        )
+        .await?;
+        self.record.save(&self.directory())?;
+        self.teardown.snapshot = false;
+        Ok(())
+    }
+
+    /// Makes place for the copies of a clone; from here on a failure undoes them.
+    pub fn before_copy(&mut self) -> Result<(), RuntimeError> {
+        make_private_dir(&self.directory())?;
+        self.teardown.snapshot = true;
+        // Whether there are any is known when they are copied.
+        self.record.volumes = true;
+        Ok(())
+    }
+
+    /// Enters what a clone begins with.
+    pub fn take_copy(&mut self, copied: Copied) -> Result<(), RuntimeError> {
+        let spec = self.spec_of();
+        let root = PrepareResponse { config: Some(copied.image), ..copied.root };
+        self.take_image(&root, &spec)?;
+        self.record.volumes = volumes::wants_any(&spec, &self.record.image);
+        self.record.container.mount_points = copied.points;
         self.record.save(&self.directory())?;
         self.teardown.snapshot = false;
         Ok(())
@@ -155,6 +185,7 @@ impl Task {
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
         let (user, attached) = Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages)).await?;
+        self.settle_init(&spec, &run)?;
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
@@ -199,7 +230,8 @@ impl Task {
                 if !fresh || (spec.mounts.is_empty() && !me.record.volumes) {
                     return Ok(None);
                 }
-                let resolved = volumes::resolve(peers, me.record.id(), spec, &me.record.image);
+                let nothing = HashMap::new();
+                let resolved = volumes::resolve(peers, me.record.id(), spec, &me.record.image, &nothing);
                 stages.time("volumes", resolved).await.map(Some)
             },
         );
@@ -226,13 +258,30 @@ impl Task {
         let mounts = staging::root(root.mounts, &self.engine.config)?;
         let root = CreateSpec { mounts, ..CreateSpec::default() };
         stages.time("mount", self.request(Request::Mount(Box::new(root)))).await?;
-        let monitor = self.record.monitor.map_or(0, |m| m.pid);
-        let run = self.engine.dirs.run_dir(self.record.id());
-        let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));
-        let root = File::open(&path).map_err(io_error("open the container's root at", &path))?;
+        let root = self.open_root(&self.engine.dirs.run_dir(self.record.id()))?;
         ensure_dir(root.as_fd(), &self.record.container.working_dir);
         let add = spec.security.as_ref().map(|s| s.group_add.clone()).unwrap_or_default();
         user::resolve(&self.record.container.user, &add, &Database::read(root.as_fd()))
+    }
+
+    /// Finds out what the init of a system container is, in the root that its monitor has mounted.
+    fn settle_init(&mut self, spec: &ContainerSpec, run: &RunDir) -> Result<(), RuntimeError> {
+        self.record.init.clear();
+        if system::asked(spec)?.is_none() {
+            return Ok(());
+        }
+        let root = self.open_root(run)?;
+        let program = self.record.container.argv.first().cloned().unwrap_or_default();
+        if let Some(init) = system::settle(spec, root.as_fd(), &program)? {
+            init.word().clone_into(&mut self.record.init);
+        }
+        Ok(())
+    }
+
+    fn open_root(&self, run: &RunDir) -> Result<File, RuntimeError> {
+        let monitor = self.record.monitor.map_or(0, |m| m.pid);
+        let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));
+        File::open(&path).map_err(io_error("open the container's root at", &path))
     }
 
     async fn create_and_start(
@@ -242,8 +291,13 @@ impl Task {
         stages: &Stages,
     ) -> Result<i32, RuntimeError> {
         self.record.held = hold;
+        self.record.stopping = false;
+        let health = self.health_check();
+        self.health_starts(health.as_ref());
         let record = self.record.clone();
         let directory = self.directory();
+        let spec = record.container.spec.clone().unwrap_or_default();
+        let create = CreateSpec { log: Some(self.log_plan(&spec)?.sink), health, ..create };
         let saved = tokio::task::spawn_blocking(move || record.save(&directory));
         let (created, saved) = tokio::join!(
             stages.time("create", self.request(Request::Create(Box::new(create)))),
@@ -280,7 +334,11 @@ impl Task {
     }
 
     /// Enters what the image says into the record.
-    fn take_image(&mut self, root: &PrepareResponse, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    pub(super) fn take_image(
+        &mut self,
+        root: &PrepareResponse,
+        spec: &ContainerSpec,
+    ) -> Result<(), RuntimeError> {
         self.record.image = root.config.clone().unwrap_or_default();
         let program = merge::program(spec, &self.record.image, &self.record.container.hostname)?;
         let c = &mut self.record.container;
@@ -294,6 +352,8 @@ impl Task {
         c.working_dir = program.cwd;
         c.user = program.user;
         c.exposed_ports = check::exposed_ports(spec, &self.record.image);
+        let asked = c.spec.get_or_insert_default();
+        asked.health = health::merged(asked.health.as_ref(), self.record.image.healthcheck.as_ref());
         self.record.prepared = true;
         Ok(())
     }
@@ -309,12 +369,22 @@ impl Task {
             state_dir: self.directory(),
             ephemeral: spec.auto_remove,
             tty: spec.tty,
+            system: system::asked(spec)?.is_some(),
             open_stdin: spec.open_stdin,
             stdin_once: spec.stdin_once,
-            log: check::log_sink(spec, &self.engine.config.log, &self.engine.dirs.log(id))?,
+            log_buffer: self.log_plan(spec)?.buffer,
             runtime,
             shared_sources: staging::shared_sources(spec),
+            ..MonitorConfig::default()
         })
+    }
+
+    /// Where output goes. Labels and variables of the image are known once it is prepared.
+    fn log_plan(&self, spec: &ContainerSpec) -> Result<options::Plan, RuntimeError> {
+        let about =
+            options::About { container: Some(&self.record.container), image: Some(&self.record.image) };
+        let path = self.engine.dirs.log(self.record.id(), spec);
+        options::plan(&spec.log.clone().unwrap_or_default(), &about, &path)
     }
 
     /// Undoes a start that failed; what cannot be undone now is tried again by the task.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use davit_contracts::network::{Drift, EndpointSpec};
 use davit_contracts::runtime::ContainerSpec;
-use davit_wire::{Event, ExecSpec, Reply, Request};
+use davit_wire::{Event, ExecSpec, ProbeResult, Reply, Request};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::copy::{Copied, Copying};
 use super::record::{ProcessRecord, Record};
 use super::remove::{self, Teardown};
 use super::start::Started;
@@ -36,6 +37,10 @@ pub enum Command {
     Pause { answer: Answer<()> },
     /// Thaw.
     Unpause { answer: Answer<()> },
+    /// Its end is being asked for.
+    Stopping { answer: Answer<()> },
+    /// Make a copy of its files, and of its anonymous volumes.
+    Copy { wish: Box<Copying>, answer: Answer<Copied> },
     /// Journal the removal; the task ends.
     Remove { volumes: bool, answer: Answer<()> },
     /// Another name.
@@ -46,6 +51,8 @@ pub enum Command {
     Disconnect { network: String, force: bool, answer: Answer<()> },
     /// Networks that netd lost it on.
     CheckNetworks { repair: bool, answer: Answer<Vec<Drift>> },
+    /// Try whether it is healthy.
+    Probe { answer: Answer<ProbeResult> },
     /// One more program inside.
     Exec { spec: Box<ExecSpec>, answer: Answer<i32> },
 }
@@ -152,6 +159,8 @@ pub struct Task {
     removed: Option<Answer<()>>,
     /// Its creation was told.
     announced: bool,
+    /// Its init asked to be booted again.
+    pub(super) reboot: bool,
     /// The record differs from its file.
     pub(super) dirty: bool,
     exits: u64,
@@ -176,6 +185,7 @@ impl Task {
             held_since: None,
             removed: None,
             announced: false,
+            reboot: false,
             dirty: false,
             exits: 0,
             view,
@@ -189,6 +199,9 @@ impl Task {
         loop {
             if self.dirty {
                 self.save();
+            }
+            if std::mem::take(&mut self.reboot) {
+                self.boot_again().await;
             }
             if !self.teardown.is_done() && self.retry.is_none() {
                 self.retry = Some((Instant::now(), Duration::from_millis(100)));
@@ -230,6 +243,11 @@ impl Task {
         teardown.finish(&engine).await;
     }
 
+    /// 64 hex.
+    pub fn id(&self) -> &str {
+        self.record.id()
+    }
+
     /// What was asked for.
     pub fn spec_of(&self) -> ContainerSpec {
         self.record.container.spec.clone().unwrap_or_default()
@@ -259,6 +277,14 @@ impl Task {
             Command::Unpause { answer } => {
                 let _ = answer.send(self.freeze(false).await);
             }
+            Command::Stopping { answer } => {
+                self.record.stopping = true;
+                self.publish();
+                let _ = answer.send(Ok(()));
+            }
+            Command::Copy { wish, answer } => {
+                let _ = answer.send(Box::pin(self.copy_files(*wish)).await);
+            }
             Command::Remove { volumes, answer } => match self.remove(volumes) {
                 Ok(()) => {
                     self.removed = Some(answer);
@@ -280,6 +306,7 @@ impl Task {
             Command::CheckNetworks { repair, answer } => {
                 let _ = answer.send(self.check_networks(repair).await);
             }
+            Command::Probe { answer } => self.probe(answer),
             Command::Exec { spec, answer } => {
                 let pid = match self.request(Request::Exec(spec)).await {
                     Ok(Reply::Started { pid }) => Ok(pid),
@@ -325,6 +352,11 @@ impl Task {
     /// Shows the record to everybody; it is saved before the next command.
     pub(super) fn publish(&mut self) {
         self.dirty = true;
+        self.show();
+    }
+
+    /// The same for what need not be saved now: the monitor knows it, too.
+    pub(super) fn show(&mut self) {
         let record = Arc::new(self.record.clone());
         let exits = self.exits;
         self.view.send_modify(|v| *v = View { record, exits, gone: v.gone });

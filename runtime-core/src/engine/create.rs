@@ -16,9 +16,10 @@ use crate::container::start::{Started, endpoints_of};
 use crate::container::task::{Handle, Task};
 use crate::container::volumes;
 use crate::error::RuntimeError;
+use crate::logs::options;
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
-use crate::spec::userns;
+use crate::spec::{security, system, userns};
 
 /// A container that was made.
 #[derive(Debug)]
@@ -38,15 +39,7 @@ impl Engine {
         finish(tokio::spawn(async move {
             let (mut task, handle, created) = engine.begin(spec)?;
             let made = async {
-                let mut names = Vec::new();
-                for endpoint in endpoints_of(&task.spec_of())? {
-                    let (_, name) = network::lookup(&engine.peers, &endpoint.network).await?;
-                    if names.iter().any(|(_, other)| *other == name) {
-                        return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
-                    }
-                    names.push((endpoint.network, name));
-                }
-                task.settle_networks(&names);
+                engine.settle(&mut task).await?;
                 task.create().await
             };
             if let Err(e) = made.await {
@@ -71,8 +64,11 @@ impl Engine {
         finish(tokio::spawn(async move {
             let (mut task, handle, mut created) = engine.begin(spec)?;
             match task.run_fresh(hold).await {
-                Ok(mut started) => {
-                    created.warnings.append(&mut started.warnings);
+                Ok(started) => {
+                    // The configuration says again what the checks have said.
+                    let more = started.warnings.iter().filter(|w| !created.warnings.contains(w)).cloned();
+                    let more: Vec<String> = more.collect();
+                    created.warnings.extend(more);
                     task.announce_created();
                     engine.registry.insert(handle);
                     tokio::spawn(task.run());
@@ -87,9 +83,27 @@ impl Engine {
         .await
     }
 
+    /// Checks the networks that were asked for, and enters their names.
+    pub(super) async fn settle(&self, task: &mut Task) -> Result<(), RuntimeError> {
+        let mut names = Vec::new();
+        for endpoint in endpoints_of(&task.spec_of())? {
+            let (_, name) = network::lookup(&self.peers, &endpoint.network).await?;
+            if names.iter().any(|(_, other)| *other == name) {
+                return Err(RuntimeError::Invalid(format!("the network {name} is given twice")));
+            }
+            names.push((endpoint.network, name));
+        }
+        task.settle_networks(&names);
+        Ok(())
+    }
+
     /// Everything that needs no other daemon: checks, id, name, record.
-    fn begin(self: &Arc<Self>, mut spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        mut spec: ContainerSpec,
+    ) -> Result<(Task, Handle, Created), RuntimeError> {
         self.volumes_from(&mut spec)?;
+        system::complete(&mut spec);
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
@@ -97,6 +111,7 @@ impl Engine {
             let name = text.strip_prefix("container:").unwrap_or_default();
             *text = format!("container:{}", self.registry.find(name)?.id);
         }
+        options::settle(spec.log.get_or_insert_default(), &self.config.log);
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
         let ns = spec.namespaces.clone().unwrap_or_default();
@@ -106,10 +121,16 @@ impl Engine {
                  root of a user namespace cannot walk to the root file system by itself"
             )));
         }
+        let options = security::options(&spec.security.clone().unwrap_or_default())?;
+        security::possible(&options, &self.host.modules, Some(&runtime))?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let hostname = self.hostname(&spec, &id)?;
         let name = self.registry.reserve(&spec.name, &id)?;
+        let log_path = match options::driver(Some(&spec)) {
+            options::JSON_FILE | options::LOCAL => self.dirs.log(&id, &spec).display().to_string(),
+            _ => String::new(),
+        };
         let (uid_map, gid_map) = self.id_maps(&spec, &id).inspect_err(|_| self.registry.remove(&id))?;
         let container = Container {
             id: id.clone(),
@@ -117,7 +138,7 @@ impl Engine {
             image: spec.image.clone(),
             created_unix_ns: unix_ns(),
             state: Some(State { status: "created".into(), ..State::default() }),
-            log_path: self.dirs.log(&id).display().to_string(),
+            log_path,
             runtime,
             hostname,
             uid_map,
@@ -190,7 +211,7 @@ impl Engine {
     }
 
     /// Undoes a container that failed before anybody saw it; one whose command could not be run stays, exited, as docker leaves it.
-    async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
+    pub(super) async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
         if task.discard(error).await {
             task.announce_created();
             self.registry.insert(handle);
@@ -204,6 +225,6 @@ impl Engine {
 }
 
 /// Waits for work that goes on also when the client that asked for it has gone.
-async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+pub(super) async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
     work.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }

@@ -9,7 +9,7 @@ use crate::container::state::Status;
 use crate::error::RuntimeError;
 use crate::nearest::nearest;
 
-const FILTERS: &[&str] = &["name", "id", "status", "label", "ancestor", "network", "exited"];
+const FILTERS: &[&str] = &["name", "id", "status", "label", "ancestor", "network", "exited", "health"];
 
 impl Engine {
     /// Newest first; only living ones unless asked otherwise.
@@ -55,6 +55,10 @@ fn passes(c: &Container, filters: &HashMap<String, String>) -> bool {
         "network" => {
             c.endpoints.iter().any(|e| e.network == *value || e.network_id.starts_with(value.as_str()))
                 || (c.endpoints.is_empty() && mode(c) == value)
+        }
+        "health" => {
+            let health = if state.health.is_empty() { "none" } else { &state.health };
+            health == value
         }
         "exited" => Status::parse(&state.status) == Status::Exited && value.parse() == Ok(state.exit_code),
         _ => false,
@@ -108,6 +112,7 @@ mod tests {
             ("ancestor", "1234"),
             ("network", "bridge"),
             ("exited", "3"),
+            ("health", "none"),
         ] {
             assert!(f(k, v), "{k}={v}");
         }

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint, Security};
+use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint};
 
 use super::host::Host;
 use super::merge::Program;
 use super::oci::{
-    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, TimeOffset, User,
+    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, Seccomp,
+    TimeOffset, User,
 };
-use super::{caps, mounts, resources, seccomp};
+use super::security::{Filter, SecurityOptions};
+use super::system::{self, Init};
+use super::{caps, mounts, resources, seccomp, security};
 use crate::error::RuntimeError;
 
 /// Where a namespace comes from.
@@ -72,6 +75,10 @@ pub struct Input<'a> {
     /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's. The monitor
     /// sets them ([`net_sysctls`]).
     pub plain_sysctls: bool,
+    /// What its init is, of a system container.
+    pub init: Option<Init>,
+    /// The name of its OCI runtime.
+    pub runtime: &'a str,
     /// Facts.
     pub host: &'a Host,
 }
@@ -79,20 +86,20 @@ pub struct Input<'a> {
 /// The configuration, and warnings for the person who asked.
 pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> {
     let spec = input.spec;
-    let security = spec.security.clone().unwrap_or_default();
-    let options = security_options(&security)?;
+    let mut security = spec.security.clone().unwrap_or_default();
+    if input.init.is_some() {
+        system::capability(&mut security, input.host.capabilities);
+    }
+    let options = security::options(&security)?;
     let bounding = caps::bounding(&security, input.host.capabilities)?;
     let (rlimits, warnings) = resources::rlimits(&spec.ulimits, input.host)?;
-    let (devices, mut rules) = devices(spec)?;
-    if security.privileged {
-        rules.push(resources::allow_all());
-    }
-    let seccomp = (options.seccomp && !security.privileged).then(|| seccomp::default_profile(&bounding));
+    let (devices, rules) = devices(spec, security.privileged)?;
+    let seccomp = filter(&options, security.privileged, &bounding, input.host)?;
     let size = spec
         .console_size
         .first_chunk::<2>()
         .map(|[height, width]| ConsoleSize { height: *height, width: *width });
-    let oom = spec.resources.as_ref().map_or(0, |r| r.oom_score_adj);
+    let oom = spec.resources.as_ref().map_or(0, |r| r.oom_score_adj.max(input.host.oom_score_min));
     let process = Process {
         terminal: spec.tty,
         console_size: size.filter(|_| spec.tty),
@@ -102,12 +109,16 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         env: input.program.env.clone(),
         cwd: input.program.cwd.clone(),
         rlimits,
-        no_new_privileges: options.no_new_privileges,
+        no_new_privileges: no_new_privileges(&options),
+        apparmor_profile: if options.apparmor == "unconfined" {
+            String::new()
+        } else {
+            options.apparmor.clone()
+        },
+        selinux_label: security::process_label(&options, input.host),
         oom_score_adj: (oom != 0).then_some(oom),
     };
-    let masked = |list: &[&str]| {
-        if security.privileged { Vec::new() } else { list.iter().map(ToString::to_string).collect() }
-    };
+    let (masked_paths, readonly_paths) = security::system_paths(&options, security.privileged);
     let linux = Linux {
         sysctl: sysctls(input),
         resources: resources::limits(spec.resources.as_ref(), rules, input.host)?,
@@ -118,8 +129,8 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         gid_mappings: input.userns.as_ref().map(|u| id_mappings(u.gids)).unwrap_or_default(),
         devices,
         seccomp,
-        masked_paths: masked(mounts::MASKED),
-        readonly_paths: masked(mounts::READ_ONLY),
+        masked_paths,
+        readonly_paths,
         // Otherwise runc and crun would make shared mounts slaves on the way.
         rootfs_propagation: if input.points.iter().any(|p| p.propagation.ends_with("shared")) {
             "shared"
@@ -134,11 +145,24 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         // Naming a host's own namespace would rename the host.
         hostname: if input.uts == Source::New { input.hostname.to_owned() } else { String::new() },
         domainname: if input.uts == Source::New { spec.domainname.clone() } else { String::new() },
-        mounts: all_mounts(input, security.privileged)?,
-        annotations: spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        mounts: all_mounts(input, security.privileged, options.writable_cgroups)?,
+        annotations: annotations(spec, &options),
         linux,
     };
     Ok((config, warnings))
+}
+
+/// Landlock is for programs that cannot gain privileges, as the kernel has it.
+pub fn no_new_privileges(options: &SecurityOptions) -> bool {
+    options.no_new_privileges || !options.landlock.is_empty()
+}
+
+fn annotations(spec: &ContainerSpec, options: &SecurityOptions) -> BTreeMap<String, String> {
+    let mut out: BTreeMap<_, _> = spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    if !options.landlock.is_empty() {
+        out.insert(security::LANDLOCK.to_owned(), options.landlock.clone());
+    }
+    out
 }
 
 /// A program that is not root starts without capabilities, as docker's do; it can gain what is bounding from a setuid program.
@@ -147,46 +171,43 @@ pub fn capabilities(bounding: Vec<String>, user: &User) -> Capabilities {
     Capabilities { bounding, effective: own.clone(), permitted: own }
 }
 
-/// The switches of `--security-opt`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SecurityOptions {
-    /// The default profile applies.
-    pub seccomp: bool,
-    /// Set-uid programs gain nothing.
-    pub no_new_privileges: bool,
-}
-
-/// Reads `--security-opt` values.
-pub fn security_options(security: &Security) -> Result<SecurityOptions, RuntimeError> {
-    let mut out = SecurityOptions { seccomp: true, no_new_privileges: false };
-    for text in &security.security_opt {
-        match text.split_once(['=', ':']).unwrap_or((text.as_str(), "")) {
-            ("no-new-privileges", "" | "true") => out.no_new_privileges = true,
-            ("no-new-privileges", "false") => out.no_new_privileges = false,
-            ("seccomp", "unconfined") => out.seccomp = false,
-            ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("seccomp" | "apparmor" | "label", _) => {
-                return Err(RuntimeError::Unsupported(format!(
-                    "--security-opt {text} is not supported yet: only 'unconfined' or the default profile"
-                )));
-            }
-            _ => return Err(RuntimeError::Invalid(format!("invalid --security-opt: '{text}'"))),
-        }
-    }
-    Ok(out)
-}
-
+/// Extra device nodes and their rules: those asked for, or all of the host's.
 fn devices(
     spec: &ContainerSpec,
+    privileged: bool,
 ) -> Result<(Vec<super::oci::Device>, Vec<super::oci::DeviceRule>), RuntimeError> {
+    if privileged {
+        let mut nodes = resources::devices::all_of_host();
+        for text in &spec.devices {
+            let asked = resources::devices::devices(text)?.into_iter().map(|(node, _)| node);
+            let asked: Vec<_> = asked.collect();
+            nodes.retain(|n| !asked.iter().any(|a| a.path == n.path));
+            nodes.extend(asked);
+        }
+        return Ok((nodes, vec![resources::devices::allow_all()]));
+    }
     let mut nodes = Vec::new();
     let mut rules = Vec::new();
     for text in &spec.devices {
-        let (node, rule) = resources::device(text)?;
-        nodes.push(node);
-        rules.push(rule);
+        for (node, rule) in resources::devices::devices(text)? {
+            nodes.push(node);
+            rules.push(rule);
+        }
     }
     Ok((nodes, rules))
+}
+
+fn filter(
+    options: &SecurityOptions,
+    privileged: bool,
+    bounding: &[String],
+    host: &Host,
+) -> Result<Option<Seccomp>, RuntimeError> {
+    Ok(match &options.filter {
+        Filter::Default if !privileged => Some(seccomp::default_profile(bounding)),
+        Filter::Default | Filter::Unconfined => None,
+        Filter::Given(json) => Some(seccomp::profile::resolve(json, bounding, host.kernel)?),
+    })
 }
 
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
@@ -265,8 +286,12 @@ fn time_offsets(input: &Input<'_>) -> BTreeMap<String, TimeOffset> {
     asked.map(|(clock, ns)| (clock.clone(), offset(*ns))).collect()
 }
 
-fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, RuntimeError> {
-    mounts::all(&mounts::Input {
+fn all_mounts(
+    input: &Input<'_>,
+    privileged: bool,
+    writable_cgroups: bool,
+) -> Result<Vec<Mount>, RuntimeError> {
+    let mut all = mounts::all(&mounts::Input {
         spec: input.spec,
         points: input.points,
         files: input.files,
@@ -274,7 +299,12 @@ fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, Runtime
         shm: input.shm.as_ref(),
         rootless: input.host.rootless,
         privileged,
-    })
+        writable_cgroups,
+    })?;
+    if let Some(init) = input.init {
+        system::mount(init, input.host.rootless, input.runtime, &mut all)?;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -4,14 +4,13 @@ use davit_contracts::nameserver::NameServer;
 use davit_contracts::network::{EndpointSpec, PortMapping};
 use davit_contracts::runtime::{ContainerSpec, MountSpec};
 use davit_contracts::storage::ImageConfig;
-use davit_wire::config::LogSink;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{build, caps, host::Host, namespaces, resources};
-use crate::config::LogDefaults;
+use super::{caps, health, host::Host, namespaces, resources, security, system};
 use crate::error::RuntimeError;
+use crate::logs::options;
 use crate::signal;
 
 /// How a container is connected.
@@ -50,16 +49,18 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
         return invalid(format!("invalid signal: {}", spec.stop_signal));
     }
+    system::check(spec, host.rootless)?;
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();
-    build::security_options(&security)?;
+    security::possible(&security::options(&security)?, &host.modules, None)?;
     caps::bounding(&security, host.capabilities)?;
-    resources::limits(spec.resources.as_ref(), Vec::new(), host)?;
+    let (_, mut warnings) = resources::settle(&spec.resources.clone().unwrap_or_default(), host)?;
     for device in &spec.devices {
-        resources::device(device)?;
+        resources::devices::devices(device)?;
     }
-    let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
+    check_cgroup_parent(&spec.cgroup_parent)?;
+    warnings.append(&mut resources::rlimits(&spec.ulimits, host)?.1);
     check_lines(spec)?;
     let policy = spec.restart.as_ref().map_or("", |r| r.name.as_str());
     match policy {
@@ -70,14 +71,22 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
         }
         other => return invalid(format!("invalid restart policy '{other}'")),
     }
-    if spec.health.as_ref().is_some_and(|h| !h.test.is_empty()) {
-        warnings.push("health checks are recorded, but not run yet".into());
-    }
+    spec.health.as_ref().map_or(Ok(()), health::check)?;
     if matches!(network(spec)?, Network::Host) && has_ports(spec) {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    log_sink(spec, &LogDefaults::default(), Path::new("/x"))?;
+    options::check(&spec.log.clone().unwrap_or_default())?;
     Ok(warnings)
+}
+
+/// A path below the hierarchies' roots; nothing leads out of them.
+fn check_cgroup_parent(path: &str) -> Result<(), RuntimeError> {
+    let odd =
+        |part: &str| matches!(part, "." | "..") || part.chars().any(char::is_control) || part.len() > 255;
+    if path.split('/').any(odd) || path.len() > 2048 {
+        return Err(RuntimeError::Invalid(format!("invalid --cgroup-parent: {path:?}")));
+    }
+    Ok(())
 }
 
 fn has_ports(spec: &ContainerSpec) -> bool {
@@ -293,52 +302,6 @@ fn exposed(text: &str) -> Option<(u32, String)> {
     let port = port.parse().ok().filter(|p| (1..=65_535).contains(p))?;
     let protocol = protocol.to_ascii_lowercase();
     matches!(protocol.as_str(), "tcp" | "udp" | "sctp").then_some((port, protocol))
-}
-
-/// Where output goes.
-pub fn log_sink(spec: &ContainerSpec, defaults: &LogDefaults, path: &Path) -> Result<LogSink, RuntimeError> {
-    let config = spec.log.clone().unwrap_or_default();
-    match config.driver.as_str() {
-        "none" => Ok(LogSink::None),
-        "" | "json-file" => {
-            let mut sink = (defaults.max_size, defaults.max_files);
-            for (key, value) in &config.options {
-                let bad = || RuntimeError::Invalid(format!("invalid log option {key}={value}"));
-                match key.as_str() {
-                    "max-size" => sink.0 = bytes(value).ok_or_else(bad)?,
-                    "max-file" => sink.1 = value.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?,
-                    _ => {
-                        return Err(RuntimeError::Invalid(format!(
-                            "unknown log option '{key}' for json-file: max-size and max-file are known"
-                        )));
-                    }
-                }
-            }
-            Ok(LogSink::JsonFile { path: path.to_owned(), max_size: sink.0, max_files: sink.1 })
-        }
-        "local" | "journald" => {
-            Err(RuntimeError::Unsupported(format!("the log driver '{}' is not supported yet", config.driver)))
-        }
-        other => {
-            Err(RuntimeError::Invalid(format!("unknown log driver '{other}': json-file and none are known")))
-        }
-    }
-}
-
-/// "10m", "1k", "1g", "512", "-1" (unlimited).
-fn bytes(text: &str) -> Option<u64> {
-    if text == "-1" {
-        return Some(0);
-    }
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, unit) = match lower.as_bytes().last()? {
-        b'k' => (&lower[..lower.len() - 1], 1 << 10),
-        b'm' => (&lower[..lower.len() - 1], 1 << 20),
-        b'g' => (&lower[..lower.len() - 1], 1 << 30),
-        _ => (lower, 1),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

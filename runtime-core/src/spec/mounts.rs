@@ -56,6 +56,8 @@ pub struct Input<'a> {
     pub rootless: bool,
     /// `--privileged`.
     pub privileged: bool,
+    /// /sys/fs/cgroup is writable also in a container that is not privileged.
+    pub writable_cgroups: bool,
 }
 
 /// All mounts in the order in which they are to be made: parents before what lies below them.
@@ -118,7 +120,7 @@ fn defaults(input: &Input<'_>) -> Vec<Mount> {
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", access],
+            &["nosuid", "noexec", "nodev", "relatime", if input.writable_cgroups { "rw" } else { access }],
         ));
     }
     mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
@@ -192,6 +194,7 @@ mod tests {
             shm: Some(&Shm::Own),
             rootless: false,
             privileged: false,
+            writable_cgroups: false,
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthCheck;
+
 /// Written by runtimed as `monitor.json` in the run directory before it starts the monitor as `davit-monitor RUN_DIR`.
 ///
 /// Files in the run directory (all of them the monitor's, but for `monitor.json` and `bundle/config.json`):
@@ -50,8 +52,16 @@ pub struct MonitorConfig {
     /// Close stdin when the first client that attached with `stdin` says [`crate::Frame::StdinEof`] or leaves without
     /// [`crate::Frame::Detach`]. False: only the program itself ends its input.
     pub stdin_once: bool,
-    /// Where output goes.
+    /// A system container: its init ends by reboot(2), which the kernel shows as SIGHUP (reboot) or SIGINT (halt, power off) in a pid
+    /// namespace; both are exit code 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
+    /// Where output goes, unless [`CreateSpec::log`] says otherwise.
     pub log: LogSink,
+    /// Output waits for its log in this many bytes, and what does not fit is dropped at once (docker's mode non-blocking). 0: the program
+    /// waits, for as long as the log makes progress.
+    #[serde(skip_serializing_if = "is_default")]
+    pub log_buffer: u64,
     /// The OCI runtime.
     pub runtime: RuntimeCommand,
     /// Sources of binds with shared propagation. The monitor's namespace is a slave of the host's, so that nothing of it shows there;
@@ -95,30 +105,60 @@ pub struct RuntimeCommand {
     /// Arguments before the subcommand.
     pub args: Vec<String>,
     /// After so many seconds a call is killed and has failed; 0: 120.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub timeout_s: u32,
 }
 
-fn is_zero(n: &u32) -> bool {
-    *n == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where the monitor writes the program's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "driver", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", tag = "driver")]
 pub enum LogSink {
     /// Nowhere.
     #[default]
     None,
-    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","time":"RFC 3339 with nanoseconds"}.
-    JsonFile {
-        /// The current file; older ones get .1, .2, ...
-        path: PathBuf,
-        /// Rotate at this size; 0: never.
-        max_size: u64,
-        /// How many files are kept, the current one included; at least 1.
-        max_files: u32,
-    },
+    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","attrs":{...},"time":"RFC 3339 with nanoseconds"}.
+    JsonFile(FileLog),
+    /// Entries of docker's local driver: length (u32, big endian), protobuf LogEntry, the length again. It has no `attrs`.
+    Local(FileLog),
+    /// The journal of systemd, by its native protocol.
+    Journald(JournalLog),
+}
+
+/// A log in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileLog {
+    /// The current file; older ones get .1, .2, ...
+    pub path: PathBuf,
+    /// Rotate at this size; 0: never.
+    pub max_size: u64,
+    /// How many files are kept, the current one included; at least 1.
+    pub max_files: u32,
+    /// Rotated files are gzipped, and end in .gz.
+    #[serde(skip_serializing_if = "is_false")]
+    pub compress: bool,
+    /// Written with each line.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// A log in the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalLog {
+    /// journald's datagram socket.
+    pub socket: PathBuf,
+    /// Sent with each line, beside MESSAGE and PRIORITY.
+    pub fields: BTreeMap<String, String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What [`crate::Request::Create`] carries: known only after storage and network have answered.
@@ -130,6 +170,12 @@ pub struct CreateSpec {
     /// Parts of volumes, as `parts/0`, `parts/1`, ... of the run directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// Where output goes, where that depends on the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSink>,
+    /// How its health is found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// /dev/shm of the container with this first process, as `shm` of the run directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shm_of: Option<Process>,

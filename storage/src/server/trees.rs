@@ -176,7 +176,7 @@ fn tree_of(store: &Arc<Store>, tree: Option<pb::Tree>) -> Result<Tree, Error> {
 }
 
 /// 0 is nobody.
-fn process(pid: i32, start_ticks: u64) -> Result<Option<Process>, Error> {
+pub(super) fn process(pid: i32, start_ticks: u64) -> Result<Option<Process>, Error> {
     match pid {
         0 => Ok(None),
         1.. => Ok(Some(Process { pid, start_ticks })),
@@ -214,6 +214,7 @@ fn run_config(c: pb::ImageConfig) -> RunConfig {
             timeout: h.timeout_ns,
             start_period: h.start_period_ns,
             retries: h.retries,
+            start_interval: h.start_interval_ns,
         }),
     }
 }

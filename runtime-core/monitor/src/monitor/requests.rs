@@ -9,13 +9,15 @@ use std::time::Instant;
 use davit_sys::fs_ids::with_power;
 use davit_sys::mount::{mount_at, open_target};
 use davit_sys::served;
-use davit_wire::config::{CreateSpec, Mount};
+use davit_wire::config::{CreateSpec, LogSink, Mount};
 use davit_wire::{ExecSpec, Failure, FailureKind, Frame, Phase, Reply, Request};
 use rustix::fs::{Mode, OFlags};
 
 use super::calls::{Asker, ExecFiles, Purpose};
 use super::{MAIN, Monitor};
 use crate::clock;
+use crate::log::Log;
+use crate::reactor::Token;
 use crate::rules;
 use crate::runtime::{ProgramEnds, option};
 use crate::server::{self, Server};
@@ -44,6 +46,7 @@ impl Monitor {
             Request::Pause => self.call_simple("pause", Phase::Paused, asker),
             Request::Resume => self.call_simple("resume", Phase::Running, asker),
             Request::Exec(spec) => self.exec(spec, asker),
+            Request::Probe => self.probe_now(asker),
             Request::State => {
                 let state = Box::new(self.state());
                 self.answer(asker, Ok(Reply::State(state)));
@@ -85,6 +88,10 @@ impl Monitor {
 
     fn create(&mut self, spec: &CreateSpec, asker: Asker) -> Result<(), Failure> {
         let since = Instant::now();
+        if let Some(sink) = &spec.log {
+            self.open_log(sink).map_err(|e| internal(format!("cannot open the log: {e}")))?;
+        }
+        self.configure_health(spec.health.as_ref());
         let bundle = self.run_dir.join("bundle");
         if let Err(failure) = self
             .mount_all(spec, &bundle.join("rootfs"))
@@ -171,6 +178,13 @@ impl Monitor {
         let log = self.run_dir.join("cowfs.log");
         let server = Server::start(program, &mount.options, rootfs, &log).map_err(|e| failed(&e))?;
         self.server = Some(server);
+        Ok(())
+    }
+
+    fn open_log(&mut self, sink: &LogSink) -> io::Result<()> {
+        let log = Log::open(sink, self.config.log_buffer)?;
+        log.bell().map_or(Ok(()), |bell| self.reactor.add_reader(bell, Token::Log))?;
+        self.log = log;
         Ok(())
     }
 

@@ -110,6 +110,7 @@ fn enter(
     let gone = |_| Error::Status { operation: "exec in", id: exec.id.clone(), status: "stopped" };
     let target = first.pidfd().map_err(gone)?;
     let flags = foreign_namespaces(state.pid);
+    let landlock = crate::program::landlock::rules(&state.annotations)?;
     let console = match (process.terminal, console) {
         (true, Some(path)) => Some(launch::connect(path)?),
         (true, None) => {
@@ -142,7 +143,9 @@ fn enter(
         Cloned::Child => {
             drop(ours);
             let rest = if user { CloneFlags::empty() } else { flags - CloneFlags::CLONE_NEWPID };
-            let error = become_member(&target, rest, doors, process, filter, console, exec.preserve_fds);
+            let mut program = Program::new(process, filter, exec.preserve_fds);
+            program.landlock = landlock;
+            let error = become_member(&target, rest, doors, &exec.id, program, console);
             let _ = message::send(&theirs, &Message::Failed(error.chain()), &[]);
             std::process::exit(1)
         }
@@ -173,12 +176,11 @@ fn become_member(
     target: &OwnedFd,
     flags: CloneFlags,
     doors: Vec<Entry>,
-    process: &Process,
-    filter: Option<&Filter>,
+    id: &str,
+    mut program: Program<'_>,
     console: Option<OwnedFd>,
-    preserve_fds: u32,
 ) -> Error {
-    let mut program = Program::new(process, filter, preserve_fds);
+    let process = program.process;
     let prepared = (|| {
         for door in doors {
             door.join().context(|| "join the container's cgroup")?;
@@ -190,6 +192,9 @@ fn become_member(
             fork::setns(target.as_fd(), flags).context(|| "join the container's namespaces")?;
         }
         nix::unistd::setsid().context(|| "lead a session")?;
+        // The keyring of the runner's session is the engine's: it must not come along. Who may not make one gets none of ours either.
+        let name = std::ffi::CString::new(format!("_ses.{id}")).expect("ids hold no NUL");
+        fork::new_session_keyring(&name).context(|| "make a session keyring")?;
         if let Some(socket) = console {
             let root: OwnedFd = File::open("/").context(|| "open the container's root")?.into();
             stdio::Terminal::open(&root, process.console_size)?.take(socket)?;
@@ -202,7 +207,7 @@ fn become_member(
         Ok(assumed)
     })();
     match prepared {
-        Ok(assumed) => program.run(&assumed),
+        Ok(assumed) => program.run(assumed),
         Err(e) => e,
     }
 }

@@ -39,7 +39,7 @@ pub fn print_value() -> serde_json::Value {
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } }
         },
-        "annotations": { "org.davit.runner.version": env!("CARGO_PKG_VERSION"), "org.davit.runner.devices.v2": "unrestricted" }
+        "annotations": { "org.davit.runner.version": env!("CARGO_PKG_VERSION") }
     })
 }
 
