@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use davit_contracts::Kind;
@@ -292,7 +292,11 @@ impl Snapshots {
         let how = driver::Forking { read_only: source.read_only, stop };
         let made = make(&staged, &record, |dir| {
             driver.fork(&self.path(&from), dir, stack, &how)?;
-            if durable { sync_all_of(dir) } else { Ok(()) }
+            if durable {
+                sync_all_of(dir)?;
+            }
+            // Whoever comes back after having gone does not know of it.
+            if stop.load(Ordering::Relaxed) { Err(SnapshotError::GivenUp) } else { Ok(()) }
         });
         self.publish(&staged, record, made, driver.as_ref(), same_source)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use davit_contracts::Kind;
-use davit_contracts::runtime::{AttachRequest, AttachResponse, InspectRequest};
+use davit_contracts::runtime::{AttachRequest, AttachResponse, Container, InspectRequest};
 
 use super::run::finish;
 use crate::app::App;
@@ -20,7 +20,8 @@ const REBOOT: Duration = Duration::from_secs(90);
 
 /// Shows the console until the container has ended or the person leaves. A reboot is sat through.
 pub async fn console(app: &App, args: &ConsoleArgs) -> Outcome<i32> {
-    let mut place = find(app, &args.container).await?;
+    let mut boots = find(app, &args.container).await?;
+    let mut place = attach_to(app, &args.container).await?;
     let stdin = !args.no_stdin;
     attach::check_tty(stdin, true)?;
     let options = Options {
@@ -40,7 +41,11 @@ pub async fn console(app: &App, args: &ConsoleArgs) -> Outcome<i32> {
     loop {
         let ended = attach::attach(Path::new(&place.attach_socket), &options, &signals);
         match ended {
-            Ok(Ended::Exited(record)) if record.reboot => place = again(app, &place.id).await?,
+            Ok(Ended::Exited(record)) if record.reboot => {
+                let Some(now) = booted_again(app, &place.id, boots).await? else { return Ok(record.code) };
+                boots = now;
+                place = attach_to(app, &place.id).await?;
+            }
             Ok(Ended::Detached) => {
                 output::complain!();
                 return Ok(0);
@@ -50,30 +55,46 @@ pub async fn console(app: &App, args: &ConsoleArgs) -> Outcome<i32> {
     }
 }
 
-async fn find(app: &App, name: &str) -> Outcome<AttachResponse> {
-    let request = InspectRequest { container: name.to_owned() };
-    let container = app.runtime(app.containers().await?.inspect(request)).await?.container;
-    if !container.and_then(|c| c.spec).is_some_and(|spec| spec.tty) {
-        let text = format!("container {name} has no console: it was made without --system and without -t");
-        return Err(Failure::new(Kind::WrongState, text));
-    }
+async fn attach_to(app: &App, name: &str) -> Outcome<AttachResponse> {
     app.runtime(app.containers().await?.attach(AttachRequest { container: name.to_owned() })).await
 }
 
-/// Waits for a container that its init has asked to be booted again.
-async fn again(app: &App, id: &str) -> Outcome<AttachResponse> {
-    let since = Instant::now();
-    loop {
-        let request = AttachRequest { container: id.to_owned() };
-        match app.runtime(app.containers().await?.attach(request)).await {
-            Err(Failure::Told(e)) if is_passing(e.kind()) && since.elapsed() < REBOOT => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            found => return found,
-        }
-    }
+async fn inspect(app: &App, name: &str) -> Outcome<Container> {
+    let request = InspectRequest { container: name.to_owned() };
+    let answer = app.runtime(app.containers().await?.inspect(request)).await?;
+    Ok(answer.container.unwrap_or_default())
 }
 
-fn is_passing(kind: Kind) -> bool {
-    matches!(kind, Kind::WrongState | Kind::Unavailable)
+/// How often it was booted again so far.
+async fn find(app: &App, name: &str) -> Outcome<u32> {
+    let container = inspect(app, name).await?;
+    if !container.spec.is_some_and(|spec| spec.tty) {
+        let text = format!("container {name} has no console: it was made without --system and without -t");
+        return Err(Failure::new(Kind::WrongState, text));
+    }
+    Ok(container.restart_count)
+}
+
+/// Waits for a container whose init has asked to be booted again. None: it is not, because its end had been asked for.
+async fn booted_again(app: &App, id: &str, before: u32) -> Outcome<Option<u32>> {
+    let since = Instant::now();
+    loop {
+        match inspect(app, id).await {
+            Ok(container) => {
+                let status = container.state.map(|s| s.status).unwrap_or_default();
+                let (again, patient) = (container.restart_count != before, since.elapsed() < REBOOT);
+                match status.as_str() {
+                    "running" if again => return Ok(Some(container.restart_count)),
+                    // runtimed has not looked yet, or is at it.
+                    "running" | "restarting" if patient => {}
+                    "exited" if again && patient => {}
+                    _ => return Ok(None),
+                }
+            }
+            Err(Failure::Told(e)) if e.kind() == Kind::Unavailable && since.elapsed() < REBOOT => {}
+            Err(Failure::Told(e)) if e.kind() == Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -72,7 +72,8 @@ pub async fn finish(app: &App, id: &str, auto_remove: bool, ended: Outcome<Ended
         Ended::Exited(record) => record,
         Ended::Lost => lost(app, id).await?,
     };
-    if auto_remove {
+    // One that reboots stays.
+    if auto_remove && !record.reboot {
         removed(app, id).await;
     }
     if !record.error.is_empty() && matches!(record.code, 125..=127) {

@@ -120,6 +120,7 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         "Tmpfs": tmpfs,
         "Sysctls": spec.sysctls,
         "Init": spec.init,
+        "System": spec.system,
         "Runtime": c.runtime,
     });
     if let Value::Object(map) = &mut out {

@@ -129,11 +129,14 @@ impl Placement {
     /// was asked of them, the container goes without (and without trace in `joined`).
     pub fn make(&mut self, resources: Option<&Resources>) -> Result<Vec<Entry>> {
         let needed = resources.is_some_and(Resources::limits_asked);
+        let hybrid = self.joined.len() > 1;
         let mut entries = Vec::with_capacity(self.joined.len());
         let mut kept = Vec::with_capacity(self.joined.len());
         for group in std::mem::take(&mut self.joined) {
-            match make_directory(&group, resources)
-                .and_then(|()| Entry::open(&group.directory, group.version()))
+            // Beside v1 only this is the unified hierarchy's; otherwise it is a group of processes and no more.
+            let unified = group.version() == Version::V2 && hybrid;
+            let asked = resources.filter(|r| !unified || !r.hugepage_limits.is_empty());
+            match make_directory(&group, asked).and_then(|()| Entry::open(&group.directory, group.version()))
             {
                 Ok(entry) => {
                     entries.push(entry);

@@ -78,7 +78,14 @@ impl Init<'_> {
             let root = |groups| fork::set_ids(0, 0, groups);
             root(Some(&[])).or_else(|_| root(None)).context(|| "become root of the user namespace")?;
         }
-        nix::unistd::setsid().context(|| "lead a session")?;
+        if self.spec.leads_its_terminal() {
+            nix::unistd::setsid().context(|| "lead a session")?;
+        } else {
+            // An init that opens its console before it leads a session does not take it for itself. The session is the launching
+            // process's, which made one for this.
+            let own = nix::unistd::Pid::from_raw(0);
+            nix::unistd::setpgid(own, own).context(|| "lead a process group")?;
+        }
         if !self.keep_keyring {
             let name = std::ffi::CString::new(format!("_ses.{}", self.id)).expect("ids hold no NUL");
             fork::new_session_keyring(&name).context(|| "make a session keyring")?;
@@ -97,7 +104,7 @@ impl Init<'_> {
         if let Some(socket) = self.console.take() {
             let terminal = Terminal::open(&root, process.console_size)?;
             rootfs::devices::bind_console(root.as_fd(), &terminal.slave)?;
-            terminal.take(socket)?;
+            terminal.take(socket, self.spec.leads_its_terminal())?;
         }
         if let Some(personality) = &linux.personality {
             crate::program::scheduling::take_personality(personality)?;

@@ -238,6 +238,10 @@ fn tell(channel: &Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<
 }
 
 fn clone(spec: &Spec, flags: CloneFlags, cgroup: Option<&std::fs::File>) -> Result<Cloned> {
+    if !spec.leads_its_terminal() {
+        // Whoever called us keeps its session to itself. One that leads a group already cannot.
+        let _ = nix::unistd::setsid();
+    }
     if let Some(path) = spec.linux.joins(NamespaceKind::User) {
         return namespaces::clone_in_user_namespace(path, flags);
     }

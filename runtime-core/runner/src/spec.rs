@@ -53,6 +53,14 @@ pub struct Spec {
     pub linux: Linux,
 }
 
+impl Spec {
+    /// Whether the container's first process has its terminal as the controlling one. An init must not: it would keep it from the sessions
+    /// that it starts there, which would have no job control.
+    pub fn leads_its_terminal(&self) -> bool {
+        self.annotations.get("org.davit.runner.terminal").is_none_or(|how| how != "free")
+    }
+}
+
 /// Go programs write `null` for an empty list or object.
 pub fn null_is_default<'de, D, T>(d: D) -> Result<T, D::Error>
 where

@@ -240,7 +240,9 @@ impl Task {
                 let oom_was_told = self.record.state().oom_killed;
                 self.running(state.pid, state.started_unix_ns);
                 self.catch_up(&state, oom_was_told);
-                if state.phase == Phase::Paused && self.record.copying {
+                // Read once: what is paused later is paused by a person.
+                let copying = std::mem::take(&mut self.record.copying);
+                if state.phase == Phase::Paused && copying {
                     self.thaw().await;
                 } else if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);

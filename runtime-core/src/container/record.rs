@@ -166,7 +166,11 @@ impl Record {
 /// Replaces a file in one step as far as other processes see, without waiting for the disk.
 pub fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), RuntimeError> {
     let temporary = path.with_extension("new");
-    fs::write(&temporary, bytes).map_err(io_error("write", &temporary))?;
+    if let Err(e) = fs::write(&temporary, bytes) {
+        // Of a full disk a piece would stay.
+        let _ = fs::remove_file(&temporary);
+        return Err(e).map_err(io_error("write", &temporary));
+    }
     fs::rename(&temporary, path).map_err(io_error("rename", path))
 }
 

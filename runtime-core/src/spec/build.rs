@@ -146,7 +146,7 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         hostname: if input.uts == Source::New { input.hostname.to_owned() } else { String::new() },
         domainname: if input.uts == Source::New { spec.domainname.clone() } else { String::new() },
         mounts: all_mounts(input, security.privileged, options.writable_cgroups)?,
-        annotations: annotations(spec, &options),
+        annotations: annotations(input, &options),
         linux,
     };
     Ok((config, warnings))
@@ -157,8 +157,11 @@ pub fn no_new_privileges(options: &SecurityOptions) -> bool {
     options.no_new_privileges || !options.landlock.is_empty()
 }
 
-fn annotations(spec: &ContainerSpec, options: &SecurityOptions) -> BTreeMap<String, String> {
-    let mut out: BTreeMap<_, _> = spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+/// What was asked for, and of an init that its console is for the sessions that it starts there.
+fn annotations(input: &Input<'_>, options: &SecurityOptions) -> BTreeMap<String, String> {
+    let own = input.init.map(|_| (TERMINAL.to_owned(), "free".to_owned()));
+    let asked = input.spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone()));
+    let mut out: BTreeMap<_, _> = own.into_iter().chain(asked).collect();
     if !options.landlock.is_empty() {
         out.insert(security::LANDLOCK.to_owned(), options.landlock.clone());
     }
@@ -209,6 +212,9 @@ fn filter(
         Filter::Given(json) => Some(seccomp::profile::resolve(json, bounding, host.kernel)?),
     })
 }
+
+/// How davit-runner is told that a terminal is not to be the controlling one of the container's first process.
+const TERMINAL: &str = "org.davit.runner.terminal";
 
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
     let own_net = matches!(&input.net, Source::Path(_));

@@ -307,3 +307,21 @@ fn system_end(record: &mut ExitRecord) {
 const HUP: i32 = 1;
 /// The same for a halt or for switching off.
 const INT: i32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_reboot_2_is_an_orderly_end_of_an_init() {
+        let after = |signal: Option<i32>, code| {
+            let mut record = ExitRecord { signal, code, ..ExitRecord::default() };
+            system_end(&mut record);
+            (record.code, record.signal, record.reboot)
+        };
+        assert_eq!(after(Some(HUP), 129), (0, None, true));
+        assert_eq!(after(Some(INT), 130), (0, None, false));
+        assert_eq!(after(Some(9), 137), (137, Some(9), false));
+        assert_eq!(after(None, 1), (1, None, false));
+    }
+}

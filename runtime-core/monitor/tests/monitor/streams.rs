@@ -135,6 +135,22 @@ fn a_terminal_passes_input_control_characters_and_the_last_output() {
 }
 
 #[test]
+fn a_terminal_is_there_also_after_nobody_had_it_open() {
+    // An init closes it for good and opens it by its name when it has something to say.
+    let script = "echo first; exec </dev/null >/dev/null 2>&1; sleep 0.5; echo second > /dev/console; sleep 0.5; \
+                  read x < /dev/console; echo got $x > /dev/console; exit 4";
+    let mut c = wanted(&["sh", "-c", script]).tty().create();
+    let mut client = c.attach(streams());
+    c.start();
+    client.read_until("second");
+    client.send(&Frame::Stdin(b"word\n".to_vec()));
+    let out = client.finish();
+    assert!(out.out().contains("got word"), "{out:?}");
+    assert_eq!(out.code(), 4);
+    c.shut_down();
+}
+
+#[test]
 fn several_clients_get_the_same_and_a_late_one_gets_the_last() {
     let mut c = wanted(&["sh", "-c", "seq 1000; read x; echo bye"]).stdin().create();
     let mut clients = [c.attach(streams()), c.attach(streams()), c.attach(streams())];

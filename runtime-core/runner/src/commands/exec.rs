@@ -197,7 +197,7 @@ fn become_member(
         fork::new_session_keyring(&name).context(|| "make a session keyring")?;
         if let Some(socket) = console {
             let root: OwnedFd = File::open("/").context(|| "open the container's root")?.into();
-            stdio::Terminal::open(&root, process.console_size)?.take(socket)?;
+            stdio::Terminal::open(&root, process.console_size)?.take(socket, true)?;
         }
         program.open_label()?;
         let assumed = program.assume()?;

@@ -53,13 +53,15 @@ impl Terminal {
     }
 
     /// Sends the master side over the console socket (runc's protocol: one descriptor with the terminal's name as data) and takes the slave as
-    /// controlling terminal and standard descriptors. The caller leads its session.
-    pub fn take(self, socket: OwnedFd) -> Result<()> {
+    /// standard descriptors, and with `controlling` as controlling terminal: the caller leads its session.
+    pub fn take(self, socket: OwnedFd, controlling: bool) -> Result<()> {
         Channel::from_fd(socket)
             .send(b"/dev/ptmx", &[self.master.as_fd()])
             .context(|| "send the terminal over the console socket")?;
-        fork::set_controlling_terminal(self.slave.as_fd())
-            .context(|| "make the terminal the controlling one")?;
+        if controlling {
+            fork::set_controlling_terminal(self.slave.as_fd())
+                .context(|| "make the terminal the controlling one")?;
+        }
         for target in 0..=2 {
             fork::replace_stdio(self.slave.as_fd(), target)
                 .context(|| "connect the standard descriptors to the terminal")?;
