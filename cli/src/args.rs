@@ -4,6 +4,7 @@ pub mod container;
 pub mod flags;
 pub mod image;
 pub mod lifecycle;
+pub mod limits;
 pub mod network;
 pub mod network_view;
 pub mod registry;
@@ -71,6 +72,9 @@ pub enum Command {
     #[command(subcommand_required = true, arg_required_else_help = true)]
     #[command(name = "container", subcommand)]
     ContainerGroup(Box<ContainerGroup>),
+    /// Try the health checks of containers
+    #[command(subcommand, arg_required_else_help = true)]
+    Healthcheck(container::HealthcheckCommand),
     /// Work with images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),

@@ -10,6 +10,7 @@ mod diff;
 mod events;
 mod exec;
 mod export;
+mod health;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -53,6 +54,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome<i32> {
             ContainerGroup::Prune(args) => prune::containers(app, &args).await,
             ContainerGroup::Command(c) => return Box::pin(container(app, c)).await,
         },
+        Command::Healthcheck(c) => return health::run(app, &c).await,
         Command::Image(c) => image::image(app, c).await,
         Command::Images(args) => image::list(app, &args).await,
         Command::Rmi(args) => image::remove(app, &args).await,

@@ -73,6 +73,8 @@ fn gives_the_programs_code(command: &Command) -> bool {
             ContainerGroup::Command(c) => c,
             _ => return false,
         },
+        // 1 is that it is not healthy.
+        Command::Healthcheck(_) => return true,
         _ => return false,
     };
     match inner {

@@ -1,5 +1,7 @@
 //! From `run`'s flags to the contract's container.
 
+mod health;
+mod limits;
 mod network;
 
 use std::collections::HashSet;
@@ -8,9 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use davit_contracts::id::check_name;
-use davit_contracts::runtime::{
-    ContainerSpec, LogConfig, MountSpec, Namespaces, Resources, RestartPolicy, Security, StringList,
-};
+use davit_contracts::runtime::{ContainerSpec, LogConfig, MountSpec, Namespaces, RestartPolicy, StringList};
 use davit_contracts::storage::Platform;
 
 use crate::args::run::CreateArgs;
@@ -49,8 +49,8 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         mounts: mounts(args)?,
         volumes_from: args.volumes_from.iter().map(|v| volumes_from(v)).collect::<Result<_, _>>()?,
         network: Some(network::network(args)?),
-        resources: Some(resources(args)?),
-        security: Some(security(args)),
+        resources: Some(limits::resources(&args.limits)?),
+        security: Some(limits::security(args)?),
         namespaces: Some(namespaces(args)),
         restart: Some(restart),
         log: Some(LogConfig {
@@ -62,10 +62,12 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         runtime: args.runtime.clone().unwrap_or_default(),
         init: args.init,
         pod: args.pod.clone().unwrap_or_default(),
+        health: health::health(args)?,
         sysctls: args.sysctl.iter().cloned().collect(),
-        ulimits: args.ulimit.iter().map(|u| parse::ulimit::ulimit(u)).collect::<Result<_, _>>()?,
+        ulimits: args.limits.ulimit.iter().map(|u| parse::ulimit::ulimit(u)).collect::<Result<_, _>>()?,
         devices: args.device.clone(),
         extra_hosts: args.add_host.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
+        cgroup_parent: args.limits.cgroup_parent.clone().unwrap_or_default(),
         shm_size: args.shm_size.unwrap_or(0),
         tmpfs: args.tmpfs.iter().map(|t| parse::mount::tmpfs(t)).collect::<Result<_, _>>()?,
         ..ContainerSpec::default()
@@ -126,37 +128,6 @@ fn volumes_from(text: &str) -> Result<String, String> {
     Ok(if mode.split(',').any(|m| m == "ro") { format!("{name}:ro") } else { name.to_owned() })
 }
 
-fn resources(args: &CreateArgs) -> Result<Resources, String> {
-    let memory = args.memory.unwrap_or(0) as i64;
-    if memory != 0 && memory < 6 << 20 {
-        return Err("the memory limit is below 6 MiB, in which no program starts".into());
-    }
-    let memory_swap = args.memory_swap.unwrap_or(0);
-    if memory_swap > 0 && memory_swap < memory {
-        return Err("--memory-swap counts memory and swap together: it cannot be below --memory".into());
-    }
-    Ok(Resources {
-        nano_cpus: args.cpus.unwrap_or(0),
-        cpu_shares: args.cpu_shares.unwrap_or(0),
-        cpuset_cpus: args.cpuset_cpus.clone().unwrap_or_default(),
-        memory,
-        memory_swap,
-        // -1 and 0 both mean no limit.
-        pids_limit: args.pids_limit.unwrap_or(0).max(0),
-        ..Resources::default()
-    })
-}
-
-fn security(args: &CreateArgs) -> Security {
-    Security {
-        privileged: args.privileged,
-        cap_add: args.cap_add.clone(),
-        cap_drop: args.cap_drop.clone(),
-        security_opt: args.security_opt.clone(),
-        group_add: args.group_add.clone(),
-    }
-}
-
 fn namespaces(args: &CreateArgs) -> Namespaces {
     let text = |o: &Option<String>| o.clone().unwrap_or_default();
     Namespaces {
@@ -164,7 +135,11 @@ fn namespaces(args: &CreateArgs) -> Namespaces {
         ipc: text(&args.ipc),
         uts: text(&args.uts),
         user: text(&args.userns),
-        cgroup: String::new(),
+        cgroup: text(&args.cgroupns),
+        time: text(&args.time),
+        time_offsets_ns: args.time_offset.iter().cloned().collect(),
+        uid_map: args.uidmap.clone(),
+        gid_map: args.gidmap.clone(),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod image;
 pub mod inspect;
 pub mod network;
 pub mod stats;
+pub mod state;
 pub mod usage;
 pub mod volume;
 

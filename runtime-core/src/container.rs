@@ -22,6 +22,7 @@ pub mod exit;
 pub mod files;
 pub mod fresh;
 pub mod handle;
+pub mod health;
 pub mod leftovers;
 pub mod network;
 pub mod reattach;

@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::error::{RuntimeError, io_error};
 use crate::spec::oci::{ConsoleSize, Process};
 use crate::spec::user::{Database, resolve};
-use crate::spec::{build, caps, merge, resources};
+use crate::spec::{build, caps, merge, resources, security};
 
 const KEPT: usize = 1000;
 
@@ -213,6 +213,7 @@ impl Engine {
             .console_size
             .first_chunk::<2>()
             .map(|[height, width]| ConsoleSize { height: *height, width: *width });
+        let options = security::options(&security)?;
         Ok(Process {
             terminal: asked.tty,
             console_size: size.filter(|_| asked.tty),
@@ -222,7 +223,13 @@ impl Engine {
             env,
             cwd: merge::working_dir(cwd)?,
             rlimits,
-            no_new_privileges: build::security_options(&security)?.no_new_privileges,
+            no_new_privileges: build::no_new_privileges(&options),
+            apparmor_profile: if asked.privileged || options.apparmor == "unconfined" {
+                String::new()
+            } else {
+                options.apparmor.clone()
+            },
+            selinux_label: security::process_label(&options, &self.host),
             oom_score_adj: None,
         })
     }

@@ -13,13 +13,17 @@
 pub mod build;
 pub mod caps;
 pub mod check;
+pub mod health;
 pub mod host;
 pub mod merge;
 pub mod mounts;
+pub mod namespaces;
 pub mod oci;
 pub mod propagation;
 pub mod resources;
 pub mod seccomp;
 mod seccomp_table;
+pub mod security;
 pub mod update;
 pub mod user;
+pub mod userns;

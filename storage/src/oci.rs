@@ -345,6 +345,14 @@ pub struct HealthCheck {
     /// Failures in a row.
     #[serde(default, deserialize_with = "nullable")]
     pub retries: u32,
+    /// Between probes within the start period.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &i64) -> bool {
+    *value == 0
 }
 
 impl ImageFile {

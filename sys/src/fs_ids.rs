@@ -18,6 +18,16 @@ pub fn with<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// The same without losing those capabilities: for work on a file system where only these ids exist.
+pub fn with_power<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> T {
+    with(uid, gid, || {
+        if let Ok((_, permitted, inheritable)) = crate::caps::get() {
+            let _ = crate::caps::set(permitted, permitted, inheritable);
+        }
+        work()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

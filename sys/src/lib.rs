@@ -7,6 +7,7 @@
 
 pub mod apart;
 pub mod beneath;
+pub mod bpf;
 pub mod caps;
 pub mod cgroup;
 pub mod chmod;
@@ -15,6 +16,7 @@ pub mod failpoint;
 pub mod file_handle;
 pub mod fork;
 pub mod fs_ids;
+pub mod landlock;
 pub mod loopback;
 pub mod mapping;
 pub mod mount;
@@ -25,6 +27,7 @@ pub mod process;
 pub mod pty;
 pub mod resident;
 pub mod rootfs;
+pub mod scheduling;
 pub mod seccomp;
 pub mod served;
 pub mod service;

@@ -4,12 +4,13 @@
 //! namespace, so that they outlive the supervisor, the daemons and every container of the instance.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{ForkResult, Pid, fork, pause, setsid};
 
+use crate::fork::Cloned;
 use crate::process::{ProcessError, ProcessRef};
 
 /// Why a namespace could not be made or joined.
@@ -125,6 +126,73 @@ fn quiet(report: &OwnedFd) {
     let _ = report.as_raw_fd();
     // SAFETY: this process owns no descriptor above 2 that anything uses again: it only pauses from here on.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+}
+
+/// A user namespace that nobody is in, and a network namespace that belongs to it.
+#[derive(Debug)]
+pub struct Mapped {
+    /// For id-mapped mounts, and to be joined.
+    pub user: OwnedFd,
+    /// Where one was asked for.
+    pub net: Option<OwnedFd>,
+}
+
+/// Makes a user namespace with these maps (lines of uid_map, see user_namespaces(7)), which live as long as their descriptors. The caller is single-threaded.
+pub fn mapped(uids: &str, gids: &str, net: bool) -> io::Result<Mapped> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let mut flags = CloneFlags::CLONE_NEWUSER;
+    flags.set(CloneFlags::CLONE_NEWNET, net);
+    match crate::fork::clone_process(flags, None).map_err(io::Error::other)? {
+        Cloned::Child => {
+            drop(write);
+            // Until the parent has what it came for, or is gone.
+            let _ = rustix::io::read(&read, &mut [0u8; 1]);
+            // SAFETY: _exit(2) in a child that shares nothing with its parent; nothing is flushed or dropped twice.
+            unsafe { libc::_exit(0) }
+        }
+        Cloned::Parent { pid, pidfd: _ } => {
+            let open = |kind: &str| std::fs::File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
+            let made = std::fs::write(format!("/proc/{pid}/uid_map"), uids)
+                .and_then(|()| std::fs::write(format!("/proc/{pid}/gid_map"), gids))
+                .and_then(|()| {
+                    Ok(Mapped { user: open("user")?, net: net.then(|| open("net")).transpose()? })
+                });
+            drop(write);
+            reap(Pid::from_raw(pid));
+            made
+        }
+    }
+}
+
+/// Makes a network namespace that belongs to an existing user namespace. The caller is single-threaded.
+pub fn network_in(user: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match crate::fork::clone_process(CloneFlags::empty(), None).map_err(io::Error::other)? {
+        Cloned::Child => {
+            drop((write, told));
+            let made = crate::fork::setns(user, CloneFlags::CLONE_NEWUSER)
+                .and_then(|()| crate::fork::unshare(CloneFlags::CLONE_NEWNET));
+            let errno = made.err().map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
+            let _ = rustix::io::write(&tell, &errno.to_ne_bytes());
+            let _ = rustix::io::read(&read, &mut [0u8; 1]);
+            // SAFETY: _exit(2) in a child that shares nothing with its parent; nothing is flushed or dropped twice.
+            unsafe { libc::_exit(0) }
+        }
+        Cloned::Parent { pid, pidfd: _ } => {
+            drop((read, tell));
+            let mut errno = [0u8; 4];
+            let n = rustix::io::read(&told, &mut errno).unwrap_or(0);
+            let made = match i32::from_ne_bytes(errno) {
+                0 if n == 4 => std::fs::File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from),
+                0 => Err(io::Error::other("the process that makes it died")),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            };
+            drop(write);
+            reap(Pid::from_raw(pid));
+            made
+        }
+    }
 }
 
 /// Puts the calling, single-threaded process into the holder's user and mount namespaces. The network namespace stays its own.

@@ -52,6 +52,13 @@ impl Ran {
         self
     }
 
+    /// Asserts that standard error contains `part`.
+    #[track_caller]
+    pub fn complains(self, part: &str) -> Self {
+        assert!(self.stderr.contains(part), "expected {part:?} in the standard error of {self}");
+        self
+    }
+
     /// Asserts a refusal that a person can use: non-zero, and on stderr exactly one line (besides one of advice, which
     /// begins with `hint:`). The two together contain every one of `words`, in any case.
     #[track_caller]

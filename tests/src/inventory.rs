@@ -108,6 +108,11 @@ fn rules(things: &mut BTreeSet<String>) {
 }
 
 fn cgroups(dir: &Path, things: &mut BTreeSet<String>) {
+    const TMPFS: i64 = 0x0102_1994;
+    // What lies over a hierarchy to hide it has no groups.
+    if dir.ends_with("unified") && rustix::fs::statfs(dir).is_ok_and(|s| i64::from(s.f_type) == TMPFS) {
+        return;
+    }
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             things.insert(format!("cgroup {}", entry.path().display()));

@@ -14,12 +14,13 @@ mod memory;
 mod net;
 mod peers;
 mod report;
+mod scale;
 mod unpack;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// `davit run --rm IMG true`, with and without network, and what the daemons and monitors hold in memory
+    /// `davit run --rm IMG true`, with and without network, `exec`, and what the daemons and monitors hold in memory
     Run(Options),
     /// Load and pull of an image of 10 layers, 1 GB and 60,000 files
     Unpack(unpack::Options),
@@ -29,6 +30,8 @@ pub enum What {
     Fs(fs::Options),
     /// Attach and detach, names, throughput and memory of netd, beside netavark, CNI plugins and a bridge made by hand
     Net(net::Options),
+    /// Many containers: starting them at once, listing and watching them, and a runtimed that comes back
+    Scale(scale::Options),
     /// What `fs` runs inside of its namespaces
     #[command(hide = true)]
     FsInside {
@@ -71,6 +74,7 @@ pub fn run(what: &What) -> anyhow::Result<()> {
         What::Images(options) => return images::run(options),
         What::Fs(options) => return fs::run(options),
         What::Net(options) => return net::run(options),
+        What::Scale(options) => return scale::run(options),
         What::FsInside { privilege } => return fs::run_inside(privilege),
     };
     let binaries = match &options.bin_dir {
@@ -79,7 +83,8 @@ pub fn run(what: &What) -> anyhow::Result<()> {
     };
     davit_tests::host::use_binaries(&binaries);
     let mut peers = peers::set_up(&options.only, options.tmpfs)?;
-    let samples = measure::interleaved(&peers, options.rounds)?;
+    let mut samples = measure::interleaved(&peers, options.rounds)?;
+    measure::execs(&peers, options.rounds, &mut samples)?;
     let stages = measure::stages(&peers);
     let memory = memory::measure(&mut peers, options.containers);
     let report = report::Report::new(options, &peers, samples, stages, memory);

@@ -45,6 +45,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("sqlite3", "sqlite3"),
     ("stress-ng", "stress-ng"),
+    ("systemd", "/lib/systemd/systemd-journald"),
     ("tar", "tar"),
     ("uidmap", "newuidmap"),
     ("umoci", "umoci"),

@@ -170,7 +170,7 @@ pub struct PsArgs {
     /// Ids and commands in full
     #[arg(long)]
     pub no_trunc: bool,
-    /// Only those that match (name=, id=, status=, label=, ancestor=, network=, exited=)
+    /// Only those that match (name=, id=, status=, label=, ancestor=, network=, exited=, health=)
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::pair)]
     pub filter: Vec<(String, String)>,
     /// The last N that were made, in any state
@@ -247,9 +247,23 @@ pub struct LogsArgs {
     /// Show when each line was written
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Show the labels, variables and tag that its log options add
+    #[arg(long)]
+    pub details: bool,
     /// Name or id
     #[arg(value_name = "CONTAINER")]
     pub container: String,
+}
+
+/// `davit healthcheck ...`
+#[derive(Debug, Subcommand)]
+pub enum HealthcheckCommand {
+    /// Try now whether a running container is healthy: exit code 0 if it is, 1 if not
+    Run {
+        /// Name or id
+        #[arg(value_name = "CONTAINER")]
+        container: String,
+    },
 }
 
 /// `davit exec`

@@ -129,45 +129,43 @@ pub struct CreateArgs {
     /// Give it nearly all that root of the host can do
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
-    /// Security option, such as no-new-privileges or seccomp=unconfined
+    /// Security option: no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE, label=..., systempaths=unconfined,
+    /// mask=PATH, unmask=PATH, writable-cgroups, landlock=ro:PATH,rw:PATH
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
-    /// Process namespace: host or container:NAME
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// Process namespace: private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub pid: Option<String>,
-    /// IPC namespace: host or container:NAME
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// IPC namespace: private, shareable, host, none (without /dev/shm) or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub ipc: Option<String>,
-    /// UTS namespace: host
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// UTS namespace (host and domain name): private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub uts: Option<String>,
-    /// User namespace: host (auto is not in this version yet)
-    #[arg(long, value_name = "NAMESPACE", help_heading = "Security")]
+    /// User namespace: host, auto[:size=NUMBER] (ids that no other container has), private (the same) or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
     pub userns: Option<String>,
+    /// Ids of users in a user namespace of its own, and on the host
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", value_parser = parse::idmap::line, help_heading = "Namespaces")]
+    pub uidmap: Vec<davit_contracts::runtime::IdMap>,
+    /// The same of groups; as --uidmap when not given
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", value_parser = parse::idmap::line, help_heading = "Namespaces")]
+    pub gidmap: Vec<davit_contracts::runtime::IdMap>,
+    /// cgroup namespace: private, host or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
+    pub cgroupns: Option<String>,
+    /// Time namespace: host, private or container:NAME
+    #[arg(long, value_name = "NAMESPACE", help_heading = "Namespaces")]
+    pub time: Option<String>,
+    /// Move a clock of a time namespace of its own (monotonic or boottime)
+    #[arg(long, value_name = "CLOCK=SECONDS", value_parser = parse::duration::clock_offset, allow_hyphen_values = true, help_heading = "Namespaces")]
+    pub time_offset: Vec<(String, i64)>,
     /// Kernel parameter of the container's namespaces
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Security")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::env::pair, help_heading = "Namespaces")]
     pub sysctl: Vec<(String, String)>,
-    /// Memory limit
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size::bytes, help_heading = "Resources")]
-    pub memory: Option<u64>,
-    /// Limit of memory and swap; -1: none
-    #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes_or_unlimited, allow_hyphen_values = true, help_heading = "Resources")]
-    pub memory_swap: Option<i64>,
-    /// Number of CPUs
-    #[arg(long, value_name = "NUMBER", value_parser = parse::size::nano_cpus, help_heading = "Resources")]
-    pub cpus: Option<i64>,
-    /// Relative share of CPU time
-    #[arg(short, long, value_name = "WEIGHT", help_heading = "Resources")]
-    pub cpu_shares: Option<u64>,
-    /// CPUs that it may use (0-2,4)
-    #[arg(long, value_name = "CPUS", help_heading = "Resources")]
-    pub cpuset_cpus: Option<String>,
-    /// Number of processes; -1: no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, help_heading = "Resources")]
-    pub pids_limit: Option<i64>,
-    /// Resource limit of its processes (NAME=SOFT[:HARD])
-    #[arg(long, value_name = "LIMIT", help_heading = "Resources")]
-    pub ulimit: Vec<String>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: super::limits::LimitArgs,
     /// Set a label
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
     pub label: Vec<(String, String)>,
@@ -180,12 +178,42 @@ pub struct CreateArgs {
     /// OCI runtime: a name from the configuration, or a path
     #[arg(long, value_name = "RUNTIME", help_heading = "Container")]
     pub runtime: Option<String>,
-    /// Log driver: json-file or none
+    /// Log driver: json-file, local, journald or none
     #[arg(long, value_name = "DRIVER", help_heading = "Container")]
     pub log_driver: Option<String>,
-    /// Option of the log driver
+    /// Option of the log driver (max-size, max-file, compress, mode, max-buffer-size, labels, env, tag)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::pair, help_heading = "Container")]
     pub log_opt: Vec<(String, String)>,
+    /// Command that finds out whether it is healthy
+    #[arg(long, value_name = "COMMAND", help_heading = "Health", conflicts_with_all = ["health_tcp", "health_http"])]
+    pub health_cmd: Option<String>,
+    /// Healthy when this port takes connections ([HOST:]PORT)
+    #[arg(long, value_name = "PORT", help_heading = "Health", conflicts_with = "health_http")]
+    pub health_tcp: Option<String>,
+    /// Healthy when this is answered with a status from 200 to 399 ([http://HOST:]PORT[/PATH])
+    #[arg(long, value_name = "URL", help_heading = "Health")]
+    pub health_http: Option<String>,
+    /// Time between checks [default: the image's, or 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_interval: Option<i64>,
+    /// A check that takes longer has failed [default: the image's, or 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_timeout: Option<i64>,
+    /// So many failures in a row mean unhealthy [default: the image's, or 3]
+    #[arg(long, value_name = "NUMBER", help_heading = "Health")]
+    pub health_retries: Option<u32>,
+    /// Failures within this time after the start do not count [default: the image's, or 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_start_period: Option<i64>,
+    /// Time between checks in the start period [default: the image's, or 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration::length, help_heading = "Health")]
+    pub health_start_interval: Option<i64>,
+    /// What to do when it becomes unhealthy
+    #[arg(long, value_name = "ACTION", value_parser = ["none", "kill", "restart", "stop"], help_heading = "Health")]
+    pub health_on_failure: Option<String>,
+    /// Never run the image's health check
+    #[arg(long, help_heading = "Health")]
+    pub no_healthcheck: bool,
     /// Run it in a pod (not in this version yet)
     #[arg(long, value_name = "POD", help_heading = "Container")]
     pub pod: Option<String>,

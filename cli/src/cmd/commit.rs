@@ -108,6 +108,7 @@ fn merged(spec: &ContainerSpec, image: ImageConfig) -> ImageConfig {
             timeout_ns: health.timeout_ns,
             start_period_ns: health.start_period_ns,
             retries: health.retries,
+            start_interval_ns: health.start_interval_ns,
         });
     }
     config

@@ -82,6 +82,10 @@ pub async fn finish(app: &App, id: &str, auto_remove: bool, ended: Outcome<Ended
         };
         return Err(Failure::new(kind, record.error));
     }
+    if !record.error.is_empty() {
+        // Such as which process was killed for want of memory.
+        output::complain!("davit: {}", record.error);
+    }
     Ok(record.code)
 }
 

@@ -33,6 +33,22 @@ pub fn duration(text: &str) -> Option<i64> {
     (total < 9e18).then_some(total as i64)
 }
 
+/// A length of time on the command line, in nanoseconds.
+pub fn length(text: &str) -> Result<i64, String> {
+    duration(text).ok_or_else(|| format!("'{text}' is not a length of time such as 30s, 1m30s or 500ms"))
+}
+
+/// `--time-offset`: a clock, and by how many nanoseconds it is moved. Whether there is such a clock is runtimed's business.
+pub fn clock_offset(text: &str) -> Result<(String, i64), String> {
+    let bad = || format!("'{text}' is no clock's offset: monotonic=SECONDS or boottime=SECONDS is expected");
+    let (clock, by) = text.split_once('=').ok_or_else(bad)?;
+    let (sign, size) = by.strip_prefix('-').map_or((1, by), |size| (-1, size));
+    let with_unit =
+        if size.ends_with(|c: char| c.is_ascii_digit()) { format!("{size}s") } else { size.into() };
+    let ns = duration(&with_unit).ok_or_else(bad)?;
+    Ok((clock.to_owned(), sign * ns))
+}
+
 /// Nanoseconds since 1970.
 pub fn moment(text: &str, now_ns: i64) -> Result<i64, String> {
     let bad = || {
@@ -68,6 +84,16 @@ fn unix(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn clocks_are_moved_by_seconds_or_with_a_unit() {
+        assert_eq!(clock_offset("monotonic=86400"), Ok(("monotonic".into(), 86_400 * SECOND)));
+        assert_eq!(clock_offset("boottime=-1.5"), Ok(("boottime".into(), -1_500_000_000)));
+        assert_eq!(clock_offset("boottime=2h"), Ok(("boottime".into(), 7200 * SECOND)));
+        for bad in ["monotonic", "monotonic=", "monotonic=x", "monotonic=--1"] {
+            assert!(clock_offset(bad).unwrap_err().contains("no clock's offset"), "{bad}");
+        }
+    }
 
     #[test]
     fn the_three_forms() {

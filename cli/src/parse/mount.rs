@@ -51,6 +51,10 @@ fn field(spec: &mut MountSpec, key: &str, value: &str) -> Result<(), String> {
             spec.options.insert("nocopy".into(), "true".into());
         }
         "volume-nocopy" => {}
+        "idmap" if truth => {
+            spec.options.insert("idmap".into(), "true".into());
+        }
+        "idmap" => {}
         _ => return flagless(spec, key, value),
     }
     Ok(())

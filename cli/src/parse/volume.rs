@@ -59,6 +59,9 @@ fn option(spec: &mut MountSpec, word: &str) -> Result<(), String> {
         "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" if spec.r#type == "bind" => {
             word.clone_into(&mut spec.propagation);
         }
+        "idmap" => {
+            spec.options.insert("idmap".into(), "true".into());
+        }
         "bind" | "rbind" | "cached" | "delegated" | "consistent" => {}
         _ => {
             return Err(format!(

@@ -89,6 +89,13 @@ pub fn status(state: &State, now: i64) -> String {
             health => format!("{} ({health})", up()),
         },
         "paused" => format!("{} (Paused)", up()),
+        "exited" if state.oom_killed => {
+            format!(
+                "Exited ({}) {} (out of memory)",
+                state.exit_code,
+                words::ago(state.finished_unix_ns, now)
+            )
+        }
         "created" => "Created".into(),
         "removing" => "Removal In Progress".into(),
         "dead" => "Dead".into(),
@@ -184,10 +191,13 @@ mod tests {
             finished_unix_ns: 1,
             ..State::default()
         };
+        let oom = State { oom_killed: true, ..s("exited", "") };
+        assert_eq!(status(&oom, 120_000_000_001), "Exited (3) 2 minutes ago (out of memory)");
         let now = 120_000_000_001;
         for (state, text) in [
             (s("running", ""), "Up 2 minutes"),
             (s("running", "healthy"), "Up 2 minutes (healthy)"),
+            (s("running", "starting"), "Up 2 minutes (health: starting)"),
             (s("paused", ""), "Up 2 minutes (Paused)"),
             (s("exited", ""), "Exited (3) 2 minutes ago"),
             (s("created", ""), "Created"),

@@ -1,14 +1,16 @@
 //! `inspect` of a container, with docker's field names.
 
+mod limits;
 mod rest;
 
 use std::collections::BTreeMap;
 
 use davit_contracts::network::{Endpoint, EndpointSpec, PortMapping};
-use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec, State};
+use davit_contracts::runtime::{Container, ContainerSpec, NetworkSpec};
 use serde_json::{Map, Value, json};
 
 use super::container::{connections, mode, unpublished};
+use super::state::{healthcheck, state_of};
 use crate::output::words;
 use crate::parse::port::inside;
 
@@ -46,26 +48,6 @@ fn in_etc(c: &Container, name: &str) -> String {
     if c.etc_dir.is_empty() { String::new() } else { format!("{}/{name}", c.etc_dir) }
 }
 
-fn state_of(s: &State) -> Value {
-    let mut out = json!({
-        "Status": s.status,
-        "Running": matches!(s.status.as_str(), "running" | "paused" | "restarting"),
-        "Paused": s.status == "paused",
-        "Restarting": s.status == "restarting",
-        "OOMKilled": s.oom_killed,
-        "Dead": s.status == "dead",
-        "Pid": s.pid,
-        "ExitCode": s.exit_code,
-        "Error": s.error,
-        "StartedAt": words::rfc3339(s.started_unix_ns),
-        "FinishedAt": words::rfc3339(s.finished_unix_ns),
-    });
-    if !s.health.is_empty() {
-        out["Health"] = json!({ "Status": s.health });
-    }
-    out
-}
-
 fn config(c: &Container, spec: &ContainerSpec) -> Value {
     let published = c.ports.iter().map(inside);
     let exposed: BTreeMap<String, Value> =
@@ -86,11 +68,11 @@ fn config(c: &Container, spec: &ContainerSpec) -> Value {
         "ExposedPorts": exposed,
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_s,
+        "Healthcheck": healthcheck(spec),
     })
 }
 
 fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
-    let resources = spec.resources.clone().unwrap_or_default();
     let security = spec.security.clone().unwrap_or_default();
     let network = spec.network.clone().unwrap_or_default();
     let namespaces = spec.namespaces.clone().unwrap_or_default();
@@ -102,11 +84,9 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         .filter(|m| m.r#type != "tmpfs" && !m.source.is_empty())
         .map(|m| format!("{}:{}{}", m.source, m.target, if m.read_only { ":ro" } else { "" }))
         .collect();
-    let ulimits: Vec<Value> =
-        spec.ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect();
     let tmpfs: BTreeMap<&str, &str> =
         spec.tmpfs.iter().map(|t| t.split_once(':').unwrap_or((t.as_str(), ""))).collect();
-    json!({
+    let mut out = json!({
         "Binds": binds,
         "VolumesFrom": spec.volumes_from,
         "NetworkMode": mode(c),
@@ -129,23 +109,23 @@ fn host_config(c: &Container, spec: &ContainerSpec) -> Value {
         "DnsSearch": network.dns_search,
         "DnsOptions": network.dns_options,
         "ExtraHosts": spec.extra_hosts,
-        "IpcMode": namespaces.ipc,
+        "IpcMode": if namespaces.ipc.is_empty() { "private" } else { &namespaces.ipc },
+        "CgroupnsMode": if namespaces.cgroup.is_empty() { "private" } else { &namespaces.cgroup },
+        "TimeMode": namespaces.time,
         "PidMode": namespaces.pid,
         "UTSMode": namespaces.uts,
         "UsernsMode": namespaces.user,
-        "Memory": resources.memory,
-        "MemorySwap": resources.memory_swap,
-        "NanoCpus": resources.nano_cpus,
-        "CpuShares": resources.cpu_shares,
-        "CpusetCpus": resources.cpuset_cpus,
-        "PidsLimit": resources.pids_limit,
+        "CgroupnsMode": if namespaces.cgroup.is_empty() { "private" } else { &namespaces.cgroup },
         "ShmSize": if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size },
         "Tmpfs": tmpfs,
         "Sysctls": spec.sysctls,
-        "Ulimits": ulimits,
         "Init": spec.init,
         "Runtime": c.runtime,
-    })
+    });
+    if let Value::Object(map) = &mut out {
+        map.append(&mut limits::fields(spec));
+    }
+    out
 }
 
 fn mounts(c: &Container) -> Value {
@@ -259,6 +239,7 @@ pub fn bindings(ports: &[PortMapping]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use davit_contracts::runtime::State;
 
     #[test]
     fn addresses_are_found_where_docker_has_them() {

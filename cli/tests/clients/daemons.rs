@@ -115,6 +115,7 @@ impl Containers for Daemon {
         update(rt::UpdateRequest) -> rt::UpdateResponse;
         attach(rt::AttachRequest) -> rt::AttachResponse;
         logs(rt::LogsRequest) -> Self::LogsStream;
+        probe(rt::ProbeRequest) -> rt::ProbeResponse;
         top(rt::TopRequest) -> rt::TopResponse;
         stats(rt::StatsRequest) -> Self::StatsStream;
         connect_network(rt::ConnectNetworkRequest) -> rt::ConnectNetworkResponse;

@@ -56,6 +56,9 @@ impl Client {
             exec_exits: Vec::new(),
             features: Vec::new(),
             log_dropped_bytes: 0,
+            log_error: String::new(),
+            health: None,
+            oom_killed: false,
         };
         self.send(&Frame::Welcome(Welcome { version: PROTOCOL_VERSION, state, tty: false }));
         self.send(&Frame::Started { pid: 2 });

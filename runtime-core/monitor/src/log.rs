@@ -1,248 +1,170 @@
-//! The log sink: output bytes to lines of docker's json-file format, rotated by size.
+//! The main program's log: the loop hands output over, a thread writes it.
 //!
-//! Writing never stops the program: where the file cannot be written (full disk), the bytes are counted and forgotten, and a line is
-//! either whole in the file or absent.
+//! ```text
+//! loop --(records)--> queue --(swap)--> thread: lines -> format -> file (rotated, compressed) or journal
+//! ```
+//!
+//! A file cannot be written without waiting for its disk, so that the loop never does. The thread exists while there is something to write
+//! and a moment longer. The program waits behind a full queue as long as the log makes progress, and not at all with a configured
+//! buffer; behind a log that makes none for [`STUCK`], or that refuses, output is counted and forgotten, and the log and the exit record say so. Of every
+//! line either the whole is in the log or nothing.
 
+mod compress;
+mod file;
+mod journal;
 mod json;
 mod lines;
+mod local;
+mod queue;
+mod writer;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use davit_wire::config::LogSink;
 
-use crate::clock;
-use crate::note::note;
-use lines::Lines;
+pub use compress::run as compress;
+use queue::{Flags, Shared};
+use writer::Writer;
+
+/// The program waits behind this much output that is not written yet.
+const FULL: usize = 256 << 10;
+
+/// A log that gets nothing done for this long is stuck.
+const STUCK: Duration = Duration::from_secs(2);
+
+/// Drops are told at most this often.
+const TELL: Duration = Duration::from_secs(1);
 
 /// Where the main program's output is recorded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Log {
-    file: Option<JsonFile>,
-    stdout: Lines,
-    stderr: Lines,
-    /// Program bytes that could not be written.
-    pub dropped: u64,
+    /// None: nowhere.
+    shared: Option<Arc<Shared>>,
+    limit: usize,
+    /// The program never waits.
+    non_blocking: bool,
+    /// Output was dropped since the last of this stream (standard error, standard output), and whether the end of a line was.
+    gaps: [Option<bool>; 2],
+    ended: bool,
+    told: u64,
+    told_at: Option<Instant>,
 }
 
 impl Log {
-    /// Opens the configured sink. A log file that cannot be opened is reported and everything counted as dropped until it can.
-    pub fn open(sink: &LogSink) -> Self {
-        let file = match sink {
-            LogSink::None => None,
-            LogSink::JsonFile { path, max_size, max_files } => {
-                Some(JsonFile::new(path, *max_size, *max_files))
-            }
-        };
-        Self { file, ..Self::default() }
+    /// Opens the configured sink; `buffer` above 0: output that does not fit into so many bytes is dropped at once.
+    pub fn open(sink: &LogSink, buffer: u64) -> std::io::Result<Self> {
+        let shared = Writer::new(sink).map(Shared::new).transpose()?;
+        Ok(Self {
+            shared: shared.map(Arc::new),
+            limit: if buffer > 0 { usize::try_from(buffer).unwrap_or(usize::MAX) } else { FULL },
+            non_blocking: buffer > 0,
+            gaps: [None; 2],
+            ended: false,
+            told: 0,
+            told_at: None,
+        })
     }
 
-    /// Records output; whole lines are written at once, a line's beginning is kept until the rest comes.
-    pub fn write(&mut self, stdout: bool, data: &[u8]) {
-        let Some(file) = &mut self.file else { return };
-        let lines = if stdout { &mut self.stdout } else { &mut self.stderr };
-        let now = clock::unix_ns();
-        let dropped = &mut self.dropped;
-        lines.push(data, |line| file.append(line, stdout, now, dropped));
-        file.flush(dropped);
+    /// Rings when a full log has room again, or has written all.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.as_ref().map(|s| s.bell())
+    }
+
+    /// The bell was heard.
+    pub fn heard(&self) {
+        if let Some(shared) = &self.shared {
+            shared.silence();
+        }
+    }
+
+    /// Records output.
+    pub fn write(&mut self, stdout: bool, data: &[u8], unix_ns: i64) {
+        let Some(shared) = &self.shared else { return };
+        let gap = &mut self.gaps[usize::from(stdout)];
+        let mut state = shared.lock();
+        let over = state.pending() > 0 && state.pending() + data.len() > self.limit;
+        // What is read although the log is full is what the program had written before its end.
+        if over && (self.non_blocking || state.is_stuck()) {
+            let why = if self.non_blocking { "its buffer was full" } else { "its disk was too slow" };
+            state.lose(data.len() as u64, why);
+            *gap = Some(data.last() == Some(&b'\n'));
+            return;
+        }
+        state.push(Flags { stdout, gap: gap.take(), ..Flags::default() }, unix_ns, data);
+        shared.wake(state);
+    }
+
+    /// Adds a line of our own.
+    pub fn note(&mut self, text: &str, unix_ns: i64) {
+        let Some(shared) = &self.shared else { return };
+        let mut state = shared.lock();
+        state.push(Flags { note: true, ..Flags::default() }, unix_ns, text.as_bytes());
+        shared.wake(state);
     }
 
     /// A stream has ended: what is left of its last line is written.
-    pub fn end(&mut self, stdout: bool) {
-        let Some(file) = &mut self.file else { return };
-        let lines = if stdout { &mut self.stdout } else { &mut self.stderr };
-        let dropped = &mut self.dropped;
-        let now = clock::unix_ns();
-        lines.finish(|line| file.append(line, stdout, now, dropped));
-        file.flush(dropped);
+    pub fn end(&mut self, stdout: bool, unix_ns: i64) {
+        let Some(shared) = &self.shared else { return };
+        let mut state = shared.lock();
+        state.push(Flags { stdout, end: true, ..Flags::default() }, unix_ns, &[]);
+        shared.wake(state);
     }
 
-    /// Gives spare memory back.
-    pub fn shrink(&mut self) {
-        self.stdout.shrink();
-        self.stderr.shrink();
-        if let Some(file) = &mut self.file {
-            file.batch = Vec::new();
+    /// Everything has been handed over: whether it is written. Of a stuck log what waits is given up.
+    pub fn finish(&mut self, unix_ns: i64) -> bool {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.end(true, unix_ns);
+            self.end(false, unix_ns);
         }
-    }
-}
-
-/// Written in batches of about this size.
-const BATCH: usize = 64 << 10;
-
-#[derive(Debug)]
-struct JsonFile {
-    path: PathBuf,
-    file: Option<File>,
-    size: u64,
-    max_size: u64,
-    max_files: u32,
-    /// Encoded lines not written yet, and how many bytes of the program they hold.
-    batch: Vec<u8>,
-    batch_content: u64,
-}
-
-impl JsonFile {
-    fn new(path: &Path, max_size: u64, max_files: u32) -> Self {
-        let mut this = Self {
-            path: path.to_owned(),
-            file: None,
-            size: 0,
-            max_size,
-            max_files: max_files.max(1),
-            batch: Vec::new(),
-            batch_content: 0,
-        };
-        if let Err(e) = this.reopen() {
-            note(format_args!("cannot open the log {}: {e}", path.display()));
+        let Some(shared) = &self.shared else { return true };
+        let mut state = shared.lock();
+        if state.is_stuck() {
+            state.abandon("its disk was too slow");
         }
-        this
+        state.ring = state.pending() > 0;
+        !state.ring
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
-        self.size = file.metadata()?.len();
-        self.file = Some(file);
-        Ok(())
+    /// Whether the program has to wait.
+    pub fn is_full(&self) -> bool {
+        let Some(shared) = self.shared.as_ref().filter(|_| !self.non_blocking) else { return false };
+        let mut state = shared.lock();
+        let full = state.pending() >= self.limit && !state.is_stuck();
+        state.ring |= full;
+        full
     }
 
-    fn append(&mut self, line: &[u8], stdout: bool, now: i64, dropped: &mut u64) {
-        let full = self.max_size > 0 && self.size + self.batch.len() as u64 >= self.max_size;
-        if full || self.batch.len() >= BATCH {
-            self.flush(dropped);
-        }
-        if full
-            && self.size >= self.max_size
-            && let Err(e) = self.rotate()
-        {
-            note(format_args!("cannot rotate {}: {e}", self.path.display()));
-        }
-        json::write_line(line, stdout, now, &mut self.batch);
-        self.batch_content += line.len() as u64;
+    /// How long until somebody who waits for the log waits no more; none: nobody does.
+    pub fn patience(&self) -> Option<Duration> {
+        let state = self.shared.as_ref()?.lock();
+        // Behind a log that is stuck nobody waits.
+        (state.ring && state.pending() > 0 && !state.is_stuck()).then(|| state.stuck_in())
     }
 
-    fn flush(&mut self, dropped: &mut u64) {
-        if self.batch.is_empty() {
-            return;
-        }
-        if self.write_batch().is_err() {
-            *dropped += self.batch_content;
-        }
-        self.batch.clear();
-        self.batch_content = 0;
+    /// All bytes of the program that are not in the log, and why.
+    pub fn dropped(&self) -> (u64, &'static str) {
+        self.shared.as_ref().map_or((0, ""), |s| s.lock().dropped())
     }
 
-    fn write_batch(&mut self) -> io::Result<()> {
-        if self.file.is_none() {
-            self.reopen()?;
+    /// The same where it is time to tell it again.
+    pub fn news(&mut self, now: Instant) -> Option<(u64, &'static str)> {
+        let (bytes, why) = self.dropped();
+        if bytes == self.told || self.told_at.is_some_and(|at| now < at + TELL) {
+            return None;
         }
-        let file = self.file.as_mut().expect("reopened just now");
-        match file.write_all(&self.batch) {
-            Ok(()) => {
-                self.size += self.batch.len() as u64;
-                Ok(())
-            }
-            Err(e) => {
-                // Half a line would make every reader fail from here on.
-                let _ = file.set_len(self.size);
-                Err(e)
-            }
-        }
+        self.told = bytes;
+        self.told_at = Some(now);
+        Some((bytes, why))
     }
 
-    /// `log` to `log.1`, `log.1` to `log.2`, ...; with one file only it begins anew.
-    fn rotate(&mut self) -> io::Result<()> {
-        self.file = None;
-        if self.max_files > 1 {
-            for n in (1..self.max_files - 1).rev() {
-                ignore_missing(std::fs::rename(self.numbered(n), self.numbered(n + 1)))?;
-            }
-            ignore_missing(std::fs::rename(&self.path, self.numbered(1)))?;
-        } else {
-            ignore_missing(std::fs::remove_file(&self.path))?;
-        }
-        self.reopen()
-    }
-
-    fn numbered(&self, n: u32) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{n}"));
-        name.into()
-    }
-}
-
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    /// When there is something to tell, if there is.
+    pub fn news_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.told_at.filter(|_| self.dropped().0 != self.told)?;
+        Some((at + TELL).saturating_duration_since(now))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn directory(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("davit-log-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
-    fn content(path: &Path) -> String {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .lines()
-            .map(|l| {
-                let v: serde_json::Value = serde_json::from_str(l).unwrap();
-                v["log"].as_str().unwrap().to_owned()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn what_is_written_reads_back_the_same() {
-        let dir = directory("same");
-        let path = dir.join("a.log");
-        let mut log = Log::open(&LogSink::JsonFile { path: path.clone(), max_size: 0, max_files: 1 });
-        log.write(true, b"one\ntw");
-        log.write(false, b"err\n");
-        log.write(true, b"o\nrest");
-        log.end(true);
-        assert_eq!(content(&path), "one\nerr\ntwo\nrest");
-        assert_eq!(log.dropped, 0);
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn rotation_keeps_the_newest_files_and_loses_nothing_between_them() {
-        let dir = directory("rotate");
-        let path = dir.join("a.log");
-        let mut log = Log::open(&LogSink::JsonFile { path: path.clone(), max_size: 1000, max_files: 3 });
-        let mut all = String::new();
-        for n in 0..100 {
-            let line = format!("line {n}\n");
-            log.write(true, line.as_bytes());
-            all += &line;
-        }
-        let files = [path.with_extension("log.2"), path.with_extension("log.1"), path.clone()];
-        let kept: String = files.iter().map(|p| content(p)).collect();
-        assert!(all.ends_with(&kept) && kept.len() > 200, "{kept}");
-        assert!(!path.with_extension("log.3").exists());
-        for f in &files {
-            assert!(std::fs::metadata(f).unwrap().len() < 1100);
-        }
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn a_full_disk_is_counted_and_the_file_stays_readable() {
-        // Every write to /dev/full fails with ENOSPC (full(4)).
-        let path = PathBuf::from("/dev/full");
-        let mut log = Log::open(&LogSink::JsonFile { path, max_size: 0, max_files: 1 });
-        log.write(true, b"12345\n");
-        assert_eq!(log.dropped, 6);
-    }
-}
+mod tests;

@@ -1,11 +1,12 @@
 //! davit-monitor: one small process a container. It owns the container's mounts, streams, log and exit record, and outlives every daemon.
 //!
 //! Started by runtimed as `davit-monitor RUN_DIR`; what it speaks is in docs/semantics/monitor-protocol.md. One thread, one epoll loop, no
-//! blocking call but those that the kernel answers at once (and one fsync at the very end). Unmounting a root that a program serves may take
-//! long: a thread that exists for nothing else waits for that. Mounting one is waited for, because nothing runs yet.
+//! blocking call but those that the kernel answers at once (and one fsync at the very end). What may take long is left to threads that exist
+//! only meanwhile: writing the log, and unmounting a root that a program serves. Mounting one is waited for, because nothing runs yet.
 
 mod clock;
 mod conn;
+mod health;
 mod log;
 mod monitor;
 mod note;
@@ -31,11 +32,17 @@ fn main() -> ExitCode {
     davit_sys::resident::keep_heap_small();
     davit_sys::resident::stop_ignoring_signals();
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(run_dir), None) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: davit-monitor RUN_DIR (started by davit-runtimed; RUN_DIR holds monitor.json)");
-        return ExitCode::from(2);
+    let result = match (arguments.next(), arguments.next(), arguments.next()) {
+        (Some(run_dir), None, None) => run(run_dir.into()),
+        (Some(word), Some(file), None) if word == "compress" => {
+            log::compress(file.as_ref()).map_err(Into::into)
+        }
+        _ => {
+            eprintln!("usage: davit-monitor RUN_DIR (started by davit-runtimed; RUN_DIR holds monitor.json)");
+            return ExitCode::from(2);
+        }
     };
-    match run(run_dir.into()) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let mut text = e.to_string();

@@ -6,6 +6,7 @@
 mod attach;
 mod calls;
 mod ending;
+mod health;
 mod requests;
 
 use std::collections::VecDeque;
@@ -20,8 +21,9 @@ use davit_wire::{ExecExit, ExitRecord, Failure, Frame, MonitorConfig, MonitorSta
 use nix::sys::signalfd::SignalFd;
 
 use crate::conn::{Conn, Party};
+use crate::health::Checker;
 use crate::log::Log;
-use crate::oom::OomCounter;
+use crate::oom::OomWatch;
 use crate::reactor::{Reactor, Token};
 use crate::runtime::{Call, Runtime};
 use crate::server::Server;
@@ -29,6 +31,7 @@ use crate::session::{Session, Stage};
 use crate::startup::{Prepared, StartupError};
 use crate::stdio::Status;
 
+pub use calls::Asker;
 use calls::Purpose;
 use ending::Shutdown;
 
@@ -74,7 +77,9 @@ pub struct Monitor {
     root_failure: Option<String>,
     /// The runtime knows the container.
     created: bool,
-    oom: Option<OomCounter>,
+    oom: Option<OomWatch>,
+    /// Where one is configured.
+    health: Option<Checker>,
     start_failure: Option<Failure>,
     exit: Option<ExitRecord>,
     exec_exits: VecDeque<ExecExit>,
@@ -92,10 +97,12 @@ impl Monitor {
         let reactor = Reactor::new().map_err(failed)?;
         reactor.add_reader(listener.as_fd(), Token::Listener).map_err(failed)?;
         reactor.add_reader(signals.as_fd(), Token::Signals).map_err(failed)?;
+        let log = Log::open(&config.log, config.log_buffer).map_err(failed)?;
+        log.bell().map_or(Ok(()), |bell| reactor.add_reader(bell, Token::Log)).map_err(failed)?;
         let main = Session::new(MAIN, None, config.tty, config.stdin_once, Stage::Starting);
         Ok(Self {
             runtime: Runtime::new(config.runtime.clone(), &run_dir, &config.container_id, oom),
-            log: Log::open(&config.log),
+            log,
             config,
             run_dir,
             this,
@@ -115,6 +122,7 @@ impl Monitor {
             root_failure: None,
             created: false,
             oom: None,
+            health: None,
             start_failure: None,
             exit: None,
             exec_exits: VecDeque::new(),
@@ -165,6 +173,9 @@ impl Monitor {
             }
             Token::Stdout(id) => self.read_output(id, true),
             Token::Stderr(id) => self.read_output(id, false),
+            Token::Log => self.log.heard(),
+            Token::Oom => self.tend_oom(true),
+            Token::Probe => self.probe_ready(),
         }
     }
 
@@ -186,8 +197,9 @@ impl Monitor {
             conn.watch(&self.reactor);
         }
         let conns = &self.conns;
+        let log_is_full = self.log.is_full();
         self.sessions.retain_mut(|s| {
-            s.watch(&self.reactor, attach::is_full(conns, s.id));
+            s.watch(&self.reactor, attach::is_full(conns, s.id) || (log_is_full && s.id == MAIN));
             s.id == MAIN || s.stage < Stage::Ended || s.stdout.is_some() || s.stderr.is_some()
         });
     }
@@ -216,7 +228,11 @@ impl Monitor {
         let quiet = self.untidy.then_some(QUIET);
         let look = self.is_idle_alone().then_some(LOOK);
         let server = self.server.as_ref().and_then(Server::patience);
-        let look = look.into_iter().chain(server);
+        let health = self.health.as_ref().and_then(|h| h.patience(now));
+        let oom = self.oom.as_ref().and_then(|o| o.patience(now));
+        let log = self.log.patience().into_iter().chain(self.log.news_in(now));
+        let calls = self.calls.iter().filter_map(|(call, _)| self.runtime.patience(call, now));
+        let look = look.into_iter().chain(server).chain(log).chain(health).chain(oom).chain(calls);
         graces.chain(stalls).chain(shutdown).chain(quiet).chain(look).min()
     }
 
@@ -230,7 +246,13 @@ impl Monitor {
         for id in ended {
             self.try_finish(id);
         }
+        for (call, _) in &mut self.calls {
+            self.runtime.hurry(call, now);
+        }
         self.drop_stalled(now);
+        self.tell_drops(now);
+        self.tend_health(now);
+        self.tend_oom(false);
         self.advance_shutdown();
         if self.is_idle_alone() && !self.run_dir.join("monitor.sock").exists() {
             // Nobody can ever ask for anything again.
@@ -247,10 +269,15 @@ impl Monitor {
     fn tidy(&mut self) {
         if self.untidy {
             self.scratch = Vec::new();
-            self.log.shrink();
             self.sessions.iter_mut().for_each(Session::shrink);
             davit_sys::resident::release_free_heap();
             self.untidy = false;
+        }
+    }
+
+    fn tell_drops(&mut self, now: Instant) {
+        if let Some((bytes, why)) = self.log.news(now) {
+            self.tell_control(davit_wire::Event::LogDropped { bytes, why: why.into() });
         }
     }
 
@@ -282,6 +309,7 @@ impl Monitor {
 
     fn state(&self) -> MonitorState {
         let main = &self.sessions[0];
+        let (log_dropped_bytes, log_error) = self.log.dropped();
         let running = self.sessions.iter().filter(|s| s.stage < Stage::Ended);
         MonitorState {
             container_id: self.config.container_id.clone(),
@@ -294,7 +322,10 @@ impl Monitor {
             execs: running.filter_map(|s| s.exec_id.clone()).collect(),
             exec_exits: self.exec_exits.iter().cloned().collect(),
             features: vec![davit_wire::FEATURE_UPDATE.to_owned()],
-            log_dropped_bytes: self.log.dropped,
+            log_dropped_bytes,
+            log_error: log_error.into(),
+            health: self.health.as_ref().map(|h| h.health.clone()),
+            oom_killed: self.oom.as_ref().is_some_and(OomWatch::struck),
         }
     }
 }

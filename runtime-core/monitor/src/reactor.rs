@@ -25,6 +25,12 @@ pub enum Token {
     Stdout(u32),
     /// A session's error output.
     Stderr(u32),
+    /// The log has room, or has written all.
+    Log,
+    /// The container's OOM killer.
+    Oom,
+    /// A health probe's connection.
+    Probe,
 }
 
 impl Token {
@@ -36,6 +42,9 @@ impl Token {
             Self::Stdin(id) => (3, id),
             Self::Stdout(id) => (4, id),
             Self::Stderr(id) => (5, id),
+            Self::Log => (6, 0),
+            Self::Oom => (7, 0),
+            Self::Probe => (8, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -48,7 +57,10 @@ impl Token {
             2 => Self::Conn(id),
             3 => Self::Stdin(id),
             4 => Self::Stdout(id),
-            _ => Self::Stderr(id),
+            5 => Self::Stderr(id),
+            6 => Self::Log,
+            7 => Self::Oom,
+            _ => Self::Probe,
         }
     }
 }
@@ -176,6 +188,9 @@ mod tests {
             Token::Stdin(u32::MAX),
             Token::Stdout(0),
             Token::Stderr(3),
+            Token::Log,
+            Token::Oom,
+            Token::Probe,
         ] {
             assert_eq!(Token::unpack(t.pack()), t);
         }

@@ -20,10 +20,14 @@ pub fn check(request: &Request, phase: Phase, under_way: bool) -> Result<(), Fai
         Request::Update { .. } => {
             ("change the limits of", matches!(phase, Phase::Created | Phase::Running | Phase::Paused))
         }
+        Request::Probe => ("probe", phase == Phase::Running),
         Request::Kill { .. } => ("signal", matches!(phase, Phase::Created | Phase::Running | Phase::Paused)),
         Request::State | Request::Shutdown => return Ok(()),
     };
-    let moves = !matches!(request, Request::Kill { .. } | Request::Exec(_) | Request::Update { .. });
+    let moves = !matches!(
+        request,
+        Request::Kill { .. } | Request::Exec(_) | Request::Update { .. } | Request::Probe
+    );
     if !legal {
         return Err(wrong_state(format!("cannot {verb} a container that is {}", name(phase))));
     }
@@ -64,6 +68,7 @@ mod tests {
         assert_eq!(legal(Request::Exec(Box::default())), [0, 0, 1, 0, 0]);
         assert_eq!(legal(Request::Kill { signal: 9, all: false }), [0, 1, 1, 1, 0]);
         assert_eq!(legal(Request::Update { resources: String::new() }), [0, 1, 1, 1, 0]);
+        assert_eq!(legal(Request::Probe), [0, 0, 1, 0, 0]);
         assert_eq!(legal(Request::State), [1; 5]);
         assert_eq!(legal(Request::Shutdown), [1; 5]);
     }

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use davit_wire::config::RuntimeCommand;
 use davit_wire::{Failure, FailureKind};
@@ -34,6 +35,9 @@ pub struct Call {
     pub pid: i32,
     /// Where it writes its log and, unless the program got it, its standard error.
     log: PathBuf,
+    begun: Instant,
+    /// It was killed because it took this long.
+    overdue: Option<(PathBuf, Duration)>,
 }
 
 /// Descriptors that the runtime, and through it the program, gets as 0, 1 and 2. Missing ones are /dev/null and, for 2, the call's log.
@@ -57,6 +61,11 @@ impl Call {
     ) -> Result<(), Failure> {
         let result = if status.succeeded() {
             Ok(())
+        } else if let Some((path, patience)) = &self.overdue {
+            let (path, seconds) = (path.display(), patience.as_secs());
+            let message =
+                format!("the OCI runtime {path} did not come back within {seconds} s and was killed");
+            Err(Failure { kind: FailureKind::Internal, message })
         } else {
             let log = fs::read(&self.log).unwrap_or_default();
             Err(failure::explain(&log, &stderr(), status, program))
@@ -72,6 +81,24 @@ impl Runtime {
         Self { command, run_dir: run_dir.into(), container_id: container_id.into(), oom, calls: 0 }
     }
 
+    /// How long a call may still take.
+    pub fn patience(&self, call: &Call, now: Instant) -> Option<Duration> {
+        let left = (call.begun + self.allowed()).saturating_duration_since(now);
+        call.overdue.is_none().then_some(left)
+    }
+
+    fn allowed(&self) -> Duration {
+        Duration::from_secs(if self.command.timeout_s == 0 { 120 } else { self.command.timeout_s.into() })
+    }
+
+    /// Kills a call that takes too long: whoever waits for it gets to know, and what it left half done is deleted with the container.
+    pub fn hurry(&self, call: &mut Call, now: Instant) {
+        if self.patience(call, now) == Some(Duration::ZERO) {
+            call.overdue = Some((self.command.path.clone(), self.allowed()));
+            let _ = davit_sys::resident::signal_child(call.pid, 9);
+        }
+    }
+
     /// Starts `RUNTIME ARGS --root R --log F --log-format json VERB OPTIONS ID AFTER`.
     pub fn call(
         &mut self,
@@ -83,7 +110,8 @@ impl Runtime {
         self.calls += 1;
         let log = self.run_dir.join(format!("call{}.log", self.calls));
         let spawned = self.spawn(&log, verb, options, after, ends);
-        spawned.map(|pid| Call { pid, log: log.clone() }).map_err(|e| {
+        let begun = Instant::now();
+        spawned.map(|pid| Call { pid, log: log.clone(), begun, overdue: None }).map_err(|e| {
             let _ = fs::remove_file(&log);
             let path = self.command.path.display();
             Failure {

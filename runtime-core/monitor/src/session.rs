@@ -77,6 +77,8 @@ pub struct Session {
     pub stderr: Option<Source>,
     /// The last output.
     pub ring: Ring,
+    /// A health probe: the beginning of what it has written.
+    pub probe: Option<Vec<u8>>,
     /// Streams still open at this time are given up.
     pub grace: Option<Instant>,
     stdin: Option<Watched>,
@@ -103,6 +105,7 @@ impl Session {
             stdout: None,
             stderr: None,
             ring: Ring::default(),
+            probe: None,
             grace: None,
             stdin: None,
             input: Vec::new(),

@@ -4,17 +4,27 @@
 //! ```text
 //! shared/N   peers of the host's mounts: what is mounted below on either side appears on the other
 //! parts/N    parts of volumes, opened beneath the volume without following links
+//! shm        /dev/shm of another container
+//! userns     the container's user namespace
+//! layers     what the root is made of, with owners as that namespace shows them
 //! ```
+
+pub mod layers;
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use davit_sys::process::ProcessRef;
 use davit_sys::rootfs::{attach, clone_tree_at, file_type};
-use davit_wire::config::Part;
+use davit_wire::config::{Part, Process};
+use nix::sched::{CloneFlags, setns};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
+
+/// The container's user namespace, below the run directory.
+pub const USERNS: &str = "userns";
 
 /// Clones the trees of shared sources. Called in the new mount namespace before it becomes a slave.
 pub fn take(sources: &[PathBuf]) -> Result<Vec<OwnedFd>, (PathBuf, io::Error)> {
@@ -32,7 +42,8 @@ pub fn place(directory: &Path, trees: &[OwnedFd]) -> Result<Vec<PathBuf>, (PathB
     Ok(places)
 }
 
-fn place_one(at: &Path, tree: BorrowedFd<'_>) -> io::Result<()> {
+/// Attaches a tree at a place, which is made.
+pub fn place_one(at: &Path, tree: BorrowedFd<'_>) -> io::Result<()> {
     if file_type(tree)? == FileType::Directory {
         fs::create_dir_all(at)?;
     } else {
@@ -48,12 +59,26 @@ pub fn part(part: &Part) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let directory = rustix::fs::open(&part.directory, flags | OFlags::DIRECTORY, Mode::empty())?;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let opened = rustix::fs::openat2(&directory, part.subpath.as_str(), flags, Mode::empty(), how)?;
+    let subpath = if part.subpath.is_empty() { "." } else { &part.subpath };
+    let opened = rustix::fs::openat2(&directory, subpath, flags, Mode::empty(), how)?;
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
         | OpenTreeFlags::AT_EMPTY_PATH;
     Ok(rustix::mount::open_tree(&opened, "", clone)?)
+}
+
+/// Clones /dev/shm of the container with this first process. Only who is in a mount's namespace can clone it: the monitor goes there and comes back.
+pub fn shm_of(process: Process) -> io::Result<OwnedFd> {
+    let theirs = ProcessRef { pid: process.pid, start_time: process.start_time }
+        .namespace("mnt")
+        .map_err(io::Error::other)?;
+    let own = fs::File::open("/proc/self/ns/mnt")?;
+    setns(theirs, CloneFlags::CLONE_NEWNS)?;
+    let tree = clone_tree_at(Path::new("/dev/shm"), true);
+    // A monitor in a foreign namespace would mount and unmount there: better none than that.
+    setns(own, CloneFlags::CLONE_NEWNS).unwrap_or_else(|_| std::process::abort());
+    tree
 }
 
 #[cfg(test)]

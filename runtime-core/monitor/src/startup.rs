@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use davit_sys::mount::MountError;
 use davit_sys::process::{ProcessError, ProcessRef};
+use davit_sys::userns;
 use davit_wire::MonitorConfig;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
@@ -56,6 +58,15 @@ pub enum StartupError {
     JoinNetns {
         /// From the configuration.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The container's user namespace, or its network namespace in it.
+    #[error("cannot {operation} the container's user namespace")]
+    Userns {
+        /// What was tried.
+        operation: &'static str,
         /// Why.
         #[source]
         source: io::Error,
@@ -170,8 +181,9 @@ fn isolate(config: &MonitorConfig, run_dir: &Path) -> Result<(), StartupError> {
         nix::sched::setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| failed(e.into()))?;
     }
     let net = config.new_netns && config.netns.is_none();
+    let (userns, in_userns) = user_namespace(config, net)?;
     let mut flags = CloneFlags::CLONE_NEWNS;
-    flags.set(CloneFlags::CLONE_NEWNET, net);
+    flags.set(CloneFlags::CLONE_NEWNET, net && !in_userns);
     nix::sched::unshare(flags).map_err(|e| StartupError::Unshare { net, source: e.into() })?;
     if net {
         davit_sys::loopback::bring_up()
@@ -181,7 +193,36 @@ fn isolate(config: &MonitorConfig, run_dir: &Path) -> Result<(), StartupError> {
     let shared = staging::take(&config.shared_sources).map_err(failed)?;
     davit_sys::mount::make_all_slaves()?;
     staging::place(&run_dir.join("shared"), &shared).map_err(failed)?;
+    if let Some(userns) = userns {
+        let failed = |source| StartupError::Userns { operation: "mount", source };
+        let tree = davit_sys::rootfs::clone_tree(userns.as_fd(), Path::new(""), false).map_err(failed)?;
+        staging::place_one(&run_dir.join(staging::USERNS), tree.as_fd()).map_err(failed)?;
+    }
     Ok(())
+}
+
+/// The container's user namespace; true: this process is in a new network namespace that belongs to it.
+fn user_namespace(config: &MonitorConfig, net: bool) -> Result<(Option<OwnedFd>, bool), StartupError> {
+    let failed = |operation| move |source| StartupError::Userns { operation, source };
+    let Some(wanted) = &config.userns else { return Ok((None, false)) };
+    let (user, network) = match wanted.join {
+        Some(p) => {
+            let process = ProcessRef { pid: p.pid, start_time: p.start_time };
+            let user = process.namespace("user")?;
+            let network = net.then(|| userns::network_in(user.as_fd())).transpose();
+            (user, network.map_err(failed("make a network namespace in"))?)
+        }
+        None => {
+            let made = userns::mapped(&wanted.uid_map, &wanted.gid_map, net).map_err(failed("make"))?;
+            (made.user, made.net)
+        }
+    };
+    let in_userns = network.is_some();
+    if let Some(network) = network {
+        nix::sched::setns(network, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| failed("join the network namespace in")(e.into()))?;
+    }
+    Ok((Some(user), in_userns))
 }
 
 fn write_pid_file(run_dir: &Path, this: ProcessRef) -> Result<(), StartupError> {

@@ -14,8 +14,10 @@ use davit_sys::cgroup::{CgroupError, Entry, Hierarchy, Version, hierarchies, rea
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::launch::identity;
 use crate::spec::Resources;
 
+pub mod device_program;
 pub mod devices;
 pub mod freeze;
 pub mod limits_v1;
@@ -62,10 +64,13 @@ fn choose(all: &[Hierarchy], path: &str, id: &str, resources: Option<&Resources>
         mount_point: h.mount_point.clone(),
     };
     let wanted = wanted(resources);
+    let devices_v1 = all.iter().any(|h| h.controllers.iter().any(|c| c == "devices"));
     let chosen = |h: &&Hierarchy| match h.version {
         Version::V1 => h.controllers.iter().any(|c| wanted.contains(c.as_str())),
         Version::V2 => {
-            !has_v1 || (wanted.contains("hugetlb") && h.available().iter().any(|c| c == "hugetlb"))
+            !has_v1
+                || (wanted.contains("hugetlb") && h.available().iter().any(|c| c == "hugetlb"))
+                || (wanted.contains("devices") && !devices_v1)
         }
     };
     Placement { joined: all.iter().filter(chosen).map(place).collect() }
@@ -143,8 +148,27 @@ impl Placement {
         self.apply(resources)?;
         if let Some(group) = self.controller("devices") {
             devices::restrict(&group.directory, &resources.devices)?;
+        } else if let Some(group) = self.unified().filter(|_| !resources.all_devices_allowed()) {
+            devices::restrict_unified(&group.directory, &resources.devices, identity::is_nested())?;
         }
         Ok(())
+    }
+
+    /// New device rules for a running container; none: those that it has stay.
+    pub fn change_devices(&self, resources: &Resources) -> Result<()> {
+        if resources.devices.is_empty() {
+            return Ok(());
+        }
+        if let Some(group) = self.controller("devices") {
+            return Ok(devices::exchange(&group.directory, &resources.devices)?);
+        }
+        match self.unified() {
+            Some(group) => {
+                devices::restrict_unified(&group.directory, &resources.devices, identity::is_nested())
+            }
+            // Nothing restricts a privileged container, and update does not begin to.
+            None => Ok(()),
+        }
     }
 
     /// Writes limits (not device rules) into the cgroups.

@@ -3,6 +3,7 @@
 //! Options are Go's: `--name value`, `--name=value`, one dash or two; the first word that is no option ends them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -110,6 +111,15 @@ pub enum Command {
         /// With a user namespace.
         rootless: bool,
     },
+    /// Print what its cgroups count.
+    Events {
+        /// Which.
+        id: String,
+        /// Once, not until its end.
+        once: bool,
+        /// Time between two.
+        interval: Duration,
+    },
     /// What this runtime can do, as JSON.
     Features,
     /// Change limits.
@@ -184,12 +194,15 @@ pub struct Update {
 }
 
 /// Limits of `update` that are numbers.
-pub const LIMITS: [&str; 11] = [
+pub const LIMITS: [&str; 14] = [
     "blkio-weight",
     "cpu-period",
     "cpu-quota",
     "cpu-share",
     "cpu-burst",
+    "cpu-idle",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
     "cpuset-cpus",
     "cpuset-mems",
     "memory",
@@ -218,21 +231,8 @@ const EXEC_VALUES: [&str; 13] = [
 
 /// Parses everything after the program's name.
 pub fn invocation(args: &[String]) -> Result<Invocation> {
-    let values = ["root", "log", "log-format", "criu", "rootless", "cgroup-manager"];
-    let mut o = parse(
-        args,
-        &values,
-        &["debug", "systemd-cgroup", "version", "help"],
-        &[("v", "version"), ("h", "help")],
-    )?;
-    let log_json = match o.value("log-format").as_deref() {
-        Some("json") => true,
-        None | Some("text") => false,
-        Some(other) => return Err(Error::Usage(format!("--log-format {other}: it is text or json"))),
-    };
-    let systemd_cgroup = o.flag("systemd-cgroup") || o.value("cgroup-manager").as_deref() == Some("systemd");
-    let root = o.value("root").map_or_else(default_root, PathBuf::from);
-    let global = Global { root, log: o.path("log"), log_json, systemd_cgroup };
+    let mut o = global_options(args)?;
+    let global = global(&mut o)?;
     let command = if o.flag("version") {
         Command::Print(version())
     } else if o.flag("help") || o.rest.is_empty() {
@@ -242,6 +242,28 @@ pub fn invocation(args: &[String]) -> Result<Invocation> {
         command(&name, &o.rest)?
     };
     Ok(Invocation { global, command })
+}
+
+/// The options before the command, also where the rest cannot be understood: the log gets to know that.
+pub fn global_of(args: &[String]) -> Option<Global> {
+    global(&mut global_options(args).ok()?).ok()
+}
+
+fn global_options(args: &[String]) -> Result<Options> {
+    let values = ["root", "log", "log-format", "criu", "rootless", "cgroup-manager"];
+    let flags = ["debug", "systemd-cgroup", "version", "help"];
+    parse(args, &values, &flags, &[("v", "version"), ("h", "help")])
+}
+
+fn global(o: &mut Options) -> Result<Global> {
+    let log_json = match o.value("log-format").as_deref() {
+        Some("json") => true,
+        None | Some("text") => false,
+        Some(other) => return Err(Error::Usage(format!("--log-format {other}: it is text or json"))),
+    };
+    let systemd_cgroup = o.flag("systemd-cgroup") || o.value("cgroup-manager").as_deref() == Some("systemd");
+    let root = o.value("root").map_or_else(default_root, PathBuf::from);
+    Ok(Global { root, log: o.path("log"), log_json, systemd_cgroup })
 }
 
 fn default_root() -> PathBuf {
@@ -298,6 +320,12 @@ fn command(name: &str, args: &[String]) -> Result<Command> {
             }
         }
         "update" => update(args)?,
+        "events" => events(args)?,
+        "checkpoint" | "restore" => {
+            return Err(Error::Usage(format!(
+                "{name} is not supported: this runtime does not use CRIU; start the container anew instead"
+            )));
+        }
         "features" => Command::Features,
         "help" => Command::Print(HELP.to_owned()),
         "start" => Command::Start { id: parse(args, &[], &[], &[])?.id()? },
@@ -363,16 +391,23 @@ fn exec(args: &[String]) -> Result<Command> {
     Ok(Command::Exec(Box::new(exec)))
 }
 
+fn events(args: &[String]) -> Result<Command> {
+    let mut o = parse(args, &["interval"], &["stats"], &[])?;
+    let text = o.value("interval").unwrap_or_else(|| "5s".to_owned());
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number = number.parse::<u32>().ok().filter(|n| *n > 0);
+    let interval = match (number, unit) {
+        (Some(n), "s" | "") => Duration::from_secs(n.into()),
+        (Some(n), "ms") => Duration::from_millis(n.into()),
+        (Some(n), "m") => Duration::from_secs(60 * u64::from(n)),
+        _ => return Err(Error::Usage(format!("--interval {text}: a duration such as 5s is needed"))),
+    };
+    Ok(Command::Events { once: o.flag("stats"), interval, id: o.id()? })
+}
+
 fn update(args: &[String]) -> Result<Command> {
     let mut values: Vec<&str> = LIMITS.to_vec();
-    values.extend([
-        "resources",
-        "kernel-memory",
-        "kernel-memory-tcp",
-        "l3-cache-schema",
-        "mem-bw-schema",
-        "cpu-idle",
-    ]);
+    values.extend(["resources", "kernel-memory", "kernel-memory-tcp", "l3-cache-schema", "mem-bw-schema"]);
     let mut o = parse(args, &values, &[], &[("r", "resources")])?;
     let limits = LIMITS.iter().filter_map(|l| Some((*l, o.value(l)?))).collect();
     Ok(Command::Update(Box::new(Update { resources: o.path("resources"), limits, id: o.id()? })))

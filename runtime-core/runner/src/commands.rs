@@ -6,6 +6,7 @@ use crate::cli::{Command, Global, Invocation};
 use crate::error::{Context, Error, Result};
 
 pub mod control;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod foreground;
@@ -37,6 +38,7 @@ pub fn run(invocation: &Invocation) -> Result<i32> {
         Command::Ps { id, json, args } => show::ps(root, id, *json, args),
         Command::List { json, quiet } => show::list(root, *json, *quiet),
         Command::Spec { bundle, rootless } => show::spec(bundle, *rootless),
+        Command::Events { id, once, interval } => events::events(root, id, *once, *interval),
         Command::Features => features::print(),
         Command::Print(text) => print(text),
     }

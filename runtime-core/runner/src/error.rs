@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use davit_sys::caps::CapsError;
 use davit_sys::cgroup::CgroupError;
@@ -30,6 +30,17 @@ pub enum Error {
     Json {
         /// Which file.
         path: PathBuf,
+        /// What serde says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A member of a JSON file is not what it should be.
+    #[error("cannot parse {path}: {member}")]
+    Member {
+        /// Which file.
+        path: PathBuf,
+        /// As `linux.resources.memory.limit`.
+        member: String,
         /// What serde says.
         #[source]
         source: serde_json::Error,
@@ -113,6 +124,19 @@ impl Error {
         }
         text
     }
+}
+
+/// Reads JSON; an error names the member that is wrong. Only then the text is read with an eye to where one is.
+pub fn parse_json<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|source| {
+        let path = path.to_owned();
+        let mut again = serde_json::Deserializer::from_slice(text);
+        let found = serde_path_to_error::deserialize::<_, T>(&mut again);
+        match found.map_err(|e| e.path().to_string()) {
+            Err(member) if member != "." && !source.is_syntax() => Error::Member { path, member, source },
+            _ => Error::Json { path, source },
+        }
+    })
 }
 
 /// The text of an error number as Go programs print it: lower case, without the number.

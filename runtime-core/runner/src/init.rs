@@ -99,6 +99,9 @@ impl Init<'_> {
             rootfs::devices::bind_console(root.as_fd(), &terminal.slave)?;
             terminal.take(socket)?;
         }
+        if let Some(personality) = &linux.personality {
+            crate::program::scheduling::take_personality(personality)?;
+        }
         self.run_early_hooks()?;
         // A missing working directory is made, as runc does; where it cannot be, entering it says why.
         let _ = davit_sys::rootfs::open_or_make(root.as_fd(), &process.cwd, Target::Directory);
@@ -169,6 +172,7 @@ impl Init<'_> {
         let mut program = Program::new(process, self.filter, self.preserve_fds);
         program.listener = self.listener.take().map(Into::into);
         let prepared = program.open_label().and_then(|()| {
+            program.landlock = crate::program::landlock::rules(&self.spec.annotations)?;
             let read_only = self.spec.root.as_ref().is_some_and(|r| r.readonly);
             self.plan.seal(&root, read_only)?;
             rootfs::change_root(&root, self.no_pivot)?;
@@ -187,7 +191,7 @@ impl Init<'_> {
         }
         let hooks = self.spec.hooks.as_ref().map_or(&[][..], |h| &h.start_container);
         match hooks::run(hooks, &self.state_json) {
-            Ok(()) => program.run(&assumed),
+            Ok(()) => program.run(assumed),
             Err(e) => e,
         }
     }

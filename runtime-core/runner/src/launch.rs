@@ -45,7 +45,7 @@ pub struct Launched {
 pub fn load_spec(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
     let text = std::fs::read(&path).context(|| format!("read {}", path.display()))?;
-    let spec: Spec = serde_json::from_slice(&text).map_err(|source| Error::Json { path, source })?;
+    let spec: Spec = crate::error::parse_json(&path, &text)?;
     check(&spec)?;
     Ok(spec)
 }
@@ -73,6 +73,8 @@ fn check(spec: &Spec) -> Result<()> {
     if !spec.linux.makes(NamespaceKind::Mount) {
         return Err(Error::Config("linux.namespaces needs a new mount namespace".into()));
     }
+    crate::program::scheduling::check(process)?;
+    spec.linux.personality.as_ref().map(crate::program::scheduling::domain).transpose()?;
     if spec.linux.makes(NamespaceKind::User) && spec.linux.uid_mappings.is_empty() {
         return Err(Error::Config("a new user namespace needs uidMappings and gidMappings".into()));
     }
@@ -121,7 +123,7 @@ fn prepare(create: &cli::Create, bundle: PathBuf, spec: Spec, dir: StateDir) -> 
     };
     let has_userns = spec.linux.has(NamespaceKind::User);
     let mut plan = rootfs::plan(&spec, &bundle, has_userns || identity::is_nested())?;
-    plan.clone_sources(has_userns)?;
+    plan.clone_sources(&spec.linux)?;
     let (filter, listener) = match &spec.linux.seccomp {
         Some(profile) if !profile.default_action.is_empty() => {
             (Some(seccomp::compile(profile)?), profile.listener_path.as_deref().map(connect).transpose()?)
@@ -169,6 +171,10 @@ fn start_init(
     let born_in =
         p.cgroups.unified().filter(|_| only_v2).and_then(|g| std::fs::File::open(&g.directory).ok());
     let (ours, theirs) = Channel::pair().context(|| "make a channel to the first process")?;
+    if let Some(map) = p.spec.linux.uid_mappings.iter().find(|m| m.container_id == 0) {
+        // Root of the container shall be able to open /dev/stdout, and to give it to its user.
+        crate::program::stdio::own(map.host_id);
+    }
     let before = namespaces::join_before_clone(&p.spec)?;
     let flags = namespaces::clone_flags(&p.spec);
     let (pid, pidfd) = match clone(&p.spec, flags, born_in.as_ref())? {

@@ -33,7 +33,7 @@ fn main() {
             let outcome = protect::ensure(&invocation.command).and_then(|()| commands::run(&invocation));
             (outcome, Some(invocation.global))
         }
-        Err(e) => (Err(e), None),
+        Err(e) => (Err(e), cli::global_of(&args)),
     };
     let code = outcome.unwrap_or_else(|e| {
         report(&e.chain(), log.as_ref());

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use davit_sys::caps::{self, CapSet, Capability};
 use davit_sys::fork;
+use davit_sys::landlock::Ruleset;
 use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result, describe};
@@ -18,8 +19,10 @@ use crate::seccomp::Filter;
 use crate::spec::Process;
 use crate::spec::process::CapabilitySets;
 
+pub mod landlock;
 pub mod lookup;
 pub mod rlimits;
+pub mod scheduling;
 pub mod stdio;
 
 /// A program on its way.
@@ -35,6 +38,8 @@ pub struct Program<'a> {
     pub preserve_fds: u32,
     /// The open `attr/exec` file and what to write: an AppArmor profile or SELinux label.
     pub label: Option<(File, String)>,
+    /// Which paths it may reach; none: no Landlock.
+    pub landlock: Vec<landlock::Rule>,
 }
 
 /// What [`Program::assume`] leaves for [`Program::run`].
@@ -44,12 +49,13 @@ pub struct Assumed {
     args: Vec<CString>,
     env: Vec<CString>,
     sets: CapabilitySets,
+    landlock: Option<Ruleset>,
 }
 
 impl<'a> Program<'a> {
     /// A program without a label yet.
     pub fn new(process: &'a Process, filter: Option<&'a Filter>, preserve_fds: u32) -> Self {
-        Self { process, filter, listener: None, preserve_fds, label: None }
+        Self { process, filter, listener: None, preserve_fds, label: None, landlock: Vec::new() }
     }
 
     /// Opens the label file; /proc must be one that shows us.
@@ -76,6 +82,7 @@ impl<'a> Program<'a> {
     pub fn assume(&self) -> Result<Assumed> {
         let p = self.process;
         rlimits::apply(&p.rlimits)?;
+        scheduling::apply(p)?;
         stdio::own(p.user.uid);
         let entered = self.enter_cwd();
         let sets = self.take_identity()?;
@@ -92,6 +99,7 @@ impl<'a> Program<'a> {
             ))
         })?;
         check_cwd()?;
+        let landlock = landlock::prepare(&self.landlock)?;
         let env = self.environment();
         let path = lookup::find(&p.args, &p.env)?;
         let text = |s: &str| CString::new(s).map_err(|_| Error::Config(format!("{s:?} contains a NUL byte")));
@@ -100,6 +108,7 @@ impl<'a> Program<'a> {
             args: p.args.iter().map(|a| text(a)).collect::<Result<_>>()?,
             env: env.iter().map(|e| text(e)).collect::<Result<_>>()?,
             sets,
+            landlock,
         })
     }
 
@@ -175,14 +184,14 @@ impl<'a> Program<'a> {
     }
 
     /// Loads the filter, takes the final capabilities and becomes the program. Returns only with an error.
-    pub fn run(self, assumed: &Assumed) -> Error {
+    pub fn run(self, assumed: Assumed) -> Error {
         match self.become_program(assumed) {
             Err(e) => e,
             Ok(never) => match never {},
         }
     }
 
-    fn become_program(self, assumed: &Assumed) -> Result<std::convert::Infallible> {
+    fn become_program(self, assumed: Assumed) -> Result<std::convert::Infallible> {
         fork::reset_signals().context(|| "reset signals")?;
         fork::close_on_exec_from(3 + self.preserve_fds).context(|| "mark descriptors close-on-exec")?;
         if let Some((mut file, text)) = self.label {
@@ -190,6 +199,11 @@ impl<'a> Program<'a> {
         }
         if self.process.no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "set no_new_privs")?;
+        }
+        if let Some(rules) = assumed.landlock {
+            rules
+                .restrict_self()
+                .context(|| "put the Landlock rules in force (they need noNewPrivileges)")?;
         }
         let sets = assumed.sets;
         if let Some(filter) = self.filter {

@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use davit_sys::rootfs::{self as sys, MountAttributes};
 
 use crate::error::{Context, Error, Result};
-use crate::spec::{Mount, Spec};
+use crate::spec::{Linux, Mount, NamespaceKind, Spec};
+use rustix::fs::{Mode, OFlags};
 
 pub mod cgroups;
 pub mod copy_up;
 pub mod devices;
 pub mod hide;
+pub mod idmap;
 pub mod mounts;
 pub mod options;
 
@@ -45,6 +47,8 @@ pub struct Plan {
     pub propagation: Option<(u64, bool)>,
     /// Device nodes cannot be made: bind the host's.
     pub bind_devices: bool,
+    /// The root's tree, cloned by the privileged parent: root of a user namespace may be unable to walk there.
+    pub tree: Option<OwnedFd>,
 }
 
 /// Reads the mounts of a config.
@@ -70,17 +74,33 @@ pub fn plan(spec: &Spec, bundle: &Path, bind_devices: bool) -> Result<Plan> {
         mounts: mounts.collect::<Result<_>>()?,
         propagation,
         bind_devices,
+        tree: None,
     })
 }
 
 impl Plan {
     /// Clones the trees of bind mounts with our rights: all of them before entering a user namespace that may lack them, otherwise those that are
     /// to be shared, which are no peers of their sources any more once the new mount namespace is cut off.
-    pub fn clone_sources(&mut self, all: bool) -> Result<()> {
+    pub fn clone_sources(&mut self, linux: &Linux) -> Result<()> {
+        let all = linux.has(NamespaceKind::User);
+        if all {
+            self.tree = match sys::clone_tree_at(&self.root, true) {
+                Ok(tree) => Some(tree),
+                // A plain user: his new user namespace has the right, and himself can walk to his own files.
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => None,
+                Err(e) => return Err(e).context(|| format!("clone the mount of {}", self.root.display())),
+            };
+        }
         let shared = |p: &Planned| p.options.propagation.iter().any(|(kind, _)| kind & libc::MS_SHARED != 0);
-        for planned in self.mounts.iter_mut().filter(|p| p.options.bind && (all || shared(p))) {
+        let mut ids = idmap::Namespaces::of(linux);
+        let early = |p: &Planned| p.options.bind && (all || p.options.idmap.is_some() || shared(p));
+        for planned in self.mounts.iter_mut().filter(|p| early(p)) {
             let source = self.bundle.join(&planned.mount.source);
-            planned.tree = Some(mounts::clone_source(&source, planned.options.recursive)?);
+            let tree = mounts::clone_source(&source, planned.options.recursive)?;
+            if let Some(recursive) = planned.options.idmap {
+                ids.map(tree.as_fd(), &planned.mount, recursive)?;
+            }
+            planned.tree = Some(tree);
         }
         Ok(())
     }
@@ -93,13 +113,17 @@ impl Plan {
         let flags = rustix::mount::MountPropagationFlags::from_bits_retain((kind | libc::MS_REC) as u32);
         rustix::mount::mount_change("/", flags).context(|| "cut the mount namespace off from the host's")?;
         let shown = self.root.display();
+        if let Some(tree) = &self.tree {
+            // Over the old root, which nobody walks through any more: the pivot takes it from there.
+            let target = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .context(|| "open the root directory")?;
+            sys::attach(tree.as_fd(), target.as_fd())
+                .context(|| format!("mount the root file system {shown}"))?;
+            return tree.try_clone().context(|| "duplicate a descriptor");
+        }
         let tree = sys::clone_tree_at(&self.root, true).context(|| format!("clone the mount of {shown}"))?;
-        let target = rustix::fs::open(
-            &self.root,
-            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .context(|| format!("open {shown}"))?;
+        let target = rustix::fs::open(&self.root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("open {shown}"))?;
         sys::attach(tree.as_fd(), target.as_fd())
             .context(|| format!("mount the root file system at {shown}"))?;
         Ok(tree)

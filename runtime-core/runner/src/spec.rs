@@ -86,6 +86,12 @@ pub struct Mount {
     /// mount(8)-like options.
     #[serde(deserialize_with = "null_is_default")]
     pub options: Vec<String>,
+    /// Owners are shown through this map; empty with `idmap` among the options: through the container's.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// The same of groups.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 /// Programs run at certain moments.

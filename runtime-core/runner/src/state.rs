@@ -75,8 +75,6 @@ pub struct OciState<'a> {
 impl State {
     /// The state as the specification has it. The pid of a stopped container is 0.
     pub fn oci<'a>(&'a self, status: &'a str, pid: i32) -> OciState<'a> {
-        // Without the user database: a static executable cannot load its modules.
-        let owner = || if self.owner == 0 { "root".to_owned() } else { self.owner.to_string() };
         OciState {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -86,8 +84,13 @@ impl State {
             rootfs: &self.rootfs,
             created: &self.created,
             annotations: &self.annotations,
-            owner: (status != "creating").then(owner),
+            owner: (status != "creating").then(|| self.owner_name()),
         }
+    }
+
+    /// Who created it, without the user database: a static executable cannot load its modules.
+    pub fn owner_name(&self) -> String {
+        if self.owner == 0 { "root".to_owned() } else { self.owner.to_string() }
     }
 
     /// The same as text, for hooks; empty when there are none to read it.

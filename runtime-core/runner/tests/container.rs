@@ -5,6 +5,8 @@
 
 #[path = "container/bundle.rs"]
 mod bundle;
+#[path = "container/config.rs"]
+mod config;
 #[path = "container/errors.rs"]
 mod errors;
 #[path = "container/exec.rs"]

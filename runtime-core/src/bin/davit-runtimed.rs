@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 fn serve() -> anyhow::Result<()> {
     let layout = Layout::from_env()?;
     let config: Config = config::load(&layout.config_file("runtimed"))?;
+    config.check()?;
     let state = StateDir::open(&layout.runtime_state(), STATE_FORMAT)?;
     let listener = Listener::bind(&layout, "runtimed")?;
     // One thread: everything here waits for others, and what blocks goes to tokio's blocking pool.
@@ -38,6 +39,8 @@ fn serve() -> anyhow::Result<()> {
         let daemon = Daemon::new("davit-runtimed", env!("CARGO_PKG_VERSION"), &[RUNTIME])
             .with_state_dir(state.path())
             .with_capability("log:json-file")
+            .with_capability("log:local")
+            .with_capability("log:journald")
             .with_detail("state-format", STATE_FORMAT.to_string());
         daemon.serve(listener, runtimed.routes, runtimed.health).await?;
         anyhow::Ok(())

@@ -1,22 +1,39 @@
 //! What a runtime is given: which namespaces, which files of /etc, and the OCI configuration in the bundle.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use davit_contracts::network::{AttachResponse, ResolvConf};
-use davit_contracts::runtime::{ContainerSpec, MountPoint};
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
+use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint, Namespaces};
+use davit_wire::config::{CreateSpec, Process, UserNamespace};
+use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags, mkdirat, openat2};
 
 use super::dirs::RunDir;
 use super::files;
+use super::record::ProcessRecord;
 use super::staging;
 use super::task::Task;
 use crate::config::BUILT_IN_RUNTIME;
 use crate::error::{RuntimeError, io_error};
 use crate::spec::build::{self, Source};
 use crate::spec::check::{self, Network};
-use crate::spec::merge;
+use crate::spec::namespaces::{self, Mode};
 use crate::spec::user::Resolved;
+use crate::spec::{merge, mounts};
+
+/// Where /dev/shm comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shm {
+    /// A tmpfs of its own.
+    Own,
+    /// Nowhere.
+    None,
+    /// The host's.
+    Host,
+    /// That of the container with this first process; the monitor brings it as `shm` in the run directory.
+    Of(ProcessRecord),
+}
 
 /// docker's place for the first process of `--init`.
 const INIT: &str = "/sbin/docker-init";
@@ -29,9 +46,12 @@ pub struct Plan {
     pub join: Option<(PathBuf, RunDir)>,
     pub pid: Source,
     pub ipc: Source,
-    pub shm: Option<PathBuf>,
+    pub shm: Shm,
     pub uts: Source,
     pub cgroup: Source,
+    pub time: Source,
+    /// What the monitor is to bring.
+    pub userns: Option<UserNamespace>,
 }
 
 impl Task {
@@ -39,40 +59,106 @@ impl Task {
     pub(super) fn plan(&self, spec: &ContainerSpec) -> Result<Plan, RuntimeError> {
         let network = check::network(spec)?;
         let ns = spec.namespaces.clone().unwrap_or_default();
-        let simple = |mode: &str| if mode == "host" { Source::Host } else { Source::New };
         let join = match &network {
             Network::Container(name) => {
-                let (pid, id) = self.living(name, "network")?;
-                Some((PathBuf::from(format!("/proc/{pid}/ns/net")), self.engine.dirs.run_dir(&id)))
+                let (process, id, _) = self.living(name, "network")?;
+                let path = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
+                Some((path, self.engine.dirs.run_dir(&id)))
             }
             _ => None,
         };
-        let shared = |mode: &str, kind: &str| match mode.strip_prefix("container:") {
-            Some(name) => self
+        let source = |mode: Mode<'_>, kind: &str| match mode {
+            Mode::Private => Ok(Source::New),
+            Mode::Host => Ok(Source::Host),
+            Mode::Container(name) => self
                 .living(name, kind)
-                .map(|(pid, _)| (Source::Path(format!("/proc/{pid}/ns/{kind}").into()), Some(pid))),
-            None => Ok((simple(mode), None)),
+                .map(|(p, ..)| Source::Path(format!("/proc/{}/ns/{kind}", p.pid).into())),
         };
-        let (pid, _) = shared(&ns.pid, "pid")?;
-        let (ipc, ipc_of) = shared(&ns.ipc, "ipc")?;
-        let shm = match (&ipc, ipc_of) {
-            (_, Some(pid)) => Some(PathBuf::from(format!("/proc/{pid}/root/dev/shm"))),
-            (Source::Host, None) => Some(PathBuf::from("/dev/shm")),
-            _ => None,
-        };
-        let new_netns = matches!(network, Network::Endpoints(_) | Network::None);
-        Ok(Plan { network, new_netns, join, pid, ipc, shm, uts: simple(&ns.uts), cgroup: simple(&ns.cgroup) })
+        Ok(Plan {
+            new_netns: matches!(network, Network::Endpoints(_) | Network::None),
+            network,
+            join,
+            pid: source(namespaces::pid(&ns), "pid")?,
+            ipc: source(namespaces::ipc(&ns), "ipc")?,
+            shm: self.shm(&ns)?,
+            uts: source(namespaces::uts(&ns), "uts")?,
+            cgroup: source(namespaces::cgroup(&ns), "cgroup")?,
+            time: source(namespaces::time(&ns), "time")?,
+            userns: self.userns(&ns)?,
+        })
     }
 
-    /// The first process and the id of another container that must run.
-    fn living(&self, name: &str, what: &str) -> Result<(i32, String), RuntimeError> {
+    fn userns(&self, ns: &Namespaces) -> Result<Option<UserNamespace>, RuntimeError> {
+        let c = &self.record.container;
+        if c.uid_map.is_empty() {
+            return Ok(None);
+        }
+        let join = match namespaces::user(ns) {
+            Mode::Container(name) => {
+                let (p, ..) = self.living(name, "user")?;
+                Some(Process { pid: p.pid, start_time: p.start_time })
+            }
+            _ => None,
+        };
+        let lines = |map: &[IdMap]| {
+            map.iter()
+                .fold(String::new(), |text, m| text + &format!("{} {} {}\n", m.inside, m.outside, m.count))
+        };
+        Ok(Some(UserNamespace { join, uid_map: lines(&c.uid_map), gid_map: lines(&c.gid_map) }))
+    }
+
+    /// /dev/shm goes with the IPC namespace.
+    fn shm(&self, ns: &Namespaces) -> Result<Shm, RuntimeError> {
+        match namespaces::ipc(ns) {
+            Mode::Private if ns.ipc == "none" => Ok(Shm::None),
+            Mode::Private => Ok(Shm::Own),
+            Mode::Host => Ok(Shm::Host),
+            Mode::Container(name) => {
+                let (process, id, theirs) = self.living(name, "ipc")?;
+                // The host's, and what was joined from elsewhere, is shared already.
+                let own = namespaces::ipc(&theirs) == Mode::Private;
+                if own && theirs.ipc != "shareable" {
+                    return Err(RuntimeError::WrongState(format!(
+                        "can't join IPC of container {id}: non-shareable IPC (hint: use --ipc shareable for the donor container)"
+                    )));
+                }
+                Ok(Shm::Of(process))
+            }
+        }
+    }
+
+    /// The first process, the id and the namespaces of another container that must run.
+    fn living(&self, name: &str, what: &str) -> Result<(ProcessRecord, String, Namespaces), RuntimeError> {
         let other = self.engine.registry.find(name)?;
         let view = other.view();
+        let ns = view.record.container.spec.as_ref().and_then(|s| s.namespaces.clone());
         match view.record.process {
-            Some(p) if view.status().is_alive() && other.id != self.record.id() => Ok((p.pid, other.id)),
+            Some(p) if view.status().is_alive() && other.id != self.record.id() && p.as_ref().is_alive() => {
+                Ok((p, other.id, ns.unwrap_or_default()))
+            }
             _ => Err(RuntimeError::WrongState(format!(
-                "cannot join the {what} namespace of a container that is not running: {name}"
+                "cannot join the {what} namespace of a container that is not running: {}",
+                view.record.container.name
             ))),
+        }
+    }
+
+    /// What the monitor does before it calls the runtime.
+    pub(super) fn create_spec(&self, spec: &ContainerSpec, plan: &Plan) -> CreateSpec {
+        let c = &self.record.container;
+        let foreign = c.runtime != BUILT_IN_RUNTIME && plan.network != Network::Host;
+        CreateSpec {
+            parts: staging::parts(&c.mount_points, plan.userns.is_some()),
+            shm_of: match plan.shm {
+                Shm::Of(p) => Some(Process { pid: p.pid, start_time: p.start_time }),
+                _ => None,
+            },
+            sysctls: if foreign {
+                build::net_sysctls(spec, self.engine.host.rootless)
+            } else {
+                BTreeMap::new()
+            },
+            ..CreateSpec::default()
         }
     }
 
@@ -89,6 +175,7 @@ impl Task {
             other.path().to_owned()
         } else {
             self.write_etc(spec, plan, attached, run)?;
+            files::give(run.path(), &self.record.container)?;
             run.path().to_owned()
         };
         let monitor = self.record.monitor.map_or(0, |m| m.pid);
@@ -101,7 +188,8 @@ impl Task {
         if !merge::has(&c.env, "HOME") {
             c.env.push(format!("HOME={}", user.home));
         }
-        let points: &mut Vec<MountPoint> = &mut staging::staged(&c.mount_points, run);
+        let points: &mut Vec<MountPoint> =
+            &mut staging::staged(&c.mount_points, plan.userns.is_some(), run);
         let mut argv = c.argv.clone();
         if spec.init {
             argv.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
@@ -122,7 +210,18 @@ impl Task {
             ipc: plan.ipc.clone(),
             uts: plan.uts.clone(),
             cgroup: plan.cgroup.clone(),
-            shm: plan.shm.clone(),
+            time: plan.time.clone(),
+            userns: plan.userns.is_some().then(|| build::Userns {
+                path: run.userns(),
+                uids: &c.uid_map,
+                gids: &c.gid_map,
+            }),
+            shm: match plan.shm {
+                Shm::Own => Some(mounts::Shm::Own),
+                Shm::None => None,
+                Shm::Host => Some(mounts::Shm::Bind("/dev/shm".into())),
+                Shm::Of(_) => Some(mounts::Shm::Bind(run.shm())),
+            },
             plain_sysctls: c.runtime != BUILT_IN_RUNTIME,
             host: &self.engine.host,
         };
@@ -180,17 +279,19 @@ fn own_resolv_conf(spec: &ContainerSpec) -> String {
 pub fn ensure_dir(root: BorrowedFd<'_>, path: &str) {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if path == "/" || openat2(root, path, flags, Mode::empty(), resolve).is_ok() {
+    if path == "/" || openat2(root, path, flags, FileMode::empty(), resolve).is_ok() {
         return;
     }
-    let Ok(mut parent) = openat2(root, ".", flags, Mode::empty(), resolve) else { return };
+    let Ok(mut parent) = openat2(root, ".", flags, FileMode::empty(), resolve) else { return };
     let mut reached = String::new();
     for part in path.split('/').filter(|p| !p.is_empty()) {
         reached = format!("{reached}/{part}");
-        parent = match openat2(root, reached.as_str(), flags, Mode::empty(), resolve) {
+        parent = match openat2(root, reached.as_str(), flags, FileMode::empty(), resolve) {
             Ok(fd) => fd,
-            Err(_) if mkdirat(&parent, part, Mode::from_raw_mode(0o755)).is_ok() => {
-                let Ok(fd) = openat2(root, reached.as_str(), flags, Mode::empty(), resolve) else { return };
+            Err(_) if mkdirat(&parent, part, FileMode::from_raw_mode(0o755)).is_ok() => {
+                let Ok(fd) = openat2(root, reached.as_str(), flags, FileMode::empty(), resolve) else {
+                    return;
+                };
                 fd
             }
             Err(_) => return,

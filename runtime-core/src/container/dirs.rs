@@ -1,13 +1,17 @@
 //! Where a container's files are.
 //!
 //! ```text
-//! state/runtime/containers/<id>/   container.json, <id>-json.log, exit.json (the monitor's second copy)
+//! state/runtime/containers/<id>/   container.json, <id>-json.log or container.log, exit.json (the monitor's second copy)
 //! state/runtime/davit-init         the program of containers with --init
 //! state/runtime/trash/<id>/        the same directory once its removal is journaled
 //! run/runtime/<16 hex>/            the monitor's directory; short, because a socket's path has 108 bytes at most
 //! ```
 
 use std::path::{Path, PathBuf};
+
+use davit_contracts::runtime::ContainerSpec;
+
+use crate::logs::options;
 
 /// The two base directories.
 #[derive(Debug, Clone)]
@@ -39,9 +43,13 @@ impl Dirs {
         self.trash().join(id)
     }
 
-    /// Its log.
-    pub fn log(&self, id: &str) -> PathBuf {
-        self.container(id).join(format!("{id}-json.log"))
+    /// Its log, where that is a file.
+    pub fn log(&self, id: &str, spec: &ContainerSpec) -> PathBuf {
+        let directory = self.container(id);
+        match options::driver(Some(spec)) {
+            options::LOCAL => directory.join("container.log"),
+            _ => directory.join(format!("{id}-json.log")),
+        }
     }
 
     /// What containers with `--init` begin with. Not in the run directory, which is on a file system without execution on many hosts.
@@ -98,6 +106,16 @@ impl RunDir {
     /// The root, in the monitor's mount namespace.
     pub fn rootfs(&self) -> PathBuf {
         self.0.join("bundle/rootfs")
+    }
+
+    /// The container's user namespace, in the monitor's mount namespace.
+    pub fn userns(&self) -> PathBuf {
+        self.0.join("userns")
+    }
+
+    /// Another container's /dev/shm, in the monitor's mount namespace.
+    pub fn shm(&self) -> PathBuf {
+        self.0.join("shm")
     }
 
     /// `--root` of the OCI runtime.

@@ -33,6 +33,18 @@ impl Task {
                 self.ended(&exit)
             }
             Event::Exited(exit) => self.ended(&exit),
+            Event::Health(health) => {
+                self.health_found(health);
+                Flow::On
+            }
+            Event::Oom { report } => {
+                self.memory_ran_out(report);
+                Flow::On
+            }
+            Event::LogDropped { bytes, why } => {
+                self.log_dropped(bytes, why);
+                Flow::On
+            }
             Event::ExecStarted { exec_id, pid } => {
                 self.engine.execs.started(&exec_id, pid);
                 let action = format!("exec_start: {}", self.engine.execs.command(&exec_id));
@@ -70,6 +82,7 @@ impl Task {
         self.engine.execs.container_ended(self.record.id());
         let endpoints = std::mem::take(&mut self.record.container.endpoints);
         self.record.ended(exit);
+        self.health_stops();
         self.emit("die", &[("exitCode", exit.code.to_string())]);
         self.emit_networks("disconnect", &endpoints);
         failpoint::pass("exit.told");
@@ -129,6 +142,7 @@ impl Task {
             started_unix_ns: self.record.state().started_unix_ns,
             finished_unix_ns: unix_ns(),
             error: "the container's monitor died; its processes were killed".to_owned(),
+            ..ExitRecord::default()
         }
     }
 
@@ -219,7 +233,9 @@ impl Task {
                 self.monitor = Some(connected.into());
                 self.teardown.detach = false;
                 self.record.attached = true;
+                let oom_was_told = self.record.state().oom_killed;
                 self.running(state.pid, state.started_unix_ns);
+                self.catch_up(&state, oom_was_told);
                 if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);
                 }
@@ -310,13 +326,31 @@ impl Task {
         Ok(())
     }
 
+    fn drop_log(&self) {
+        let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().contains(".log")) {
+            // The monitor may still have it open: only without content does it give its room back.
+            let _ = fs::File::options().write(true).open(entry.path()).and_then(|f| f.set_len(0));
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
     /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
     pub(super) fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
         judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let directory = self.directory();
         let trashed = self.engine.dirs.trashed(self.record.id());
         let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
-        fs::write(directory.join(MARKER), marker).map_err(io_error("write", &directory.join(MARKER)))?;
+        let path = directory.join(MARKER);
+        let written = fs::write(&path, &marker).or_else(|e| {
+            if e.kind() != std::io::ErrorKind::StorageFull {
+                return Err(e);
+            }
+            // On a full disk there is room for the journal where the log was, which goes with the container anyway.
+            self.drop_log();
+            fs::write(&path, &marker)
+        });
+        written.map_err(io_error("write", &path))?;
         failpoint::pass("remove.marked");
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
         failpoint::pass("remove.trashed");

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use davit_contracts::network::{Endpoint, ResolvConf};
+use davit_contracts::runtime::{Container, IdMap};
 
 use crate::error::{RuntimeError, io_error};
 
@@ -175,6 +176,17 @@ pub fn write(dir: &Path, hostname: &str, hosts: &str, resolv_conf: &str) -> Resu
 /// A file of the host, for containers that share its network.
 pub fn of_host(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Gives the files to root of the container's user namespace, which may write to them as root does elsewhere.
+pub fn give(dir: &Path, container: &Container) -> Result<(), RuntimeError> {
+    let root = |map: &[IdMap]| map.iter().find(|m| m.inside == 0).map(|m| m.outside);
+    let (Some(uid), Some(gid)) = (root(&container.uid_map), root(&container.gid_map)) else { return Ok(()) };
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let path = dir.join(name);
+        std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).map_err(io_error("give away", &path))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use davit_contracts::network::{Drift, EndpointSpec};
 use davit_contracts::runtime::{Resources, RestartPolicy};
-use davit_wire::ExecSpec;
+use davit_wire::{ExecSpec, ProbeResult};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::record::Record;
@@ -45,6 +45,8 @@ pub enum Command {
     Disconnect { network: String, force: bool, answer: Answer<()> },
     /// Networks that netd lost it on.
     CheckNetworks { repair: bool, answer: Answer<Vec<Drift>> },
+    /// Try whether it is healthy.
+    Probe { answer: Answer<ProbeResult> },
     /// One more program inside.
     Exec { spec: Box<ExecSpec>, answer: Answer<i32> },
 }

@@ -13,6 +13,7 @@ use davit_wire::ExitRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RuntimeError, io_error};
+use crate::spec::userns::{self, Range};
 
 /// The file's name in the container's directory.
 pub const FILE: &str = "container.json";
@@ -77,6 +78,11 @@ impl Record {
         &self.container.id[..12.min(self.container.id.len())]
     }
 
+    /// The ids of the host that it has.
+    pub fn host_ids(&self) -> Vec<Range> {
+        userns::ranges(&self.container.uid_map, &self.container.gid_map)
+    }
+
     /// The part that changes; always there.
     pub fn state(&self) -> State {
         self.container.state.clone().unwrap_or_default()
@@ -110,6 +116,8 @@ impl Record {
         state.exit_code = exit.code;
         state.oom_killed = exit.oom_killed;
         state.error.clone_from(&exit.error);
+        state.log_dropped_bytes = exit.log_dropped_bytes;
+        state.log_error.clone_from(&exit.log_error);
         state.finished_unix_ns = exit.finished_unix_ns;
         if exit.started_unix_ns != 0 {
             state.started_unix_ns = exit.started_unix_ns;

@@ -176,6 +176,7 @@ impl Teardown {
         loop {
             let errors = self.attempt(engine, PATIENTLY).await;
             if self.is_done() {
+                engine.registry.free_ids(&self.id);
                 return;
             }
             log(&self.id, &errors);

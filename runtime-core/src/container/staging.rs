@@ -34,13 +34,24 @@ pub fn shared_sources(spec: &ContainerSpec) -> Vec<PathBuf> {
 }
 
 /// Parts of volumes, in the order of the mount points.
-pub fn parts(points: &[MountPoint]) -> Vec<Part> {
-    let parts = points.iter().filter(|p| !p.subpath.is_empty());
-    parts.map(|p| Part { directory: PathBuf::from(&p.source), subpath: p.subpath.clone() }).collect()
+pub fn parts(points: &[MountPoint], userns: bool) -> Vec<Part> {
+    let idmap = |p: &MountPoint| userns && is_mapped(p);
+    let parts = points.iter().filter(|p| !p.subpath.is_empty() || idmap(p));
+    parts
+        .map(|p| Part { directory: PathBuf::from(&p.source), subpath: p.subpath.clone(), idmap: idmap(p) })
+        .collect()
 }
 
+/// Whether root of a user namespace shall be root of its files: always of a volume, of a bind where that was asked for.
+fn is_mapped(point: &MountPoint) -> bool {
+    point.fs_type.is_empty() && (point.r#type == "volume" || point.options.iter().any(|o| o == IDMAP))
+}
+
+/// The option of a bind.
+pub const IDMAP: &str = "idmap";
+
 /// The mount points as the runtime is to see them. Binds are resolved in the order of the spec, so that counting finds them.
-pub fn staged(points: &[MountPoint], run: &RunDir) -> Vec<MountPoint> {
+pub fn staged(points: &[MountPoint], userns: bool, run: &RunDir) -> Vec<MountPoint> {
     let (mut shared, mut parts) = (0, 0);
     let place = |kind: &str, n: &mut usize| {
         let path = run.path().join(kind).join(n.to_string());
@@ -51,9 +62,10 @@ pub fn staged(points: &[MountPoint], run: &RunDir) -> Vec<MountPoint> {
         let mut point = point.clone();
         if point.r#type == "bind" && is_shared(&point.propagation) {
             point.source = place("shared", &mut shared);
-        } else if !point.subpath.is_empty() {
+        } else if !point.subpath.is_empty() || (userns && is_mapped(&point)) {
             point.source = place("parts", &mut parts);
         }
+        point.options.retain(|o| o != IDMAP);
         point
     };
     points.iter().map(one).collect()
@@ -84,9 +96,19 @@ mod tests {
         points.push(MountPoint { source: "/v".into(), subpath: "x/y".into(), ..MountPoint::default() });
         let spec = ContainerSpec { mounts, ..ContainerSpec::default() };
         assert_eq!(shared_sources(&spec), ["/b", "/d"].map(PathBuf::from));
-        assert_eq!(parts(&points), [Part { directory: "/v".into(), subpath: "x/y".into() }]);
+        let part = Part { directory: "/v".into(), subpath: "x/y".into(), idmap: false };
+        assert_eq!(parts(&points, false), [part]);
         let sources: Vec<String> =
-            staged(&points, &RunDir("/r".into())).into_iter().map(|p| p.source).collect();
+            staged(&points, false, &RunDir("/r".into())).into_iter().map(|p| p.source).collect();
         assert_eq!(sources, ["/a", "/r/shared/0", "/c", "/r/shared/1", "/r/parts/0"]);
+        // With a user namespace volumes are mapped, and binds that ask for it.
+        points[4].subpath.clear();
+        points[4].r#type = "volume".into();
+        points[0].options.push(IDMAP.into());
+        let idmapped: Vec<bool> = parts(&points, true).iter().map(|p| p.idmap).collect();
+        assert_eq!(idmapped, [true, true]);
+        let staged = staged(&points, true, &RunDir("/r".into()));
+        assert_eq!((staged[0].source.as_str(), staged[4].source.as_str()), ("/r/parts/0", "/r/parts/1"));
+        assert!(staged[0].options.is_empty() && parts(&points, false).is_empty());
     }
 }

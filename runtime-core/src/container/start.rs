@@ -33,11 +33,12 @@ use crate::clock::us;
 use crate::engine::{Engine, make_private_dir};
 use crate::error::{RuntimeError, io_error};
 use crate::failpoint;
+use crate::logs::options;
 use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
 use crate::spec::check::{self, Network};
 use crate::spec::user::{Database, Resolved};
-use crate::spec::{merge, user};
+use crate::spec::{health, merge, user};
 
 /// What a start came to.
 #[derive(Debug)]
@@ -169,7 +170,8 @@ impl Task {
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));
-        let pid = cut.or(Box::pin(self.create_and_start(hold, &stages))).await?;
+        let create = self.create_spec(&spec, &plan);
+        let pid = cut.or(Box::pin(self.create_and_start(hold, create, &stages))).await?;
         self.teardown.run_dir = false;
         self.teardown.snapshot = false;
         let mut stage_us = stages.take();
@@ -245,12 +247,19 @@ impl Task {
         user::resolve(&self.record.container.user, &add, &Database::read(root.as_fd()))
     }
 
-    async fn create_and_start(&mut self, hold: bool, stages: &Stages) -> Result<i32, RuntimeError> {
+    async fn create_and_start(
+        &mut self,
+        hold: bool,
+        create: CreateSpec,
+        stages: &Stages,
+    ) -> Result<i32, RuntimeError> {
         self.record.held = hold;
+        let health = self.health_check();
+        self.health_starts(health.as_ref());
         let record = self.record.clone();
         let directory = self.directory();
-        let parts = staging::parts(&record.container.mount_points);
-        let create = CreateSpec { parts, ..CreateSpec::default() };
+        let spec = record.container.spec.clone().unwrap_or_default();
+        let create = CreateSpec { log: Some(self.log_plan(&spec)?.sink), health, ..create };
         let durable = restart::is_policy(&record.policy()) && record.unseen;
         let saved = tokio::task::spawn_blocking(move || {
             if durable { record.save_durably(&directory) } else { record.save(&directory) }
@@ -311,6 +320,8 @@ impl Task {
         c.working_dir = program.cwd;
         c.user = program.user;
         c.exposed_ports = check::exposed_ports(spec, &self.record.image);
+        let asked = c.spec.get_or_insert_default();
+        asked.health = health::merged(asked.health.as_ref(), self.record.image.healthcheck.as_ref());
         self.record.prepared = true;
         Ok(())
     }
@@ -320,6 +331,7 @@ impl Task {
         let (_, runtime) = self.engine.config.runtime(&spec.runtime)?;
         Ok(MonitorConfig {
             container_id: id.to_owned(),
+            userns: plan.userns.clone(),
             new_netns: plan.new_netns,
             netns: plan.join.as_ref().map(|(path, _)| path.clone()),
             state_dir: self.directory(),
@@ -327,10 +339,19 @@ impl Task {
             tty: spec.tty,
             open_stdin: spec.open_stdin,
             stdin_once: spec.stdin_once,
-            log: check::log_sink(spec, &self.engine.config.log, &self.engine.dirs.log(id))?,
+            log_buffer: self.log_plan(spec)?.buffer,
             runtime,
             shared_sources: staging::shared_sources(spec),
+            ..MonitorConfig::default()
         })
+    }
+
+    /// Where output goes. Labels and variables of the image are known once it is prepared.
+    fn log_plan(&self, spec: &ContainerSpec) -> Result<options::Plan, RuntimeError> {
+        let about =
+            options::About { container: Some(&self.record.container), image: Some(&self.record.image) };
+        let path = self.engine.dirs.log(self.record.id(), spec);
+        options::plan(&spec.log.clone().unwrap_or_default(), &about, &path)
     }
 
     /// Undoes a start that failed; what cannot be undone now is tried again by the task.

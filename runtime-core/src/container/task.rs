@@ -218,6 +218,7 @@ impl Task {
             Command::CheckNetworks { repair, answer } => {
                 let _ = answer.send(self.check_networks(repair).await);
             }
+            Command::Probe { answer } => self.probe(answer),
             Command::Exec { spec, answer } => {
                 let pid = match self.request(Request::Exec(spec)).await {
                     Ok(Reply::Started { pid }) => Ok(pid),
@@ -263,6 +264,11 @@ impl Task {
     /// Shows the record to everybody; it is saved before the next command.
     pub(super) fn publish(&mut self) {
         self.dirty = true;
+        self.show();
+    }
+
+    /// The same for what need not be saved now: the monitor knows it, too.
+    pub(super) fn show(&mut self) {
         let record = Arc::new(self.record.clone());
         let (exits, starting) = (self.exits, self.starting);
         self.view.send_modify(|v| *v = View { record, exits, starting, gone: v.gone });

@@ -8,6 +8,7 @@ use davit_contracts::storage::{
     AcquireVolumeRequest, AcquireVolumeResponse, ImageConfig, ReleaseVolumeRequest,
 };
 
+use super::staging::IDMAP;
 use crate::error::{RuntimeError, io_error};
 use crate::peers::{Peers, volumes};
 use crate::spec::merge::clean;
@@ -65,11 +66,15 @@ fn bind(m: &MountSpec) -> Result<MountPoint, RuntimeError> {
         target: clean(&m.target),
         rw: !m.read_only,
         propagation: m.propagation.clone(),
-        options: [(m.non_recursive, "bind"), (m.read_only_recursive, "rro")]
-            .into_iter()
-            .filter(|(wanted, _)| *wanted)
-            .map(|(_, option)| option.to_owned())
-            .collect(),
+        options: [
+            (m.non_recursive, "bind"),
+            (m.read_only_recursive, "rro"),
+            (m.options.contains_key(IDMAP), IDMAP),
+        ]
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, option)| option.to_owned())
+        .collect(),
         ..MountPoint::default()
     })
 }

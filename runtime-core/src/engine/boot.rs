@@ -45,6 +45,10 @@ impl Engine {
         while adopted.join_next().await.is_some() {}
         removals.extend(directories(&self.dirs.trash()));
         for dir in removals {
+            // Its processes may still be there.
+            if let Ok(record) = Record::load(&dir) {
+                self.registry.hold_ids(record.id(), record.host_ids());
+            }
             let engine = Arc::clone(self);
             tokio::spawn(async move { engine.finish_removal(dir).await });
         }
@@ -66,6 +70,7 @@ impl Engine {
                 return;
             }
         }
+        self.registry.hold_ids(&id, record.host_ids());
         let (mut task, handle) = Task::new(Arc::clone(self), record);
         self.registry.insert(handle);
         adopted.spawn(async move {

@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use davit_contracts::id::ContainerId;
 use davit_contracts::network::EndpointSpec;
-use davit_contracts::runtime::{Container, ContainerSpec, State};
+use davit_contracts::runtime::{Container, ContainerSpec, IdMap, State};
 
 use super::Engine;
 use crate::clock::unix_ns;
+use crate::config::BUILT_IN_RUNTIME;
 use crate::container::handle::{Command, Handle};
 use crate::container::record::Record;
 use crate::container::start::Started;
 use crate::container::task::Task;
 use crate::container::volumes;
 use crate::error::RuntimeError;
+use crate::logs::options;
 use crate::spec::check::{self, Network};
+use crate::spec::namespaces::{self, Mode};
+use crate::spec::{security, userns};
 
 /// A container that was made.
 #[derive(Debug)]
@@ -46,8 +50,11 @@ impl Engine {
         let (task, handle, mut created) = self.begin(spec)?;
         self.registry.insert(handle.clone());
         tokio::spawn(task.run());
-        let mut started = handle.ask(|answer| Command::Run { hold, answer }).await?;
-        created.warnings.append(&mut started.warnings);
+        let started = handle.ask(|answer| Command::Run { hold, answer }).await?;
+        // The configuration says again what the checks have said.
+        let more = started.warnings.iter().filter(|w| !created.warnings.contains(w)).cloned();
+        let more: Vec<String> = more.collect();
+        created.warnings.extend(more);
         Ok((created, started))
     }
 
@@ -57,26 +64,71 @@ impl Engine {
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
+        for text in namespaces::references(&mut spec) {
+            let name = text.strip_prefix("container:").unwrap_or_default();
+            *text = format!("container:{}", self.registry.find(name)?.id);
+        }
+        options::settle(spec.log.get_or_insert_default(), &self.config.log);
         let warnings = check::spec(&spec, &self.host)?;
         let (runtime, _) = self.config.runtime(&spec.runtime)?;
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        if runtime != BUILT_IN_RUNTIME && namespaces::user(&ns) != Mode::Host {
+            return Err(RuntimeError::Unsupported(format!(
+                "--userns is supported with the runtime {BUILT_IN_RUNTIME} only, not with {runtime}: \
+                 root of a user namespace cannot walk to the root file system by itself"
+            )));
+        }
+        let options = security::options(&spec.security.clone().unwrap_or_default())?;
+        security::possible(&options, &self.host.modules, Some(&runtime))?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let hostname = self.hostname(&spec, &id)?;
         let name = self.registry.reserve(&spec.name, &id)?;
+        let log_path = match options::driver(Some(&spec)) {
+            options::JSON_FILE | options::LOCAL => self.dirs.log(&id, &spec).display().to_string(),
+            _ => String::new(),
+        };
+        let (uid_map, gid_map) = self.id_maps(&spec, &id).inspect_err(|_| self.registry.remove(&id))?;
         let container = Container {
             id: id.clone(),
             name: name.clone(),
             image: spec.image.clone(),
             created_unix_ns: unix_ns(),
             state: Some(State { status: "created".into(), ..State::default() }),
-            log_path: self.dirs.log(&id).display().to_string(),
+            log_path,
             runtime,
             hostname,
+            uid_map,
+            gid_map,
             spec: Some(spec),
             ..Container::default()
         };
         let (task, handle) = Task::new(Arc::clone(self), Record { container, ..Record::default() });
         Ok((task, handle, Created { id, name, warnings }))
+    }
+
+    /// The ids of a new container: a range that is nobody else's, those of the container whose namespace it joins, or what was asked for.
+    fn id_maps(&self, spec: &ContainerSpec, id: &str) -> Result<(Vec<IdMap>, Vec<IdMap>), RuntimeError> {
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        let (uids, gids) = match namespaces::user(&ns) {
+            Mode::Host => return Ok((Vec::new(), Vec::new())),
+            Mode::Container(other) => {
+                let other = self.registry.find(other)?.view().record.container.clone();
+                (other.uid_map, other.gid_map)
+            }
+            Mode::Private if !ns.uid_map.is_empty() => {
+                let gids = if ns.gid_map.is_empty() { ns.uid_map.clone() } else { ns.gid_map };
+                (ns.uid_map, gids)
+            }
+            Mode::Private => {
+                let size = userns::size(if ns.user.is_empty() { "auto" } else { &ns.user });
+                let size = size.unwrap_or_else(|| userns::size("auto").expect("a mode that has a size"))?;
+                let range = self.registry.allocate_ids(id, self.config.userns.pool()?, size)?;
+                return Ok((userns::map_of(range), userns::map_of(range)));
+            }
+        };
+        self.registry.hold_ids(id, userns::ranges(&uids, &gids));
+        Ok((uids, gids))
     }
 
     /// Resolves `--volumes-from` to mounts.
@@ -99,9 +151,15 @@ impl Engine {
     }
 
     fn hostname(&self, spec: &ContainerSpec, id: &str) -> Result<String, RuntimeError> {
-        let shares_uts = spec.namespaces.as_ref().is_some_and(|n| n.uts == "host");
+        let ns = spec.namespaces.clone().unwrap_or_default();
+        match namespaces::uts(&ns) {
+            Mode::Private => {}
+            Mode::Host => return Ok(self.host.hostname.clone()),
+            Mode::Container(other) => {
+                return Ok(self.registry.find(other)?.view().record.container.hostname.clone());
+            }
+        }
         Ok(match check::network(spec)? {
-            _ if shares_uts => self.host.hostname.clone(),
             _ if !spec.hostname.is_empty() => spec.hostname.clone(),
             Network::Host => self.host.hostname.clone(),
             Network::Container(other) => self.registry.find(&other)?.view().record.container.hostname.clone(),

@@ -9,6 +9,7 @@ use super::names::generate;
 use crate::container::handle::Handle;
 use crate::error::RuntimeError;
 use crate::nearest::nearest;
+use crate::spec::userns::{self, Range};
 
 /// The index. Never held over an await.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ struct Inner {
     by_id: BTreeMap<String, Handle>,
     /// Also those of containers that are being made.
     names: HashMap<String, String>,
+    /// Ids of the host that containers have, until nothing is left of them.
+    ids: HashMap<String, Vec<Range>>,
 }
 
 impl Registry {
@@ -47,6 +50,33 @@ impl Registry {
         };
         inner.take(&name, id)?;
         Ok(name)
+    }
+
+    /// Reserves `size` ids of the host that no other container has.
+    pub fn allocate_ids(&self, id: &str, pool: Range, size: u32) -> Result<Range, RuntimeError> {
+        let mut inner = self.lock();
+        let taken: Vec<Range> = inner.ids.values().flatten().copied().collect();
+        let range = userns::allocate(pool, &taken, size).ok_or_else(|| {
+            RuntimeError::Invalid(format!(
+                "no {size} user ids are free between {} and {}: remove containers with --userns=auto, or see [userns] in runtimed.toml",
+                pool.start,
+                u64::from(pool.start) + u64::from(pool.count) - 1
+            ))
+        })?;
+        inner.ids.insert(id.to_owned(), vec![range]);
+        Ok(range)
+    }
+
+    /// Notes the ids that a container has already, or shares with another.
+    pub fn hold_ids(&self, id: &str, ranges: Vec<Range>) {
+        if !ranges.is_empty() {
+            self.lock().ids.insert(id.to_owned(), ranges);
+        }
+    }
+
+    /// Nothing with these ids is left.
+    pub fn free_ids(&self, id: &str) {
+        self.lock().ids.remove(id);
     }
 
     /// Makes a container visible; its name is reserved already.

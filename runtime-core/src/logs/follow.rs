@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use davit_contracts::runtime::log_entry::Stream;
@@ -11,20 +11,35 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
+use super::journal;
+use super::part::Format;
 use super::reader::Reader;
 use crate::clock::unix_ns;
 use crate::container::handle::View;
 use crate::error::{RuntimeError, io_error};
 use crate::readable;
 
+/// Where the entries are.
+#[derive(Debug)]
+pub enum Source {
+    /// In files.
+    Files(PathBuf, Format),
+    /// In the journal, of the container with this id.
+    Journal(String),
+}
+
 /// Sends entries until the log, the container, the time asked for, or the client's interest ends.
 pub async fn run(
     request: LogsRequest,
-    path: std::path::PathBuf,
+    source: Source,
     mut view: watch::Receiver<View>,
     out: mpsc::Sender<Result<LogEntry, RuntimeError>>,
 ) {
-    if let Err(e) = follow(&request, &path, &mut view, &out).await {
+    let result = match &source {
+        Source::Files(path, format) => follow(&request, path, *format, &mut view, &out).await,
+        Source::Journal(id) => journal::follow(&request, id, &mut view, &out).await,
+    };
+    if let Err(e) = result {
         let _ = out.send(Err(e)).await;
     }
 }
@@ -32,6 +47,7 @@ pub async fn run(
 async fn follow(
     request: &LogsRequest,
     path: &Path,
+    format: Format,
     view: &mut watch::Receiver<View>,
     out: &mpsc::Sender<Result<LogEntry, RuntimeError>>,
 ) -> Result<(), RuntimeError> {
@@ -41,7 +57,7 @@ async fn follow(
     let mut ended = !request.follow || !lives(&view.borrow_and_update());
     let until = request.until_unix_ns;
     let (opened, tail) = (path.to_owned(), request.tail);
-    let opening = tokio::task::spawn_blocking(move || Reader::open(&opened, tail));
+    let opening = tokio::task::spawn_blocking(move || Reader::open(&opened, format, tail));
     let mut reader = joined(opening.await).map_err(failed())?;
     loop {
         let reading = tokio::task::spawn_blocking(move || {
@@ -78,11 +94,11 @@ fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
     result.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
 
-fn lives(view: &View) -> bool {
+pub(super) fn lives(view: &View) -> bool {
     !view.gone && (view.status().is_alive() || view.record.held)
 }
 
-fn wanted(request: &LogsRequest, entry: &LogEntry) -> bool {
+pub(super) fn wanted(request: &LogsRequest, entry: &LogEntry) -> bool {
     // Neither asked for means both.
     let any = !request.stdout && !request.stderr;
     let stream = match entry.stream() {
@@ -107,7 +123,7 @@ async fn change(watch: &AsyncFd<OwnedFd>) -> io::Result<()> {
     Ok(())
 }
 
-async fn reached(until: i64) {
+pub(super) async fn reached(until: i64) {
     if until <= 0 {
         return std::future::pending().await;
     }

@@ -1,6 +1,7 @@
 //! One line of a json-file log.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use davit_contracts::runtime::LogEntry;
 use davit_contracts::runtime::log_entry::Stream;
@@ -16,6 +17,8 @@ struct Line<'a> {
     stream: Cow<'a, str>,
     #[serde(borrow, default)]
     time: Cow<'a, str>,
+    #[serde(default)]
+    attrs: HashMap<String, String>,
 }
 
 /// Reads one line without its newline; none when it is not an entry (a crash may tear a line).
@@ -31,6 +34,7 @@ pub fn parse(bytes: &[u8]) -> Option<LogEntry> {
         stream: stream as i32,
         time_unix_ns: i64::try_from(time.unix_timestamp_nanos()).ok()?,
         data: line.log.into_owned().into_bytes(),
+        attrs: line.attrs,
     })
 }
 

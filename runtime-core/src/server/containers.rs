@@ -11,10 +11,13 @@ use tonic::{Request, Response, Status};
 
 use super::{Service, stats};
 use crate::container::handle::{Command, Handle};
+use crate::container::health;
 use crate::container::state::{Ask, judge};
 use crate::engine::lifecycle::START_PATIENCE;
 use crate::error::RuntimeError;
-use crate::logs::follow;
+use crate::logs::follow::{self, Source};
+use crate::logs::options;
+use crate::logs::part::Format;
 use crate::{signal, top};
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -164,22 +167,28 @@ impl Containers for Service {
         let request = request.into_inner();
         let handle = self.find(&request.container)?;
         let view = handle.view();
-        let driver = view
-            .record
-            .container
-            .spec
-            .as_ref()
-            .and_then(|s| s.log.as_ref())
-            .map_or("", |l| l.driver.as_str());
-        if driver == "none" {
-            return Err(RuntimeError::Unsupported(
-                "configured logging driver does not support reading: the container was made with log driver none".into(),
-            )
-            .into());
-        }
+        let spec = view.record.container.spec.clone().unwrap_or_default();
+        let path = self.engine.dirs.log(&handle.id, &spec);
+        let source = match options::driver(Some(&spec)) {
+            options::NONE => {
+                return Err(RuntimeError::Unsupported(
+                    "configured logging driver does not support reading: the container was made with log driver none".into(),
+                )
+                .into());
+            }
+            options::JOURNALD => Source::Journal(handle.id.clone()),
+            options::LOCAL => Source::Files(path, Format::Local),
+            _ => Source::Files(path, Format::Json),
+        };
         let (out, stream) = mpsc::channel(256);
-        tokio::spawn(follow::run(request, self.engine.dirs.log(&handle.id), handle.watch(), out));
+        tokio::spawn(follow::run(request, source, handle.watch(), out));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(|entry| entry.map_err(Status::from)))))
+    }
+
+    async fn probe(&self, request: Request<ProbeRequest>) -> Reply<ProbeResponse> {
+        let handle = self.find(&request.into_inner().container)?;
+        let result = handle.ask(|answer| Command::Probe { answer }).await?;
+        Ok(Response::new(ProbeResponse { result: Some(health::result(result)) }))
     }
 
     async fn top(&self, request: Request<TopRequest>) -> Reply<TopResponse> {

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use davit_contracts::runtime::{ContainerSpec, MountPoint, Security};
+use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint};
 
 use super::host::Host;
 use super::merge::Program;
-use super::oci::{Capabilities, Config, ConsoleSize, Linux, Mount, Namespace, Process, Root, User};
-use super::{caps, mounts, resources, seccomp};
+use super::oci::{
+    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, Seccomp, TimeOffset,
+    User,
+};
+use super::security::{Filter, SecurityOptions};
+use super::{caps, mounts, resources, seccomp, security};
 use crate::error::RuntimeError;
 
 /// Where a namespace comes from.
@@ -21,6 +25,17 @@ pub enum Source {
     Host,
     /// That of a process.
     Path(PathBuf),
+}
+
+/// A user namespace that the monitor has made.
+#[derive(Debug, Clone)]
+pub struct Userns<'a> {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its ids, which runtimes want to know, too.
+    pub uids: &'a [IdMap],
+    /// The same of groups.
+    pub gids: &'a [IdMap],
 }
 
 /// Everything that decides about a configuration.
@@ -50,9 +65,14 @@ pub struct Input<'a> {
     pub uts: Source,
     /// cgroup namespace.
     pub cgroup: Source,
-    /// Shared /dev/shm.
-    pub shm: Option<PathBuf>,
-    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's.
+    /// Time namespace.
+    pub time: Source,
+    /// User namespace; none: the runtime's.
+    pub userns: Option<Userns<'a>>,
+    /// Where /dev/shm comes from; none: there is none.
+    pub shm: Option<mounts::Shm>,
+    /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's. The monitor
+    /// sets them ([`net_sysctls`]).
     pub plain_sysctls: bool,
     /// Facts.
     pub host: &'a Host,
@@ -62,19 +82,16 @@ pub struct Input<'a> {
 pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> {
     let spec = input.spec;
     let security = spec.security.clone().unwrap_or_default();
-    let options = security_options(&security)?;
+    let options = security::options(&security)?;
     let bounding = caps::bounding(&security, input.host.capabilities)?;
     let (rlimits, warnings) = resources::rlimits(&spec.ulimits, input.host)?;
-    let (devices, mut rules) = devices(spec)?;
-    if security.privileged {
-        rules.push(resources::allow_all());
-    }
-    let seccomp = (options.seccomp && !security.privileged).then(|| seccomp::default_profile(&bounding));
+    let (devices, rules) = devices(spec, security.privileged)?;
+    let seccomp = filter(&options, security.privileged, &bounding, input.host)?;
     let size = spec
         .console_size
         .first_chunk::<2>()
         .map(|[height, width]| ConsoleSize { height: *height, width: *width });
-    let oom = spec.resources.as_ref().map_or(0, |r| r.oom_score_adj);
+    let oom = spec.resources.as_ref().map_or(0, |r| r.oom_score_adj.max(input.host.oom_score_min));
     let process = Process {
         terminal: spec.tty,
         console_size: size.filter(|_| spec.tty),
@@ -84,21 +101,28 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         env: input.program.env.clone(),
         cwd: input.program.cwd.clone(),
         rlimits,
-        no_new_privileges: options.no_new_privileges,
+        no_new_privileges: no_new_privileges(&options),
+        apparmor_profile: if options.apparmor == "unconfined" {
+            String::new()
+        } else {
+            options.apparmor.clone()
+        },
+        selinux_label: security::process_label(&options, input.host),
         oom_score_adj: (oom != 0).then_some(oom),
     };
-    let masked = |list: &[&str]| {
-        if security.privileged { Vec::new() } else { list.iter().map(ToString::to_string).collect() }
-    };
+    let (masked_paths, readonly_paths) = security::system_paths(&options, security.privileged);
     let linux = Linux {
         sysctl: sysctls(input),
         resources: resources::limits(spec.resources.as_ref(), rules, input.host)?,
         cgroups_path: cgroups_path(input),
         namespaces: namespaces(input),
+        time_offsets: time_offsets(input),
+        uid_mappings: input.userns.as_ref().map(|u| id_mappings(u.uids)).unwrap_or_default(),
+        gid_mappings: input.userns.as_ref().map(|u| id_mappings(u.gids)).unwrap_or_default(),
         devices,
         seccomp,
-        masked_paths: masked(mounts::MASKED),
-        readonly_paths: masked(mounts::READ_ONLY),
+        masked_paths,
+        readonly_paths,
         // Otherwise runc and crun would make shared mounts slaves on the way.
         rootfs_propagation: if input.points.iter().any(|p| p.propagation.ends_with("shared")) {
             "shared"
@@ -113,11 +137,24 @@ pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> 
         // Naming a host's own namespace would rename the host.
         hostname: if input.uts == Source::New { input.hostname.to_owned() } else { String::new() },
         domainname: if input.uts == Source::New { spec.domainname.clone() } else { String::new() },
-        mounts: all_mounts(input, security.privileged)?,
-        annotations: spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        mounts: all_mounts(input, security.privileged, options.writable_cgroups)?,
+        annotations: annotations(spec, &options),
         linux,
     };
     Ok((config, warnings))
+}
+
+/// Landlock is for programs that cannot gain privileges, as the kernel has it.
+pub fn no_new_privileges(options: &SecurityOptions) -> bool {
+    options.no_new_privileges || !options.landlock.is_empty()
+}
+
+fn annotations(spec: &ContainerSpec, options: &SecurityOptions) -> BTreeMap<String, String> {
+    let mut out: BTreeMap<_, _> = spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    if !options.landlock.is_empty() {
+        out.insert(security::LANDLOCK.to_owned(), options.landlock.clone());
+    }
+    out
 }
 
 /// A program that is not root starts without capabilities, as docker's do; it can gain what is bounding from a setuid program.
@@ -126,59 +163,75 @@ pub fn capabilities(bounding: Vec<String>, user: &User) -> Capabilities {
     Capabilities { bounding, effective: own.clone(), permitted: own }
 }
 
-/// The switches of `--security-opt`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SecurityOptions {
-    /// The default profile applies.
-    pub seccomp: bool,
-    /// Set-uid programs gain nothing.
-    pub no_new_privileges: bool,
-}
-
-/// Reads `--security-opt` values.
-pub fn security_options(security: &Security) -> Result<SecurityOptions, RuntimeError> {
-    let mut out = SecurityOptions { seccomp: true, no_new_privileges: false };
-    for text in &security.security_opt {
-        match text.split_once(['=', ':']).unwrap_or((text.as_str(), "")) {
-            ("no-new-privileges", "" | "true") => out.no_new_privileges = true,
-            ("no-new-privileges", "false") => out.no_new_privileges = false,
-            ("seccomp", "unconfined") => out.seccomp = false,
-            ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("seccomp" | "apparmor" | "label", _) => {
-                return Err(RuntimeError::Unsupported(format!(
-                    "--security-opt {text} is not supported yet: only 'unconfined' or the default profile"
-                )));
-            }
-            _ => return Err(RuntimeError::Invalid(format!("invalid --security-opt: '{text}'"))),
-        }
-    }
-    Ok(out)
-}
-
+/// Extra device nodes and their rules: those asked for, or all of the host's.
 fn devices(
     spec: &ContainerSpec,
+    privileged: bool,
 ) -> Result<(Vec<super::oci::Device>, Vec<super::oci::DeviceRule>), RuntimeError> {
+    if privileged {
+        let mut nodes = resources::devices::all_of_host();
+        for text in &spec.devices {
+            let asked = resources::devices::devices(text)?.into_iter().map(|(node, _)| node);
+            let asked: Vec<_> = asked.collect();
+            nodes.retain(|n| !asked.iter().any(|a| a.path == n.path));
+            nodes.extend(asked);
+        }
+        return Ok((nodes, vec![resources::devices::allow_all()]));
+    }
     let mut nodes = Vec::new();
     let mut rules = Vec::new();
     for text in &spec.devices {
-        let (node, rule) = resources::device(text)?;
-        nodes.push(node);
-        rules.push(rule);
+        for (node, rule) in resources::devices::devices(text)? {
+            nodes.push(node);
+            rules.push(rule);
+        }
     }
     Ok((nodes, rules))
 }
 
-/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container.
+fn filter(
+    options: &SecurityOptions,
+    privileged: bool,
+    bounding: &[String],
+    host: &Host,
+) -> Result<Option<Seccomp>, RuntimeError> {
+    Ok(match &options.filter {
+        Filter::Default if !privileged => Some(seccomp::default_profile(bounding)),
+        Filter::Default | Filter::Unconfined => None,
+        Filter::Given(json) => Some(seccomp::profile::resolve(json, bounding, host.kernel)?),
+    })
+}
+
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    if matches!(&input.net, Source::Path(_)) && !input.plain_sysctls {
-        out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        if !input.host.rootless {
-            out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
-        }
+    let own_net = matches!(&input.net, Source::Path(_));
+    let mut out = if own_net {
+        net_sysctls(input.spec, input.host.rootless || input.userns.is_some())
+    } else {
+        BTreeMap::new()
+    };
+    if input.plain_sysctls {
+        out.clear();
     }
-    out.extend(input.spec.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let others = input.spec.sysctls.iter().filter(|(k, _)| !is_of_net(k));
+    out.extend(others.map(|(k, v)| (k.clone(), v.clone())));
     out
+}
+
+/// docker's two: programs without privileges may bind low ports and send echo requests, inside the container; then what was asked for.
+///
+/// `mapped`: in a user namespace, where that range of groups does not exist.
+pub fn net_sysctls(spec: &ContainerSpec, mapped: bool) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    out.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+    if !mapped {
+        out.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+    }
+    out.extend(spec.sysctls.iter().filter(|(k, _)| is_of_net(k)).map(|(k, v)| (k.clone(), v.clone())));
+    out
+}
+
+fn is_of_net(key: &str) -> bool {
+    key.starts_with("net.") || key.starts_with("net/")
 }
 
 fn cgroups_path(input: &Input<'_>) -> String {
@@ -200,24 +253,45 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
         ("uts", &input.uts),
         ("mount", &Source::New),
         ("cgroup", &input.cgroup),
+        ("time", &input.time),
     ];
     let of = |(kind, source): (&'static str, &Source)| match source {
         Source::New => Some(Namespace { kind, path: None }),
         Source::Path(path) => Some(Namespace { kind, path: Some(path.display().to_string()) }),
         Source::Host => None,
     };
-    sources.into_iter().filter_map(of).collect()
+    let user = input.userns.as_ref().map(|u| Source::Path(u.path.clone()));
+    sources.into_iter().chain(user.as_ref().map(|u| ("user", u))).filter_map(of).collect()
 }
 
-fn all_mounts(input: &Input<'_>, privileged: bool) -> Result<Vec<Mount>, RuntimeError> {
+fn id_mappings(map: &[IdMap]) -> Vec<IdMapping> {
+    map.iter().map(|m| IdMapping { container_id: m.inside, host_id: m.outside, size: m.count }).collect()
+}
+
+fn time_offsets(input: &Input<'_>) -> BTreeMap<String, TimeOffset> {
+    const SECOND: i64 = 1_000_000_000;
+    let asked = input.spec.namespaces.iter().flat_map(|n| &n.time_offsets_ns);
+    let offset = |ns: i64| TimeOffset {
+        secs: ns.div_euclid(SECOND),
+        nanosecs: u32::try_from(ns.rem_euclid(SECOND)).expect("less than a second"),
+    };
+    asked.map(|(clock, ns)| (clock.clone(), offset(*ns))).collect()
+}
+
+fn all_mounts(
+    input: &Input<'_>,
+    privileged: bool,
+    writable_cgroups: bool,
+) -> Result<Vec<Mount>, RuntimeError> {
     mounts::all(&mounts::Input {
         spec: input.spec,
         points: input.points,
         files: input.files,
         host_network: input.net == Source::Host,
-        shm: input.shm.as_deref(),
+        shm: input.shm.as_ref(),
         rootless: input.host.rootless,
         privileged,
+        writable_cgroups,
     })
 }
 

@@ -4,14 +4,13 @@ use davit_contracts::nameserver::NameServer;
 use davit_contracts::network::{EndpointSpec, PortMapping};
 use davit_contracts::runtime::{ContainerSpec, MountSpec};
 use davit_contracts::storage::ImageConfig;
-use davit_wire::config::LogSink;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{build, caps, host::Host, resources};
-use crate::config::LogDefaults;
+use super::{caps, health, host::Host, namespaces, resources, security};
 use crate::error::RuntimeError;
+use crate::logs::options;
 use crate::signal;
 
 /// How a container is connected.
@@ -37,22 +36,12 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if !spec.pod.is_empty() {
         return unsupported("pods are not supported yet");
     }
-    let namespaces = spec.namespaces.clone().unwrap_or_default();
-    if !matches!(namespaces.user.as_str(), "" | "host") {
-        return unsupported("--userns other than 'host' is not supported yet");
-    }
-    for (what, mode) in [
-        ("pid", &namespaces.pid),
-        ("ipc", &namespaces.ipc),
-        ("uts", &namespaces.uts),
-        ("cgroup", &namespaces.cgroup),
-    ] {
-        let known = matches!(mode.as_str(), "" | "private" | "host")
-            || (matches!(what, "pid" | "ipc")
-                && mode.strip_prefix("container:").is_some_and(|c| !c.is_empty()));
-        if !known {
-            return invalid(format!("invalid --{what} mode '{mode}'"));
-        }
+    namespaces::check(spec)?;
+    let ns = spec.namespaces.clone().unwrap_or_default();
+    if host.rootless && namespaces::user(&ns) != namespaces::Mode::Host {
+        return unsupported(
+            "--userns: a rootless instance has one user namespace, which all its containers share",
+        );
     }
     if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
         return invalid(format!("invalid signal: {}", spec.stop_signal));
@@ -60,22 +49,21 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();
-    build::security_options(&security)?;
+    security::possible(&security::options(&security)?, &host.modules, None)?;
     caps::bounding(&security, host.capabilities)?;
-    resources::limits(spec.resources.as_ref(), Vec::new(), host)?;
+    let (_, mut warnings) = resources::settle(&spec.resources.clone().unwrap_or_default(), host)?;
     for device in &spec.devices {
-        resources::device(device)?;
+        resources::devices::devices(device)?;
     }
-    let (_, mut warnings) = resources::rlimits(&spec.ulimits, host)?;
+    check_cgroup_parent(&spec.cgroup_parent)?;
+    warnings.append(&mut resources::rlimits(&spec.ulimits, host)?.1);
     check_lines(spec)?;
     restart(spec)?;
-    if spec.health.as_ref().is_some_and(|h| !h.test.is_empty()) {
-        warnings.push("health checks are recorded, but not run yet".into());
-    }
+    spec.health.as_ref().map_or(Ok(()), health::check)?;
     if matches!(network(spec)?, Network::Host) && has_ports(spec) {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    log_sink(spec, &LogDefaults::default(), Path::new("/x"))?;
+    options::check(&spec.log.clone().unwrap_or_default())?;
     Ok(warnings)
 }
 
@@ -92,6 +80,16 @@ pub fn restart(spec: &ContainerSpec) -> Result<(), RuntimeError> {
     }
     if spec.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return invalid("conflicting options: --restart and --rm".into());
+    }
+    Ok(())
+}
+
+/// A path below the hierarchies' roots; nothing leads out of them.
+fn check_cgroup_parent(path: &str) -> Result<(), RuntimeError> {
+    let odd =
+        |part: &str| matches!(part, "." | "..") || part.chars().any(char::is_control) || part.len() > 255;
+    if path.split('/').any(odd) || path.len() > 2048 {
+        return Err(RuntimeError::Invalid(format!("invalid --cgroup-parent: {path:?}")));
     }
     Ok(())
 }
@@ -309,52 +307,6 @@ fn exposed(text: &str) -> Option<(u32, String)> {
     let port = port.parse().ok().filter(|p| (1..=65_535).contains(p))?;
     let protocol = protocol.to_ascii_lowercase();
     matches!(protocol.as_str(), "tcp" | "udp" | "sctp").then_some((port, protocol))
-}
-
-/// Where output goes.
-pub fn log_sink(spec: &ContainerSpec, defaults: &LogDefaults, path: &Path) -> Result<LogSink, RuntimeError> {
-    let config = spec.log.clone().unwrap_or_default();
-    match config.driver.as_str() {
-        "none" => Ok(LogSink::None),
-        "" | "json-file" => {
-            let mut sink = (defaults.max_size, defaults.max_files);
-            for (key, value) in &config.options {
-                let bad = || RuntimeError::Invalid(format!("invalid log option {key}={value}"));
-                match key.as_str() {
-                    "max-size" => sink.0 = bytes(value).ok_or_else(bad)?,
-                    "max-file" => sink.1 = value.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?,
-                    _ => {
-                        return Err(RuntimeError::Invalid(format!(
-                            "unknown log option '{key}' for json-file: max-size and max-file are known"
-                        )));
-                    }
-                }
-            }
-            Ok(LogSink::JsonFile { path: path.to_owned(), max_size: sink.0, max_files: sink.1 })
-        }
-        "local" | "journald" => {
-            Err(RuntimeError::Unsupported(format!("the log driver '{}' is not supported yet", config.driver)))
-        }
-        other => {
-            Err(RuntimeError::Invalid(format!("unknown log driver '{other}': json-file and none are known")))
-        }
-    }
-}
-
-/// "10m", "1k", "1g", "512", "-1" (unlimited).
-fn bytes(text: &str) -> Option<u64> {
-    if text == "-1" {
-        return Some(0);
-    }
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, unit) = match lower.as_bytes().last()? {
-        b'k' => (&lower[..lower.len() - 1], 1 << 10),
-        b'm' => (&lower[..lower.len() - 1], 1 << 20),
-        b'g' => (&lower[..lower.len() - 1], 1 << 30),
-        _ => (lower, 1),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What is mounted into a container: docker's defaults, the generated files of /etc, and what was asked for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use davit_contracts::runtime::{ContainerSpec, MountPoint};
 
@@ -30,6 +30,15 @@ pub const MASKED: &[&str] = &[
 /// docker's list; what they must not write.
 pub const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Where /dev/shm comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shm {
+    /// A tmpfs of its own.
+    Own,
+    /// From there, where it is another container's or the host's.
+    Bind(PathBuf),
+}
+
 /// What decides about the mounts besides the spec.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
@@ -41,12 +50,14 @@ pub struct Input<'a> {
     pub files: &'a Path,
     /// The network namespace is the host's.
     pub host_network: bool,
-    /// /dev/shm of another container or of the host.
-    pub shm: Option<&'a Path>,
+    /// Where /dev/shm comes from; none: there is none.
+    pub shm: Option<&'a Shm>,
     /// Uid 0 of a user namespace only.
     pub rootless: bool,
     /// `--privileged`.
     pub privileged: bool,
+    /// /sys/fs/cgroup is writable also in a container that is not privileged.
+    pub writable_cgroups: bool,
 }
 
 /// All mounts in the order in which they are to be made: parents before what lies below them.
@@ -109,20 +120,20 @@ fn defaults(input: &Input<'_>) -> Vec<Mount> {
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", access],
+            &["nosuid", "noexec", "nodev", "relatime", if input.writable_cgroups { "rw" } else { access }],
         ));
     }
     mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
     let size = if input.spec.shm_size == 0 { SHM_SIZE } else { input.spec.shm_size };
-    mounts.push(match input.shm {
-        Some(path) => mount("/dev/shm", "bind", &path.display().to_string(), &["rbind", "rprivate"]),
-        None => mount(
+    mounts.extend(input.shm.map(|shm| match shm {
+        Shm::Bind(path) => mount("/dev/shm", "bind", &path.display().to_string(), &["rbind", "rprivate"]),
+        Shm::Own => mount(
             "/dev/shm",
             "tmpfs",
             "shm",
             &["nosuid", "noexec", "nodev", "mode=1777", &format!("size={size}")],
         ),
-    });
+    }));
     mounts
 }
 
@@ -180,9 +191,10 @@ mod tests {
             points,
             files: Path::new("/run/c"),
             host_network: false,
-            shm: None,
+            shm: Some(&Shm::Own),
             rootless: false,
             privileged: false,
+            writable_cgroups: false,
         }
     }
 

@@ -1,8 +1,9 @@
 //! The part of the OCI runtime specification (1.2, config.md and config-linux.md) that davit writes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `config.json`.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -36,6 +37,10 @@ pub struct Process {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub apparmor_profile: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub selinux_label: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
 }
@@ -103,6 +108,12 @@ pub struct Linux {
     pub cgroups_path: String,
     pub namespaces: Vec<Namespace>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<IdMapping>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub time_offsets: BTreeMap<String, TimeOffset>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Seccomp>,
@@ -122,6 +133,23 @@ pub struct Namespace {
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+}
+
+/// What a time namespace adds to a clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TimeOffset {
+    pub secs: i64,
+    pub nanosecs: u32,
+}
+
+/// Ids inside a user namespace, and outside of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct IdMapping {
+    #[serde(rename = "containerID")]
+    pub container_id: u32,
+    #[serde(rename = "hostID")]
+    pub host_id: u32,
+    pub size: u32,
 }
 
 /// A device node.
@@ -177,6 +205,8 @@ pub struct Memory {
     pub reservation: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swap: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller", skip_serializing_if = "std::ops::Not::not")]
     pub disable_oom_killer: bool,
 }
@@ -203,19 +233,55 @@ pub struct Pids {
     pub limit: i64,
 }
 
-/// Block device weight.
+/// Block device limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BlockIo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weight_device: Vec<WeightDevice>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub throttle_read_bps_device: Vec<ThrottleDevice>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub throttle_write_bps_device: Vec<ThrottleDevice>,
+    #[serde(rename = "throttleReadIOPSDevice", skip_serializing_if = "Vec::is_empty")]
+    pub throttle_read_iops_device: Vec<ThrottleDevice>,
+    #[serde(rename = "throttleWriteIOPSDevice", skip_serializing_if = "Vec::is_empty")]
+    pub throttle_write_iops_device: Vec<ThrottleDevice>,
+}
+
+/// The weight of one block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct WeightDevice {
+    pub major: i64,
+    pub minor: i64,
     pub weight: u16,
+}
+
+/// The rate of one block device, a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ThrottleDevice {
+    pub major: i64,
+    pub minor: i64,
+    pub rate: u64,
 }
 
 /// A seccomp filter.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seccomp {
-    pub default_action: &'static str,
-    pub default_errno_ret: u32,
-    pub architectures: &'static [&'static str],
+    pub default_action: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_errno_ret: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listener_path: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listener_metadata: String,
     pub syscalls: Vec<Syscall>,
 }
 
@@ -223,8 +289,8 @@ pub struct Seccomp {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Syscall {
-    pub names: Vec<&'static str>,
-    pub action: &'static str,
+    pub names: Vec<Cow<'static, str>>,
+    pub action: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno_ret: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -232,11 +298,12 @@ pub struct Syscall {
 }
 
 /// A condition on an argument.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyscallArg {
     pub index: u32,
     pub value: u64,
+    #[serde(default)]
     pub value_two: u64,
-    pub op: &'static str,
+    pub op: Cow<'static, str>,
 }

@@ -1,9 +1,13 @@
 //! docker's default seccomp profile for a given set of capabilities.
 
+use std::borrow::Cow;
+
 use super::oci::{Seccomp, Syscall, SyscallArg};
 use super::seccomp_table::{
     AF_VSOCK, ALWAYS, ARCHITECTURE, ARCHITECTURES, BY_CAPABILITY, CLONE_NAMESPACES, PERSONALITIES,
 };
+
+pub mod profile;
 
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
@@ -31,21 +35,28 @@ pub fn default_profile(capabilities: &[String]) -> Seccomp {
         syscalls.push(allow(vec!["clone"], vec![arg(CLONE_NAMESPACES, 0, "SCMP_CMP_MASKED_EQ")]));
         // glibc falls back to clone(2), whose flags a filter can see, when clone3 does not exist.
         syscalls.push(Syscall {
-            names: vec!["clone3"],
-            action: ERRNO,
+            names: vec!["clone3".into()],
+            action: ERRNO.into(),
             errno_ret: Some(ENOSYS),
             args: Vec::new(),
         });
     }
-    Seccomp { default_action: ERRNO, default_errno_ret: EPERM, architectures: ARCHITECTURES, syscalls }
+    Seccomp {
+        default_action: ERRNO.into(),
+        default_errno_ret: Some(EPERM),
+        architectures: ARCHITECTURES.iter().map(|a| Cow::Borrowed(*a)).collect(),
+        syscalls,
+        ..Seccomp::default()
+    }
 }
 
 fn allow(names: Vec<&'static str>, args: Vec<SyscallArg>) -> Syscall {
-    Syscall { names, action: ALLOW, errno_ret: None, args }
+    let names = names.into_iter().map(Cow::Borrowed).collect();
+    Syscall { names, action: ALLOW.into(), errno_ret: None, args }
 }
 
 fn arg(value: u64, value_two: u64, op: &'static str) -> SyscallArg {
-    SyscallArg { index: 0, value, value_two, op }
+    SyscallArg { index: 0, value, value_two, op: op.into() }
 }
 
 #[cfg(test)]
@@ -53,7 +64,10 @@ mod tests {
     use super::*;
 
     fn allowed(profile: &Seccomp, name: &str) -> bool {
-        profile.syscalls.iter().any(|s| s.action == ALLOW && s.args.is_empty() && s.names.contains(&name))
+        profile
+            .syscalls
+            .iter()
+            .any(|s| s.action == ALLOW && s.args.is_empty() && s.names.iter().any(|n| n == name))
     }
 
     #[test]

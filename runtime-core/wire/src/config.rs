@@ -1,8 +1,11 @@
 //! What a monitor is told when it is started and when it creates its container.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::health::HealthCheck;
 
 /// Written by runtimed as `monitor.json` in the run directory before it starts the monitor as `davit-monitor RUN_DIR`.
 ///
@@ -18,14 +21,21 @@ use serde::{Deserialize, Serialize};
 /// runtime/              --root of the OCI runtime
 /// exit.json             the ExitRecord
 /// exec/                 pid files and process files of exec sessions
+/// userns                the container's user namespace, where it has one, in the monitor's mount namespace
+/// layers                what the root is made of, with owners as that namespace shows them, the same
 /// shared/N              `shared_sources` in the monitor's mount namespace
 /// parts/N               `CreateSpec::parts`, the same
+/// shm                   `CreateSpec::shm_of`, the same
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorConfig {
     /// 64 hex digits.
     pub container_id: String,
+    /// The user namespace of the container; none: the monitor's. The monitor brings it as `userns` in the run directory, and a network
+    /// namespace that it makes belongs to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userns: Option<UserNamespace>,
     /// Make a network namespace, bring its loopback up and live in it (bridge networks and `none`, which netd never hears of);
     /// false: stay in the host's or join `netns`.
     pub new_netns: bool,
@@ -42,14 +52,44 @@ pub struct MonitorConfig {
     /// Close stdin when the first client that attached with `stdin` says [`crate::Frame::StdinEof`] or leaves without
     /// [`crate::Frame::Detach`]. False: only the program itself ends its input.
     pub stdin_once: bool,
-    /// Where output goes.
+    /// Where output goes, unless [`CreateSpec::log`] says otherwise.
     pub log: LogSink,
+    /// Output waits for its log in this many bytes, and what does not fit is dropped at once (docker's mode non-blocking). 0: the program
+    /// waits, for as long as the log makes progress.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub log_buffer: u64,
     /// The OCI runtime.
     pub runtime: RuntimeCommand,
     /// Sources of binds with shared propagation. The monitor's namespace is a slave of the host's, so that nothing of it shows there;
     /// these are taken before it becomes one and stay peers of the host's mounts, as `shared/0`, `shared/1`, ... of the run directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_sources: Vec<PathBuf>,
+}
+
+/// Where a user namespace comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserNamespace {
+    /// Join that of this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Process>,
+    /// Otherwise a new one with these lines of uid_map, see user_namespaces(7).
+    pub uid_map: String,
+    /// And these of gid_map.
+    pub gid_map: String,
+}
+
+impl UserNamespace {
+    /// The uid and gid that its root has outside.
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let of = |map: &str| {
+            map.lines().find_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next()? == "0").then(|| words.next()?.parse().ok())?
+            })
+        };
+        Some((of(&self.uid_map)?, of(&self.gid_map)?))
+    }
 }
 
 /// An OCI runtime's command line.
@@ -60,24 +100,66 @@ pub struct RuntimeCommand {
     pub path: PathBuf,
     /// Arguments before the subcommand.
     pub args: Vec<String>,
+    /// After so many seconds a call is killed and has failed; 0: 120.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout_s: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Where the monitor writes the program's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "driver", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", tag = "driver")]
 pub enum LogSink {
     /// Nowhere.
     #[default]
     None,
-    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","time":"RFC 3339 with nanoseconds"}.
-    JsonFile {
-        /// The current file; older ones get .1, .2, ...
-        path: PathBuf,
-        /// Rotate at this size; 0: never.
-        max_size: u64,
-        /// How many files are kept, the current one included; at least 1.
-        max_files: u32,
-    },
+    /// docker's json-file: one object a line, {"log":"...","stream":"stdout","attrs":{...},"time":"RFC 3339 with nanoseconds"}.
+    JsonFile(FileLog),
+    /// Entries of docker's local driver: length (u32, big endian), protobuf LogEntry, the length again. It has no `attrs`.
+    Local(FileLog),
+    /// The journal of systemd, by its native protocol.
+    Journald(JournalLog),
+}
+
+/// A log in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileLog {
+    /// The current file; older ones get .1, .2, ...
+    pub path: PathBuf,
+    /// Rotate at this size; 0: never.
+    pub max_size: u64,
+    /// How many files are kept, the current one included; at least 1.
+    pub max_files: u32,
+    /// Rotated files are gzipped, and end in .gz.
+    #[serde(skip_serializing_if = "is_false")]
+    pub compress: bool,
+    /// Written with each line.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// A log in the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalLog {
+    /// journald's datagram socket.
+    pub socket: PathBuf,
+    /// Sent with each line, beside MESSAGE and PRIORITY.
+    pub fields: BTreeMap<String, String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// What [`crate::Request::Create`] carries: known only after storage and network have answered.
@@ -89,6 +171,28 @@ pub struct CreateSpec {
     /// Parts of volumes, as `parts/0`, `parts/1`, ... of the run directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// Where output goes, where that depends on the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSink>,
+    /// How its health is found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// /dev/shm of the container with this first process, as `shm` of the run directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_of: Option<Process>,
+    /// Kernel parameters of the network namespace that the monitor is in, for runtimes that refuse to set them from there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A process, and not another one that got its number later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// In the monitor's pid namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat.
+    pub start_time: u64,
 }
 
 /// A file or directory beneath a directory that other containers may change: it is opened without following any link, and what was opened is
@@ -98,8 +202,11 @@ pub struct CreateSpec {
 pub struct Part {
     /// Absolute.
     pub directory: PathBuf,
-    /// Relative to it.
+    /// Relative to it; empty: itself.
     pub subpath: String,
+    /// Owners are shown through the map of the container's user namespace.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub idmap: bool,
 }
 
 /// A mount description in containerd's shape.

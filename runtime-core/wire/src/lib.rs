@@ -20,10 +20,12 @@
 
 pub mod codec;
 pub mod config;
+pub mod health;
 pub mod message;
 
 pub use codec::{Decoder, FrameError, MAX_FRAME, encode};
 pub use config::MonitorConfig;
+pub use health::{Health, HealthCheck, HealthStatus, Probe, ProbeResult};
 pub use message::{
     Attach, Event, ExecExit, ExecSpec, ExitRecord, FEATURE_UPDATE, Failure, FailureKind, Frame, Hello,
     MonitorState, Phase, Reply, Request, Role, Welcome,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::CreateSpec;
+use crate::health::{Health, ProbeResult};
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,9 +136,18 @@ pub struct MonitorState {
     /// What it can beyond the first monitors: requests that those would not understand.
     #[serde(default)]
     pub features: Vec<String>,
-    /// Bytes of output that could not be written to the log (full disk).
+    /// Bytes of output that could not be written to the log (full or stuck disk, full buffer).
     #[serde(default)]
     pub log_dropped_bytes: u64,
+    /// Why, the last time that it happened.
+    #[serde(default)]
+    pub log_error: String,
+    /// Where a health check is configured.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// The kernel's OOM killer struck in its cgroup.
+    #[serde(default)]
+    pub oom_killed: bool,
 }
 
 /// The monitor knows [`Request::Update`].
@@ -202,6 +212,8 @@ pub enum Request {
     },
     /// Run one more program inside. Reply: [`Reply::Started`].
     Exec(Box<ExecSpec>),
+    /// Try now whether it is healthy; the result counts as any other. Reply: [`Reply::Probed`].
+    Probe,
     /// Where it stands. Reply: [`Reply::State`].
     State,
     /// Remove what the OCI runtime keeps, unmount and exit. Only after the program ended (otherwise it is killed first).
@@ -232,6 +244,8 @@ pub enum Reply {
         /// Its pid.
         pid: i32,
     },
+    /// What a probe came to.
+    Probed(ProbeResult),
     /// See [`Request::State`].
     State(Box<MonitorState>),
 }
@@ -294,6 +308,20 @@ pub enum Event {
         /// How.
         record: ExitRecord,
     },
+    /// A probe has ended.
+    Health(Health),
+    /// The OOM killer struck; the program may go on without the process that was killed.
+    Oom {
+        /// "killed: memory limit 64M, peak 64M, by pid 7 python3".
+        report: String,
+    },
+    /// Output could not be logged. At most one a second.
+    LogDropped {
+        /// All that were dropped since the start.
+        bytes: u64,
+        /// Why, the last time.
+        why: String,
+    },
 }
 
 /// How a program ended. Written to `exit.json` (write, fsync, rename) before anyone is told.
@@ -310,8 +338,19 @@ pub struct ExitRecord {
     pub started_unix_ns: i64,
     /// Nanoseconds since 1970.
     pub finished_unix_ns: i64,
-    /// Why it never ran, or why the engine ended it; empty normally.
+    /// Why it never ran, why the engine ended it, or what the OOM killer did; empty normally.
     pub error: String,
+    /// Bytes of output that are not in the log.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub log_dropped_bytes: u64,
+    /// Why, the last time that it happened.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log_error: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// One more program inside a running container.

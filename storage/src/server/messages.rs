@@ -80,6 +80,7 @@ pub(super) fn config(c: &RunConfig) -> pb::ImageConfig {
             timeout_ns: h.timeout,
             start_period_ns: h.start_period,
             retries: h.retries,
+            start_interval_ns: h.start_interval,
         }),
     }
 }

@@ -214,6 +214,7 @@ fn run_config(c: pb::ImageConfig) -> RunConfig {
             timeout: h.timeout_ns,
             start_period: h.start_period_ns,
             retries: h.retries,
+            start_interval: h.start_interval_ns,
         }),
     }
 }

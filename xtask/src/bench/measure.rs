@@ -32,6 +32,34 @@ pub fn interleaved(peers: &[Peer], rounds: usize) -> anyhow::Result<Samples> {
     Ok(samples)
 }
 
+/// What a command inside of a running container is measured as, beside the networks of `run`.
+pub const EXEC: &str = "exec";
+
+/// Adds `exec CONTAINER true` of every engine that has it, in turn.
+pub fn execs(peers: &[Peer], rounds: usize, samples: &mut Samples) -> anyhow::Result<()> {
+    let name = "entered".to_owned();
+    let mut lines = Vec::new();
+    for peer in peers {
+        let (Some(detached), Some(exec)) = (&peer.detached, &peer.exec) else { continue };
+        let more = [&name, &peer.image, "sleep", "100000"].map(str::to_owned);
+        let ran = peer.run(&[detached.as_slice(), &more].concat(), 0);
+        ensure!(ran.code == 0, "{}: {ran}", peer.name);
+        lines.push((peer, [exec.as_slice(), &[name.clone(), "true".to_owned()]].concat()));
+    }
+    for round in 0..=rounds {
+        for (peer, argv) in &lines {
+            let begin = Instant::now();
+            let ran = peer.run(argv, round);
+            let took = begin.elapsed().as_secs_f64() * 1000.0;
+            ensure!(ran.code == 0, "{}: {ran}", peer.name);
+            if round > 0 {
+                samples.entry((EXEC, peer.name)).or_default().push(took);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What `davit run --timings` prints, of the fastest of a few runs, by network: one line a stage.
 pub fn stages(peers: &[Peer]) -> BTreeMap<&'static str, Vec<String>> {
     let mut stages = BTreeMap::new();

@@ -17,7 +17,12 @@ pub struct Memory {
     pub kilobytes: u64,
 }
 
-/// Measures idle daemons first, then `containers` containers that each have had one exec.
+/// Before anything was run inside.
+pub const WITHOUT_EXEC: &str = "none has had an exec";
+/// After one command was run inside of each.
+pub const WITH_EXEC: &str = "each after an exec";
+
+/// Measures idle daemons first, then `containers` containers before and after each has had one exec.
 pub fn measure(peers: &mut [Peer], containers: usize) -> Vec<Memory> {
     let mut found = Vec::new();
     for peer in peers.iter_mut() {
@@ -34,18 +39,23 @@ pub fn measure(peers: &mut [Peer], containers: usize) -> Vec<Memory> {
             }
         }
         if let (Some(detached), Some(exec), Some(monitor)) = (&peer.detached, &peer.exec, peer.monitor) {
-            let image = peer.plain[peer.plain.len() - 2].clone();
+            let name = |n: usize| format!("resident{n}");
+            let mut mean = |when: &str| {
+                let sizes = sizes(peer, monitor, "smaps_rollup", "Pss:");
+                let count = sizes.len().max(1) as u64;
+                let what = format!("PSS, mean of {count}, {when}");
+                let kilobytes = sizes.iter().sum::<u64>() / count;
+                found.push(Memory { engine: peer.name, process: monitor.to_owned(), what, kilobytes });
+            };
             for n in 0..containers {
-                let name = format!("resident{n}");
-                let more = [&name, &image, "sleep", "100000"].map(str::to_owned);
+                let more = [&name(n), &peer.image, "sleep", "100000"].map(str::to_owned);
                 peer.run(&[detached.as_slice(), &more].concat(), n).ok();
-                peer.run(&[exec.as_slice(), &[name, "true".to_owned()]].concat(), n).ok();
             }
-            let sizes = sizes(peer, monitor, "smaps_rollup", "Pss:");
-            let count = sizes.len().max(1) as u64;
-            let what = format!("PSS, mean of {count}, each after an exec");
-            let kilobytes = sizes.iter().sum::<u64>() / count;
-            found.push(Memory { engine: peer.name, process: monitor.to_owned(), what, kilobytes });
+            mean(WITHOUT_EXEC);
+            for n in 0..containers {
+                peer.run(&[exec.as_slice(), &[name(n), "true".to_owned()]].concat(), n).ok();
+            }
+            mean(WITH_EXEC);
         }
     }
     found

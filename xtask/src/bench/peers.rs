@@ -26,6 +26,12 @@ pub struct Peer {
     pub detached: Option<Vec<String>>,
     /// Runs a command inside, up to the container's name.
     pub exec: Option<Vec<String>>,
+    /// Its image's name.
+    pub image: String,
+    /// Lists all containers, running or not.
+    pub list: Option<Vec<String>>,
+    /// Shows what running containers use, once.
+    pub stats: Option<Vec<String>>,
     /// Process names of its daemons, and of what it keeps for each container.
     pub daemons: &'static [&'static str],
     /// See `daemons`.
@@ -47,6 +53,9 @@ impl Peer {
             plain: Vec::new(),
             detached: None,
             exec: None,
+            image: "busybox:1".to_owned(),
+            list: None,
+            stats: None,
             daemons: &[],
             monitor: None,
             env: Vec::new(),
@@ -123,6 +132,8 @@ fn davit(peer: &mut Peer) -> anyhow::Result<()> {
     peer.plain = words("davit run --rm --net none busybox:1 true");
     peer.detached = Some(words("davit run -d --net none --name"));
     peer.exec = Some(words("davit exec"));
+    peer.list = Some(words("davit ps -a"));
+    peer.stats = Some(words("davit stats --no-stream"));
     peer.daemons = &["davit-supervisor", "davit-storaged", "davit-netd", "davit-runtimed"];
     peer.monitor = Some("davit-monitor");
     Ok(())
@@ -152,6 +163,9 @@ fn podman(peer: &mut Peer) -> anyhow::Result<()> {
     peer.plain = words(&format!("podman run --rm --network none {image} true"));
     peer.detached = Some(words("podman run -d --network none --name"));
     peer.exec = Some(words("podman exec"));
+    peer.list = Some(words("podman ps -a"));
+    peer.stats = Some(words("podman stats --no-stream"));
+    peer.image.clone_from(&image);
     peer.monitor = Some("conmon");
     Ok(())
 }
@@ -170,6 +184,8 @@ fn docker(peer: &mut Peer) -> anyhow::Result<()> {
     peer.plain = words("docker run --rm --network none busybox:1 true");
     peer.detached = Some(words("docker run -d --network none --name"));
     peer.exec = Some(words("docker exec"));
+    peer.list = Some(words("docker ps -a"));
+    peer.stats = Some(words("docker stats --no-stream"));
     peer.daemons = &["dockerd", "containerd"];
     peer.monitor = Some("containerd-shim");
     Ok(())

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Options;
-use super::measure::Samples;
-use super::memory::Memory;
+use super::measure::{EXEC, Samples};
+use super::memory::{Memory, WITH_EXEC, WITHOUT_EXEC};
 use super::peers::Peer;
 
 /// Everything that was measured.
@@ -88,7 +88,7 @@ impl Report {
 
     /// The tables.
     pub fn markdown(&self) -> String {
-        let mut text = "# `run --rm busybox true`, and what stays in memory\n\n".to_owned();
+        let mut text = "# `run --rm busybox true`, `exec`, and what stays in memory\n\n".to_owned();
         let _ = writeln!(
             text,
             "Made by `cargo xtask bench run`: {} rounds, engines in turn, {} build, state on {}, {}.",
@@ -96,7 +96,9 @@ impl Report {
         );
         let versions: Vec<_> = self.versions.values().map(String::as_str).collect();
         let _ = writeln!(text, "{}.", versions.join(" · "));
-        for (network, title) in [("bridge", "On a bridge network"), ("none", "Without network")] {
+        for (network, title) in
+            [("bridge", "On a bridge network"), ("none", "Without network"), (EXEC, "`exec CONTAINER true`")]
+        {
             self.times_of(&mut text, network, title);
         }
         self.against_budget(&mut text);
@@ -123,11 +125,11 @@ impl Report {
         let median = |network: &str, engine: &str| {
             self.times.iter().find(|t| t.network == network && t.engine == engine).map(|t| t.median)
         };
-        let size = |process: &str| {
-            let found = self.memory.iter().find(|m| m.process == process)?;
+        let size = |process: &str, when: &str| {
+            let found = self.memory.iter().find(|m| m.process == process && m.what.ends_with(when))?;
             Some(megabytes(found.kilobytes))
         };
-        let daemons = ["davit-storaged", "davit-netd", "davit-runtimed"].map(size);
+        let daemons = ["davit-storaged", "davit-netd", "davit-runtimed"].map(|d| size(d, ""));
         let idle = daemons.into_iter().sum::<Option<f64>>();
         let lines = [
             (
@@ -142,8 +144,19 @@ impl Report {
                 median("none", "davit"),
                 median("none", "crun").map(|c| c * 2.0),
             ),
+            (
+                "exec, ms",
+                "a tenth of docker's",
+                median(EXEC, "davit"),
+                median(EXEC, "docker").map(|d| d / 10.0),
+            ),
             ("three daemons idle, MB", "25", idle, Some(25.0)),
-            ("a monitor, MB", "below conmon's", size("davit-monitor"), size("conmon")),
+            (
+                "a monitor after an exec, MB",
+                "below conmon's without one",
+                size("davit-monitor", WITH_EXEC),
+                size("conmon", WITHOUT_EXEC),
+            ),
         ];
         *text +=
             "\n## Against the budget\n\n| what | budget | here | reached | met |\n|---|---|---:|---:|---|\n";

@@ -1,9 +1,30 @@
 //! One line of docker's json-file format, byte for byte as its daemon writes it.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
 use crate::clock;
 
+/// `"attrs":{"name":"value"},` for [`write_line`], or nothing.
+pub fn attributes(attrs: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in attrs {
+        out.extend_from_slice(if out.is_empty() { b"\"attrs\":{\"" } else { b",\"" });
+        escape(name, &mut out);
+        out.extend_from_slice(b"\":\"");
+        escape(value, &mut out);
+        out.push(b'"');
+    }
+    if !out.is_empty() {
+        out.extend_from_slice(b"},");
+    }
+    out
+}
+
 /// Appends `{"log":"...","stream":"stdout","time":"..."}` and a newline.
-pub fn write_line(line: &[u8], stdout: bool, unix_ns: i64, out: &mut Vec<u8>) {
+pub fn write_line(line: &[u8], stdout: bool, attrs: &[u8], unix_ns: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"log\":\"");
     for chunk in line.utf8_chunks() {
         escape(chunk.valid(), out);
@@ -14,9 +35,20 @@ pub fn write_line(line: &[u8], stdout: bool, unix_ns: i64, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(if stdout { b"stdout" } else { b"stderr" });
-    out.extend_from_slice(b"\",\"time\":\"");
+    out.extend_from_slice(b"\",");
+    out.extend_from_slice(attrs);
+    out.extend_from_slice(b"\"time\":\"");
     clock::write_rfc3339(unix_ns, out);
     out.extend_from_slice(b"\"}\n");
+}
+
+/// How much of a file of `size` bytes is whole lines. Lines are far shorter than what is looked at.
+pub fn whole(file: &File, size: u64) -> io::Result<u64> {
+    let mut tail = vec![0; usize::try_from(size.min(256 << 10)).unwrap_or(0)];
+    let begin = size - tail.len() as u64;
+    file.read_exact_at(&mut tail, begin)?;
+    let end = tail.iter().rposition(|b| *b == b'\n').map_or(0, |at| at as u64 + 1);
+    Ok(if end == 0 && begin > 0 { size } else { begin + end })
 }
 
 fn escape(text: &str, out: &mut Vec<u8>) {
@@ -58,7 +90,7 @@ mod tests {
 
     fn text(line: &[u8]) -> String {
         let mut out = Vec::new();
-        write_line(line, false, 1_500_000_000, &mut out);
+        write_line(line, false, &[], 1_500_000_000, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -69,6 +101,17 @@ mod tests {
             "{\"log\":\"a \\\"q\\\" \\\\ \\u0009\\u003cb\\u003e\\u0026\\r\\n\",\"stream\":\"stderr\",\
              \"time\":\"1970-01-01T00:00:01.5Z\"}\n"
         );
+    }
+
+    #[test]
+    fn attributes_stand_between_stream_and_time() {
+        let attrs = [("a", "1"), ("b\"", "<2>")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let mut out = Vec::new();
+        write_line(b"x\n", true, &attributes(&attrs.into()), 0, &mut out);
+        let v: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&v["attrs"]["a"], &v["attrs"]["b\""]), (&"1".into(), &"<2>".into()));
+        assert!(out.starts_with(b"{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{\"a\""));
+        assert!(attributes(&BTreeMap::new()).is_empty());
     }
 
     #[test]

@@ -7,11 +7,28 @@ pub const LONGEST: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Lines {
     partial: Vec<u8>,
+    /// After a gap: the rest of a line whose beginning is missing is left out, up to so many bytes.
+    skip: usize,
 }
 
 impl Lines {
-    /// Takes bytes and calls `emit` with every finished line (its newline included) and every full piece.
-    pub fn push(&mut self, mut data: &[u8], mut emit: impl FnMut(&[u8])) {
+    /// Bytes are missing here, up to the end of a line (`whole`) or not: answers how many belong to a line that is not whole any more.
+    pub fn gap(&mut self, whole: bool) -> u64 {
+        self.skip = if whole { 0 } else { LONGEST };
+        std::mem::take(&mut self.partial).len() as u64
+    }
+
+    /// Takes bytes and calls `emit` with every finished line (its newline included) and every full piece; answers how many bytes were left
+    /// out after a gap.
+    pub fn push(&mut self, mut data: &[u8], mut emit: impl FnMut(&[u8])) -> u64 {
+        let mut skipped = 0;
+        if self.skip > 0 {
+            let window = &data[..data.len().min(self.skip)];
+            let end = window.iter().position(|b| *b == b'\n').map(|at| at + 1);
+            skipped = end.unwrap_or(window.len());
+            self.skip = if end.is_some() { 0 } else { self.skip - skipped };
+            data = &data[skipped..];
+        }
         while !data.is_empty() {
             let room = LONGEST - self.partial.len();
             let window = &data[..data.len().min(room)];
@@ -34,6 +51,7 @@ impl Lines {
                 self.partial.drain(..cut);
             }
         }
+        skipped as u64
     }
 
     /// Gives what is left of a line that never got its newline.
@@ -78,6 +96,22 @@ mod tests {
         }
         lines.finish(|l| out.push(l.to_vec()));
         out
+    }
+
+    #[test]
+    fn after_a_gap_the_next_whole_line_comes_first() {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        lines.push(b"whole\nbegin", |l| out.push(l.to_vec()));
+        assert_eq!(lines.gap(false), 5);
+        assert_eq!(lines.push(b"rest of an", |l| out.push(l.to_vec())), 10);
+        assert_eq!(lines.push(b"other\nnext\n", |l| out.push(l.to_vec())), 6);
+        assert_eq!(lines.gap(true), 0);
+        assert_eq!(lines.push(b"last\n", |l| out.push(l.to_vec())), 0);
+        assert_eq!(out, [&b"whole\n"[..], b"next\n", b"last\n"]);
+        lines.gap(false);
+        let long = vec![b'x'; LONGEST + 1];
+        assert_eq!(lines.push(&long, |l| out.push(l.to_vec())), LONGEST as u64, "no line end for ever");
     }
 
     #[test]

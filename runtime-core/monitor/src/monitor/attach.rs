@@ -6,6 +6,7 @@ use davit_wire::{Attach, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, P
 use rustix::io::Errno;
 
 use super::{MAIN, Monitor};
+use crate::clock;
 use crate::conn::{Conn, FULL, Party};
 use crate::session::Stage;
 
@@ -210,7 +211,7 @@ impl Monitor {
     pub(super) fn read_output(&mut self, id: u32, stdout: bool) {
         let mut scratch = self.take_scratch();
         for _ in 0..4 {
-            let full = is_full(&self.conns, id);
+            let full = is_full(&self.conns, id) || (id == MAIN && self.log.is_full());
             let Some(session) = self.session(id) else { break };
             let Some(source) = session.source(stdout) else { break };
             if full && source.owed == 0 {
@@ -226,7 +227,7 @@ impl Monitor {
                 Ok(0) | Err(_) => {
                     *session.source(stdout) = None;
                     if id == MAIN {
-                        self.log.end(stdout);
+                        self.log.end(stdout, clock::unix_ns());
                     }
                     break;
                 }
@@ -243,9 +244,12 @@ impl Monitor {
     fn deliver(&mut self, id: u32, stdout: bool, data: &[u8]) {
         let Some(at) = self.sessions.iter().position(|s| s.id == id) else { return };
         if id == MAIN {
-            self.log.write(stdout, data);
+            self.log.write(stdout, data, clock::unix_ns());
         } else if self.sessions[at].stage == Stage::Ended {
             // Something that an exec session left behind still writes: it must not block or break.
+            return;
+        }
+        if self.keep_probe_output(id, data) {
             return;
         }
         self.sessions[at].ring.push(stdout, data);

@@ -11,7 +11,8 @@ use rustix::process::WaitOptions;
 use super::requests::internal;
 use super::{MAIN, Monitor};
 use crate::clock;
-use crate::oom::OomCounter;
+use crate::oom::OomWatch;
+use crate::reactor::Token;
 use crate::runtime::{Call, Runtime};
 use crate::session::Stage;
 use crate::stdio::{Pending, Status};
@@ -159,7 +160,10 @@ impl Monitor {
         let main = self.main();
         main.pid = pid;
         main.connect(ends);
-        self.oom = OomCounter::of(pid);
+        self.oom = OomWatch::of(pid, &self.config.container_id);
+        if let Some(notice) = self.oom.as_ref().and_then(OomWatch::notice) {
+            let _ = self.reactor.add_reader(notice, Token::Oom);
+        }
         self.phase = Phase::Created;
         Ok(pid)
     }
@@ -171,6 +175,9 @@ impl Monitor {
             return self.start_failed(asker, failure);
         }
         self.phase = Phase::Running;
+        if let Some(health) = &mut self.health {
+            health.start(Instant::now());
+        }
         let (pid, unix_ns) = (self.main().pid, self.main().started_ns);
         if let Some(asker) = asker {
             self.answer(asker, Ok(Reply::Started { pid }));
@@ -223,6 +230,9 @@ impl Monitor {
         let Some(session) = self.session(id) else { return };
         session.started_ns = started_ns;
         session.stage = Stage::Running;
+        if session.probe.is_some() {
+            return self.adopt(id);
+        }
         let exec_id = session.exec_id.clone().unwrap_or_default();
         if let Some(asker) = asker {
             self.answer(asker, Ok(Reply::Started { pid }));

@@ -9,6 +9,7 @@ use super::calls::{Asker, Purpose};
 use super::{MAIN, Monitor};
 use crate::clock;
 use crate::note::note;
+use crate::oom::OomWatch;
 use crate::runtime::ProgramEnds;
 use crate::session::{Session, Stage};
 use crate::startup::replace_file;
@@ -54,10 +55,18 @@ impl Monitor {
         }
         if id != MAIN {
             self.finish_exec(id, None);
-        } else if !self.calls.iter().any(|(_, p)| matches!(p, Purpose::Start { .. })) && self.root_is_quiet()
+        } else if !self.calls.iter().any(|(_, p)| matches!(p, Purpose::Start { .. }))
+            && self.root_is_quiet()
+            && self.log_is_complete()
         {
             self.finish_main();
         }
+    }
+
+    /// Whether everything that belongs into the log is there.
+    fn log_is_complete(&mut self) -> bool {
+        self.last_oom();
+        self.log.finish(clock::unix_ns())
     }
 
     /// Whether what the program wrote is where others will look for it: a server of the root must have got all of it first. Nobody will
@@ -105,19 +114,25 @@ impl Monitor {
     }
 
     fn finish_main(&mut self) {
-        self.log.end(true);
-        self.log.end(false);
         let failure = self.start_failure.take();
         let started = failure.is_none() && self.phase >= Phase::Running;
-        let oom_killed = self.oom.as_ref().is_some_and(crate::oom::OomCounter::struck);
+        let oom_killed = self.oom.as_ref().is_some_and(OomWatch::struck);
+        let report = self.oom.as_ref().and_then(OomWatch::report).map(str::to_owned);
         let main = self.main();
         main.stage = Stage::Ended;
         let mut record = record(main, failure.as_ref(), oom_killed, started);
         if let (Some(why), true) = (&self.root_failure, record.error.is_empty()) {
             record.error.clone_from(why);
         }
+        // What was killed need not have been the program, nor its end have come of that.
+        if let (Some(report), 137, true) = (report, record.code, record.error.is_empty()) {
+            record.error = report;
+        }
+        let (bytes, why) = self.log.dropped();
+        (record.log_dropped_bytes, record.log_error) = (bytes, why.into());
         self.phase = Phase::Exited;
         self.hold = false;
+        self.stop_health();
         self.write_record(&record);
         self.exit = Some(record.clone());
         self.tell_control(Event::Exited(record.clone()));
@@ -151,6 +166,14 @@ impl Monitor {
     pub(super) fn finish_exec(&mut self, id: u32, failure: Option<&Failure>) {
         let Some(session) = self.session(id) else { return };
         session.stage = Stage::Ended;
+        if let Some(output) = session.probe.take() {
+            let code = session.status.map_or(-1, Status::code);
+            let (code, output) = match failure {
+                Some(failure) => (-1, failure.message.clone()),
+                None => (code, crate::health::text(&output)),
+            };
+            return self.probe_session_ended(id, code, output);
+        }
         let exec_id = session.exec_id.clone().unwrap_or_default();
         let record = record(session, failure, false, failure.is_none());
         if self.exec_exits.len() == RECORDS {
@@ -263,5 +286,6 @@ fn record(session: &Session, failure: Option<&Failure>, oom_killed: bool, starte
         started_unix_ns: if started { session.started_ns } else { 0 },
         finished_unix_ns: session.finished_ns,
         error: failure.map(|f| f.message.clone()).unwrap_or_default(),
+        ..ExitRecord::default()
     }
 }

@@ -6,15 +6,18 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
+use davit_sys::fs_ids::with_power;
 use davit_sys::mount::{mount_at, open_target};
 use davit_sys::served;
-use davit_wire::config::{CreateSpec, Mount};
+use davit_wire::config::{CreateSpec, LogSink, Mount};
 use davit_wire::{ExecSpec, Failure, FailureKind, Frame, Phase, Reply, Request};
 use rustix::fs::{Mode, OFlags};
 
 use super::calls::{Asker, ExecFiles, Purpose};
 use super::{MAIN, Monitor};
 use crate::clock;
+use crate::log::Log;
+use crate::reactor::Token;
 use crate::rules;
 use crate::runtime::{ProgramEnds, option};
 use crate::server::{self, Server};
@@ -44,6 +47,7 @@ impl Monitor {
             Request::Resume => self.call_simple("resume", Phase::Running, asker),
             Request::Update { resources } => self.update(&resources, asker),
             Request::Exec(spec) => self.exec(spec, asker),
+            Request::Probe => self.probe_now(asker),
             Request::State => {
                 let state = Box::new(self.state());
                 self.answer(asker, Ok(Reply::State(state)));
@@ -85,9 +89,15 @@ impl Monitor {
 
     fn create(&mut self, spec: &CreateSpec, asker: Asker) -> Result<(), Failure> {
         let since = Instant::now();
+        if let Some(sink) = &spec.log {
+            self.open_log(sink).map_err(|e| internal(format!("cannot open the log: {e}")))?;
+        }
+        self.configure_health(spec.health.as_ref());
         let bundle = self.run_dir.join("bundle");
-        if let Err(failure) =
-            self.mount_all(spec, &bundle.join("rootfs")).and_then(|()| self.place_parts(spec))
+        if let Err(failure) = self
+            .mount_all(spec, &bundle.join("rootfs"))
+            .and_then(|()| self.place_parts(spec))
+            .and_then(|()| set_sysctls(spec))
         {
             self.unmount_all();
             return Err(failure);
@@ -125,6 +135,19 @@ impl Monitor {
         }
         fs::create_dir_all(rootfs).map_err(|e| failed(&e))?;
         for mount in &spec.mounts {
+            let mapped;
+            let mount = if self.config.userns.is_some() && mount.target.trim_matches('/').is_empty() {
+                let (over, place) = staging::layers::mapped(mount, &self.run_dir).map_err(|e| {
+                    internal(format!(
+                        "cannot show the root's files with the owners of the user namespace: {e}"
+                    ))
+                })?;
+                self.mounts.push(place);
+                mapped = over;
+                &mapped
+            } else {
+                mount
+            };
             // Opened anew each time: the first mount usually is the root itself.
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root =
@@ -133,7 +156,11 @@ impl Monitor {
             if served::is_served(&mount.r#type) {
                 self.serve(mount, rootfs)?;
             } else {
-                mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd())
+                let mount =
+                    || mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd());
+                // overlayfs works with the ids of whoever mounted it: others than the container's cannot be stored in its layers.
+                let root = self.config.userns.as_ref().and_then(|u| u.root());
+                root.map_or_else(&mount, |(uid, gid)| with_power(uid, gid, &mount))
                     .map_err(|e| failed(&e))?;
             }
             self.mounts.push(rootfs.join(mount.target.trim_start_matches('/')));
@@ -155,6 +182,13 @@ impl Monitor {
         Ok(())
     }
 
+    fn open_log(&mut self, sink: &LogSink) -> io::Result<()> {
+        let log = Log::open(sink, self.config.log_buffer)?;
+        log.bell().map_or(Ok(()), |bell| self.reactor.add_reader(bell, Token::Log))?;
+        self.log = log;
+        Ok(())
+    }
+
     fn place_parts(&mut self, spec: &CreateSpec) -> Result<(), Failure> {
         let mut trees = Vec::new();
         for part in &spec.parts {
@@ -162,11 +196,23 @@ impl Monitor {
                 let (what, directory) = (&part.subpath, part.directory.display());
                 internal(format!("cannot mount {what} of the volume at {directory}: {e}"))
             })?;
+            if part.idmap {
+                staging::layers::map(tree.as_fd(), &self.run_dir).map_err(|e| {
+                    let directory = part.directory.display();
+                    internal(format!("cannot show {directory} with the owners of the user namespace: {e}"))
+                })?;
+            }
             trees.push(tree);
         }
         let places = staging::place(&self.run_dir.join("parts"), &trees)
             .map_err(|(path, e)| internal(format!("cannot mount {}: {e}", path.display())))?;
         self.mounts.extend(places);
+        let Some(process) = spec.shm_of else { return Ok(()) };
+        let shm = self.run_dir.join("shm");
+        staging::shm_of(process)
+            .and_then(|tree| staging::place_one(&shm, tree.as_fd()))
+            .map_err(|e| internal(format!("cannot share /dev/shm of the process {}: {e}", process.pid)))?;
+        self.mounts.push(shm);
         Ok(())
     }
 
@@ -361,4 +407,31 @@ pub(super) fn internal(message: String) -> Failure {
 
 fn invalid(message: String) -> Failure {
     Failure { kind: FailureKind::InvalidArgument, message }
+}
+
+/// Dots separate, slashes are dots of a name, as in `net.ipv4.conf.eth0/1.forwarding`; runtimed lets only `net.` through.
+fn set_sysctls(spec: &CreateSpec) -> Result<(), Failure> {
+    for (key, value) in &spec.sysctls {
+        let path: String = if key.contains('.') {
+            key.chars()
+                .map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                })
+                .collect()
+        } else {
+            key.clone()
+        };
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(format!("sysctl \"{key}\" is no parameter's name")));
+        }
+        fs::write(Path::new("/proc/sys").join(path), value)
+            .map_err(|e| internal(format!("cannot set sysctl {key} to \"{value}\": {e}")))?;
+    }
+    Ok(())
 }

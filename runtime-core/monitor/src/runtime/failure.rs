@@ -13,7 +13,13 @@ pub fn explain(log: &[u8], stderr: &[u8], status: Status, program: Option<&str>)
         .or_else(|| last_line(log))
         .or_else(|| last_line(stderr))
         .unwrap_or_else(|| format!("the OCI runtime ended with {status} and said nothing"));
-    Failure { kind: classify(&message, program), message: one_line(&message) }
+    let kind = classify(&message, program);
+    // crun does not say what could not be run.
+    let message = match program.filter(|p| kind != FailureKind::Internal && !message.contains(p)) {
+        Some(program) => format!("exec: \"{program}\": {message}"),
+        None => message,
+    };
+    Failure { kind, message: one_line(&message) }
 }
 
 /// The message of the last line with level error or fatal in a `--log-format json` log.

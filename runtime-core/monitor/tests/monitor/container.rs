@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use davit_wire::config::{CreateSpec, LogSink, Mount, RuntimeCommand};
+use davit_wire::config::{CreateSpec, FileLog, LogSink, Mount, RuntimeCommand};
 use davit_wire::{Attach, ExecSpec, Failure, MonitorConfig, Reply, Request, Role};
 use serde_json::json;
 
@@ -40,7 +40,7 @@ pub fn runtime() -> PathBuf {
 }
 
 pub fn wanted(args: &[&str]) -> Wanted {
-    let runtime = RuntimeCommand { path: runtime(), args: Vec::new() };
+    let runtime = RuntimeCommand { path: runtime(), ..RuntimeCommand::default() };
     Wanted {
         args: args.iter().map(ToString::to_string).collect(),
         config: MonitorConfig { new_netns: true, runtime, ..MonitorConfig::default() },
@@ -62,7 +62,7 @@ impl Wanted {
     }
 
     pub fn log(mut self, max_size: u64, max_files: u32) -> Self {
-        self.config.log = LogSink::JsonFile { path: "log".into(), max_size, max_files };
+        self.config.log = LogSink::JsonFile(FileLog { max_size, max_files, ..FileLog::default() });
         self
     }
 
@@ -98,8 +98,8 @@ impl Wanted {
         }
         self.config.container_id.clone_from(&id);
         self.config.state_dir = dir.join("state");
-        if let LogSink::JsonFile { path, .. } = &mut self.config.log {
-            *path = dir.join("state/container.log");
+        if let LogSink::JsonFile(log) | LogSink::Local(log) = &mut self.config.log {
+            log.path = dir.join("state/container.log");
         }
         let run = dir.join("run");
         fs::write(run.join("monitor.json"), serde_json::to_vec(&self.config).unwrap()).unwrap();

@@ -50,9 +50,8 @@ fn rotated_files_hold_the_newest_output() {
 
 #[test]
 fn a_full_disk_does_not_stop_the_program() {
-    let mut c = wanted(&["sh", "-c", "seq 50000; echo end >&2"]);
-    c.config.log = davit_wire::config::LogSink::JsonFile { path: "log".into(), max_size: 0, max_files: 1 };
-    let mut c = c
+    let mut c = wanted(&["sh", "-c", "seq 50000; echo end >&2"])
+        .log(0, 1)
         .prepared(
             "mkdir -p \"$1/../state\"; mount -t tmpfs -o size=64k log \"$1/../state\";",
             "/usr/sbin/runc",

@@ -36,7 +36,7 @@ pub fn apply(placement: &Placement, resources: &Resources) -> Result<()> {
             cpuset(d, wanted)?;
         }
     }
-    if let Some(wanted) = &resources.pids
+    if let Some(wanted) = resources.pids.as_ref().filter(|p| p.limit != 0)
         && let Some(d) = directory("pids", wanted.limit > 0)?
     {
         let value = if wanted.limit > 0 { wanted.limit.to_string() } else { "max".into() };
@@ -96,12 +96,7 @@ fn cpu(d: &Path, wanted: &Cpu) -> Result<(), CgroupError> {
     if let Some(v) = wanted.shares.filter(|v| *v != 0) {
         write(&d.join("cpu.shares"), &v.to_string())?;
     }
-    if let Some(v) = wanted.period.filter(|v| *v != 0) {
-        write(&d.join("cpu.cfs_period_us"), &v.to_string())?;
-    }
-    if let Some(v) = wanted.quota.filter(|v| *v != 0) {
-        write(&d.join("cpu.cfs_quota_us"), &v.max(-1).to_string())?;
-    }
+    bandwidth(d, wanted)?;
     if let Some(v) = wanted.burst.filter(|v| *v != 0) {
         write(&d.join("cpu.cfs_burst_us"), &v.to_string())?;
     }
@@ -115,6 +110,23 @@ fn cpu(d: &Path, wanted: &Cpu) -> Result<(), CgroupError> {
         write(&d.join("cpu.idle"), &v.to_string())?;
     }
     Ok(())
+}
+
+/// The kernel refuses a period with which the quota of the moment would be more than the parent's: then the quota goes first.
+fn bandwidth(d: &Path, wanted: &Cpu) -> Result<(), CgroupError> {
+    let period = wanted.period.filter(|v| *v != 0).map(|v| ("cpu.cfs_period_us", v.to_string()));
+    let quota = wanted.quota.filter(|v| *v != 0).map(|v| ("cpu.cfs_quota_us", v.max(-1).to_string()));
+    let put = |setting: &Option<(&str, String)>| match setting {
+        Some((file, value)) => write(&d.join(file), value),
+        None => Ok(()),
+    };
+    match put(&period) {
+        Err(e) if quota.is_some() && e.source.raw_os_error() == Some(libc::EINVAL) => {
+            put(&quota)?;
+            put(&period)
+        }
+        done => done.and_then(|()| put(&quota)),
+    }
 }
 
 fn cpuset(d: &Path, wanted: &Cpu) -> Result<(), CgroupError> {
@@ -139,18 +151,25 @@ pub fn inherit_cpuset(directory: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn block_io(d: &Path, wanted: &BlockIo) -> Result<(), CgroupError> {
+fn block_io(d: &Path, wanted: &BlockIo) -> Result<()> {
     let first_of = |names: [&str; 2]| {
-        let plain = d.join(names[0]);
-        if plain.exists() { plain } else { d.join(names[1]) }
+        names.iter().map(|n| d.join(n)).find(|p| p.exists()).ok_or_else(|| Error::Limit {
+            what: names[0].to_owned(),
+            reason: "this kernel has no block device scheduler with weights".into(),
+        })
     };
     if let Some(weight) = wanted.weight.filter(|w| *w > 0) {
-        write(&first_of(["blkio.weight", "blkio.bfq.weight"]), &weight.to_string())?;
+        write(&first_of(["blkio.weight", "blkio.bfq.weight"])?, &weight.to_string())?;
     }
     for device in &wanted.weight_device {
         let Some(weight) = device.weight else { continue };
-        let file = first_of(["blkio.weight_device", "blkio.bfq.weight_device"]);
-        write(&file, &format!("{}:{} {weight}", device.major, device.minor))?;
+        let file = first_of(["blkio.weight_device", "blkio.bfq.weight_device"])?;
+        write(&file, &format!("{}:{} {weight}", device.major, device.minor)).map_err(|e| {
+            let unsupported = e.source.raw_os_error() == Some(libc::EOPNOTSUPP);
+            let what = format!("the weight of device {}:{}", device.major, device.minor);
+            let reason = "the device has no scheduler with weights (bfq)".into();
+            if unsupported { Error::Limit { what, reason } } else { e.into() }
+        })?;
     }
     let throttles = [
         ("read_bps", &wanted.throttle_read_bps_device),

@@ -33,9 +33,14 @@ pub fn delegate(group: &Joined, resources: Option<&Resources>) -> Result<(), Cgr
 
 /// Writes all limits that `resources` names.
 pub fn apply(d: &Path, resources: &Resources) -> Result<()> {
-    for (file, value) in values(resources).into_iter().chain(resources.unified.clone()) {
+    let bfq = d.join("io.bfq.weight").exists();
+    for (file, value) in values(resources, bfq)?.into_iter().chain(resources.unified.clone()) {
         // A file name, never a path: the config must not reach other cgroups.
         let path = d.join(&file);
+        if file == "memory.swap.max" && !path.exists() && d.join("memory.max").exists() {
+            // A kernel that does not count swap: there is nothing to limit.
+            continue;
+        }
         if file.contains('/') || !path.exists() {
             let reason =
                 "this machine has no such cgroup controller, or it is not delegated to this user".into();
@@ -46,21 +51,21 @@ pub fn apply(d: &Path, resources: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// File names and values, in order.
-fn values(resources: &Resources) -> Vec<(String, String)> {
+/// File names and values, in order. `bfq`: weights are the bfq scheduler's, in v1's units.
+fn values(resources: &Resources, bfq: bool) -> Result<Vec<(String, String)>> {
     let mut out: Vec<(&str, String)> = Vec::new();
     if let Some(m) = &resources.memory {
-        memory(m, &mut out);
+        memory(m, &mut out)?;
     }
     if let Some(c) = &resources.cpu {
         cpu(c, &mut out);
     }
-    if let Some(p) = &resources.pids {
+    if let Some(p) = resources.pids.as_ref().filter(|p| p.limit != 0) {
         out.push(("pids.max", if p.limit > 0 { p.limit.to_string() } else { "max".into() }));
     }
     let mut out: Vec<(String, String)> = out.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
     if let Some(b) = &resources.block_io {
-        block_io(b, &mut out);
+        block_io(b, bfq, &mut out);
     }
     out.extend(
         resources
@@ -68,10 +73,10 @@ fn values(resources: &Resources) -> Vec<(String, String)> {
             .iter()
             .map(|h| (format!("hugetlb.{}.max", h.page_size), h.limit.to_string())),
     );
-    out
+    Ok(out)
 }
 
-fn memory(m: &Memory, out: &mut Vec<(&'static str, String)>) {
+fn memory(m: &Memory, out: &mut Vec<(&'static str, String)>) -> Result<()> {
     let bytes = |v: i64| if v < 0 { "max".to_owned() } else { v.to_string() };
     let limit = m.limit.filter(|v| *v != 0);
     if let Some(v) = limit {
@@ -82,12 +87,18 @@ fn memory(m: &Memory, out: &mut Vec<(&'static str, String)>) {
     }
     // v1 limits memory and swap together, v2 swap alone.
     match (m.swap.filter(|v| *v != 0), limit) {
-        (Some(-1), _) => out.push(("memory.swap.max", "max".into())),
-        (Some(sum), Some(limit)) if limit > 0 => {
-            out.push(("memory.swap.max", (sum - limit).max(0).to_string()));
+        (Some(-1), _) | (None, Some(-1)) => out.push(("memory.swap.max", "max".into())),
+        (Some(sum), Some(limit)) if limit > 0 && sum >= limit => {
+            out.push(("memory.swap.max", (sum - limit).to_string()));
         }
-        _ => {}
+        (Some(sum), _) => {
+            let reason =
+                format!("{sum} bytes of memory and swap need a limit of memory that is no greater, too");
+            return Err(Error::Limit { what: "swap".into(), reason });
+        }
+        (None, _) => {}
     }
+    Ok(())
 }
 
 fn cpu(c: &Cpu, out: &mut Vec<(&'static str, String)>) {
@@ -119,9 +130,20 @@ fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
-fn block_io(b: &BlockIo, out: &mut Vec<(String, String)>) {
-    if let Some(weight) = b.weight.filter(|w| *w > 0) {
-        out.push(("io.bfq.weight".into(), weight.to_string()));
+/// 10..=1000 onto 1..=10000, linearly, as runc and crun do.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
+}
+
+fn block_io(b: &BlockIo, bfq: bool, out: &mut Vec<(String, String)>) {
+    let weight = |w: u16| if bfq { w.to_string() } else { io_weight(w).to_string() };
+    let file = if bfq { "io.bfq.weight" } else { "io.weight" };
+    if let Some(w) = b.weight.filter(|w| *w > 0) {
+        out.push((file.into(), if bfq { weight(w) } else { format!("default {}", weight(w)) }));
+    }
+    for d in &b.weight_device {
+        let Some(w) = d.weight.filter(|w| *w > 0) else { continue };
+        out.push((file.into(), format!("{}:{} {}", d.major, d.minor, weight(w))));
     }
     let limits = [
         ("rbps", &b.throttle_read_bps_device),
@@ -142,14 +164,28 @@ fn block_io(b: &BlockIo, out: &mut Vec<(String, String)>) {
 mod tests {
     use super::*;
 
+    fn lines(json: &str, bfq: bool) -> Result<Vec<String>> {
+        let all = values(&serde_json::from_str(json).unwrap(), bfq)?;
+        Ok(all.into_iter().map(|(f, v)| format!("{f}={v}")).collect())
+    }
+
+    #[test]
+    fn swap_is_what_is_left_of_the_sum() {
+        let memory = |json: &str| lines(&format!(r#"{{"memory":{json}}}"#), false);
+        assert_eq!(memory(r#"{"limit":9,"swap":9}"#).unwrap()[1], "memory.swap.max=0");
+        assert_eq!(memory(r#"{"limit":9,"swap":-1}"#).unwrap()[1], "memory.swap.max=max");
+        assert_eq!(memory(r#"{"limit":-1}"#).unwrap(), ["memory.max=max", "memory.swap.max=max"]);
+        assert_eq!(memory(r#"{"limit":9}"#).unwrap(), ["memory.max=9"]);
+        memory(r#"{"limit":9,"swap":8}"#).unwrap_err();
+        memory(r#"{"swap":8}"#).unwrap_err();
+    }
+
     #[test]
     fn v1_units_become_v2_units() {
         let text = r#"{"memory":{"limit":1000,"swap":1500,"reservation":-1},"cpu":{"shares":1024,"quota":50000},
-            "pids":{"limit":0},"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}]}}"#;
-        let got: Vec<String> = values(&serde_json::from_str(text).unwrap())
-            .into_iter()
-            .map(|(f, v)| format!("{f}={v}"))
-            .collect();
+            "pids":{"limit":-1},"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}],"throttleWriteIOPSDevice":[{"major":8,"minor":1,"rate":9}]}}"#;
+        let got = lines(text, false).unwrap();
         let want = [
             "memory.max=1000",
             "memory.low=max",
@@ -157,9 +193,15 @@ mod tests {
             "cpu.weight=39",
             "cpu.max=50000 100000",
             "pids.max=max",
+            "io.weight=default 4950",
+            "io.weight=8:0 1",
             "io.max=8:0 rbps=7",
+            "io.max=8:1 wiops=9",
         ];
         assert_eq!(got, want);
+        let bfq =
+            lines(r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}]}}"#, true);
+        assert_eq!(bfq.unwrap(), ["io.bfq.weight=500", "io.bfq.weight=8:0 10"]);
         assert_eq!((weight_of_shares(2), weight_of_shares(262_144), weight_of_shares(0)), (1, 10_000, 1));
     }
 }

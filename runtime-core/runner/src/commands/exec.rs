@@ -14,9 +14,9 @@ use super::foreground::{Foreground, Terminal};
 use crate::cli;
 use crate::error::{Context, Error, Result};
 use crate::init::kernel;
-use crate::launch;
+use crate::launch::{self, identity};
 use crate::message::{self, Message};
-use crate::program::{Program, stdio};
+use crate::program::{Program, scheduling, scheduling::bind, stdio};
 use crate::seccomp::{self, Filter};
 use crate::spec::{NamespaceKind, Process};
 use crate::state::{State, StateDir, Status};
@@ -49,12 +49,13 @@ fn process(exec: &cli::Exec, state: &State) -> Result<Process> {
     let mut p = match &exec.process {
         Some(path) => {
             let text = fs::read(path).context(|| format!("read {}", path.display()))?;
-            serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.clone(), source })?
+            crate::error::parse_json(path, &text)?
         }
         None => Process { args: exec.args.clone(), terminal: exec.tty, ..state.process.clone() },
     };
     if exec.process.is_some() {
         p.terminal |= exec.tty;
+        scheduling::check(&p)?;
         return if p.args.is_empty() {
             Err(Error::Config("process.args must not be empty".into()))
         } else {
@@ -109,6 +110,7 @@ fn enter(
     let gone = |_| Error::Status { operation: "exec in", id: exec.id.clone(), status: "stopped" };
     let target = first.pidfd().map_err(gone)?;
     let flags = foreign_namespaces(state.pid);
+    let landlock = crate::program::landlock::rules(&state.annotations)?;
     let console = match (process.terminal, console) {
         (true, Some(path)) => Some(launch::connect(path)?),
         (true, None) => {
@@ -133,12 +135,17 @@ fn enter(
         fork::setns(target.as_fd(), pid_flag).context(|| "join the container's pid namespace")?;
     }
     let user = flags.contains(CloneFlags::CLONE_NEWUSER);
+    if user {
+        stdio::own(identity::root_of(state.pid));
+    }
     let (pid, pidfd) = match clone_into(&target, flags, user)? {
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
         Cloned::Child => {
             drop(ours);
             let rest = if user { CloneFlags::empty() } else { flags - CloneFlags::CLONE_NEWPID };
-            let error = become_member(&target, rest, doors, process, filter, console, exec.preserve_fds);
+            let mut program = Program::new(process, filter, exec.preserve_fds);
+            program.landlock = landlock;
+            let error = become_member(&target, rest, doors, &exec.id, program, console);
             let _ = message::send(&theirs, &Message::Failed(error.chain()), &[]);
             std::process::exit(1)
         }
@@ -169,29 +176,38 @@ fn become_member(
     target: &OwnedFd,
     flags: CloneFlags,
     doors: Vec<Entry>,
-    process: &Process,
-    filter: Option<&Filter>,
+    id: &str,
+    mut program: Program<'_>,
     console: Option<OwnedFd>,
-    preserve_fds: u32,
 ) -> Error {
-    let mut program = Program::new(process, filter, preserve_fds);
+    let process = program.process;
     let prepared = (|| {
         for door in doors {
             door.join().context(|| "join the container's cgroup")?;
+        }
+        if let Some(affinity) = &process.exec_cpu_affinity {
+            bind("process.execCPUAffinity.initial", &affinity.initial)?;
         }
         if !flags.is_empty() {
             fork::setns(target.as_fd(), flags).context(|| "join the container's namespaces")?;
         }
         nix::unistd::setsid().context(|| "lead a session")?;
+        // The keyring of the runner's session is the engine's: it must not come along. Who may not make one gets none of ours either.
+        let name = std::ffi::CString::new(format!("_ses.{id}")).expect("ids hold no NUL");
+        fork::new_session_keyring(&name).context(|| "make a session keyring")?;
         if let Some(socket) = console {
             let root: OwnedFd = File::open("/").context(|| "open the container's root")?.into();
             stdio::Terminal::open(&root, process.console_size)?.take(socket)?;
         }
         program.open_label()?;
-        program.assume()
+        let assumed = program.assume()?;
+        if let Some(affinity) = &process.exec_cpu_affinity {
+            bind("process.execCPUAffinity.final", &affinity.last)?;
+        }
+        Ok(assumed)
     })();
     match prepared {
-        Ok(assumed) => program.run(&assumed),
+        Ok(assumed) => program.run(assumed),
         Err(e) => e,
     }
 }

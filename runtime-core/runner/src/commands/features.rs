@@ -15,8 +15,8 @@ pub fn print_value() -> serde_json::Value {
         "ociVersionMax": crate::spec::OCI_VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": [
-            "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "lazytime", "mand", "noatime", "nodev",
-            "nodiratime", "noexec", "nosuid", "nosymfollow", "private", "rbind", "relatime", "ro", "rprivate", "rro", "rshared",
+            "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "lazytime", "mand", "noatime", "nodev",
+            "nodiratime", "noexec", "nosuid", "nosymfollow", "private", "rbind", "relatime", "ridmap", "ro", "rprivate", "rro", "rshared",
             "rslave", "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync", "tmpcopyup", "unbindable"
         ],
         "linux": {
@@ -37,9 +37,9 @@ pub fn print_value() -> serde_json::Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } }
+            "mountExtensions": { "idmap": { "enabled": true } }
         },
-        "annotations": { "org.davit.runner.version": env!("CARGO_PKG_VERSION"), "org.davit.runner.devices.v2": "unrestricted" }
+        "annotations": { "org.davit.runner.version": env!("CARGO_PKG_VERSION") }
     })
 }
 

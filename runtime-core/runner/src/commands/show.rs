@@ -47,12 +47,28 @@ pub fn list(root: &Path, as_json: bool, quiet: bool) -> Result<()> {
     if as_json {
         return print(&(json(&states, false)? + "\n"));
     }
-    let mut text = format!("{:<20} {:>7} {:<8} {:<30} {}\n", "ID", "PID", "STATUS", "CREATED", "BUNDLE");
-    for (s, status) in &found {
-        let (pid, bundle) = (visible_pid(s, *status), s.bundle.display());
-        let _ = writeln!(text, "{:<20} {pid:>7} {:<8} {:<30} {bundle}", s.id, status.as_str(), s.created);
+    let titles = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let rows = found.iter().map(|(s, status)| {
+        let pid = visible_pid(s, *status).to_string();
+        let bundle = s.bundle.display().to_string();
+        [s.id.clone(), pid, status.as_str().to_owned(), bundle, s.created.clone(), s.owner_name()]
+    });
+    print(&table(std::iter::once(titles).chain(rows).collect()))
+}
+
+/// runc's table: columns at least 12 wide, three blanks after the longest word.
+fn table(rows: Vec<[String; 6]>) -> String {
+    let mut text = String::new();
+    let width = |n: usize| rows.iter().map(|r| r[n].len() + 3).max().unwrap_or(0).max(12);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    for row in &rows {
+        let line = row
+            .iter()
+            .zip(&widths)
+            .fold(String::new(), |line, (word, width)| line + &format!("{word:<width$}"));
+        let _ = writeln!(text, "{}", line.trim_end());
     }
-    print(&text)
+    text
 }
 
 /// Prints the container's processes.

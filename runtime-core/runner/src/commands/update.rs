@@ -16,6 +16,7 @@ pub fn update(root: &Path, update: &cli::Update) -> Result<()> {
     if dir.status(&state) == Status::Stopped {
         return Err(Error::Status { operation: "update", id: update.id.clone(), status: "stopped" });
     }
+    // As runc: a file is all of it, single options count without one.
     let resources = match &update.resources {
         Some(path) => read(path)?,
         None => from_options(&update.limits)?,
@@ -26,7 +27,8 @@ pub fn update(root: &Path, update: &cli::Update) -> Result<()> {
     if state.cgroups != before {
         dir.save(&state)?;
     }
-    state.cgroups.apply(&resources)
+    state.cgroups.apply(&resources)?;
+    state.cgroups.change_devices(&resources)
 }
 
 fn read(path: &Path) -> Result<Resources> {
@@ -37,7 +39,7 @@ fn read(path: &Path) -> Result<Resources> {
         std::fs::read(path).map(|t| text = t)
     };
     done.context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+    crate::error::parse_json(path, &text)
 }
 
 fn from_options(limits: &[(&'static str, String)]) -> Result<Resources> {
@@ -51,6 +53,9 @@ fn from_options(limits: &[(&'static str, String)]) -> Result<Resources> {
             "cpu-quota" => cpu.quota = Some(cli::options::number(name, value)?),
             "cpu-share" => cpu.shares = Some(cli::options::number(name, value)?),
             "cpu-burst" => cpu.burst = Some(cli::options::number(name, value)?),
+            "cpu-idle" => cpu.idle = Some(cli::options::number(name, value)?),
+            "cpu-rt-period" => cpu.realtime_period = Some(cli::options::number(name, value)?),
+            "cpu-rt-runtime" => cpu.realtime_runtime = Some(cli::options::number(name, value)?),
             "cpuset-cpus" => cpu.cpus.clone_from(value),
             "cpuset-mems" => cpu.mems.clone_from(value),
             "pids-limit" => r.pids = Some(Pids { limit: cli::options::number(name, value)? }),

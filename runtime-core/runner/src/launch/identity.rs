@@ -1,6 +1,7 @@
 //! User namespaces: whether we live in one, and the mappings of a new one.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use crate::error::{Context, Error, Result};
@@ -31,6 +32,22 @@ pub fn map(pid: i32, linux: &Linux) -> Result<()> {
     }
     by_program("newuidmap", pid, &uids)?;
     by_program("newgidmap", pid, &gids)
+}
+
+/// The uid that root of a process's user namespace has here; 0 where that cannot be told.
+pub fn root_of(pid: i32) -> u32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+    let of = |line: &str| {
+        let mut words = line.split_whitespace().map(str::parse::<u32>);
+        (words.next()? == Ok(0)).then(|| words.next()?.ok()).flatten()
+    };
+    text.lines().find_map(of).unwrap_or(0)
+}
+
+/// A user namespace with these maps, for id-mapped mounts.
+pub fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
+    let made = davit_sys::userns::mapped(&lines(uids), &lines(gids), false);
+    made.map(|m| m.user).context(|| "make a user namespace for id-mapped mounts")
 }
 
 fn lines(mappings: &[IdMapping]) -> String {

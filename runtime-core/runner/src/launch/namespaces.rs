@@ -23,7 +23,7 @@ pub fn clone_flags(spec: &Spec) -> CloneFlags {
 #[derive(Debug, Default)]
 pub struct Left(Vec<(Kind, File)>);
 
-/// Joins what is to be joined; remembers what was left where hooks must run in it.
+/// Joins what is to be joined; remembers what is to be returned to.
 pub fn join_before_clone(spec: &Spec) -> Result<Left> {
     let mut left = Left::default();
     let has_hooks = spec.hooks.is_some();
@@ -31,7 +31,8 @@ pub fn join_before_clone(spec: &Spec) -> Result<Left> {
         let Some(path) = spec.linux.joins(kind) else { continue };
         let file =
             File::open(path).context(|| format!("open the {} namespace {}", kind.file(), path.display()))?;
-        if has_hooks && kind != Kind::Pid && kind != Kind::Time {
+        // In another time namespace start times of processes would be read as others than everybody else reads.
+        if kind == Kind::Time || (has_hooks && kind != Kind::Pid) {
             let own = format!("/proc/self/ns/{}", kind.file());
             left.0.push((kind, File::open(&own).context(|| format!("open {own}"))?));
         }
@@ -49,7 +50,7 @@ pub fn join_before_clone(spec: &Spec) -> Result<Left> {
 }
 
 impl Left {
-    /// Goes back, so that hooks run in the runtime's namespaces.
+    /// Goes back, so that hooks run, and clocks are read, in the runtime's namespaces.
     pub fn restore(self, _spec: &Spec) -> Result<()> {
         for (kind, file) in self.0 {
             fork::setns(file.as_fd(), kind.flag())

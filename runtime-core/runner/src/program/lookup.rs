@@ -1,5 +1,8 @@
 //! Finding the executable as runc does, and the home directory. Runs inside the container's root, with the program's rights.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -56,10 +59,23 @@ fn check(path: &str) -> Result<(), Errno> {
     }
 }
 
+/// An image is hostile: no more than this of its file is read.
+const MOST: u64 = 4 << 20;
+
 /// The home directory in the container's /etc/passwd; `/` when it names none.
 pub fn home(uid: u32) -> String {
-    let text = std::fs::read(Path::new("/etc/passwd")).unwrap_or_default();
+    let text = text_of(Path::new("/etc/passwd"));
     home_in(&String::from_utf8_lossy(&text), uid).unwrap_or_else(|| "/".to_owned())
+}
+
+/// The beginning of an ordinary file; nothing of a FIFO (which would hang us) or a device.
+fn text_of(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    if let Some(file) = opened.ok().filter(|f| f.metadata().is_ok_and(|m| m.is_file())) {
+        let _ = file.take(MOST).read_to_end(&mut text);
+    }
+    text
 }
 
 fn home_in(passwd: &str, uid: u32) -> Option<String> {
@@ -97,6 +113,19 @@ mod tests {
         assert!(message(&["/etc"], &[]).ends_with("is a directory"));
         assert!(message(&["etc"], &["PATH=/"]).ends_with("not found in $PATH"));
         assert!(message(&[], &[]).ends_with("not found in $PATH"));
+    }
+
+    #[test]
+    fn a_hostile_file_neither_hangs_nor_floods() {
+        let dir = std::env::temp_dir().join(format!("davit-lookup-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let fifo = dir.join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(text_of(&fifo).is_empty() && text_of(Path::new("/dev/zero")).is_empty());
+        let sparse = dir.join("sparse");
+        File::create(&sparse).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(text_of(&sparse).len() as u64, MOST);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub fn mount(planned: &Planned, placement: &Placement, root: BorrowedFd<'_>) -> 
         mounts: vec![],
         propagation: None,
         bind_devices: false,
+        tree: None,
     };
     mounts::mount(&nothing, &tmpfs, root)?;
     let top = sys::open_in_root(root, destination, rustix::fs::OFlags::PATH)

@@ -26,6 +26,8 @@ pub struct MountOptions {
     pub data: Vec<(String, Option<String>)>,
     /// Fill a tmpfs with what it covers.
     pub copy_up: bool,
+    /// Owners are shown through a map; true: also of what is mounted below.
+    pub idmap: Option<bool>,
 }
 
 const ATTRIBUTES: [(&str, u64, u64); 17] = [
@@ -82,10 +84,7 @@ pub fn parse(mount: &Mount) -> Result<MountOptions> {
             "bind" => out.bind = true,
             "rbind" => (out.bind, out.recursive) = (true, true),
             "tmpcopyup" => out.copy_up = true,
-            "idmap" | "ridmap" => {
-                let what = mount.destination.display();
-                return Err(Error::Config(format!("mount {what}: id-mapped mounts are not supported yet")));
-            }
+            "idmap" | "ridmap" => out.idmap = Some(option == "ridmap"),
             "defaults" | "silent" | "loud" | "async" | "nomand" | "nolazytime" | "nostrictatime"
             | "remount" | "newinstance" => {}
             other if other.starts_with("x-") => {}
@@ -94,6 +93,13 @@ pub fn parse(mount: &Mount) -> Result<MountOptions> {
                 None => (other.to_owned(), None),
             }),
         }
+    }
+    if out.idmap.is_none() && !mount.uid_mappings.is_empty() {
+        out.idmap = Some(false);
+    }
+    if out.idmap.is_some() && !out.bind {
+        let what = mount.destination.display();
+        return Err(Error::Config(format!("mount {what}: only a bind mount can be id-mapped")));
     }
     Ok(out)
 }

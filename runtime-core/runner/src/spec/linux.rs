@@ -53,6 +53,20 @@ pub struct Linux {
     /// Clock offsets of a new time namespace.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+    /// Execution domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<Personality>,
+}
+
+/// What the program takes the machine for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Personality {
+    /// `LINUX` or `LINUX32`.
+    pub domain: String,
+    /// None are known.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
 }
 
 /// A range of ids.

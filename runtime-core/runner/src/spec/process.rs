@@ -43,6 +43,57 @@ pub struct Process {
     /// -1000..=1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// I/O scheduling class and level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<IoPriority>,
+    /// CPU scheduling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
+    /// CPUs of a process that exec starts.
+    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// `ioPriority`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IoPriority {
+    /// `IOPRIO_CLASS_RT`, `_BE`, `_IDLE`.
+    pub class: String,
+    /// 0 (first) to 7.
+    pub priority: u32,
+}
+
+/// `scheduler`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scheduler {
+    /// `SCHED_OTHER`, ...
+    pub policy: String,
+    /// Of SCHED_OTHER and SCHED_BATCH.
+    pub nice: i32,
+    /// Of SCHED_FIFO and SCHED_RR.
+    pub priority: u32,
+    /// `SCHED_FLAG_RESET_ON_FORK`, ...
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Of SCHED_DEADLINE, nanoseconds.
+    pub runtime: u64,
+    /// Of SCHED_DEADLINE, nanoseconds.
+    pub deadline: u64,
+    /// Of SCHED_DEADLINE, nanoseconds.
+    pub period: u64,
+}
+
+/// `execCPUAffinity`: lists such as `0-2,4`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// While it is set up.
+    pub initial: String,
+    /// Of the program.
+    #[serde(rename = "final")]
+    pub last: String,
 }
 
 /// Lines and columns.

@@ -57,6 +57,7 @@ fn mounts(rootless: bool) -> Vec<Mount> {
         kind: kind.into(),
         source: source.into(),
         options: options.iter().map(|s| (*s).to_owned()).collect(),
+        ..Mount::default()
     };
     let pts: &[&str] = &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     let sysfs = if rootless {

@@ -75,3 +75,45 @@ fn a_limit_whose_controller_is_missing_is_a_clear_error() {
     );
     b.assert_nothing_left();
 }
+
+#[test]
+fn devices_are_what_a_program_allows_and_update_exchanges_it() {
+    // hpet, fuse and the like may be missing: what counts is EPERM (the program) against anything else (the driver).
+    let b = Bundle::new("exec sleep 1000").with(|c| {
+        for set in ["bounding", "effective", "permitted"] {
+            c["process"]["capabilities"][set].as_array_mut().unwrap().push(serde_json::json!("CAP_MKNOD"));
+        }
+    });
+    let script = r#"$R create --bundle $D $ID >/dev/null 2>&1 && $R start $ID || exit 1
+        x() { $R exec $ID sh -c "$1" 2>&1; }
+        x 'mknod /dev/mine c 10 229; mknod /dev/disk b 254 0; head -c 1 /dev/zero > /dev/null && echo defaults'
+        x 'head -c 1 /dev/mine'
+        x 'head -c 1 /dev/disk'
+        echo '{"devices":[{"allow":false},{"allow":true,"type":"c","major":10,"minor":229,"access":"r"}]}' | $R update --resources - $ID || exit 1
+        x 'exec 3< /dev/mine; echo read $?'
+        x 'echo > /dev/mine'
+        x 'head -c 1 /dev/zero > /dev/null && echo defaults again'
+        $R delete --force $ID; echo deleted $?"#;
+    let (code, out, err) = on_v2(&b, script);
+    assert_eq!(code, 0, "{out}{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.first(), Some(&"defaults"), "{out}{err}");
+    assert!(lines[1].contains("not permitted") && lines[2].contains("not permitted"), "{out}{err}");
+    let after = &out[out.find("/dev/disk").unwrap()..];
+    assert!(after.contains("read 0") || after.contains("No such device"), "{out}{err}");
+    assert!(after.contains("/dev/mine: Operation not permitted"), "writing was not allowed: {out}{err}");
+    assert!(after.ends_with("defaults again\ndeleted 0\n"), "{out}{err}");
+    b.assert_nothing_left();
+}
+
+#[test]
+fn a_privileged_container_has_no_device_program() {
+    let b = Bundle::new(
+        "head -c 1 /dev/zero > /dev/null; cat /sys/fs/cgroup/cgroup.procs > /dev/null && echo fine",
+    )
+    .with(|c| {
+        c["linux"]["resources"]["devices"] = serde_json::json!([{"allow": true, "access": "rwm"}]);
+    });
+    let (code, out, err) = on_v2(&b, "$R run --bundle $D $ID");
+    assert_eq!((code, out.as_str()), (0, "fine\n"), "{err}");
+}

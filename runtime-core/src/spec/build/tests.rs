@@ -1,7 +1,8 @@
 use super::*;
+use davit_contracts::runtime::Security;
 
 fn host(rootless: bool) -> Host {
-    Host { capabilities: u64::MAX, nofile_hard: 20_000, rootless, hostname: "h".into() }
+    Host { rootless, ..Host::of_tests() }
 }
 
 fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>)) -> serde_json::Value {
@@ -24,7 +25,9 @@ fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>))
         ipc: Source::New,
         uts: Source::New,
         cgroup: Source::New,
-        shm: None,
+        time: Source::Host,
+        userns: None,
+        shm: Some(mounts::Shm::Own),
         plain_sysctls: false,
         host,
     };
@@ -83,11 +86,31 @@ fn a_plain_user_has_no_capabilities_and_a_rootless_instance_no_cgroup() {
 }
 
 #[test]
-fn security_options_are_read_or_refused() {
-    let of =
-        |text: &str| security_options(&Security { security_opt: vec![text.into()], ..Security::default() });
-    assert!(of("no-new-privileges").unwrap().no_new_privileges);
-    assert!(!of("seccomp=unconfined").unwrap().seccomp);
-    assert!(matches!(of("seccomp=/p.json"), Err(RuntimeError::Unsupported(_))));
-    assert!(matches!(of("nonsense"), Err(RuntimeError::Invalid(_))));
+fn security_options_reach_the_configuration() {
+    let with = |opts: &[&str], privileged| {
+        let security_opt = opts.iter().map(ToString::to_string).collect();
+        let security = Some(Security { security_opt, privileged, ..Security::default() });
+        build(&ContainerSpec { security, ..ContainerSpec::default() }, &host(false), |_| {})
+    };
+    let got = with(&["landlock=ro:/,rw:/tmp"], false);
+    assert_eq!(got["annotations"]["org.davit.landlock"], "ro:/,rw:/tmp");
+    assert_eq!(got["process"]["noNewPrivileges"], true, "what Landlock needs");
+    assert!(with(&["seccomp=unconfined"], false)["linux"].get("seccomp").is_none());
+    let given =
+        with(&[r#"seccomp={"defaultAction":"SCMP_ACT_LOG","syscalls":[]}"#, "systempaths=unconfined"], true);
+    assert_eq!(
+        given["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_LOG",
+        "a given profile is for privileged ones too"
+    );
+    assert!(given["linux"].get("readonlyPaths").is_none());
+    let cgroup = |got: &serde_json::Value| {
+        let all = got["mounts"].as_array().unwrap().clone();
+        all.into_iter().find(|m| m["type"] == "cgroup").unwrap()["options"].to_string()
+    };
+    assert!(
+        cgroup(&with(&["writable-cgroups=true"], false)).contains("rw")
+            && cgroup(&with(&[], false)).contains("ro")
+    );
+    let nodes = with(&[], true)["linux"]["devices"].as_array().unwrap().len();
+    assert!(nodes > 5, "all devices of the host");
 }

@@ -2,7 +2,7 @@ use super::*;
 use davit_contracts::runtime::{LogConfig, Namespaces, NetworkSpec, RestartPolicy};
 
 fn host() -> Host {
-    Host { capabilities: u64::MAX, nofile_hard: 20_000, rootless: false, hostname: "h".into() }
+    Host::of_tests()
 }
 
 fn base() -> ContainerSpec {
@@ -115,19 +115,6 @@ fn impossible_specs_are_refused_in_one_line() {
     spec(&s, &host()).unwrap();
     s.mounts.push(MountSpec { target: "/x/".into(), ..s.mounts[0].clone() });
     assert!(spec(&s, &host()).unwrap_err().to_string().contains("duplicate mount point"));
-}
-
-#[test]
-fn log_options() {
-    let mut s = base();
-    s.log = Some(LogConfig {
-        driver: String::new(),
-        options: [("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())].into(),
-    });
-    let sink = log_sink(&s, &LogDefaults::default(), Path::new("/l")).unwrap();
-    assert_eq!(sink, LogSink::JsonFile { path: "/l".into(), max_size: 10 << 20, max_files: 3 });
-    assert_eq!(bytes("-1"), Some(0));
-    assert_eq!(bytes("99999999999999999999g"), None);
 }
 
 #[test]
