@@ -1,5 +1,6 @@
 //! The command line: docker's words where docker has them.
 
+pub mod clone;
 pub mod container;
 pub mod flags;
 pub mod image;
@@ -223,6 +224,13 @@ mod tests {
             "davit container diff c",
             "davit storage check --repair --quick --format json alpine web:1",
             "davit storage gc",
+            "davit clone --run -m 64m -p 81:80 --pause=false a b",
+            "davit container clone --destroy -f --name b a",
+            "davit console --no-replay --detach-keys ctrl-a vm",
+            "davit freeze a b",
+            "davit thaw a",
+            "davit run -d --system img /sbin/init",
+            "davit run --system=runit img",
         ] {
             parse(line);
         }

@@ -26,6 +26,10 @@ pub struct Options {
     pub sig_proxy: bool,
     /// Keys that detach; empty: none.
     pub detach_keys: Vec<u8>,
+    /// One more key that does.
+    pub escape: Option<u8>,
+    /// Begin with the last output.
+    pub replay: bool,
 }
 
 /// How it ended.

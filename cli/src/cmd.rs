@@ -1,8 +1,10 @@
 //! The commands, one file a topic.
 
 mod attach;
+mod clone;
 mod commit;
 mod confirm;
+mod console;
 mod cp;
 mod create;
 mod df;
@@ -101,6 +103,8 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome<i32> {
         ContainerCommand::Exec(args) => return exec::exec(app, &args).await,
         ContainerCommand::Attach(args) => return attach::attach(app, &args).await,
         ContainerCommand::Start(args) => return attach::start(app, &args).await,
+        ContainerCommand::Console(args) => return console::console(app, &args).await,
+        ContainerCommand::Clone(args) => clone::clone(app, &args).await,
         ContainerCommand::Create(args) => create::create(app, &args).await,
         ContainerCommand::Stop(args) => lifecycle::stop(app, &args).await,
         ContainerCommand::Restart(args) => lifecycle::restart(app, &args).await,

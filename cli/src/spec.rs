@@ -27,6 +27,7 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         check_name(name).map_err(|e| e.to_string())?;
     }
     let restart = restart(args)?;
+    let system = args.system.as_deref().is_some_and(|init| init != "off");
     Ok(ContainerSpec {
         name: args.name.clone().unwrap_or_default(),
         image: image.clone(),
@@ -39,8 +40,9 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         user: args.user.clone().unwrap_or_default(),
         hostname: args.hostname.clone().unwrap_or_default(),
         domainname: args.domainname.clone().unwrap_or_default(),
-        tty: args.tty,
-        open_stdin: args.interactive,
+        tty: args.tty || system,
+        open_stdin: args.interactive || system,
+        system: if system { args.system.clone().unwrap_or_default() } else { String::new() },
         stdin_once: false,
         read_only: args.read_only,
         auto_remove: args.rm,
@@ -228,6 +230,14 @@ mod tests {
         assert!(s.tty && s.open_stdin && s.auto_remove);
         assert_eq!(spec("img --help").unwrap().command, ["--help"]);
         assert_eq!(spec("-h web img").unwrap().hostname, "web");
+    }
+
+    #[test]
+    fn a_system_container_has_a_console() {
+        let s = spec("--system img /sbin/init").unwrap();
+        assert_eq!((s.system.as_str(), s.tty, s.open_stdin), ("auto", true, true));
+        assert_eq!(spec("--system=runit img").unwrap().system, "runit");
+        assert!(!spec("--system=off img").unwrap().tty && spec("--system=upstart img").is_err());
     }
 
     #[test]

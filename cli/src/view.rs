@@ -4,8 +4,8 @@ pub mod container;
 pub mod image;
 pub mod inspect;
 pub mod network;
-pub mod stats;
 pub mod state;
+pub mod stats;
 pub mod usage;
 pub mod volume;
 

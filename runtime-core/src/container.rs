@@ -17,6 +17,7 @@
 
 pub mod bundle;
 pub mod change;
+pub mod copy;
 pub mod dirs;
 pub mod exit;
 pub mod files;

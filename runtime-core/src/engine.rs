@@ -1,6 +1,7 @@
 //! What all containers share: configuration, directories, peers, events, and the index of containers by id and name.
 
 pub mod boot;
+pub mod clone;
 pub mod create;
 pub mod lifecycle;
 pub mod list;

@@ -1,6 +1,7 @@
 //! From a container as asked for and an image's defaults to an OCI runtime configuration.
 //!
-//! Everything here is pure but [`user::Database::read`], which reads two files beneath a given root. docker is the reference for every
+//! Everything here is pure but [`user::Database::read`], which reads two files beneath a given root, and [`system`], which looks at an init
+//! there. docker is the reference for every
 //! default: capabilities, seccomp profile, masked paths, mounts, environment, the merging of entrypoint and command.
 //!
 //! ```text
@@ -24,6 +25,7 @@ pub mod resources;
 pub mod seccomp;
 mod seccomp_table;
 pub mod security;
+pub mod system;
 pub mod update;
 pub mod user;
 pub mod userns;

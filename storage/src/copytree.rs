@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use davit_cowfs::{Namespace, is_reserved_xattr};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
@@ -27,6 +28,9 @@ pub enum Source {
     Plain,
     /// A layer in overlay format, over what is there.
     Layer(Namespace),
+    /// What a container wrote, into an empty directory: with the marks of an overlay (whiteouts, opaque directories, copied-up names) and
+    /// sockets, which have their names. What goes meanwhile is left out.
+    Upper,
 }
 
 /// Copies what is in one directory into another, and the directory's own attributes.
@@ -38,20 +42,32 @@ pub fn copy_tree(from: &Path, to: &Path, source: Source) -> io::Result<()> {
 
 /// The same for open directories.
 pub fn copy_open_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, source: Source) -> io::Result<()> {
-    let mut copier =
-        Copier { source, root: to.try_clone_to_owned()?, links: HashMap::new(), data: DataCopier::default() };
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+    copy_unless(&GO_ON, from, to, source)
+}
+
+/// The same, given up with [`io::ErrorKind::Interrupted`] when `stop` is set.
+pub fn copy_unless(
+    stop: &AtomicBool,
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    source: Source,
+) -> io::Result<()> {
+    let root = to.try_clone_to_owned()?;
+    let mut copier = Copier { source, root, links: HashMap::new(), data: DataCopier::default(), stop };
     copier.directory(from, to, &mut PathBuf::new())
 }
 
-struct Copier {
+struct Copier<'a> {
     source: Source,
     root: OwnedFd,
     /// Where a file of several names was first copied to.
     links: HashMap<(u64, u64), PathBuf>,
     data: DataCopier,
+    stop: &'a AtomicBool,
 }
 
-impl Copier {
+impl Copier<'_> {
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &mut PathBuf) -> io::Result<()> {
         if let Source::Layer(namespace) = self.source
             && davit_sys::xattr::get(from, OsStr::new(namespace.opaque()))?.is_some_and(|v| v == b"y")
@@ -70,8 +86,14 @@ impl Copier {
                 continue;
             }
             path.push(name);
-            self.entry(from, to, name, path)?;
+            match self.entry(from, to, name, path) {
+                Err(e) if self.is_upper() && e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
             path.pop();
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
         }
         let stat = rustix::fs::fstat(from)?;
         rustix::fs::fchown(to, Some(uid(&stat)), Some(gid(&stat)))?;
@@ -83,8 +105,12 @@ impl Copier {
                 davit_sys::xattr::remove(to, &name)?;
             }
         }
-        copy_xattrs(from, to)?;
+        self.xattrs(from, to)?;
         Ok(rustix::fs::futimens(to, &times(&stat))?)
+    }
+
+    fn is_upper(&self) -> bool {
+        matches!(self.source, Source::Upper)
     }
 
     fn entry(
@@ -120,12 +146,12 @@ impl Copier {
             self.links.insert((stat.st_dev, stat.st_ino), path.clone());
         }
         match kind {
-            FileType::RegularFile => return copy_file(&mut self.data, from, to, name, &stat),
+            FileType::RegularFile => return self.file(from, to, name, &stat),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(from, name, Vec::new())?;
                 rustix::fs::symlinkat(OsStr::from_bytes(target.as_bytes()), to, name)?;
             }
-            FileType::Socket => return Ok(()),
+            FileType::Socket if !self.is_upper() => return Ok(()),
             kind => {
                 rustix::fs::mknodat(
                     to,
@@ -140,59 +166,66 @@ impl Copier {
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
         }
-        copy_xattrs_at(from, to, name)?;
+        self.xattrs_at(from, to, name)?;
         Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
     }
-}
 
-fn copy_file(
-    data: &mut DataCopier,
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    name: &OsStr,
-    stat: &Stat,
-) -> io::Result<()> {
-    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut source = File::from(rustix::fs::openat(from, name, read, Mode::empty())?);
-    let mut target = File::from(rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)?);
-    data.copy(&mut source, &mut target, stat.st_size as u64)?;
-    rustix::fs::fchown(&target, Some(uid(stat)), Some(gid(stat)))?;
-    rustix::fs::fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    copy_xattrs(source.as_fd(), target.as_fd())?;
-    Ok(rustix::fs::futimens(&target, &times(stat))?)
-}
-
-fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    for name in davit_sys::xattr::list(from)? {
-        if is_reserved_xattr(name.as_bytes()) {
-            continue;
-        }
-        let Some(value) = davit_sys::xattr::get(from, &name)? else { continue };
-        match davit_sys::xattr::set(to, &name, &value) {
-            Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
-            _ => {}
-        }
+    fn file(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> io::Result<()> {
+        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut source = File::from(rustix::fs::openat(from, name, read, Mode::empty())?);
+        let mut target = File::from(rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)?);
+        self.data.copy(&mut source, &mut target, stat.st_size as u64)?;
+        rustix::fs::fchown(&target, Some(uid(stat)), Some(gid(stat)))?;
+        rustix::fs::fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        self.xattrs(source.as_fd(), target.as_fd())?;
+        Ok(rustix::fs::futimens(&target, &times(stat))?)
     }
-    Ok(())
-}
 
-/// The same for what has no descriptor: symbolic links, devices, fifos.
-fn copy_xattrs_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    for attribute in davit_sys::xattr::list_at(from, name)? {
-        if is_reserved_xattr(attribute.as_bytes()) {
-            continue;
-        }
-        let Some(value) = davit_sys::xattr::get_at(from, name, &attribute)? else { continue };
-        match davit_sys::xattr::set_at(to, name, &attribute, &value) {
-            Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
-            _ => {}
-        }
+    /// Whether an attribute stays behind: an overlay's marks in what is no layer any more, and the identity of one overlay in another.
+    fn stays_behind(&self, name: &OsStr) -> bool {
+        let name = name.as_bytes();
+        if self.is_upper() { name.ends_with(b".overlay.uuid") } else { is_reserved_xattr(name) }
     }
-    Ok(())
+
+    fn xattrs(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+        for name in davit_sys::xattr::list(from)? {
+            if self.stays_behind(&name) {
+                continue;
+            }
+            let Some(value) = davit_sys::xattr::get(from, &name)? else { continue };
+            match davit_sys::xattr::set(to, &name, &value) {
+                Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for what has no descriptor: symbolic links, devices, fifos.
+    fn xattrs_at(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        for attribute in davit_sys::xattr::list_at(from, name)? {
+            if self.stays_behind(&attribute) {
+                continue;
+            }
+            let Some(value) = davit_sys::xattr::get_at(from, name, &attribute)? else { continue };
+            match davit_sys::xattr::set_at(to, name, &attribute, &value) {
+                Err(e) if !davit_sys::xattr::is_unsupported(&e) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
-fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
+/// Empties a directory.
+pub(crate) fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
     let mut names: Vec<OsString> = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

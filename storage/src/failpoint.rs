@@ -43,6 +43,7 @@ pub const POINTS: &[&str] = &[
     "trash.deleted",
     // Snapshots.
     "snapshot.staged",
+    "snapshot.copied",
     "snapshot.filled",
     "snapshot.named",
     "snapshot.removed",

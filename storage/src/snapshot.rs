@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use davit_contracts::Kind;
@@ -53,6 +54,20 @@ pub enum SnapshotError {
     /// A snapshotter elsewhere.
     #[error(transparent)]
     Proxy(Box<ProxyError>),
+    /// The key is taken by a snapshot that is no copy of the one that was named.
+    #[error("snapshot '{key}' exists already, and is no clone of '{source_key}'")]
+    OtherSource {
+        /// The key.
+        key: String,
+        /// The one named.
+        source_key: String,
+    },
+    /// Copying another snapshot failed.
+    #[error("cannot copy the container's files")]
+    Fork(#[source] std::io::Error),
+    /// The caller has gone.
+    #[error("the copy was given up: nobody waits for it")]
+    GivenUp,
     /// Copying layers failed.
     #[error("cannot copy the image's files")]
     Copy(#[source] std::io::Error),
@@ -70,11 +85,12 @@ impl SnapshotError {
         match self {
             Self::BadKey(_) => Kind::InvalidArgument,
             Self::Unknown(_) => Kind::NotFound,
-            Self::OtherImage { .. } => Kind::AlreadyExists,
+            Self::OtherImage { .. } | Self::OtherSource { .. } => Kind::AlreadyExists,
+            Self::GivenUp => Kind::Cancelled,
             Self::NoImage(_) => Kind::Corrupt,
             Self::NoDriver(_) => Kind::Unsupported,
             Self::Proxy(e) => e.kind(),
-            Self::Path(_) | Self::Copy(_) => Kind::Internal,
+            Self::Path(_) | Self::Copy(_) | Self::Fork(_) => Kind::Internal,
         }
     }
 }
@@ -100,6 +116,9 @@ pub struct SnapshotRecord {
     /// The driver that made it; "" in records of the first versions.
     #[serde(default)]
     pub driver: String,
+    /// The snapshot that it began as a copy of.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub forked_from: String,
 }
 
 /// All snapshots.
@@ -203,17 +222,42 @@ impl Snapshots {
         if let Some(there) = self.get(&record.key) {
             return same_image(there, &record);
         }
-        let staged = self.dir.join(format!(".new-{:016x}", rand::random::<u64>()));
-        let made = self.make(&staged, &record, stack);
+        let driver = Arc::clone(self.driver());
+        let staged = self.staged();
+        let made = make(&staged, &record, |dir| driver.create(dir, stack, record.read_only));
+        self.publish(&staged, record, made, driver.as_ref(), same_image)
+    }
+
+    fn staged(&self) -> PathBuf {
+        self.dir.join(format!(".new-{:016x}", rand::random::<u64>()))
+    }
+
+    /// Gives what was made its name, or throws it away.
+    fn publish(
+        &self,
+        staged: &Path,
+        record: SnapshotRecord,
+        made: Result<(), SnapshotError>,
+        driver: &dyn Driver,
+        same: fn(SnapshotRecord, &SnapshotRecord) -> Result<SnapshotRecord, SnapshotError>,
+    ) -> Result<SnapshotRecord, SnapshotError> {
         let mut table = self.lock();
         // Another call with the same key may have been faster.
         let there = table.get(&record.key).cloned();
+        // What was removed while it was copied may not have been copied whole.
+        let sourceless = !record.forked_from.is_empty() && !table.contains_key(&record.forked_from);
+        let made = match made {
+            Ok(()) if sourceless && there.is_none() => {
+                Err(SnapshotError::Unknown(record.forked_from.clone()))
+            }
+            made => made,
+        };
         let lost = made.is_err() || there.is_some();
         let done = made.and_then(|()| {
             if let Some(there) = there {
-                same_image(there, &record)
+                same(there, &record)
             } else {
-                std::fs::rename(&staged, self.path(&record.key)).at("rename", &staged)?;
+                std::fs::rename(staged, self.path(&record.key)).at("rename", staged)?;
                 failpoint::pass("snapshot.named");
                 table.insert(record.key.clone(), record.clone());
                 Ok(record)
@@ -221,30 +265,46 @@ impl Snapshots {
         });
         drop(table);
         if lost || done.is_err() {
-            self.abandon(&staged);
+            self.abandon(staged, driver);
         }
         done
     }
 
+    /// Makes a snapshot that begins with what another one of the same image holds, unless it is there. With `durable` it is on disk before
+    /// it has its name.
+    pub fn fork(
+        &self,
+        mut record: SnapshotRecord,
+        stack: &Stack,
+        stop: &AtomicBool,
+        durable: bool,
+    ) -> Result<SnapshotRecord, SnapshotError> {
+        check_key(&record.key)?;
+        if let Some(there) = self.get(&record.key) {
+            return same_source(there, &record);
+        }
+        let from = record.forked_from.clone();
+        let source = self.get(&from).ok_or_else(|| SnapshotError::Unknown(from.clone()))?;
+        let driver = self.driver_of(&source)?;
+        driver.name().clone_into(&mut record.driver);
+        record.read_only = source.read_only;
+        let staged = self.staged();
+        let how = driver::Forking { read_only: source.read_only, stop };
+        let made = make(&staged, &record, |dir| {
+            driver.fork(&self.path(&from), dir, stack, &how)?;
+            if durable { sync_all_of(dir) } else { Ok(()) }
+        });
+        self.publish(&staged, record, made, driver.as_ref(), same_source)
+    }
+
     /// Throws away what did not become a snapshot. What a driver cannot take back now it finds at the next start.
-    fn abandon(&self, staged: &Path) {
-        if let Err(e) = self.driver().remove(staged) {
+    fn abandon(&self, staged: &Path, driver: &dyn Driver) {
+        if let Err(e) = driver.remove(staged) {
             tracing::warn!(error = %e, "what was made for a snapshot is left elsewhere until the next start");
         }
         if let Err(e) = self.trash.discard(staged) {
             tracing::warn!(error = %e, "a snapshot that was not made is left until the next start");
         }
-    }
-
-    fn make(&self, staged: &Path, record: &SnapshotRecord, stack: &Stack) -> Result<(), SnapshotError> {
-        std::fs::create_dir(staged).at("create", staged)?;
-        failpoint::pass("snapshot.staged");
-        self.driver().create(staged, stack, record.read_only)?;
-        let path = staged.join("record.json");
-        let bytes = serde_json::to_vec(record).expect("a record of strings is JSON");
-        std::fs::write(&path, bytes).at("write", &path)?;
-        failpoint::pass("snapshot.filled");
-        Ok(())
     }
 
     /// Where a snapshot is.
@@ -282,6 +342,22 @@ impl Snapshots {
     }
 }
 
+/// Fills a directory under a temporary name.
+fn make(
+    staged: &Path,
+    record: &SnapshotRecord,
+    fill: impl FnOnce(&Path) -> Result<(), SnapshotError>,
+) -> Result<(), SnapshotError> {
+    std::fs::create_dir(staged).at("create", staged)?;
+    failpoint::pass("snapshot.staged");
+    fill(staged)?;
+    let path = staged.join("record.json");
+    let bytes = serde_json::to_vec(record).expect("a record of strings is JSON");
+    std::fs::write(&path, bytes).at("write", &path)?;
+    failpoint::pass("snapshot.filled");
+    Ok(())
+}
+
 /// Bytes and inodes below a directory; what vanishes meanwhile does not count.
 pub(crate) fn usage_of(top: &Path) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
@@ -314,6 +390,19 @@ fn same_image(there: SnapshotRecord, wanted: &SnapshotRecord) -> Result<Snapshot
         return Ok(there);
     }
     Err(SnapshotError::OtherImage { key: there.key, image: there.image_id.short().to_owned() })
+}
+
+fn same_source(there: SnapshotRecord, wanted: &SnapshotRecord) -> Result<SnapshotRecord, SnapshotError> {
+    if there.forked_from == wanted.forked_from {
+        return Ok(there);
+    }
+    Err(SnapshotError::OtherSource { key: there.key, source_key: wanted.forked_from.clone() })
+}
+
+/// One call for however many files.
+fn sync_all_of(dir: &Path) -> Result<(), SnapshotError> {
+    let open = std::fs::File::open(dir).at("open", dir)?;
+    Ok(rustix::fs::syncfs(open).map_err(std::io::Error::from).at("sync the file system of", dir)?)
 }
 
 /// A key becomes a file name.

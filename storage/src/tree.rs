@@ -37,7 +37,7 @@ mod tarwriter;
 
 pub use chunks::{Chunks, piped};
 pub use layer::write_layer;
-pub use place::{Bind, Process, Tree};
+pub use place::{Bind, Process, Tree, write_back};
 pub use tarwriter::TarWriter;
 
 /// Why a tree cannot be read or written.

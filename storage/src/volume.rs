@@ -220,6 +220,14 @@ impl Volumes {
         Ok(())
     }
 
+    /// The directory whose content a copy of a volume begins with.
+    pub fn source(&self, name: &str) -> Result<PathBuf, VolumeError> {
+        Ok(match backing(&self.get(name)?.options)? {
+            Backing::Bind { device, .. } => device,
+            Backing::Directory | Backing::Tmpfs(_) => self.data(name),
+        })
+    }
+
     /// Records a use; makes the volume when it is missing. On first use of an empty volume `populate` may fill the directory that it is
     /// given, and says whether it did.
     pub fn acquire(
@@ -247,7 +255,14 @@ impl Volumes {
             self.make(record, !anonymous)?
         };
         match backing(&record.options)? {
-            Backing::Directory if record.users.is_empty() => self.populate(&record, populate)?,
+            Backing::Directory if record.users.is_empty() => {
+                let populated = self.populate(&record, populate);
+                if populated.is_err() && anonymous {
+                    // Nobody knows its name.
+                    self.trash.discard(&self.dir.join(&name))?;
+                }
+                populated?;
+            }
             Backing::Bind { device, .. } if !device.exists() => return Err(VolumeError::Device(device)),
             _ => {}
         }

@@ -9,6 +9,8 @@ mod host;
 
 #[path = "drivers/change.rs"]
 mod change;
+#[path = "drivers/clones.rs"]
+mod clones;
 #[path = "drivers/containerd.rs"]
 mod containerd;
 #[path = "drivers/contract.rs"]
@@ -57,6 +59,7 @@ suite! { contract,
         concurrent_prepares_do_not_disturb_one_another
         a_view_is_read_only
         a_kill_in_the_middle_leaves_nothing
+        a_clone_begins_as_its_source_and_goes_its_own_way
         images_go_with_what_was_made_for_them
     }
 }

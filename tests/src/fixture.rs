@@ -4,6 +4,8 @@
 //! target/fixtures/busybox-<key>/      layout/ layout.tar archive.tar rootfs.tar rootfs.tar.gz   (umoci, skopeo, tar)
 //! target/fixtures/layered-<key>/      the same, of three layers with whiteouts
 //! target/fixtures/debian-<key>/       rootfs.tar archive.tar                                     (mmdebstrap, umoci, skopeo)
+//! target/fixtures/machine-<key>/      archive.tar                                                (apt-get, dpkg, umoci, skopeo)
+//! target/fixtures/systemd-<key>/      the same
 //! target/fixtures/servers-<key>/      archive.tar                                                (mmdebstrap, umoci, skopeo)
 //! target/fixtures/packages-<key>/    *.deb                                                        (apt-get)
 //! target/fixtures/registry-<key>/     what docker-registry serves: all of the above              (skopeo)
@@ -91,6 +93,18 @@ pub fn debian() -> Fixture {
     made("debian", recipe::debian)
 }
 
+/// Debian's essential packages with sysvinit as /sbin/init and runit beside it, a login on the console; `machine:1`.
+#[track_caller]
+pub fn machine() -> Fixture {
+    made("machine", recipe::machine)
+}
+
+/// Debian's essential packages with systemd as /sbin/init; `systemd:1`.
+#[track_caller]
+pub fn systemd() -> Fixture {
+    made("systemd", recipe::systemd)
+}
+
 /// nginx, PostgreSQL and iperf3 as Debian has them; `servers:1`.
 #[track_caller]
 pub fn servers() -> Fixture {
@@ -114,6 +128,8 @@ pub fn make_all() {
     busybox();
     layered();
     debian();
+    machine();
+    systemd();
     servers();
     packages();
     registry();

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::clone::{CloneArgs, ConsoleArgs};
 use super::lifecycle::{StatsArgs, UpdateArgs, WaitArgs};
 use super::run::{CreateArgs, RunArgs};
 use super::tree::{CommitArgs, CpArgs, DiffArgs, ExportArgs};
@@ -40,9 +41,15 @@ pub enum ContainerCommand {
     /// Connect to a running container's input and output
     Attach(AttachArgs),
     /// Freeze the processes of containers
+    #[command(visible_alias = "freeze")]
     Pause(NamesArgs),
     /// Thaw the processes of containers
+    #[command(visible_alias = "thaw")]
     Unpause(NamesArgs),
+    /// Sit down at the console of a container with a terminal: what it showed last, then all that comes
+    Console(ConsoleArgs),
+    /// Make a container like another one, with the files that it has now
+    Clone(CloneArgs),
     /// Give a container another name
     Rename(RenameArgs),
     /// Show the processes of a container

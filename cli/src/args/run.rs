@@ -41,6 +41,9 @@ pub struct CreateArgs {
     /// Run a small init as process 1 that reaps orphans and forwards signals
     #[arg(long, help_heading = "Process")]
     pub init: bool,
+    /// Boot an image's init: auto, sysvinit, runit, systemd or busybox; it gets a console ('davit console')
+    #[arg(long, value_name = "INIT", default_missing_value = "auto", num_args = 0..=1, require_equals = true, value_parser = ["auto", "sysvinit", "runit", "systemd", "busybox", "off"], help_heading = "Process")]
+    pub system: Option<String>,
     /// Signal that `stop` sends
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal::checked, help_heading = "Process")]
     pub stop_signal: Option<String>,

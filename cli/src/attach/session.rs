@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
             stdin: options.stdin,
             stdout: true,
             stderr: true,
-            replay: false,
+            replay: options.replay,
             size: if options.tty { terminal::size() } else { None },
         };
         encode(&Frame::Hello(Hello { version: PROTOCOL_VERSION, role: Role::Attach(attach) }), &mut outgoing);
@@ -239,7 +239,8 @@ impl<'a> Session<'a> {
             Ok(0) => self.end_input(),
             Ok(n) => {
                 let mut passed = Vec::new();
-                let detach = self.keys.feed(&bytes[..n], &mut passed);
+                let escaped = bytes[..n].iter().position(|b| Some(*b) == self.options.escape);
+                let detach = self.keys.feed(&bytes[..escaped.unwrap_or(n)], &mut passed) || escaped.is_some();
                 if !passed.is_empty() {
                     self.push(&Frame::Stdin(passed));
                 }

@@ -27,6 +27,7 @@ pub async fn attach(app: &App, args: &AttachArgs) -> Outcome<i32> {
         tty: answer.tty,
         sig_proxy: args.sig_proxy,
         detach_keys: attach::detach_keys(args.detach_keys.as_deref(), answer.tty)?,
+        ..Options::default()
     };
     let signals = Signals::take(args.sig_proxy)?;
     let ended = attach::attach(Path::new(&answer.attach_socket), &options, &signals);
@@ -63,6 +64,7 @@ async fn start_attached(app: &App, args: &StartArgs) -> Outcome<i32> {
         tty: spec.tty,
         sig_proxy: args.sig_proxy,
         detach_keys: attach::detach_keys(args.detach_keys.as_deref(), spec.tty)?,
+        ..Options::default()
     };
     let socket = if matches!(status.as_str(), "running" | "paused") {
         let request = AttachRequest { container: name.clone() };

@@ -49,6 +49,7 @@ pub async fn exec(app: &App, args: &ExecArgs) -> Outcome<i32> {
         tty: args.tty,
         sig_proxy: true,
         detach_keys: attach::detach_keys(args.detach_keys.as_deref(), args.tty)?,
+        ..Options::default()
     };
     let signals = Signals::take(true)?;
     let ended = attach::attach(Path::new(&answer.attach_socket), &options, &signals)?;

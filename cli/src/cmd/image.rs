@@ -19,7 +19,7 @@ pub async fn image(app: &App, command: ImageCommand) -> Outcome {
     match command {
         ImageCommand::Ls(args) => list(app, &args).await,
         ImageCommand::Inspect(args) => {
-            inspect::inspect(app, args.format.as_deref(), Some("image"), &args.names).await
+            inspect::inspect(app, args.format.as_deref(), Some("image"), false, &args.names).await
         }
         ImageCommand::Rm(args) => remove(app, &args).await,
         ImageCommand::Tag(args) => tag(app, &args).await,

@@ -26,7 +26,7 @@ pub async fn network(app: &App, command: NetworkCommand) -> Outcome {
         NetworkCommand::Create(args) => net_create::create(app, &args).await,
         NetworkCommand::Ls(args) => list(app, &args).await,
         NetworkCommand::Inspect(args) => {
-            inspect::inspect(app, args.format.as_deref(), Some("network"), &args.names).await
+            inspect::inspect(app, args.format.as_deref(), Some("network"), false, &args.names).await
         }
         NetworkCommand::Rm(args) => remove(app, &args).await,
         NetworkCommand::Connect(args) => connect(app, &args).await,

@@ -27,7 +27,7 @@ pub async fn run(app: &App, args: &RunArgs) -> Outcome<i32> {
     if attached {
         attach::check_tty(spec.open_stdin, spec.tty)?;
         // Docker's: the program's input ends with ours, unless nobody is attached from the start.
-        spec.stdin_once = spec.open_stdin;
+        spec.stdin_once = spec.open_stdin && spec.system.is_empty();
     }
     if let Some((rows, cols)) = terminal::size().filter(|_| spec.tty) {
         spec.console_size = vec![rows.into(), cols.into()];
@@ -38,6 +38,7 @@ pub async fn run(app: &App, args: &RunArgs) -> Outcome<i32> {
         tty: spec.tty,
         sig_proxy: args.sig_proxy,
         detach_keys: attach::detach_keys(args.detach_keys.as_deref(), spec.tty)?,
+        ..Options::default()
     };
     let cid = CidFile::reserve(args.create.cidfile.as_deref())?;
     let answer = with_image(app, &args.create, &spec, || {

@@ -18,7 +18,7 @@ pub async fn volume(app: &App, command: VolumeCommand) -> Outcome {
         VolumeCommand::Create(args) => create(app, &args).await,
         VolumeCommand::Ls(args) => list(app, &args).await,
         VolumeCommand::Inspect(args) => {
-            inspect::inspect(app, args.format.as_deref(), Some("volume"), &args.names).await
+            inspect::inspect(app, args.format.as_deref(), Some("volume"), false, &args.names).await
         }
         VolumeCommand::Rm(args) => remove(app, &args).await,
         VolumeCommand::Prune(args) => {

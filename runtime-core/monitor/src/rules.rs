@@ -24,10 +24,8 @@ pub fn check(request: &Request, phase: Phase, under_way: bool) -> Result<(), Fai
         Request::Kill { .. } => ("signal", matches!(phase, Phase::Created | Phase::Running | Phase::Paused)),
         Request::State | Request::Shutdown => return Ok(()),
     };
-    let moves = !matches!(
-        request,
-        Request::Kill { .. } | Request::Exec(_) | Request::Update { .. } | Request::Probe
-    );
+    let moves =
+        !matches!(request, Request::Kill { .. } | Request::Exec(_) | Request::Update { .. } | Request::Probe);
     if !legal {
         return Err(wrong_state(format!("cannot {verb} a container that is {}", name(phase))));
     }

@@ -7,6 +7,7 @@
 //! Invariant: what the program itself wrote before it ended is read completely before its end is told (`owed` counts it); what others
 //! that hold its pipes write later is waited for only for a short grace.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use davit_wire::ExecSpec;
@@ -81,6 +82,9 @@ pub struct Session {
     pub probe: Option<Vec<u8>>,
     /// Streams still open at this time are given up.
     pub grace: Option<Instant>,
+    /// The terminal's other side, while the main program runs: an init opens its console only now and then, and with nobody there it
+    /// would be over at the first time that nobody has it open.
+    terminal: Option<OwnedFd>,
     stdin: Option<Watched>,
     input: Vec<u8>,
     input_sent: usize,
@@ -107,6 +111,7 @@ impl Session {
             ring: Ring::default(),
             probe: None,
             grace: None,
+            terminal: None,
             stdin: None,
             input: Vec::new(),
             input_sent: 0,
@@ -128,6 +133,21 @@ impl Session {
             None => self.close_input(),
         }
         self.apply_size();
+        self.reopen_terminal();
+    }
+
+    /// Keeps the main program's terminal open (TIOCGPTPEER, Linux 4.13); false: it is not to be, or cannot be.
+    pub fn reopen_terminal(&mut self) -> bool {
+        use rustix::pty::OpenptFlags;
+        // The old one may have been hung up: vhangup(2), or the end of a session that it was the terminal of.
+        self.terminal = None;
+        if !self.tty || self.exec_id.is_some() || self.stage > Stage::Running {
+            return false;
+        }
+        let Some(master) = &self.stdout else { return false };
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        self.terminal = rustix::pty::ioctl_tiocgptpeer(&master.fd, flags).ok();
+        self.terminal.is_some()
     }
 
     /// One of its output streams.
@@ -202,6 +222,7 @@ impl Session {
         self.status = Some(status);
         self.finished_ns = now_ns;
         self.stage = Stage::Ending;
+        self.terminal = None;
         self.close_input();
         for source in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             source.owed = rustix::io::ioctl_fionread(&source.fd).unwrap_or(0) as usize;

@@ -50,19 +50,29 @@ impl Joined {
     }
 }
 
-/// Decides which cgroups a container gets; makes none.
-pub fn plan(path: &str, id: &str, resources: Option<&Resources>) -> Result<Placement> {
+/// Decides which cgroups a container gets; makes none. `unified`: one of the unified hierarchy even where that limits nothing.
+pub fn plan(path: &str, id: &str, resources: Option<&Resources>, unified: bool) -> Result<Placement> {
     let all = hierarchies()?;
-    Ok(choose(&all, path, id, resources))
+    let mut placement = choose(&all, path, id, resources);
+    if let Some(v2) = all.iter().find(|h| h.version == Version::V2)
+        && unified
+        && placement.unified().is_none()
+    {
+        placement.joined.push(place(v2, path, id));
+    }
+    Ok(placement)
+}
+
+fn place(h: &Hierarchy, path: &str, id: &str) -> Joined {
+    Joined {
+        controllers: h.controllers.clone(),
+        directory: h.directory(&container_path(path, id, h.version)),
+        mount_point: h.mount_point.clone(),
+    }
 }
 
 fn choose(all: &[Hierarchy], path: &str, id: &str, resources: Option<&Resources>) -> Placement {
     let has_v1 = all.iter().any(|h| h.controllers.iter().any(|c| !c.starts_with("name=")));
-    let place = |h: &Hierarchy| Joined {
-        controllers: h.controllers.clone(),
-        directory: h.directory(&container_path(path, id, h.version)),
-        mount_point: h.mount_point.clone(),
-    };
     let wanted = wanted(resources);
     let devices_v1 = all.iter().any(|h| h.controllers.iter().any(|c| c == "devices"));
     let chosen = |h: &&Hierarchy| match h.version {
@@ -73,7 +83,7 @@ fn choose(all: &[Hierarchy], path: &str, id: &str, resources: Option<&Resources>
                 || (wanted.contains("devices") && !devices_v1)
         }
     };
-    Placement { joined: all.iter().filter(chosen).map(place).collect() }
+    Placement { joined: all.iter().filter(chosen).map(|h| place(h, path, id)).collect() }
 }
 
 fn wanted(resources: Option<&Resources>) -> BTreeSet<&'static str> {
@@ -188,7 +198,7 @@ impl Placement {
 
     /// Joins hierarchies that `resources` needs and the container is not in yet, with all its processes.
     pub fn extend(&mut self, path: &str, id: &str, resources: &Resources) -> Result<()> {
-        let more = plan(path, id, Some(resources))?;
+        let more = plan(path, id, Some(resources), false)?;
         let pids = self.pids();
         for group in more.joined {
             if self.joined.contains(&group) || group.controllers.iter().any(|c| c == "devices") {

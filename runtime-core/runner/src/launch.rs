@@ -133,7 +133,8 @@ fn prepare(create: &cli::Create, bundle: PathBuf, spec: Spec, dir: StateDir) -> 
     if let Some(filter) = &filter {
         seccomp::save(filter, &dir.seccomp_file())?;
     }
-    let cgroups = cgroup::plan(&spec.linux.cgroups_path, &create.id, spec.linux.resources.as_ref())?;
+    let unified = spec.mounts.iter().any(|m| m.kind == "cgroup2");
+    let cgroups = cgroup::plan(&spec.linux.cgroups_path, &create.id, spec.linux.resources.as_ref(), unified)?;
     let state = State {
         oci_version: spec.oci_version.clone(),
         id: create.id.clone(),

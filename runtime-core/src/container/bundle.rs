@@ -19,6 +19,7 @@ use crate::error::{RuntimeError, io_error};
 use crate::spec::build::{self, Source};
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
+use crate::spec::system::{self, Init};
 use crate::spec::user::Resolved;
 use crate::spec::{merge, mounts};
 
@@ -185,15 +186,18 @@ impl Task {
         };
         let c = &mut self.record.container;
         c.etc_dir = etc.display().to_string();
+        let init = Init::parse(&self.record.init);
+        if init.is_some() {
+            system::environment(&mut c.env, &c.id);
+        }
         if !merge::has(&c.env, "HOME") {
             c.env.push(format!("HOME={}", user.home));
         }
-        let points: &mut Vec<MountPoint> =
-            &mut staging::staged(&c.mount_points, plan.userns.is_some(), run);
+        let points: &mut Vec<MountPoint> = &mut staging::staged(&c.mount_points, plan.userns.is_some(), run);
         let mut argv = c.argv.clone();
         if spec.init {
             argv.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
-            points.push(init(&self.engine.dirs.init()));
+            points.push(init_mount(&self.engine.dirs.init()));
         }
         let program =
             merge::Program { argv, env: c.env.clone(), cwd: c.working_dir.clone(), user: c.user.clone() };
@@ -223,6 +227,8 @@ impl Task {
                 Shm::Of(_) => Some(mounts::Shm::Bind(run.shm())),
             },
             plain_sysctls: c.runtime != BUILT_IN_RUNTIME,
+            init,
+            runtime: &c.runtime,
             host: &self.engine.host,
         };
         let (config, warnings) = build::config(&input)?;
@@ -259,7 +265,7 @@ impl Task {
 }
 
 /// The program that comes before the container's own.
-fn init(program: &std::path::Path) -> MountPoint {
+fn init_mount(program: &std::path::Path) -> MountPoint {
     MountPoint {
         r#type: "bind".into(),
         source: program.display().to_string(),

@@ -91,7 +91,8 @@ impl Task {
         }
         self.teardown.detach |= self.record.attached;
         self.teardown.run_dir = true;
-        if self.record.auto_remove() {
+        self.reboot = exit.reboot && !self.record.stopped;
+        if self.record.auto_remove() && !self.reboot {
             self.publish_exit();
             match self.remove(true) {
                 Ok(()) => return Flow::End,
@@ -104,11 +105,24 @@ impl Task {
                 }
             }
         }
-        if exit.started_unix_ns != 0 {
+        if exit.started_unix_ns != 0 && !self.reboot {
             self.follow_policy(exit);
         }
         self.publish_exit();
         Flow::On
+    }
+
+    /// A system container that asked for it is started again, as a machine is.
+    pub(super) async fn boot_again(&mut self) {
+        self.record.container.restart_count += 1;
+        if let Err(e) = Box::pin(self.start_once(false)).await {
+            self.start_failed(&e);
+            tracing::warn!(
+                container.id = self.record.short(),
+                error = e.line(),
+                "it could not be booted again"
+            );
+        }
     }
 
     /// The monitor's connection ended without an exit.
@@ -236,7 +250,9 @@ impl Task {
                 let oom_was_told = self.record.state().oom_killed;
                 self.running(state.pid, state.started_unix_ns);
                 self.catch_up(&state, oom_was_told);
-                if state.phase == Phase::Paused {
+                if state.phase == Phase::Paused && self.record.copying {
+                    self.thaw().await;
+                } else if state.phase == Phase::Paused {
                     "paused".clone_into(&mut self.record.state_mut().status);
                 }
                 self.engine.execs.adopt(self.record.id(), &state.execs);

@@ -1,5 +1,10 @@
 //! New containers: made, or made and started in one go. Everybody sees them from the beginning; one that cannot be made leaves nothing.
 
+use std::collections::HashMap;
+
+use davit_contracts::storage::PrepareResponse;
+
+use super::copy::Copied;
 use super::handle::Answer;
 use super::start::{Started, prepare};
 use super::task::{Flow, Task};
@@ -64,8 +69,35 @@ impl Task {
         let root = prepare(&self.engine, self.record.id(), &spec).await?;
         self.take_image(&root, &spec)?;
         self.record.volumes = volumes::wants_any(&spec, &self.record.image);
-        self.record.container.mount_points =
-            volumes::resolve(&self.engine.peers, self.record.id(), &spec, &self.record.image).await?;
+        self.record.container.mount_points = volumes::resolve(
+            &self.engine.peers,
+            self.record.id(),
+            &spec,
+            &self.record.image,
+            &HashMap::new(),
+        )
+        .await?;
+        self.record_new()?;
+        self.teardown.snapshot = false;
+        Ok(())
+    }
+
+    /// Makes place for the copies of a clone; from here on a failure undoes them.
+    pub fn before_copy(&mut self) -> Result<(), RuntimeError> {
+        make_private_dir(&self.directory())?;
+        self.teardown.snapshot = true;
+        // Whether there are any is known when they are copied.
+        self.record.volumes = true;
+        Ok(())
+    }
+
+    /// Enters what a clone begins with.
+    pub fn take_copy(&mut self, copied: Copied) -> Result<(), RuntimeError> {
+        let spec = self.spec_of();
+        let root = PrepareResponse { config: Some(copied.image), ..copied.root };
+        self.take_image(&root, &spec)?;
+        self.record.volumes = volumes::wants_any(&spec, &self.record.image);
+        self.record.container.mount_points = copied.points;
         self.record_new()?;
         self.teardown.snapshot = false;
         Ok(())
@@ -80,7 +112,7 @@ impl Task {
     }
 
     /// Ends a run that failed before anybody saw the container. True: the container stays, exited, because its program could not be run.
-    async fn discard(&mut self, error: &RuntimeError) -> bool {
+    pub async fn discard(&mut self, error: &RuntimeError) -> bool {
         let keep = error.command_exit_code().is_some() && !self.record.auto_remove() && self.record.prepared;
         if keep {
             self.teardown.snapshot = false;

@@ -8,6 +8,7 @@ use davit_contracts::runtime::{Resources, RestartPolicy};
 use davit_wire::{ExecSpec, ProbeResult};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::copy::{Copied, Copying};
 use super::record::Record;
 use super::start::Started;
 use super::state::Status;
@@ -35,6 +36,8 @@ pub enum Command {
     Pause { answer: Answer<()> },
     /// Thaw.
     Unpause { answer: Answer<()> },
+    /// Make a copy of its files, and of its anonymous volumes.
+    Copy { wish: Box<Copying>, answer: Answer<Copied> },
     /// Journal the removal; the task ends.
     Remove { volumes: bool, answer: Answer<()> },
     /// Another name.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use davit_contracts::runtime::{self as contract, HealthLog};
 use davit_wire::{Health, HealthCheck, HealthStatus, MonitorState, ProbeResult, Reply, Request};
 
-use super::state::{Ask, judge};
 use super::handle::Answer;
+use super::state::{Ask, judge};
 use super::task::Task;
 use crate::error::RuntimeError;
 use crate::monitor::link::LinkError;
@@ -89,7 +89,7 @@ impl Task {
             let Ok(handle) = engine.registry.find(&id) else { return };
             let done = match action.as_str() {
                 "stop" => engine.stop(&handle, None, "").await.map(drop),
-                _ => engine.restart(&handle, None).await.map(drop),
+                _ => engine.restart(&handle, None, "").await.map(drop),
             };
             if let Err(e) = done {
                 tracing::error!(

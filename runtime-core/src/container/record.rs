@@ -59,9 +59,13 @@ pub struct Record {
     pub attached: bool,
     /// Anonymous or named volumes are held for it.
     pub volumes: bool,
+    /// Which init its last start found, of a system container; else empty.
+    pub init: String,
+    /// It is frozen while its files are copied, and is to be thawed if we find it so.
+    pub copying: bool,
     /// Environment and command were merged from the image.
     pub prepared: bool,
-    /// A person ended it: its restart policy does not start it again, until a person does.
+    /// A person ended it, or is doing so: neither its restart policy nor a reboot of its own starts it again, until a person does.
     pub stopped: bool,
     /// How long its restart policy waited last, in milliseconds; 0 when it would wait the shortest time.
     pub backoff_ms: u64,

@@ -24,6 +24,7 @@ use davit_wire::{MonitorConfig, Reply, Request};
 use tracing::Instrument as _;
 
 use super::bundle::{Plan, ensure_dir};
+use super::dirs::RunDir;
 use super::handle::Cut;
 use super::record::ProcessRecord;
 use super::state::{Ask, Status, Verdict, judge};
@@ -38,7 +39,7 @@ use crate::monitor::spawn::spawn;
 use crate::peers::snapshots;
 use crate::spec::check::{self, Network};
 use crate::spec::user::{Database, Resolved};
-use crate::spec::{health, merge, user};
+use crate::spec::{health, merge, system, user};
 
 /// What a start came to.
 #[derive(Debug)]
@@ -166,6 +167,7 @@ impl Task {
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
         let (user, attached) = cut.or(Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages))).await?;
+        self.settle_init(&spec, &run)?;
         failpoint::pass("start.wired");
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
@@ -211,7 +213,8 @@ impl Task {
                 if !fresh || (spec.mounts.is_empty() && !me.record.volumes) {
                     return Ok(None);
                 }
-                let resolved = volumes::resolve(peers, me.record.id(), spec, &me.record.image);
+                let nothing = HashMap::new();
+                let resolved = volumes::resolve(peers, me.record.id(), spec, &me.record.image, &nothing);
                 stages.time("volumes", resolved).await.map(Some)
             },
         );
@@ -238,13 +241,30 @@ impl Task {
         let mounts = staging::root(root.mounts, &self.engine.config)?;
         let root = CreateSpec { mounts, ..CreateSpec::default() };
         stages.time("mount", self.request(Request::Mount(Box::new(root)))).await?;
-        let monitor = self.record.monitor.map_or(0, |m| m.pid);
-        let run = self.engine.dirs.run_dir(self.record.id());
-        let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));
-        let root = File::open(&path).map_err(io_error("open the container's root at", &path))?;
+        let root = self.open_root(&self.engine.dirs.run_dir(self.record.id()))?;
         ensure_dir(root.as_fd(), &self.record.container.working_dir);
         let add = spec.security.as_ref().map(|s| s.group_add.clone()).unwrap_or_default();
         user::resolve(&self.record.container.user, &add, &Database::read(root.as_fd()))
+    }
+
+    /// Finds out what the init of a system container is, in the root that its monitor has mounted.
+    fn settle_init(&mut self, spec: &ContainerSpec, run: &RunDir) -> Result<(), RuntimeError> {
+        self.record.init.clear();
+        if system::asked(spec)?.is_none() {
+            return Ok(());
+        }
+        let root = self.open_root(run)?;
+        let program = self.record.container.argv.first().cloned().unwrap_or_default();
+        if let Some(init) = system::settle(spec, root.as_fd(), &program)? {
+            init.word().clone_into(&mut self.record.init);
+        }
+        Ok(())
+    }
+
+    fn open_root(&self, run: &RunDir) -> Result<File, RuntimeError> {
+        let monitor = self.record.monitor.map_or(0, |m| m.pid);
+        let path = PathBuf::from(format!("/proc/{monitor}/root{}", run.rootfs().display()));
+        File::open(&path).map_err(io_error("open the container's root at", &path))
     }
 
     async fn create_and_start(
@@ -337,6 +357,7 @@ impl Task {
             state_dir: self.directory(),
             ephemeral: spec.auto_remove,
             tty: spec.tty,
+            system: system::asked(spec)?.is_some(),
             open_stdin: spec.open_stdin,
             stdin_once: spec.stdin_once,
             log_buffer: self.log_plan(spec)?.buffer,

@@ -54,6 +54,7 @@ pub enum Ask {
     Exec,
     Top,
     Connect,
+    Clone,
 }
 
 /// What a legal request comes to.
@@ -79,7 +80,9 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
         | (Ask::Pause | Ask::Attach | Ask::Exec, Running)
         | (Ask::Unpause, Paused)
         | (Ask::Remove, Created | Exited | Dead)
-        | (Ask::Rename | Ask::Connect, Created | Running | Paused | Restarting | Exited) => Ok(Verdict::Go),
+        | (Ask::Rename | Ask::Connect | Ask::Clone, Created | Running | Paused | Restarting | Exited) => {
+            Ok(Verdict::Go)
+        }
         (Ask::Stop, Created | Exited | Dead) | (Ask::Start, Running) => Ok(Verdict::Already),
         (Ask::Start | Ask::Restart, Paused) => {
             refuse(format!("cannot start a paused container, try unpause instead: {name}"))
@@ -111,7 +114,7 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
             refuse(format!("container {name} is paused, unpause the container before exec"))
         }
         (Ask::Pause | Ask::Exec | Ask::Top, _) => refuse(format!("container {name} is not running")),
-        (Ask::Start | Ask::Restart | Ask::Rename | Ask::Connect, Dead) => {
+        (Ask::Start | Ask::Restart | Ask::Rename | Ask::Connect | Ask::Clone, Dead) => {
             refuse(format!("container {name} is dead: it can only be removed"))
         }
     }
@@ -146,6 +149,7 @@ mod tests {
         assert_eq!(legal(Ask::Exec), [Running]);
         assert_eq!(legal(Ask::Attach), [Running]);
         assert_eq!(legal(Ask::Top), [Running, Paused]);
+        assert_eq!(legal(Ask::Clone), [Created, Running, Paused, Restarting, Exited]);
         assert_eq!(legal(Ask::Restart), [Created, Running, Restarting, Exited]);
     }
 

@@ -74,6 +74,8 @@ pub struct Task {
     removed: Option<Answer<()>>,
     /// Its creation was told.
     announced: bool,
+    /// Its init asked to be booted again.
+    pub(super) reboot: bool,
     /// The record differs from its file.
     pub(super) dirty: bool,
     pub(super) exits: u64,
@@ -101,6 +103,7 @@ impl Task {
             restart_at: None,
             removed: None,
             announced: false,
+            reboot: false,
             dirty: false,
             exits: 0,
             starting: false,
@@ -116,6 +119,9 @@ impl Task {
         loop {
             if self.dirty {
                 self.save();
+            }
+            if std::mem::take(&mut self.reboot) {
+                self.boot_again().await;
             }
             if !self.teardown.is_done() && self.retry.is_none() {
                 self.retry = Some((Instant::now(), Duration::from_millis(100)));
@@ -160,6 +166,11 @@ impl Task {
         teardown.finish(&engine).await;
     }
 
+    /// 64 hex.
+    pub fn id(&self) -> &str {
+        self.record.id()
+    }
+
     /// What was asked for.
     pub fn spec_of(&self) -> ContainerSpec {
         self.record.container.spec.clone().unwrap_or_default()
@@ -196,6 +207,9 @@ impl Task {
             }
             Command::Unpause { answer } => {
                 let _ = answer.send(self.freeze(false).await);
+            }
+            Command::Copy { wish, answer } => {
+                let _ = answer.send(Box::pin(self.copy_files(*wish)).await);
             }
             Command::Remove { volumes, answer } => match self.remove(volumes) {
                 Ok(()) => {

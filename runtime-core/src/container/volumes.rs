@@ -1,5 +1,6 @@
 //! Binds and volumes of a container: their sources on the host, once a snapshot is prepared.
 
+use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
@@ -18,25 +19,27 @@ pub fn wants_any(spec: &ContainerSpec, image: &ImageConfig) -> bool {
     spec.mounts.iter().any(|m| m.r#type == "volume") || anonymous(spec, image).next().is_some()
 }
 
-/// Makes missing sources, acquires volumes, and answers every bind with its source.
+/// Makes missing sources, acquires volumes, and answers every bind with its source. An anonymous volume at a place that is in `from` begins
+/// as a copy of the volume that is named there.
 pub async fn resolve(
     peers: &Peers,
     id: &str,
     spec: &ContainerSpec,
     image: &ImageConfig,
+    from: &HashMap<String, String>,
 ) -> Result<Vec<MountPoint>, RuntimeError> {
     let mut points = Vec::new();
     for m in &spec.mounts {
         match m.r#type.as_str() {
             "bind" => points.push(bind(m)?),
-            "volume" => points.push(volume(peers, id, m).await?),
+            "volume" => points.push(volume(peers, id, m, from).await?),
             _ => {}
         }
     }
     let anonymous: Vec<String> = anonymous(spec, image).collect();
     for target in anonymous {
         let m = MountSpec { r#type: "volume".into(), target, ..MountSpec::default() };
-        points.push(volume(peers, id, &m).await?);
+        points.push(volume(peers, id, &m, from).await?);
     }
     Ok(points)
 }
@@ -82,7 +85,12 @@ fn bind(m: &MountSpec) -> Result<MountPoint, RuntimeError> {
 /// The option by which storaged names a part of a volume.
 const SUBPATH: &str = "X-davit.subpath=";
 
-async fn volume(peers: &Peers, id: &str, m: &MountSpec) -> Result<MountPoint, RuntimeError> {
+async fn volume(
+    peers: &Peers,
+    id: &str,
+    m: &MountSpec,
+    from: &HashMap<String, String>,
+) -> Result<MountPoint, RuntimeError> {
     let target = clean(&m.target);
     let request = AcquireVolumeRequest {
         name: m.source.clone(),
@@ -93,6 +101,7 @@ async fn volume(peers: &Peers, id: &str, m: &MountSpec) -> Result<MountPoint, Ru
         subpath: m.subpath.clone(),
         labels: m.volume_labels.clone(),
         options: m.volume_options.clone(),
+        copy_from: from.get(&target).filter(|_| m.source.is_empty()).cloned().unwrap_or_default(),
     };
     let answer: AcquireVolumeResponse = peers
         .storage

@@ -90,7 +90,8 @@ impl Engine {
             fs::read(dir.join(MARKER)).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
         let old = Record::load(&dir).ok();
         let mut teardown = self.teardown_of(&id, old.as_ref()).await;
-        teardown.release = Some(marker.volumes);
+        // Without a record nobody ever saw it, nor its anonymous volumes.
+        teardown.release = Some(marker.volumes || old.is_none());
         teardown.directory = Some(dir);
         teardown.finish(self).await;
     }

@@ -6,6 +6,8 @@ use davit_contracts::id::ContainerId;
 use davit_contracts::network::EndpointSpec;
 use davit_contracts::runtime::{Container, ContainerSpec, IdMap, State};
 
+use tokio::task::JoinHandle;
+
 use super::Engine;
 use crate::clock::unix_ns;
 use crate::config::BUILT_IN_RUNTIME;
@@ -18,7 +20,7 @@ use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::spec::check::{self, Network};
 use crate::spec::namespaces::{self, Mode};
-use crate::spec::{security, userns};
+use crate::spec::{security, system, userns};
 
 /// A container that was made.
 #[derive(Debug)]
@@ -59,8 +61,12 @@ impl Engine {
     }
 
     /// Everything that needs no other daemon: checks, id, name, record.
-    fn begin(self: &Arc<Self>, mut spec: ContainerSpec) -> Result<(Task, Handle, Created), RuntimeError> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        mut spec: ContainerSpec,
+    ) -> Result<(Task, Handle, Created), RuntimeError> {
         self.volumes_from(&mut spec)?;
+        system::complete(&mut spec);
         for endpoint in spec.network.iter_mut().flat_map(|n| &mut n.endpoints) {
             self.links(endpoint)?;
         }
@@ -166,4 +172,22 @@ impl Engine {
             _ => id[..12].to_owned(),
         })
     }
+
+    /// Undoes a container that failed before anybody saw it; one whose command could not be run stays, exited, as docker leaves it.
+    pub(super) async fn throw_away(self: &Arc<Self>, mut task: Task, handle: Handle, error: &RuntimeError) {
+        if task.discard(error).await {
+            task.announce_created();
+            self.registry.insert(handle);
+            tokio::spawn(task.run());
+            return;
+        }
+        // The name is free at once; what could not be undone is tried again behind it.
+        self.registry.remove(&handle.id);
+        tokio::spawn(task.into_teardown());
+    }
+}
+
+/// Waits for work that goes on also when the client that asked for it has gone.
+pub(super) async fn finish<T>(work: JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+    work.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }

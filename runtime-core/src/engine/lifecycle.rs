@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use super::Engine;
 use crate::container::handle::{Command, Handle, View};
 use crate::container::reattach::{self, Lost};
+use crate::container::record::ProcessRecord;
 use crate::container::start::Started;
 use crate::container::state::{Ask, Verdict, judge};
 use crate::error::RuntimeError;
 use crate::signal;
+use crate::spec::system::{self, Init};
 
 /// docker's patience with a program that was asked to stop.
 const STOP_TIMEOUT_S: u32 = 10;
@@ -36,12 +38,15 @@ impl Engine {
             return Ok(());
         }
         let spec = view.record.container.spec.clone().unwrap_or_default();
-        let text = [asked, &spec.stop_signal, &view.record.image.stop_signal];
+        let init = Init::parse(&view.record.init);
+        let first = view.record.process.map(ProcessRecord::as_ref);
+        let own = init.map_or("", |init| system::prepare_stop(init, first));
+        let text = [asked, &spec.stop_signal, own, &view.record.image.stop_signal];
         let text = text.into_iter().find(|t| !t.is_empty()).unwrap_or("TERM");
         let number = signal::parse(text).or(if asked.is_empty() { Some(signal::TERM) } else { None });
         let number = number.ok_or_else(|| RuntimeError::Invalid(format!("invalid signal: {text}")))?;
-        let patience =
-            Duration::from_secs(timeout_s.or(spec.stop_timeout_s).unwrap_or(STOP_TIMEOUT_S).into());
+        let default = if init.is_some() { system::STOP_TIMEOUT_S } else { STOP_TIMEOUT_S };
+        let patience = Duration::from_secs(timeout_s.or(spec.stop_timeout_s).unwrap_or(default).into());
         let mut watch = handle.watch();
         let before = match handle.insist(START_PATIENCE, |answer| Command::Stopping { answer }).await {
             Ok(Some(before)) => before,

@@ -121,6 +121,11 @@ impl Containers for Service {
         Ok(Response::new(RenameResponse {}))
     }
 
+    async fn clone(&self, request: Request<CloneRequest>) -> Reply<CloneResponse> {
+        let made = self.engine.clone_container(request.into_inner()).await?;
+        Ok(Response::new(CloneResponse { id: made.id, name: made.name, warnings: made.warnings }))
+    }
+
     async fn update(&self, request: Request<UpdateRequest>) -> Reply<UpdateResponse> {
         let UpdateRequest { container, resources, restart } = request.into_inner();
         let handle = self.find(&container)?;

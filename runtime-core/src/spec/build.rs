@@ -8,10 +8,11 @@ use davit_contracts::runtime::{ContainerSpec, IdMap, MountPoint};
 use super::host::Host;
 use super::merge::Program;
 use super::oci::{
-    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, Seccomp, TimeOffset,
-    User,
+    Capabilities, Config, ConsoleSize, IdMapping, Linux, Mount, Namespace, Process, Root, Seccomp,
+    TimeOffset, User,
 };
 use super::security::{Filter, SecurityOptions};
+use super::system::{self, Init};
 use super::{caps, mounts, resources, seccomp, security};
 use crate::error::RuntimeError;
 
@@ -74,6 +75,10 @@ pub struct Input<'a> {
     /// The OCI runtime refuses sysctls of a network namespace that it runs in itself, as runc does; it runs in the container's. The monitor
     /// sets them ([`net_sysctls`]).
     pub plain_sysctls: bool,
+    /// What its init is, of a system container.
+    pub init: Option<Init>,
+    /// The name of its OCI runtime.
+    pub runtime: &'a str,
     /// Facts.
     pub host: &'a Host,
 }
@@ -81,7 +86,10 @@ pub struct Input<'a> {
 /// The configuration, and warnings for the person who asked.
 pub fn config(input: &Input<'_>) -> Result<(Config, Vec<String>), RuntimeError> {
     let spec = input.spec;
-    let security = spec.security.clone().unwrap_or_default();
+    let mut security = spec.security.clone().unwrap_or_default();
+    if input.init.is_some() {
+        system::capability(&mut security, input.host.capabilities);
+    }
     let options = security::options(&security)?;
     let bounding = caps::bounding(&security, input.host.capabilities)?;
     let (rlimits, warnings) = resources::rlimits(&spec.ulimits, input.host)?;
@@ -283,7 +291,7 @@ fn all_mounts(
     privileged: bool,
     writable_cgroups: bool,
 ) -> Result<Vec<Mount>, RuntimeError> {
-    mounts::all(&mounts::Input {
+    let mut all = mounts::all(&mounts::Input {
         spec: input.spec,
         points: input.points,
         files: input.files,
@@ -292,7 +300,11 @@ fn all_mounts(
         rootless: input.host.rootless,
         privileged,
         writable_cgroups,
-    })
+    })?;
+    if let Some(init) = input.init {
+        system::mount(init, input.host.rootless, input.runtime, &mut all)?;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merge::clean;
-use super::{caps, health, host::Host, namespaces, resources, security};
+use super::{caps, health, host::Host, namespaces, resources, security, system};
 use crate::error::RuntimeError;
 use crate::logs::options;
 use crate::signal;
@@ -46,6 +46,7 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     if !spec.stop_signal.is_empty() && signal::parse(&spec.stop_signal).is_none() {
         return invalid(format!("invalid signal: {}", spec.stop_signal));
     }
+    system::check(spec, host.rootless)?;
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();

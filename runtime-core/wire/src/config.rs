@@ -52,11 +52,15 @@ pub struct MonitorConfig {
     /// Close stdin when the first client that attached with `stdin` says [`crate::Frame::StdinEof`] or leaves without
     /// [`crate::Frame::Detach`]. False: only the program itself ends its input.
     pub stdin_once: bool,
+    /// A system container: its init ends by reboot(2), which the kernel shows as SIGHUP (reboot) or SIGINT (halt, power off) in a pid
+    /// namespace; both are exit code 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
     /// Where output goes, unless [`CreateSpec::log`] says otherwise.
     pub log: LogSink,
     /// Output waits for its log in this many bytes, and what does not fit is dropped at once (docker's mode non-blocking). 0: the program
     /// waits, for as long as the log makes progress.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub log_buffer: u64,
     /// The OCI runtime.
     pub runtime: RuntimeCommand,
@@ -101,12 +105,12 @@ pub struct RuntimeCommand {
     /// Arguments before the subcommand.
     pub args: Vec<String>,
     /// After so many seconds a call is killed and has failed; 0: 120.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub timeout_s: u32,
 }
 
-fn is_zero(n: &u32) -> bool {
-    *n == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where the monitor writes the program's output.
@@ -155,11 +159,6 @@ pub struct JournalLog {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(value: &u64) -> bool {
-    *value == 0
 }
 
 /// What [`crate::Request::Create`] carries: known only after storage and network have answered.

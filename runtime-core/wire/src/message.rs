@@ -340,6 +340,9 @@ pub struct ExitRecord {
     pub finished_unix_ns: i64,
     /// Why it never ran, why the engine ended it, or what the OOM killer did; empty normally.
     pub error: String,
+    /// Of a system container: it asked to be booted again (reboot(2)).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reboot: bool,
     /// Bytes of output that are not in the log.
     #[serde(skip_serializing_if = "is_zero")]
     pub log_dropped_bytes: u64,

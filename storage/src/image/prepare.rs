@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use crate::copytree::{Source, copy_open_tree};
+use crate::copytree::{Source, copy_open_tree, copy_unless};
 use crate::error::Error;
 use crate::metadata::ImageRecord;
 use crate::reference::Reference;
@@ -17,6 +18,7 @@ use crate::snapshot::driver::{Mount, Stack};
 use crate::snapshot::mounted::with_tree;
 use crate::snapshot::{SnapshotError, SnapshotRecord};
 use crate::store::Store;
+use crate::tree::Process;
 use crate::volume::now_ns;
 
 /// A snapshot and how to mount it.
@@ -29,6 +31,21 @@ pub struct Prepared {
     pub mounts: Vec<Mount>,
     /// The driver whose mounts these are.
     pub driver: &'static str,
+}
+
+/// A clone of a snapshot as it is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Fork {
+    /// Of the new one.
+    pub key: String,
+    /// Of the one that is there.
+    pub source: String,
+    /// Of the new one.
+    pub labels: BTreeMap<String, String>,
+    /// A process of the source's container while it runs.
+    pub process: Option<Process>,
+    /// On disk before the answer.
+    pub durable: bool,
 }
 
 impl Store {
@@ -52,13 +69,47 @@ impl Store {
             created_unix_ns: now_ns(),
             read_only,
             driver: String::new(),
+            forked_from: String::new(),
         };
         let record = self.snapshots.prepare(record, &stack)?;
-        // In this order: a removal that has not chosen this image yet sees the snapshot and refuses.
+        self.still_there(&image, key, asked)?;
+        drop(lease);
+        self.described(record, image, &stack)
+    }
+
+    /// Undoes a snapshot whose image was removed while it was made. Called when it has its name: a removal that has not chosen this image
+    /// yet sees the snapshot and refuses.
+    fn still_there(&self, image: &ImageRecord, key: &str, asked: &str) -> Result<(), Error> {
         if self.layers.is_dying(&image.id) || self.metadata.image(&image.id)?.is_none() {
             self.snapshots.remove(key)?;
             return Err(Error::UnknownImage { asked: asked.to_owned(), nearest: Vec::new() });
         }
+        Ok(())
+    }
+
+    /// Makes a snapshot that begins with what another one holds, or answers the one that was made so.
+    pub fn fork(self: &Arc<Self>, wish: &Fork, stop: &AtomicBool) -> Result<Prepared, Error> {
+        let source =
+            self.snapshots.get(&wish.source).ok_or_else(|| SnapshotError::Unknown(wish.source.clone()))?;
+        let image = self.metadata.image(&source.image_id)?;
+        let image = image.ok_or_else(|| SnapshotError::NoImage(wish.source.clone()))?;
+        let lease = self.lease(&image)?;
+        let stack = self.stack(&image)?;
+        if let Some(process) = wish.process {
+            crate::tree::write_back(process)?;
+        }
+        let record = SnapshotRecord {
+            key: wish.key.clone(),
+            image_id: image.id.clone(),
+            reference: source.reference,
+            labels: wish.labels.clone(),
+            created_unix_ns: now_ns(),
+            read_only: source.read_only,
+            driver: String::new(),
+            forked_from: wish.source.clone(),
+        };
+        let record = self.snapshots.fork(record, &stack, stop, wish.durable)?;
+        self.still_there(&image, &wish.key, &wish.source)?;
         drop(lease);
         self.described(record, image, &stack)
     }
@@ -113,6 +164,20 @@ impl Store {
         })
         .map_err(io::Error::other)
     }
+}
+
+/// Copies a volume's content into an empty one, sockets and all.
+pub fn copy_volume(from: &Path, into: &Path, stop: &AtomicBool) -> io::Result<()> {
+    let open = |path| davit_sys::beneath::open_root(path).map_err(|e| e.source);
+    let into = open(into)?;
+    copy_unless(stop, open(from)?.as_fd(), into.as_fd(), Source::Upper)?;
+    // The original may be removed next.
+    Ok(rustix::fs::syncfs(rustix::fs::openat(
+        &into,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?)?)
 }
 
 /// What is no directory, or is not there, leaves the volume empty.

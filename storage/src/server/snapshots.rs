@@ -5,9 +5,11 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
+use super::streams::Abandoned;
 use super::streams::ChunkStream;
 use super::trees::{self, CopyOutStream};
 use super::{blocking, messages};
+use crate::image::prepare::Fork;
 use crate::store::Store;
 
 /// The service.
@@ -32,6 +34,24 @@ impl pb::snapshots_server::Snapshots for Snapshots {
         })
         .await?;
         tracing::debug!(us = started.elapsed().as_micros(), "prepared");
+        Ok(Response::new(response))
+    }
+
+    #[tracing::instrument(skip_all, fields(snapshot.key = %request.get_ref().key))]
+    async fn fork(&self, request: Request<pb::ForkRequest>) -> Result<Response<pb::PrepareResponse>, Status> {
+        let r = request.into_inner();
+        let fork = Fork {
+            process: trees::process(r.pid, r.pid_start_ticks).map_err(|e| super::status(&e))?,
+            key: r.key,
+            source: r.source,
+            labels: messages::sorted(r.labels),
+            durable: r.durable,
+        };
+        // A call whose caller has gone is dropped here.
+        let abandoned = Abandoned::default();
+        let stop = Arc::clone(&abandoned.0);
+        let response =
+            blocking(&self.0, move |store| Ok(messages::prepared(store.fork(&fork, &stop)?))).await?;
         Ok(Response::new(response))
     }
 

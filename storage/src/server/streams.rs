@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use davit_contracts::storage as pb;
 use tokio::sync::mpsc;
@@ -112,5 +113,15 @@ impl Read for ChunkReader {
         buf[..n].copy_from_slice(&self.current[self.at..self.at + n]);
         self.at += n;
         Ok(n)
+    }
+}
+
+/// Tells work on another thread, when it is dropped, that nobody waits for it any more.
+#[derive(Debug, Default)]
+pub(super) struct Abandoned(pub(super) Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -176,7 +176,7 @@ fn tree_of(store: &Arc<Store>, tree: Option<pb::Tree>) -> Result<Tree, Error> {
 }
 
 /// 0 is nobody.
-fn process(pid: i32, start_ticks: u64) -> Result<Option<Process>, Error> {
+pub(super) fn process(pid: i32, start_ticks: u64) -> Result<Option<Process>, Error> {
     match pid {
         0 => Ok(None),
         1.. => Ok(Some(Process { pid, start_ticks })),

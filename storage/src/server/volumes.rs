@@ -5,9 +5,11 @@ use std::sync::Arc;
 use davit_contracts::storage as pb;
 use tonic::{Request, Response, Status};
 
+use super::streams::Abandoned;
 use super::{blocking, messages};
 use crate::error::Error;
 use crate::filter::Filters;
+use crate::image::prepare::copy_volume;
 use crate::store::Store;
 use crate::volume::{VolumeError, VolumeRecord, Wish};
 
@@ -85,13 +87,22 @@ impl pb::volumes_server::Volumes for Volumes {
         request: Request<pb::AcquireVolumeRequest>,
     ) -> Result<Response<pb::AcquireVolumeResponse>, Status> {
         let r = request.into_inner();
+        let abandoned = Abandoned::default();
+        let stop = Arc::clone(&abandoned.0);
         let response = blocking(&self.0, move |store| {
             // A part of a volume must be there already, so that there is nothing to copy.
             let named = !r.snapshot_key.is_empty() && !r.image_path.is_empty();
             let copy = named && !r.no_copy && r.subpath.is_empty();
             let (labels, options) = (messages::sorted(r.labels), messages::sorted(r.options));
             let wish = Wish { name: &r.name, user: &r.user, labels, options };
+            let original = match r.copy_from.as_str() {
+                "" => None,
+                name => Some(store.volumes.source(name)?),
+            };
             let volume = store.volumes.acquire(wish, |data| {
+                if let Some(original) = &original {
+                    return copy_volume(original, data, &stop).map(|()| true);
+                }
                 if copy { store.populate(&r.snapshot_key, &r.image_path, data) } else { Ok(false) }
             })?;
             let mount = store.volumes.mount(&volume, &r.subpath)?;

@@ -14,7 +14,9 @@
 //! (empty) --create--> staged --renamed by Snapshots--> there --remove--> (moved to the trash)
 //!            `--error or kill -9: remove, then the trash             mounts, usage: any time, any number
 //! ```
-//! `create` may be killed at any point: whatever it made outside of the directory must be found again by `retain`, which is called at
+//! `fork` fills an empty directory as `create` does, with what another snapshot of the same stack holds.
+//!
+//! `create` and `fork` may be killed at any point: whatever it made outside of the directory must be found again by `retain`, which is called at
 //! each start. `remove` is idempotent and comes before the directory is thrown away, so a crash between the two repeats it.
 //!
 //! # Worked examples
@@ -31,13 +33,23 @@
 //!          mounts: what Mounts <own key> answers
 //!          remove: Remove <own key>      retain: Remove chains of images that have gone
 //! ```
+//! A clone of it:
+//! ```text
+//! overlay  fork: as create, then all of the other's fs/ with its whiteouts and marks; never a layer
+//! fuse     the same, after the kernel's cache of the running one was written back
+//! copy     fork: fs/ = the other's fs/, which is the whole tree (cheap only with reflinks)
+//! proxy    fork: Prepare <own key> chain(base,app), then what both mounts write to: upperdir to upperdir, or a bind's directory
+//! ```
 //! overlay and fuse are one kind of snapshot: what one made is mounted by the other when that is the driver in use.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use super::SnapshotError;
+use crate::copytree::{Source, copy_unless};
 
 mod choose;
 mod copy;
@@ -81,6 +93,29 @@ pub struct Mount {
     pub server: Option<PathBuf>,
 }
 
+/// How a snapshot is to be copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Forking<'a> {
+    /// The source cannot be written to, and neither can the copy.
+    pub read_only: bool,
+    /// Set when nobody waits for the copy any more.
+    pub stop: &'a AtomicBool,
+}
+
+impl Forking<'_> {
+    /// Copies what a container wrote.
+    fn copy(&self, from: &Path, to: &Path) -> Result<(), SnapshotError> {
+        let open = |p| davit_sys::beneath::open_root(p).map_err(|e| e.source);
+        let copied = open(from)
+            .and_then(|from| copy_unless(self.stop, from.as_fd(), open(to)?.as_fd(), Source::Upper));
+        crate::failpoint::pass("snapshot.copied");
+        match copied {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => Err(SnapshotError::GivenUp),
+            other => other.map_err(SnapshotError::Fork),
+        }
+    }
+}
+
 /// Makes trees of stacks. All methods block.
 pub trait Driver: Send + Sync {
     /// Its name: "overlay".
@@ -91,6 +126,9 @@ pub trait Driver: Send + Sync {
 
     /// Fills an empty snapshot directory.
     fn create(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<(), SnapshotError>;
+
+    /// Fills an empty snapshot directory with what the snapshot in `source` holds, which may be mounted.
+    fn fork(&self, source: &Path, dir: &Path, stack: &Stack, how: &Forking<'_>) -> Result<(), SnapshotError>;
 
     /// How to mount it.
     fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError>;

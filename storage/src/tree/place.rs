@@ -184,19 +184,8 @@ impl Tree {
         }
     }
 
-    /// The root of a running container whose root is served, without what else is mounted in it. None: it does not run (any more), or its
-    /// root is a mount of the kernel's own. What it has is looked at: another driver may be in use since it was started.
     fn served_to_a_process(&self) -> Result<Option<OwnedFd>, TreeError> {
-        let Some(process) = self.process else { return Ok(None) };
-        let found = reference_of(process).and_then(|process| {
-            let root = process.root()?;
-            let served = rustix::fs::fstatfs(&root).is_ok_and(|s| s.f_type == FUSE_SUPER_MAGIC);
-            if served { process.own_root().map(Some) } else { Ok(None) }
-        });
-        match found {
-            Err(davit_sys::process::ProcessError::Gone(_)) => Ok(None),
-            other => Ok(other?),
-        }
+        self.process.map_or(Ok(None), served_root)
     }
 
     fn mount(&self, access: Access) -> Result<(OwnedFd, Option<Served>), TreeError> {
@@ -253,6 +242,29 @@ fn mount_bind(bind: &Bind, root: BorrowedFd<'_>, find_only: bool) -> Result<(), 
     options.extend(bind.read_only.then(|| "ro".to_owned()));
     davit_sys::mount::mount_at("bind", &bind.source, &options, place.map_err(failed)?.as_fd())?;
     Ok(())
+}
+
+/// Has the kernel hand what programs wrote in a root that is served (mapped files, above all) to whoever serves it, so that it is in the
+/// snapshot's own files. A root of the kernel's own needs nothing, nor does a container that has ended.
+pub fn write_back(process: Process) -> Result<(), TreeError> {
+    let Some(root) = served_root(process)? else { return Ok(()) };
+    let open =
+        rustix::fs::openat(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    open.and_then(rustix::fs::syncfs).map_err(|e| io_error("write back the files of", b"", e))
+}
+
+/// The root of a running container whose root is served, without what else is mounted in it. None: it does not run (any more), or its
+/// root is a mount of the kernel's own. What it has is looked at: another driver may be in use since it was started.
+fn served_root(process: Process) -> Result<Option<OwnedFd>, TreeError> {
+    let found = reference_of(process).and_then(|process| {
+        let root = process.root()?;
+        let served = rustix::fs::fstatfs(&root).is_ok_and(|s| s.f_type == FUSE_SUPER_MAGIC);
+        if served { process.own_root().map(Some) } else { Ok(None) }
+    });
+    match found {
+        Err(davit_sys::process::ProcessError::Gone(_)) => Ok(None),
+        other => Ok(other?),
+    }
 }
 
 fn reference_of(process: Process) -> Result<ProcessRef, davit_sys::process::ProcessError> {

@@ -12,29 +12,29 @@ use super::image::{Layer, TIME, archive};
 use super::subject::Driver;
 use super::tree::{acl, capability, mounted, names, read, xattr};
 
-fn two_layers() -> Vec<Layer> {
+pub fn two_layers() -> Vec<Layer> {
     vec![
         Layer::new().dir("etc").file("etc/name", "base").dir("data").file("data/a", "1"),
         Layer::new().dir("etc").file("etc/name", "app").file("extra", "x"),
     ]
 }
 
-async fn load(subject: &Driver, name: &str, layers: Vec<Layer>) {
+pub async fn load(subject: &Driver, name: &str, layers: Vec<Layer>) {
     subject.host.load_bytes(archive(name, layers)).await.unwrap();
 }
 
-async fn remove(subject: &Driver, key: &str) {
+pub async fn remove(subject: &Driver, key: &str) {
     let request = pb::RemoveSnapshotRequest { key: key.into() };
     subject.host.snapshots().remove(request).await.unwrap();
 }
 
-async fn usage(subject: &Driver, key: &str) -> Result<pb::UsageResponse, davit_contracts::Error> {
+pub async fn usage(subject: &Driver, key: &str) -> Result<pb::UsageResponse, davit_contracts::Error> {
     let request = pb::UsageRequest { key: key.into() };
     Ok(subject.host.snapshots().usage(request).await?.into_inner())
 }
 
 /// Keys that a proxy has on the other side.
-async fn keys_behind(subject: &Driver) -> usize {
+pub async fn keys_behind(subject: &Driver) -> usize {
     subject.behind().await.iter().filter(|i| i.kind() != SnapshotKind::Committed).count()
 }
 
@@ -223,6 +223,8 @@ async fn futures_of<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     .await;
     waiting.into_iter().filter_map(|(_, done)| done).collect()
 }
+
+pub use super::clones::a_clone_begins_as_its_source_and_goes_its_own_way;
 
 pub async fn a_view_is_read_only(subject: Driver) {
     load(&subject, "app:1", two_layers()).await;

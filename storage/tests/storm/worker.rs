@@ -133,14 +133,14 @@ impl Worker {
         let favourites: &[u32] = match self.taste {
             Taste::All => &[],
             Taste::Images => &[0, 1, 2, 3],
-            Taste::Removals => &[0, 4, 4, 4, 5, 12],
-            Taste::Snapshots => &[10, 11],
+            Taste::Removals => &[0, 4, 4, 4, 5, 13],
+            Taste::Snapshots => &[10, 11, 12],
             Taste::Volumes => &[6, 7, 8, 9],
         };
         if !favourites.is_empty() && self.random.random_bool(0.6) {
             return favourites[self.random.random_range(0..favourites.len())];
         }
-        self.random.random_range(0..13)
+        self.random.random_range(0..14)
     }
 
     /// Does something; panics when it is refused without a reason.
@@ -159,6 +159,7 @@ impl Worker {
             9 => self.release().await,
             10 => self.prepare().await,
             11 => self.unprepare().await,
+            12 => self.fork().await,
             _ => (
                 Change::Nothing,
                 self.clients
@@ -318,6 +319,21 @@ impl Worker {
         self.doubt(&change);
         let request = pb::PrepareRequest { key, image, ..Default::default() };
         let done = self.clients.snapshots.clone().prepare(request).await;
+        (change, done.map(drop).map_err(Into::into))
+    }
+
+    async fn fork(&mut self) -> (Change, Result<(), Error>) {
+        let (source, key) = (self.own("c", 3), self.own("c", 3));
+        let Some(layers) = self.known().snapshots.get(&source).cloned() else {
+            return (Change::Nothing, Ok(()));
+        };
+        if self.known().snapshots.contains_key(&key) {
+            return (Change::Nothing, Ok(()));
+        }
+        let change = Change::Snapshot(key.clone(), Some(layers));
+        self.doubt(&change);
+        let request = pb::ForkRequest { key, source, durable: self.random.random(), ..Default::default() };
+        let done = self.clients.snapshots.clone().fork(request).await;
         (change, done.map(drop).map_err(Into::into))
     }
 

@@ -223,12 +223,15 @@ impl Monitor {
                     break;
                 }
                 Err(Errno::INTR) => {}
-                // EIO: no process has the terminal's other side open any more.
-                Ok(0) | Err(_) => {
-                    *session.source(stdout) = None;
-                    if id == MAIN {
-                        self.log.end(stdout, clock::unix_ns());
+                // EIO: no process has the terminal's other side open any more, or a login session has hung it up. The next one finds it again.
+                Err(Errno::IO) => {
+                    if !session.reopen_terminal() {
+                        self.stream_ended(id, stdout);
+                        break;
                     }
+                }
+                Ok(0) | Err(_) => {
+                    self.stream_ended(id, stdout);
                     break;
                 }
                 Ok(n) => {
@@ -239,6 +242,15 @@ impl Monitor {
         }
         self.scratch = scratch;
         self.try_finish(id);
+    }
+
+    fn stream_ended(&mut self, id: u32, stdout: bool) {
+        if let Some(session) = self.session(id) {
+            *session.source(stdout) = None;
+        }
+        if id == MAIN {
+            self.log.end(stdout, clock::unix_ns());
+        }
     }
 
     fn deliver(&mut self, id: u32, stdout: bool, data: &[u8]) {

@@ -121,6 +121,9 @@ impl Monitor {
         let main = self.main();
         main.stage = Stage::Ended;
         let mut record = record(main, failure.as_ref(), oom_killed, started);
+        if self.config.system && record.error.is_empty() {
+            system_end(&mut record);
+        }
         if let (Some(why), true) = (&self.root_failure, record.error.is_empty()) {
             record.error.clone_from(why);
         }
@@ -289,3 +292,18 @@ fn record(session: &Session, failure: Option<&Failure>, oom_killed: bool, starte
         ..ExitRecord::default()
     }
 }
+
+/// reboot(2) in a pid namespace ends its first process by a signal (reboot(2), "Behavior inside PID namespaces"); no other sender can end
+/// it with these two.
+fn system_end(record: &mut ExitRecord) {
+    if let Some(signal @ (HUP | INT)) = record.signal {
+        record.reboot = signal == HUP;
+        record.signal = None;
+        record.code = 0;
+    }
+}
+
+/// What a first process ends with that asked for a reboot.
+const HUP: i32 = 1;
+/// The same for a halt or for switching off.
+const INT: i32 = 2;

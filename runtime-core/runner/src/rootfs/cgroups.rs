@@ -11,13 +11,17 @@ use super::{Planned, mounts};
 use crate::cgroup::Placement;
 use crate::error::{Context, Result};
 
-/// v2: the container's cgroup itself. v1 and hybrid: a tmpfs with one directory a joined hierarchy, named as on the host.
+/// v2, and `cgroup2` where there is v1 too: the container's cgroup itself. v1 and hybrid: a tmpfs with one directory a joined hierarchy, named as on the host.
 pub fn mount(planned: &Planned, placement: &Placement, root: BorrowedFd<'_>) -> Result<()> {
     let destination = &planned.mount.destination;
     let set = planned.options.set & !sys::ATTR_ATIME;
-    if let [only] = placement.joined.as_slice()
-        && only.controllers.is_empty()
-    {
+    let only = match placement.joined.as_slice() {
+        [only] if only.controllers.is_empty() => Some(only),
+        // Asked for by its name: what an init needs that knows the unified hierarchy alone.
+        _ if planned.mount.kind == "cgroup2" => placement.unified(),
+        _ => None,
+    };
+    if let Some(only) = only {
         let target = mounts::target(root, destination, Target::Directory)?;
         return bind(&only.directory, target.as_fd(), set);
     }

@@ -29,6 +29,8 @@ fn build(spec: &ContainerSpec, host: &Host, change: impl FnOnce(&mut Input<'_>))
         userns: None,
         shm: Some(mounts::Shm::Own),
         plain_sysctls: false,
+        init: None,
+        runtime: "",
         host,
     };
     change(&mut input);

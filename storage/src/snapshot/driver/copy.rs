@@ -7,7 +7,7 @@ use std::path::Path;
 
 use davit_cowfs::Namespace;
 
-use super::{Driver, Mount, Stack};
+use super::{Driver, Forking, Mount, Stack};
 use crate::copytree::{Source, copy_tree};
 use crate::failure::At;
 use crate::snapshot::SnapshotError;
@@ -61,6 +61,12 @@ impl Driver for Copy {
             copy_tree(layer, &top, Source::Layer(self.namespace)).map_err(SnapshotError::Copy)?;
         }
         Ok(())
+    }
+
+    fn fork(&self, source: &Path, dir: &Path, _: &Stack, how: &Forking<'_>) -> Result<(), SnapshotError> {
+        let top = dir.join("fs");
+        std::fs::create_dir(&top).at("create", &top)?;
+        how.copy(&source.join("fs"), &top)
     }
 
     fn mounts(&self, dir: &Path, _stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError> {

@@ -11,7 +11,7 @@ use davit_sys::private_mounts;
 use davit_sys::served::{self, Served};
 
 use super::layered::{Layered, Trial};
-use super::{Driver, Mount, Stack};
+use super::{Driver, Forking, Mount, Stack};
 use crate::snapshot::SnapshotError;
 
 /// The type of its mounts.
@@ -102,6 +102,10 @@ impl Driver for Fuse {
 
     fn create(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<(), SnapshotError> {
         self.layered.create(dir, stack, read_only)
+    }
+
+    fn fork(&self, source: &Path, dir: &Path, stack: &Stack, how: &Forking<'_>) -> Result<(), SnapshotError> {
+        self.layered.fork(source, dir, stack, how)
     }
 
     fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use davit_cowfs::Namespace;
 use rustix::fs::{FileType, Mode};
 
-use super::Stack;
+use super::{Forking, Stack};
 use crate::failure::{At, PathError};
 use crate::snapshot::SnapshotError;
 
@@ -45,6 +45,21 @@ impl Layered {
         let mode = std::fs::Permissions::from_mode(meta.mode() & 0o7777);
         std::fs::set_permissions(&upper, mode).at("set the mode of", &upper)?;
         Ok(())
+    }
+
+    /// A snapshot with what another one holds.
+    pub(super) fn fork(
+        &self,
+        source: &Path,
+        dir: &Path,
+        stack: &Stack,
+        how: &Forking<'_>,
+    ) -> Result<(), SnapshotError> {
+        self.create(dir, stack, how.read_only)?;
+        if how.read_only {
+            return Ok(());
+        }
+        how.copy(&source.join("fs"), &dir.join("fs"))
     }
 
     /// The mount's options, in the words of both.

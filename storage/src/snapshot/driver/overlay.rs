@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::layered::{Layered, Trial};
-use super::{Driver, Mount, Stack};
+use super::{Driver, Forking, Mount, Stack};
 use crate::snapshot::SnapshotError;
 
 /// fsconfig(2) takes values of at most 255 bytes.
@@ -67,6 +67,10 @@ impl Driver for Overlay {
 
     fn create(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<(), SnapshotError> {
         self.layered.create(dir, stack, read_only)
+    }
+
+    fn fork(&self, source: &Path, dir: &Path, stack: &Stack, how: &Forking<'_>) -> Result<(), SnapshotError> {
+        self.layered.fork(source, dir, stack, how)
     }
 
     fn mounts(&self, dir: &Path, stack: &Stack, read_only: bool) -> Result<Vec<Mount>, SnapshotError> {

@@ -9,6 +9,7 @@
 //! before the other side is asked, says which is whose: no step can collide with one of an earlier life of the daemon.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use davit_cowfs::Namespace;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::{Driver, Mount, Stack};
+use super::{Driver, Forking, Mount, Stack};
 use crate::failure::{At, PathError};
 use crate::settings::ProxySettings;
 use crate::snapshot::SnapshotError;
@@ -61,6 +62,16 @@ pub enum ProxyError {
         #[source]
         source: serde_json::Error,
     },
+    /// What it mounts is no directory.
+    #[error(
+        "snapshots of the snapshotter '{snapshotter}' cannot be cloned: it answers {kind} mounts, whose files are in no directory of this host"
+    )]
+    CannotFork {
+        /// Which.
+        snapshotter: String,
+        /// The type of its mounts.
+        kind: String,
+    },
     /// A call needs the daemon's runtime.
     #[error("the driver proxy needs a tokio runtime")]
     NoRuntime(#[from] tokio::runtime::TryCurrentError),
@@ -79,6 +90,7 @@ impl ProxyError {
                 _ => Kind::Internal,
             },
             Self::Record { .. } => Kind::Corrupt,
+            Self::CannotFork { .. } => Kind::Unsupported,
             Self::Apply { .. } | Self::NoRuntime(_) | Self::Path(_) => Kind::Internal,
         }
     }
@@ -228,6 +240,23 @@ fn instance(state: &Path) -> Result<String, PathError> {
     Ok(fresh)
 }
 
+/// Where what is written through mounts goes.
+struct Written {
+    directory: PathBuf,
+    /// Above the image's layers: not the whole tree.
+    above: bool,
+}
+
+/// None: to no directory that could be copied, as of a block device.
+fn written_at(mounts: &[Mount]) -> Option<Written> {
+    let [mount] = mounts else { return None };
+    if let Some(upper) = mount.options.iter().find_map(|o| o.strip_prefix("upperdir=")) {
+        return Some(Written { directory: upper.into(), above: true });
+    }
+    let bind = mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");
+    bind.then(|| Written { directory: PathBuf::from(&mount.source), above: false })
+}
+
 fn described(mounts: Vec<types::Mount>) -> Vec<Mount> {
     mounts
         .into_iter()
@@ -272,6 +301,31 @@ impl Driver for Proxy {
                 Err(e) => return Err(ProxyError::from(e).into()),
             }
         }
+    }
+
+    fn fork(&self, source: &Path, dir: &Path, stack: &Stack, how: &Forking<'_>) -> Result<(), SnapshotError> {
+        self.create(dir, stack, how.read_only)?;
+        if how.read_only {
+            return Ok(());
+        }
+        let written = |snapshot: &Path| {
+            let mounts = self.mounts(snapshot, stack, false)?;
+            written_at(&mounts).ok_or_else(|| {
+                let kind = mounts.first().map_or("no", |m| m.kind.as_ref()).to_owned();
+                SnapshotError::from(ProxyError::CannotFork {
+                    snapshotter: self.target.snapshotter.clone(),
+                    kind,
+                })
+            })
+        };
+        let (from, to) = (written(source)?, written(dir)?);
+        if !from.above {
+            // It has the image's files already, which the container may have changed.
+            let there =
+                davit_sys::beneath::open_root(&to.directory).map_err(|e| SnapshotError::Fork(e.source))?;
+            crate::copytree::clear(there.as_fd()).map_err(SnapshotError::Fork)?;
+        }
+        how.copy(&from.directory, &to.directory)
     }
 
     fn mounts(&self, dir: &Path, _stack: &Stack, _read_only: bool) -> Result<Vec<Mount>, SnapshotError> {
