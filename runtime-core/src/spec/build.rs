@@ -157,16 +157,21 @@ pub fn no_new_privileges(options: &SecurityOptions) -> bool {
     options.no_new_privileges || !options.landlock.is_empty()
 }
 
-/// What was asked for, and of an init that its console is for the sessions that it starts there.
 fn annotations(input: &Input<'_>, options: &SecurityOptions) -> BTreeMap<String, String> {
-    let own = input.init.map(|_| (TERMINAL.to_owned(), "free".to_owned()));
-    let asked = input.spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone()));
-    let mut out: BTreeMap<_, _> = own.into_iter().chain(asked).collect();
+    let mut out: BTreeMap<_, _> =
+        input.spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     if !options.landlock.is_empty() {
         out.insert(security::LANDLOCK.to_owned(), options.landlock.clone());
     }
+    if input.init.is_some() {
+        // Its console is for the sessions that it starts there.
+        out.entry(TERMINAL.to_owned()).or_insert_with(|| "free".to_owned());
+    }
     out
 }
+
+/// How davit-runner is told that a terminal is not to be the controlling one of the container's first process.
+const TERMINAL: &str = "org.davit.runner.terminal";
 
 /// A program that is not root starts without capabilities, as docker's do; it can gain what is bounding from a setuid program.
 pub fn capabilities(bounding: Vec<String>, user: &User) -> Capabilities {
@@ -212,9 +217,6 @@ fn filter(
         Filter::Given(json) => Some(seccomp::profile::resolve(json, bounding, host.kernel)?),
     })
 }
-
-/// How davit-runner is told that a terminal is not to be the controlling one of the container's first process.
-const TERMINAL: &str = "org.davit.runner.terminal";
 
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
     let own_net = matches!(&input.net, Source::Path(_));
