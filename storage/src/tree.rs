@@ -29,6 +29,7 @@ mod chunks;
 mod compare;
 pub mod copy;
 mod extract;
+mod ids;
 mod layer;
 mod lower;
 mod member;

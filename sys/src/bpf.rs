@@ -73,7 +73,7 @@ pub fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
 struct Attach {
     target: u32,
     program: u32,
-    attach_type: u32,
+    kind: u32,
     flags: u32,
 }
 
@@ -86,7 +86,7 @@ fn attach(
     let mut attributes = Attach {
         target: cgroup.as_raw_fd() as u32,
         program: program.as_raw_fd() as u32,
-        attach_type: ATTACH_TYPE_CGROUP_DEVICE,
+        kind: ATTACH_TYPE_CGROUP_DEVICE,
         flags,
     };
     bpf(command, &mut attributes).map(drop)
@@ -104,9 +104,9 @@ pub fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     #[repr(C)]
     struct Query {
         target: u32,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
+        kind: u32,
+        asked: u32,
+        found: u32,
         ids: u64,
         count: u32,
         padding: u32,
@@ -120,9 +120,9 @@ pub fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut ids = [0u32; 64]; // the kernel allows 64 a cgroup
     let mut query = Query {
         target: cgroup.as_raw_fd() as u32,
-        attach_type: ATTACH_TYPE_CGROUP_DEVICE,
-        query_flags: 0,
-        attach_flags: 0,
+        kind: ATTACH_TYPE_CGROUP_DEVICE,
+        asked: 0,
+        found: 0,
         ids: ids.as_mut_ptr() as u64,
         count: ids.len() as u32,
         padding: 0,

@@ -110,7 +110,7 @@ fn rules(things: &mut BTreeSet<String>) {
 fn cgroups(dir: &Path, things: &mut BTreeSet<String>) {
     const TMPFS: i64 = 0x0102_1994;
     // What lies over a hierarchy to hide it has no groups.
-    if dir.ends_with("unified") && rustix::fs::statfs(dir).is_ok_and(|s| i64::from(s.f_type) == TMPFS) {
+    if dir.ends_with("unified") && rustix::fs::statfs(dir).is_ok_and(|s| s.f_type == TMPFS) {
         return;
     }
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

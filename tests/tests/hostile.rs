@@ -187,7 +187,11 @@ const WATCHER: &str = r#"my (%seen, @kept); $| = 1; print "watching\n";
             my $to = readlink or next; next if $to =~ m{^/(usr/)?bin/}; my $f; open($f, "<", $_) or next;
             next if $seen{join ",", (stat $f)[0,1]}++; push @kept, $f; print "kept $to\n";
         }
-        for my $f (@kept) { my $n = fileno $f; sysopen(my $w, "/proc/self/fd/$n", 1) and print "WRITABLE\n" or $! == 26 or print "refused ", $!+0, "\n" unless $done{$n}++ > 50 }
+        for my $f (@kept) {
+            my $n = fileno $f; next if $done{$n};
+            if (sysopen(my $w, "/proc/self/fd/$n", 1)) { print "WRITABLE\n"; $done{$n} = 1 }
+            elsif ($! != 26) { print "refused ", $!+0, "\n"; $done{$n} = 1 } # 26: it still runs
+        }
     }"#;
 
 #[test]
@@ -200,14 +204,12 @@ fn an_exec_does_not_hand_the_runner_to_the_container() {
         .run_detached("c", &["--net", "none", "--cap-add", "SYS_PTRACE", "attack", "perl", "-e", WATCHER]);
     c.logs_until("watching");
     c.exec(&["busybox", "sh", "-c", "echo '#!/proc/self/exe' > /evil; busybox chmod 755 /evil"]).ok();
-    eventually("the runner is seen from inside", || {
+    eventually("the runner is seen from inside, and written to", || {
         c.exec(&["/evil"]);
         let logs = host.davit(["logs", "c"]).ok();
-        if logs.stdout.contains("kept") { Ok(()) } else { Err(logs.stdout) }
+        let tried = logs.stdout.contains("refused") || logs.stdout.contains("WRITABLE");
+        if tried { Ok(()) } else { Err(logs.stdout) }
     });
-    for _ in 0..5 {
-        c.exec(&["/evil"]);
-    }
     host.davit(["logs", "c"]).ok().says_not("WRITABLE");
     assert_eq!(hash(), before);
     c.remove();

@@ -43,7 +43,7 @@ fn each_driver_keeps_what_it_is_asked_to_and_reads_it_back() {
         ("B=2,a=1,tag=json out\n", "B=2,a=1,tag=json err\n")
     );
 
-    let local = ["--log-driver", "local", "--log-opt", "max-size=20k", "--log-opt", "max-file=3"];
+    let local = ["--log-driver", "local", "--log-opt", "max-size=40k", "--log-opt", "max-file=5"];
     let script = format!("seq 1000; {WAIT}; seq 1001 3000; echo end >&2");
     run(&host, "local", &local, &script).ok();
     let follower: Running = host.start_davit(["logs", "-f", "local"]);
@@ -57,18 +57,17 @@ fn each_driver_keeps_what_it_is_asked_to_and_reads_it_back() {
     let path = field(&host, "local", "{{.LogPath}}");
     host.sh(&format!("cd $(dirname {path}); ls")).ok().says("container.log.1.gz").says("container.log.2.gz");
     let kept = host.davit(["logs", "local"]).ok();
-    assert!(numbers(1, 3000).ends_with(&kept.stdout) && kept.stdout.lines().count() > 500, "{kept}");
+    assert!(kept.stdout == numbers(1, 3000), "{kept}");
     // A tail that begins in a compressed file.
-    let current = host.sh(&format!("grep -aoc stdout {path}")).text().len();
-    assert!(current > 0);
-    for n in [0, 1, 5, 700] {
+    for n in [0, 1, 5, 1500] {
         let tail = host.davit(["logs", "--tail", &(n + 1).to_string(), "local"]).ok();
         assert_eq!(tail.stdout, numbers(3001 - n, 3000), "{n}");
         assert_eq!(tail.stderr, "end\n");
     }
     let times = host.davit(["logs", "-t", "--tail", "2", "local"]).ok();
     let last = times.stdout.split(' ').next().unwrap_or_default();
-    assert_eq!(host.davit(["logs", "--until", last, "--tail", "1", "local"]).ok().stdout, "3000\n");
+    let until = host.davit(["logs", "--until", last, "local"]).ok();
+    assert!(until.stdout.ends_with("3000\n") && until.stderr.is_empty(), "{until}");
 
     run(&host, "none", &["--log-driver", "none"], "echo x").ok();
     host.davit(["logs", "none"]).exits(1).refused(&["does not support reading"]);

@@ -1,7 +1,6 @@
 //! `davit clone`.
 
 use davit_contracts::Kind;
-use davit_contracts::runtime::containers_client::ContainersClient;
 use davit_contracts::runtime::{
     CloneRequest, CloneResponse, InspectRequest, RemoveRequest, Resources, StartRequest,
 };
@@ -20,8 +19,7 @@ pub async fn clone(app: &App, args: &CloneArgs) -> Outcome {
     }
     let made: CloneResponse = {
         let mut containers = app.containers().await?;
-        // In full: a client is cloned by the same word.
-        app.runtime(ContainersClient::clone(&mut containers, request)).await?
+        app.runtime(containers.clone_from(request)).await?
     };
     let ports = |warning: &&String| !(args.destroy && warning.contains("only one of them can run"));
     warn(&made.warnings.iter().filter(ports).cloned().collect::<Vec<_>>());

@@ -148,8 +148,7 @@ mod tests {
     fn lines_of_one_moment_are_shown_once_each_over_an_interruption() {
         let entry = |time_unix_ns| LogEntry { time_unix_ns, ..LogEntry::default() };
         let mut seen = Seen::default();
-        let mut shown =
-            |seen: &mut Seen, times: &[i64]| times.iter().filter(|t| seen.takes(&entry(**t))).count();
+        let shown = |seen: &mut Seen, times: &[i64]| times.iter().filter(|t| seen.takes(&entry(**t))).count();
         assert_eq!(shown(&mut seen, &[1, 2, 2]), 3);
         seen.again = seen.count;
         // Asked again from 2 on: two of four are known.

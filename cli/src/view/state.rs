@@ -9,7 +9,7 @@ use crate::output::words;
 pub fn state_of(s: &State) -> Value {
     let mut out = json!({
         "Status": s.status,
-        "Running": matches!(s.status.as_str(), "running" | "paused"),
+        "Running": matches!(s.status.as_str(), "running" | "paused" | "restarting"),
         "Paused": s.status == "paused",
         "Restarting": s.status == "restarting",
         "OOMKilled": s.oom_killed,

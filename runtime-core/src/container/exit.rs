@@ -363,6 +363,10 @@ impl Task {
         fs::rename(&directory, &trashed).map_err(io_error("move to the trash", &directory))?;
         failpoint::pass("remove.trashed");
         self.engine.registry.remove(self.record.id());
+        if self.teardown.leftovers.is_none() {
+            // Its program has ended and all else in its pid namespace with it; files keep no ids of the host.
+            self.engine.registry.free_ids(self.record.id());
+        }
         self.emit("destroy", &[]);
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);

@@ -129,7 +129,7 @@ impl Task {
     }
 
     /// Ends a run that failed before anybody saw the container. True: the container stays, exited, because its program could not be run.
-    async fn discard(&mut self, error: &RuntimeError) -> bool {
+    pub async fn discard(&mut self, error: &RuntimeError) -> bool {
         let keep = error.command_exit_code().is_some() && !self.record.auto_remove() && self.record.prepared;
         if keep {
             self.teardown.snapshot = false;

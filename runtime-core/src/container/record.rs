@@ -69,7 +69,7 @@ pub struct Record {
     pub pod: Option<PodRecord>,
     /// Environment and command were merged from the image.
     pub prepared: bool,
-    /// A person ended it: its restart policy does not start it again, until a person does.
+    /// A person ended it, or is doing so: neither its restart policy nor a reboot of its own starts it again, until a person does.
     pub stopped: bool,
     /// How long its restart policy waited last, in milliseconds; 0 when it would wait the shortest time.
     pub backoff_ms: u64,

@@ -166,8 +166,8 @@ impl Task {
         }
         self.record.monitor = self.monitor.as_ref().map(|m| m.process);
         let (user, attached) = cut.or(Box::pin(self.wire_up(&spec, &plan, root, fresh, &stages))).await?;
-        failpoint::pass("start.wired");
         self.settle_init(&spec, &run)?;
+        failpoint::pass("start.wired");
         let writing = Instant::now();
         let warnings = self.write_bundle(&spec, &plan, &user, attached.as_ref(), &run)?;
         stages.note("spec".into(), us(writing.elapsed()));

@@ -100,7 +100,7 @@ impl Engine {
             )));
         }
         let options = security::options(&spec.security.clone().unwrap_or_default())?;
-        security::possible(&options, &self.host.modules, Some(&runtime))?;
+        security::possible(&options, self.host.modules, Some(&runtime))?;
         Self::monitor_program()?;
         let id = ContainerId::from_random(rand::random()).to_string();
         let mut hostname = self.hostname(&spec, &id)?;

@@ -121,7 +121,7 @@ impl Containers for Service {
         Ok(Response::new(RenameResponse {}))
     }
 
-    async fn clone(&self, request: Request<CloneRequest>) -> Reply<CloneResponse> {
+    async fn clone_from(&self, request: Request<CloneRequest>) -> Reply<CloneResponse> {
         let made = self.engine.clone_container(request.into_inner()).await?;
         Ok(Response::new(CloneResponse { id: made.id, name: made.name, warnings: made.warnings }))
     }

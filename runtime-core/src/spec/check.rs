@@ -47,7 +47,7 @@ pub fn spec(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, RuntimeErr
     check_hostname(&spec.hostname)?;
     check_mounts(spec)?;
     let security = spec.security.clone().unwrap_or_default();
-    security::possible(&security::options(&security)?, &host.modules, None)?;
+    security::possible(&security::options(&security)?, host.modules, None)?;
     caps::bounding(&security, host.capabilities)?;
     let (_, mut warnings) = resources::settle(&spec.resources.clone().unwrap_or_default(), host)?;
     for device in &spec.devices {

@@ -153,7 +153,7 @@ fn landlock(value: &str, out: &mut SecurityOptions) -> Result<(), RuntimeError> 
 }
 
 /// Refuses what this host or the container's OCI runtime cannot do.
-pub fn possible(o: &SecurityOptions, modules: &Modules, runtime: Option<&str>) -> Result<(), RuntimeError> {
+pub fn possible(o: &SecurityOptions, modules: Modules, runtime: Option<&str>) -> Result<(), RuntimeError> {
     if !matches!(o.apparmor.as_str(), "" | "unconfined") && !modules.apparmor {
         return Err(RuntimeError::Unsupported(format!(
             "--security-opt apparmor={}: AppArmor is not enabled on this host",
@@ -217,7 +217,7 @@ fn name_fits(pattern: &str, name: &str) -> bool {
 /// The SELinux label of a container's process: the policy's for containers with what was asked for in its place. Nothing where there is no
 /// SELinux, where it is switched off for this container, and where nothing was asked for.
 pub fn process_label(o: &SecurityOptions, host: &Host) -> String {
-    let base = host.modules.selinux.then_some(host.container_label.as_str()).unwrap_or_default();
+    let base = if host.modules.selinux { host.container_label.as_str() } else { "" };
     if base.is_empty() || o.label_disabled || o.label.iter().all(String::is_empty) {
         return String::new();
     }

@@ -176,7 +176,7 @@ mod tests {
     const MB: i64 = 1 << 20;
 
     fn host() -> Host {
-        Host { capabilities: u64::MAX, nofile_hard: 20_000, rootless: false, hostname: "h".into() }
+        Host::of_tests()
     }
 
     fn limited() -> Resources {

@@ -190,6 +190,9 @@ impl Snapshots for Peers {
         });
         work.await.unwrap()
     }
+    async fn fork(&self, _: Request<st::ForkRequest>) -> Reply<st::PrepareResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn mounts(&self, request: Request<st::MountsRequest>) -> Reply<st::PrepareResponse> {
         self.answer(&request.into_inner().key)
     }

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
-use super::{TreeError, io_error, shown};
+use super::{TreeError, ids, io_error, shown};
 use crate::tarball::{Entry, Kind, Skip, TarReader, Time};
 
 /// The kernel's bound on a path.
@@ -183,7 +183,8 @@ fn place<R: Skip>(
         }
         Kind::Unknown(_) => return Ok(()),
     }
-    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    let (uid, gid) = ids::outside(entry.uid, entry.gid);
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(failed("set the owner of"))?;
     if entry.kind != Kind::Symlink {
@@ -247,7 +248,8 @@ fn data<R: Skip>(
 
 /// Owner, mode, attributes: chown clears setuid bits and capabilities, so it comes first.
 fn attributes(fd: BorrowedFd<'_>, entry: &Entry, path: &[u8]) -> Result<(), TreeError> {
-    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    let (uid, gid) = ids::outside(entry.uid, entry.gid);
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| io_error("set the owner of", path, e))?;
     let mode = Mode::from_raw_mode(entry.mode);
     rustix::fs::fchmod(fd, mode).map_err(|e| io_error("set the mode of", path, e))?;

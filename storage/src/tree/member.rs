@@ -102,13 +102,14 @@ fn described(stat: &Stat, mut path: Vec<u8>) -> Entry {
         }
         _ => (0, 0),
     };
+    let (uid, gid) = super::ids::inside(stat.st_uid, stat.st_gid);
     Entry {
         path,
         link: Vec::new(),
         kind,
         mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
+        uid,
+        gid,
         mtime: Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 },
         size: if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
         device,

@@ -22,6 +22,7 @@ use davit_sys::rootfs::{self, Target};
 use davit_sys::served::{self, Served};
 use rustix::fs::{Mode, OFlags};
 
+use super::ids::Ids;
 use super::{TreeError, io_error};
 use crate::snapshot::driver::Mount;
 use crate::snapshot::mounted;
@@ -152,7 +153,8 @@ impl Tree {
         let span = tracing::Span::current();
         let thread = if let (Some(process), Access::Read | Access::Write) = (self.process, access) {
             let root = root_of(process)?;
-            apart::spawn("tree", Own::Root, move || span.in_scope(|| work(root.as_fd())))?
+            let ids = Ids::of(process.pid);
+            apart::spawn("tree", Own::Root, move || span.in_scope(|| ids.hold(|| work(root.as_fd()))))?
         } else if let Some(root) = self.served_to_a_process()? {
             apart::spawn("tree", Own::Root, move || span.in_scope(|| work(root.as_fd())))?
         } else {

@@ -41,7 +41,7 @@ impl Flags {
     }
 
     fn unpack(bits: u8) -> Self {
-        let gap = match bits & 24 {
+        let gap = match bits & 0x18 {
             0 => None,
             8 => Some(false),
             _ => Some(true),

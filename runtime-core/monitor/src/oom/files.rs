@@ -47,14 +47,11 @@ pub fn limit(text: &str) -> Option<u64> {
 
 /// `64M`, `1.5G`.
 pub fn amount(bytes: u64) -> String {
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1024.0 && unit < 4 {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let text = format!("{value:.1}");
-    let text = text.strip_suffix(".0").unwrap_or(&text);
-    format!("{text}{}", ["B", "K", "M", "G", "T"][unit])
+    let unit = (0..5).rfind(|n| bytes >> (10 * n) > 0).unwrap_or(0);
+    let (whole, rest) = (bytes >> (10 * unit), bytes & ((1 << (10 * unit)) - 1));
+    let tenths = rest * 10 >> (10 * unit);
+    let fraction = if tenths == 0 { String::new() } else { format!(".{tenths}") };
+    format!("{whole}{fraction}{}", ["B", "K", "M", "G", "T"][unit])
 }
 
 #[cfg(test)]

@@ -41,20 +41,17 @@ pub fn merge(known: &mut Vec<Resident>, now: Vec<Resident>) {
 pub fn find(container_id: &str, residents: &[Resident]) -> Option<String> {
     let log = kernel_log().unwrap_or_default();
     let named = last_kill(&log, container_id);
-    let dead = |r: &&Resident| is_dead(r.pid);
-    match named {
-        Some((pid, name)) => Some(match resident(residents, pid, &name) {
+    if let Some((pid, name)) = named {
+        return Some(match resident(residents, pid, &name) {
             Some(r) => format!("pid {} {name}", r.inside),
             None => name,
-        }),
-        // Without the log: who of them is gone, if it is only one.
-        None => {
-            let mut gone = residents.iter().filter(dead);
-            match (gone.next(), gone.next()) {
-                (Some(r), None) => Some(format!("pid {} {}", r.inside, r.name)),
-                _ => None,
-            }
-        }
+        });
+    }
+    // Without the log: who of them is gone, if it is only one.
+    let mut gone = residents.iter().filter(|r| is_dead(r.pid));
+    match (gone.next(), gone.next()) {
+        (Some(r), None) => Some(format!("pid {} {}", r.inside, r.name)),
+        _ => None,
     }
 }
 

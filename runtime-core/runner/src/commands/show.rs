@@ -53,15 +53,15 @@ pub fn list(root: &Path, as_json: bool, quiet: bool) -> Result<()> {
         let bundle = s.bundle.display().to_string();
         [s.id.clone(), pid, status.as_str().to_owned(), bundle, s.created.clone(), s.owner_name()]
     });
-    print(&table(std::iter::once(titles).chain(rows).collect()))
+    print(&table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>()))
 }
 
 /// runc's table: columns at least 12 wide, three blanks after the longest word.
-fn table(rows: Vec<[String; 6]>) -> String {
+fn table(rows: &[[String; 6]]) -> String {
     let mut text = String::new();
     let width = |n: usize| rows.iter().map(|r| r[n].len() + 3).max().unwrap_or(0).max(12);
     let widths: Vec<usize> = (0..6).map(width).collect();
-    for row in &rows {
+    for row in rows {
         let line = row
             .iter()
             .zip(&widths)

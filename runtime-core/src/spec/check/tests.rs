@@ -90,7 +90,6 @@ fn impossible_specs_are_refused_in_one_line() {
         e
     };
     bad(|s| s.image.clear());
-    bad(|s| s.init = true);
     bad(|s| s.stop_signal = "NOPE".into());
     bad(|s| s.hostname = "a b".into());
     bad(|s| s.namespaces = Some(Namespaces { pid: "nowhere".into(), ..Namespaces::default() }));

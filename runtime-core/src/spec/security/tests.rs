@@ -79,7 +79,7 @@ fn patterns_stay_within_a_name() {
 fn what_the_host_lacks_is_refused_when_named() {
     let none = Modules::default();
     let refused =
-        |list: &[&str], modules: Modules, runtime| possible(&read(list).unwrap(), &modules, runtime).is_err();
+        |list: &[&str], modules: Modules, runtime| possible(&read(list).unwrap(), modules, runtime).is_err();
     assert!(refused(&["apparmor=mine"], none, None) && !refused(&["apparmor=unconfined"], none, None));
     assert!(!refused(&["apparmor=mine"], Modules { apparmor: true, ..none }, None));
     let with = Modules { landlock: 4, ..none };
