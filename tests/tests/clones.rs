@@ -14,7 +14,11 @@ fn sh(host: &Host, name: &str, script: &str) -> Ran {
 }
 
 fn snapshots(host: &Host) -> usize {
-    host.sh("ls -A \"$DAVIT_STATE_DIR/storage/snapshots\" | wc -l").ok().text().parse().unwrap()
+    host.sh("ls -A \"$DAVIT_STATE_DIR/storage/snapshots\" | wc -l")
+        .ok()
+        .text()
+        .parse()
+        .expect("a number of wc")
 }
 
 #[test]

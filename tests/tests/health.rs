@@ -21,27 +21,32 @@ fn becomes(host: &Host, name: &str, wanted: &str) {
     });
 }
 
-#[test]
-fn health_is_found_out_in_every_way_and_shown_as_docker_does() {
-    let host = Host::with_busybox();
+/// A container with each way to find out, and without any.
+fn run_one_of_each(host: &Host) {
     let sleep = ["sleep", "1000"];
     let cmd =
         [&["--health-cmd", "echo well; test ! -e /ill || exit 3", "--health-timeout", "20s"][..], &QUICK]
             .concat();
-    run(&host, "cmd", &cmd, &sleep);
+    run(host, "cmd", &cmd, &sleep);
     run(
-        &host,
+        host,
         "tcp",
         &[&["--health-tcp", "80"][..], &QUICK].concat(),
         &["nc", "-ll", "-p", "80", "-e", "true"],
     );
     let server = ["sh", "-c", "mkdir /www; echo hi > /www/index.html; exec httpd -f -p 8080 -h /www"];
-    run(&host, "http", &[&["--health-http", "8080/index.html"][..], &QUICK].concat(), &server);
-    run(&host, "lost", &[&["--health-http", "http://127.0.0.1:8080/nope"][..], &QUICK].concat(), &server);
+    run(host, "http", &[&["--health-http", "8080/index.html"][..], &QUICK].concat(), &server);
+    run(host, "lost", &[&["--health-http", "http://127.0.0.1:8080/nope"][..], &QUICK].concat(), &server);
     let slow = ["--health-cmd", "sleep 4321 & sleep 4321", "--health-timeout", "200ms"];
-    run(&host, "slow", &[&slow[..], &QUICK].concat(), &["sh", "-c", "while :; do sleep 0.2; done"]);
-    run(&host, "late", &["--health-cmd", "true", "--health-interval", "1h"], &sleep);
-    run(&host, "never", &["--no-healthcheck"], &sleep);
+    run(host, "slow", &[&slow[..], &QUICK].concat(), &["sh", "-c", "while :; do sleep 0.2; done"]);
+    run(host, "late", &["--health-cmd", "true", "--health-interval", "1h"], &sleep);
+    run(host, "never", &["--no-healthcheck"], &sleep);
+}
+
+#[test]
+fn health_is_found_out_in_every_way_and_shown_as_docker_does() {
+    let host = Host::with_busybox();
+    run_one_of_each(&host);
     for (name, wanted) in [
         ("cmd", "healthy"),
         ("tcp", "healthy"),

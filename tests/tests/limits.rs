@@ -83,6 +83,12 @@ fn what_was_asked_for_is_in_the_cgroups_and_in_inspect() {
     // Reading is --device's, writing the rule's.
     c.sh("exec 3<>/dev/mine && echo both").ok().prints("both");
     c.sh("mknod /tmp/tun c 10 200; (exec 3</tmp/tun) 2>&1").says("not permitted");
+    is_shown(&c);
+    c.remove();
+}
+
+/// The same in docker's fields.
+fn is_shown(c: &davit_tests::Container<'_>) {
     let config = c.inspect(&["HostConfig"]);
     let shown = |key: &str| config[key].to_string();
     for (key, value) in [
@@ -107,7 +113,6 @@ fn what_was_asked_for_is_in_the_cgroups_and_in_inspect() {
     }
     assert_eq!(config["BlkioDeviceReadBps"][0]["Rate"], 1 << 20);
     assert_eq!(config["Devices"][0]["PathInContainer"], "/dev/mine");
-    c.remove();
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn a_joined_namespace_outlives_its_container_and_what_cannot_be_joined_is_refuse
     let idle = |name: &str, options: &[&str]| {
         host.run_detached(name, &[&["--net", "none"], options, &["busybox:1", "sleep", "1000"]].concat())
     };
-    let donor = idle("donor", &["--ipc", "shareable", "--hostname", "ship"]);
+    idle("donor", &["--ipc", "shareable", "--hostname", "ship"]);
     let other = idle("other", &["--ipc", "container:donor", "--uts", "container:donor"]);
     let process = idle("process", &["--pid", "container:donor"]);
     other.sh("echo kept > /dev/shm/x").ok();

@@ -50,11 +50,10 @@ fn field(spec: &mut MountSpec, key: &str, value: &str) -> Result<(), String> {
         "volume-nocopy" if truth => {
             spec.options.insert("nocopy".into(), "true".into());
         }
-        "volume-nocopy" => {}
         "idmap" if truth => {
             spec.options.insert("idmap".into(), "true".into());
         }
-        "idmap" => {}
+        "volume-nocopy" | "idmap" => {}
         _ => return flagless(spec, key, value),
     }
     Ok(())

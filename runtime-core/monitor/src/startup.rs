@@ -205,17 +205,14 @@ fn isolate(config: &MonitorConfig, run_dir: &Path) -> Result<(), StartupError> {
 fn user_namespace(config: &MonitorConfig, net: bool) -> Result<(Option<OwnedFd>, bool), StartupError> {
     let failed = |operation| move |source| StartupError::Userns { operation, source };
     let Some(wanted) = &config.userns else { return Ok((None, false)) };
-    let (user, network) = match wanted.join {
-        Some(p) => {
-            let process = ProcessRef { pid: p.pid, start_time: p.start_time };
-            let user = process.namespace("user")?;
-            let network = net.then(|| userns::network_in(user.as_fd())).transpose();
-            (user, network.map_err(failed("make a network namespace in"))?)
-        }
-        None => {
-            let made = userns::mapped(&wanted.uid_map, &wanted.gid_map, net).map_err(failed("make"))?;
-            (made.user, made.net)
-        }
+    let (user, network) = if let Some(p) = wanted.join {
+        let process = ProcessRef { pid: p.pid, start_time: p.start_time };
+        let user = process.namespace("user")?;
+        let network = net.then(|| userns::network_in(user.as_fd())).transpose();
+        (user, network.map_err(failed("make a network namespace in"))?)
+    } else {
+        let made = userns::mapped(&wanted.uid_map, &wanted.gid_map, net).map_err(failed("make"))?;
+        (made.user, made.net)
     };
     let in_userns = network.is_some();
     if let Some(network) = network {

@@ -12,6 +12,7 @@ use super::files::{self, Own};
 use super::network;
 use super::state::{Ask, judge};
 use super::task::Task;
+use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::pod::{self, PodRecord};
 use crate::spec::check::{self, Network};
@@ -20,7 +21,7 @@ impl Task {
     /// Another name, under which it resolves at once when it is attached to networks.
     pub(super) async fn rename(&mut self, name: &str) -> Result<(), RuntimeError> {
         judge(Ask::Rename, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
-        self.engine.not_a_pod(&self.record, "renamed")?;
+        Engine::not_a_pod(&self.record, "renamed")?;
         let old = self.record.container.name.clone();
         if name.strip_prefix('/').unwrap_or(name) == old {
             return Err(RuntimeError::Invalid(

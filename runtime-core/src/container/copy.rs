@@ -65,9 +65,8 @@ impl Task {
         self.publish();
         self.save();
         match self.request(Request::Pause).await {
-            Ok(_) => Ok(()),
-            // Its end has not been looked at yet: it holds still as it is.
-            Err(RuntimeError::Monitor { kind: FailureKind::WrongState, .. }) => Ok(()),
+            // Where it is in no state for that, its end has not been looked at yet: it holds still as it is.
+            Ok(_) | Err(RuntimeError::Monitor { kind: FailureKind::WrongState, .. }) => Ok(()),
             Err(e) => {
                 self.record.copying = false;
                 self.publish();

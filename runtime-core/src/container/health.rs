@@ -47,7 +47,7 @@ impl Task {
 
     fn enter_health(&mut self, health: Option<Health>) {
         let state = self.record.state_mut();
-        state.health = health.as_ref().map_or("", |h| h.status.word()).to_owned();
+        health.as_ref().map_or("", |h| h.status.word()).clone_into(&mut state.health);
         state.health_log = health.map(|h| HealthLog {
             failing_streak: h.failing_streak,
             results: h.log.into_iter().map(result).collect(),

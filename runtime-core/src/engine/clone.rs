@@ -23,7 +23,7 @@ impl Engine {
         let view = source.view();
         let old = &view.record.container;
         judge(Ask::Clone, view.status(), &old.name).map_err(RuntimeError::WrongState)?;
-        self.not_a_pod(&view.record, "cloned")?;
+        Self::not_a_pod(&view.record, "cloned")?;
         let spec = like(&old.spec.clone().unwrap_or_default(), &request);
         let (task, handle, mut created) = self.begin_clone(spec, &old.name)?;
         created.warnings.extend(shared_ports(&task.spec_of(), &old.name));

@@ -98,7 +98,7 @@ impl Engine {
 
     /// Journals the removal; with force a living program is killed first.
     pub async fn remove(&self, handle: &Handle, force: bool, volumes: bool) -> Result<(), RuntimeError> {
-        self.not_a_pod(&handle.view().record, "removed")?;
+        Self::not_a_pod(&handle.view().record, "removed")?;
         self.remove_one(handle, force, volumes).await
     }
 

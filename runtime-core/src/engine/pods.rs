@@ -128,7 +128,7 @@ impl Engine {
     }
 
     /// A container cannot be removed, renamed or cloned as the pod that it is.
-    pub(crate) fn not_a_pod(&self, record: &Record, what: &str) -> Result<(), RuntimeError> {
+    pub(crate) fn not_a_pod(record: &Record, what: &str) -> Result<(), RuntimeError> {
         match &record.pod {
             Some(pod) => Err(RuntimeError::WrongState(format!(
                 "container {} is the infra container of pod {} and cannot be {what} by itself: see 'davit pod'",

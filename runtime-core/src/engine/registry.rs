@@ -91,7 +91,7 @@ impl Registry {
         let mut inner = self.lock();
         let free = |name: &String| !inner.names.contains_key(&pod_key(name));
         let name = if name.is_empty() {
-            (0..).map(generate).find(free).expect("one of them is free")
+            (0..u32::MAX).map(generate).find(free).expect("there are fewer pods")
         } else {
             check_name(name)?;
             name.to_owned()

@@ -115,14 +115,12 @@ impl Part {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.unpacking {
-            Some(decoder) => decoder.read(buffer),
-            None => {
-                let n = self.file.read_at(buffer, self.offset)?;
-                self.offset += n as u64;
-                Ok(n)
-            }
+        if let Some(decoder) = &mut self.unpacking {
+            return decoder.read(buffer);
         }
+        let n = self.file.read_at(buffer, self.offset)?;
+        self.offset += n as u64;
+        Ok(n)
     }
 
     /// Cuts bytes into entries.

@@ -66,6 +66,7 @@ impl Init {
 }
 
 /// What was asked for, as far as it is known without the image: `Some(None)` is "auto".
+#[allow(clippy::option_option, reason = "three answers: no, whatever there is, this one")]
 pub fn asked(spec: &ContainerSpec) -> Result<Option<Option<Init>>, RuntimeError> {
     match spec.system.as_str() {
         "" | "off" => Ok(None),

@@ -159,9 +159,8 @@ impl Monitor {
                 let mount =
                     || mount_at(&mount.r#type, Path::new(&mount.source), &mount.options, target.as_fd());
                 // overlayfs works with the ids of whoever mounted it: others than the container's cannot be stored in its layers.
-                let root = self.config.userns.as_ref().and_then(|u| u.root());
-                root.map_or_else(&mount, |(uid, gid)| with_power(uid, gid, &mount))
-                    .map_err(|e| failed(&e))?;
+                let root = self.config.userns.as_ref().and_then(davit_wire::config::UserNamespace::root);
+                root.map_or_else(mount, |(uid, gid)| with_power(uid, gid, mount)).map_err(|e| failed(&e))?;
             }
             self.mounts.push(rootfs.join(mount.target.trim_start_matches('/')));
         }

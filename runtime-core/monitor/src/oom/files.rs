@@ -49,7 +49,7 @@ pub fn limit(text: &str) -> Option<u64> {
 pub fn amount(bytes: u64) -> String {
     let unit = (0..5).rfind(|n| bytes >> (10 * n) > 0).unwrap_or(0);
     let (whole, rest) = (bytes >> (10 * unit), bytes & ((1 << (10 * unit)) - 1));
-    let tenths = rest * 10 >> (10 * unit);
+    let tenths = (rest * 10) >> (10 * unit);
     let fraction = if tenths == 0 { String::new() } else { format!(".{tenths}") };
     format!("{whole}{fraction}{}", ["B", "K", "M", "G", "T"][unit])
 }
