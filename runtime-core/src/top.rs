@@ -20,6 +20,49 @@ struct Process {
 
 /// The processes in the pid namespace of `init`; where it shares ours, those descending from it.
 pub fn of(init: i32) -> Result<TopResponse, RuntimeError> {
+    Ok(TopResponse {
+        titles: TITLES.iter().map(ToString::to_string).collect(),
+        processes: processes(init)?.iter().map(row).collect(),
+    })
+}
+
+/// The same as the host's ps(1) shows them with these options, which must leave its PID column in.
+pub async fn by_ps(init: i32, options: &[String]) -> Result<TopResponse, RuntimeError> {
+    let failed = |why: String| RuntimeError::Invalid(format!("ps {}: {why}", options.join(" ")));
+    let output =
+        tokio::process::Command::new("ps").args(options).stdin(std::process::Stdio::null()).output().await;
+    let output = output.map_err(|e| failed(format!("{e}: options of ps need the host's ps(1)")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(failed(
+            said.lines().find(|l| !l.trim().is_empty()).unwrap_or("it failed").trim().to_owned(),
+        ));
+    }
+    let pids: Vec<i32> = processes(init)?.iter().map(|p| p.pid).collect();
+    select(&String::from_utf8_lossy(&output.stdout), &pids)
+        .ok_or_else(|| RuntimeError::Invalid("Couldn't find PID field in ps output".into()))
+}
+
+/// The lines of these processes; the last column has whatever is left of a line.
+fn select(listed: &str, pids: &[i32]) -> Option<TopResponse> {
+    let mut lines = listed.lines();
+    let titles: Vec<String> = lines.next()?.split_whitespace().map(str::to_owned).collect();
+    let pid = titles.iter().position(|t| t == "PID")?;
+    let mut processes = Vec::new();
+    for line in lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if !words.get(pid).and_then(|p| p.parse().ok()).is_some_and(|p| pids.contains(&p)) {
+            continue;
+        }
+        let cut = (titles.len() - 1).min(words.len());
+        let mut values: Vec<String> = words[..cut].iter().map(ToString::to_string).collect();
+        values.push(words[cut..].join(" "));
+        processes.push(StringList { values });
+    }
+    Some(TopResponse { titles, processes })
+}
+
+fn processes(init: i32) -> Result<Vec<Process>, RuntimeError> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let theirs = namespace(&init.to_string())
         .ok_or_else(|| RuntimeError::WrongState("the container's processes have just ended".into()))?;
@@ -35,10 +78,7 @@ pub fn of(init: i32) -> Result<TopResponse, RuntimeError> {
     if shared {
         all = descendants(all, init);
     }
-    Ok(TopResponse {
-        titles: TITLES.iter().map(ToString::to_string).collect(),
-        processes: all.iter().map(row).collect(),
-    })
+    Ok(all)
 }
 
 fn descendants(all: Vec<Process>, init: i32) -> Vec<Process> {
@@ -109,6 +149,16 @@ fn row(p: &Process) -> StringList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ps_lists_is_cut_down_to_the_container() {
+        let listed = "  PID USER COMMAND\n    1 root /sbin/init splash\n   42 web  nginx: worker  process\n";
+        let top = select(listed, &[42]).unwrap();
+        assert_eq!(top.titles, ["PID", "USER", "COMMAND"]);
+        assert_eq!(top.processes.len(), 1);
+        assert_eq!(top.processes[0].values, ["42", "web", "nginx: worker process"]);
+        assert!(select("USER COMMAND\nroot init\n", &[1]).is_none());
+    }
 
     #[test]
     fn stat_lines_with_any_name() {

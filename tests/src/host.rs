@@ -319,6 +319,8 @@ impl Host {
     fn traces(&self) -> Vec<String> {
         let inventory = self.inventory();
         let mut traces = inventory.matching("");
+        // The kernel's own for each link that is up, a moment after it is; a link that is left shows itself.
+        traces.retain(|line| !line.starts_with("route fe80"));
         for list in [&["ps", "-aq"][..], &["net", "ls", "-q"], &["image", "ls", "-q"]] {
             let ran = self.davit(list).ok();
             traces.extend(ran.stdout.lines().map(|line| format!("{} {line}", list[0])));
@@ -327,7 +329,9 @@ impl Host {
             .sh("cd \"$DAVIT_STATE_DIR\" && find . -mindepth 1; cd \"$DAVIT_RUN_DIR\" && find . -mindepth 1");
         // That forwarding is netd's is remembered for as long as the host forwards.
         let files = files.ok();
-        let lines = files.stdout.lines().filter(|line| !line.ends_with("/forwarding.json"));
+        // What happened is journaled in files of its own.
+        let stays = |line: &&str| line.ends_with("/forwarding.json") || line.contains("/runtime/events/");
+        let lines = files.stdout.lines().filter(|line| !stays(line));
         traces.extend(lines.map(|line| format!("file {line}")));
         traces
     }

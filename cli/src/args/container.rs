@@ -98,7 +98,7 @@ pub struct StartArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// Seconds to wait before killing [default: the container's own, or 10]
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = parse::duration::patience, allow_hyphen_values = true)]
     pub time: Option<u32>,
     /// Signal to send first [default: the container's own, or TERM]
     #[arg(short, long, value_name = "SIGNAL", value_parser = parse::signal::checked)]
@@ -121,7 +121,7 @@ pub struct StopArgs {
 #[derive(Debug, Args)]
 pub struct RestartArgs {
     /// Seconds to wait before killing [default: the container's own, or 10]
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = parse::duration::patience, allow_hyphen_values = true)]
     pub time: Option<u32>,
     /// Signal to send first [default: the container's own, or TERM]
     #[arg(short, long, value_name = "SIGNAL", value_parser = parse::signal::checked)]
@@ -243,7 +243,7 @@ pub struct LogsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_hyphen_values = true)]
     pub tail: Option<String>,
     /// Only from then on (a time, or how long ago: 10m)
     #[arg(long, value_name = "TIME")]

@@ -8,9 +8,9 @@ use crate::parse;
 /// What a container may use.
 #[derive(Debug, Args, Default)]
 pub struct LimitArgs {
-    /// Memory limit
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size::bytes, help_heading = "Resources")]
-    pub memory: Option<u64>,
+    /// Memory limit; -1: none
+    #[arg(short, long, value_name = "SIZE", value_parser = parse::size::bytes_or_unlimited, allow_hyphen_values = true, help_heading = "Resources")]
+    pub memory: Option<i64>,
     /// Limit of memory and swap; -1: none
     #[arg(long, value_name = "SIZE", value_parser = parse::size::bytes_or_unlimited, allow_hyphen_values = true, help_heading = "Resources")]
     pub memory_swap: Option<i64>,

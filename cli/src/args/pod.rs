@@ -144,7 +144,7 @@ pub struct NamesArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// Seconds to wait before killing [default: each container's own, or 10]
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = parse::duration::patience, allow_hyphen_values = true)]
     pub time: Option<u32>,
     /// Names or ids
     #[arg(required = true, value_name = "POD")]

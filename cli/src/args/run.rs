@@ -48,9 +48,9 @@ pub struct CreateArgs {
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal::checked, help_heading = "Process")]
     pub stop_signal: Option<String>,
     /// Seconds that `stop` waits before it kills
-    #[arg(long, value_name = "SECONDS", help_heading = "Process")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse::duration::patience, allow_hyphen_values = true, help_heading = "Process")]
     pub stop_timeout: Option<u32>,
-    /// When to start it again: no, on-failure[:N], always, unless-stopped (only recorded in this version)
+    /// When to start it again: no, on-failure[:N], always, unless-stopped
     #[arg(long, value_name = "POLICY", help_heading = "Process")]
     pub restart: Option<String>,
     /// Mount a volume or a directory ([SOURCE:]TARGET[:ro])

@@ -35,7 +35,7 @@ pub async fn events(app: &App, args: &EventsArgs) -> Outcome {
     let json = args.format.as_deref() == Some("json");
     let show = |event: &Event| {
         output::line(match &template {
-            Some(template) => template.render(&object(event))?,
+            Some(template) => template.render(&named(event))?,
             None if json => object(event).to_string(),
             None => text(event),
         });
@@ -104,6 +104,22 @@ fn object(e: &Event) -> Value {
     })
 }
 
+/// The same for templates, with the names that docker's have for what the JSON spells otherwise.
+fn named(e: &Event) -> Value {
+    let mut out = object(e);
+    for (name, key) in [
+        ("Status", "status"),
+        ("ID", "id"),
+        ("From", "from"),
+        ("Scope", "scope"),
+        ("Time", "time"),
+        ("TimeNano", "timeNano"),
+    ] {
+        out[name] = out[key].clone();
+    }
+    out
+}
+
 /// docker's line: time, type, action, id, attributes in brackets.
 fn text(e: &Event) -> String {
     let attributes: BTreeMap<_, _> = e.attributes.iter().collect();
@@ -127,5 +143,7 @@ mod tests {
         };
         assert_eq!(text(&e), "1970-01-01T00:00:01.500000000Z container die abc (exitCode=0, name=web)");
         assert_eq!(object(&e)["Actor"]["Attributes"]["name"], "web");
+        let template = Template::parse("{{.ID}} {{.Status}} {{.Time}} {{.Actor.Attributes.name}}").unwrap();
+        assert_eq!(template.render(&named(&e)).unwrap(), "abc die 1 web");
     }
 }

@@ -38,6 +38,17 @@ pub fn length(text: &str) -> Result<i64, String> {
     duration(text).ok_or_else(|| format!("'{text}' is not a length of time such as 30s, 1m30s or 500ms"))
 }
 
+/// Seconds that `stop` waits: -1 is for as long as it takes, as docker has it.
+pub fn patience(text: &str) -> Result<u32, String> {
+    match text.parse::<i64>() {
+        Ok(seconds) if seconds < 0 => Ok(u32::MAX),
+        Ok(seconds) => {
+            u32::try_from(seconds).map_err(|_| format!("'{text}' is more seconds than can be waited"))
+        }
+        Err(_) => Err(format!("'{text}' is no number of seconds")),
+    }
+}
+
 /// `--time-offset`: a clock, and by how many nanoseconds it is moved. Whether there is such a clock is runtimed's business.
 pub fn clock_offset(text: &str) -> Result<(String, i64), String> {
     let bad = || format!("'{text}' is no clock's offset: monotonic=SECONDS or boottime=SECONDS is expected");

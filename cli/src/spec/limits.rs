@@ -7,7 +7,7 @@ use crate::args::run::CreateArgs;
 
 /// Limits as the contract has them.
 pub fn resources(args: &LimitArgs) -> Result<Resources, String> {
-    let memory = args.memory.unwrap_or(0) as i64;
+    let memory = args.memory.unwrap_or(0).max(0);
     if memory != 0 && memory < 6 << 20 {
         return Err("Minimum memory limit allowed is 6MB".into());
     }

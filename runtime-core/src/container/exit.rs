@@ -74,7 +74,6 @@ impl Task {
         state.error.clear();
         state.oom_killed = false;
         state.started_unix_ns = if started_unix_ns > 0 { started_unix_ns } else { unix_ns() };
-        state.finished_unix_ns = 0;
     }
 
     /// The program has ended (or never began): publish first, then let go of everything.
@@ -287,25 +286,25 @@ impl Task {
     }
 
     /// Sends a signal.
-    pub(super) async fn signal(&mut self, signal: i32, action: &'static str) -> Result<(), RuntimeError> {
+    pub(super) async fn signal(&mut self, number: i32, action: &'static str) -> Result<(), RuntimeError> {
         let status = if self.record.held { Status::Running } else { self.status() };
-        if status == Status::Restarting && self.ends_it(signal) {
+        if status == Status::Restarting && self.ends_it(number) {
             self.stopping()?;
-            self.emit(action, &[("signal", signal.to_string())]);
+            self.emit(action, &[("signal", number.to_string())]);
             return Ok(());
         }
         judge(Ask::Kill, status, &self.record.container.name).map_err(RuntimeError::WrongState)?;
-        if action == "kill" && self.ends_it(signal) {
+        if action == "kill" && self.ends_it(number) {
             // Before it is sent: the program may be gone, and its policy asked, in no time.
             self.stopping()?;
         }
-        self.request(Request::Kill { signal, all: false }).await?;
+        self.request(Request::Kill { signal: number, all: false }).await?;
         failpoint::pass("stop.signalled");
-        if status == Status::Paused {
-            // A frozen program takes its signal when it thaws.
+        if status == Status::Paused && number != signal::KILL {
+            // A frozen program takes its signal when it thaws. After SIGKILL the monitor sees to that by itself.
             self.freeze(false).await?;
         }
-        self.emit(action, &[("signal", signal.to_string())]);
+        self.emit(action, &[("signal", number.to_string())]);
         Ok(())
     }
 

@@ -54,10 +54,31 @@ pub fn clear(left: &Leftovers) -> io::Result<()> {
             .current_dir("/")
             .status();
     }
-    for cgroup in cgroups(&left.cgroup_parent, &left.id) {
-        empty(&cgroup)?;
+    let cgroups = cgroups(&left.cgroup_parent, &left.id);
+    // In all hierarchies before any is waited for: what one of them holds frozen leaves none of the others.
+    cgroups.iter().for_each(|cgroup| end(cgroup));
+    for cgroup in &cgroups {
+        empty(cgroup)?;
     }
     Ok(())
+}
+
+/// Thaws and kills what is in a cgroup and below it.
+fn end(cgroup: &Path) {
+    for inner in nested(cgroup).unwrap_or_default() {
+        end(&inner);
+    }
+    // A frozen process of cgroup v1 dies only when it is thawed (freezer(7)).
+    let _ = fs::write(cgroup.join("freezer.state"), "THAWED");
+    for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn nested(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(fs::read_dir(cgroup)?.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect())
 }
 
 /// Its directories in every cgroup hierarchy that is mounted here.
@@ -90,21 +111,15 @@ fn cgroup_mounts(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
 fn empty(cgroup: &Path) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let nested: Vec<PathBuf> = match fs::read_dir(cgroup) {
-            Ok(entries) => entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect(),
+        let inside = match nested(cgroup) {
+            Ok(inside) => inside,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(e),
         };
-        for inner in nested {
+        for inner in inside {
             empty(&inner)?;
         }
-        // A frozen process dies only when it is thawed (freezer(7), cgroup v1).
-        let _ = fs::write(cgroup.join("freezer.state"), "THAWED");
-        for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
-            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        end(cgroup);
         match fs::remove_dir(cgroup) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -197,11 +197,13 @@ impl Containers for Service {
     }
 
     async fn top(&self, request: Request<TopRequest>) -> Reply<TopResponse> {
-        let handle = self.find(&request.into_inner().container)?;
+        let TopRequest { container, ps_args } = request.into_inner();
+        let handle = self.find(&container)?;
         let view = handle.view();
         judge(Ask::Top, view.status(), &view.record.container.name).map_err(RuntimeError::WrongState)?;
         self.engine.emit_for(&view, "top", &[]);
-        Ok(Response::new(top::of(view.record.state().pid)?))
+        let pid = view.record.state().pid;
+        Ok(Response::new(if ps_args.is_empty() { top::of(pid)? } else { top::by_ps(pid, &ps_args).await? }))
     }
 
     async fn stats(&self, request: Request<StatsRequest>) -> Reply<Self::StatsStream> {

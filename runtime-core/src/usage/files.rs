@@ -56,12 +56,17 @@ impl Hierarchies {
     /// From /proc/PID/cgroup.
     fn find(&self, text: &str, id: &str) -> Cgroups {
         let mut out = Cgroups::default();
+        let named = !id.is_empty() && text.contains(id);
         for line in text.lines() {
             let mut fields = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
             else {
                 continue;
             };
+            // In a hierarchy where it was given no cgroup it is in somebody else's, whose figures are not its own.
+            if named && !path.contains(id) {
+                continue;
+            }
             let path = up_to(path, id);
             if controllers.is_empty() {
                 out.v2 = self.v2.as_ref().map(|(place, root)| below(place, root, path));
