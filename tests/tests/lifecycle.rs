@@ -296,3 +296,38 @@ fn several_containers_in_one_command() {
     host.davit(["rm", "a", "missing", "b"]).exits(1).says("a").says("b");
     host.davit(["ps", "-aq"]).ok().prints("");
 }
+
+#[test]
+fn what_is_frozen_can_be_killed_and_is_cleared_away() {
+    let host = Host::with_busybox();
+    let run = |name: &str| host.run_detached(name, &["--net", "none", "busybox:1", "sleep", "1000"]);
+    let ended = |name: &str, code: i32| {
+        eventually("it has ended", || {
+            let format = "{{.State.Status}} {{.State.ExitCode}}";
+            let ran = host.davit(["inspect", "-f", format, name]).ok();
+            if ran.text() == format!("exited {code}") { Ok(()) } else { Err(ran.to_string()) }
+        });
+    };
+    for round in 0..4 {
+        let name = format!("killed{round}");
+        run(&name);
+        host.davit(["pause", &name]).ok();
+        host.davit(["kill", &name]).ok();
+        ended(&name, 137);
+    }
+    run("stopped");
+    host.davit(["pause", "stopped"]).ok();
+    host.davit(["stop", "-t", "0", "stopped"]).ok();
+    ended("stopped", 137);
+    // Its monitor dies, and nobody is there who would thaw it.
+    let lost = run("lost");
+    host.davit(["pause", "lost"]).ok();
+    host.davit(["down"]).ok();
+    host.sh(&format!("pkill -9 -f '[d]avit-monitor .*{}'; rm -rf /run/davit/runtime/*", &lost.id[..16])).ok();
+    host.davit(["up"]).ok();
+    ended("lost", 137);
+    host.davit(["start", "lost"]).ok();
+    lost.exec(&["true"]).ok();
+    host.davit(["restart", "-t", "0", "lost"]).ok();
+    assert!(!lost.inspect(&["State", "FinishedAt"]).to_string().contains("0001-"), "its last end is known");
+}

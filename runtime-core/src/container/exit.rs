@@ -63,6 +63,7 @@ impl Task {
     pub(super) fn running(&mut self, pid: i32, started_unix_ns: i64) {
         self.record.held = false;
         self.record.unseen = false;
+        self.record.rebooting = false;
         if pid > 0 {
             self.record.process = ProcessRecord::of(pid);
         }

@@ -62,6 +62,8 @@ pub struct Record {
     pub volumes: bool,
     /// Which init its last start found, of a system container; else empty.
     pub init: String,
+    /// Its init has asked to be booted again, and it has not come to that yet.
+    pub rebooting: bool,
     /// It is frozen while its files are copied, and is to be thawed if we find it so.
     pub copying: bool,
     /// It is the infra container of a pod.

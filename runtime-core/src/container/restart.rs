@@ -73,6 +73,7 @@ impl Task {
 
     /// The same for an init that has asked to be booted again, whatever the policy.
     pub(super) fn boot_again(&mut self) {
+        self.record.rebooting = true;
         self.restart_after(SHORTEST);
     }
 
@@ -96,9 +97,10 @@ impl Task {
         state.exit_code = code;
         tracing::warn!(container.id = self.record.short(), error = e.line(), "a restart failed");
         let code = if code == 0 { 128 } else { code };
-        if matches!(e, RuntimeError::Cut)
-            || !follows(&self.record.policy(), code, self.record.stopped, self.record.container.restart_count)
-        {
+        let count = self.record.container.restart_count;
+        let again = (self.record.rebooting && !self.record.stopped)
+            || follows(&self.record.policy(), code, self.record.stopped, count);
+        if matches!(e, RuntimeError::Cut) || !again {
             "exited".clone_into(&mut self.record.state_mut().status);
             self.publish_exit();
             return;
@@ -111,6 +113,7 @@ impl Task {
     pub(super) fn asked_to_start(&mut self) {
         self.restart_at = None;
         self.record.stopped = false;
+        self.record.rebooting = false;
         self.record.backoff_ms = 0;
         self.record.container.restart_count = 0;
     }
