@@ -4,7 +4,7 @@ mod health;
 mod limits;
 mod network;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::fs;
 use std::path::PathBuf;
@@ -23,13 +23,15 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         return Err("the image is missing: its name is empty".into());
     }
     crate::args::flags::refuse_unknown("run", image)?;
-    if let Some(name) = &args.name {
+    // docker's names may begin with a slash.
+    let name = args.name.as_deref().map(|name| name.strip_prefix('/').unwrap_or(name));
+    if let Some(name) = name {
         check_name(name).map_err(|e| e.to_string())?;
     }
     let restart = restart(args)?;
     let system = args.system.as_deref().is_some_and(|init| init != "off");
     Ok(ContainerSpec {
-        name: args.name.clone().unwrap_or_default(),
+        name: name.unwrap_or_default().to_owned(),
         image: image.clone(),
         command: command.to_vec(),
         entrypoint: args.entrypoint.as_ref().map(|program| StringList {
@@ -46,7 +48,7 @@ pub fn build(args: &CreateArgs) -> Result<ContainerSpec, String> {
         stdin_once: false,
         read_only: args.read_only,
         auto_remove: args.rm,
-        labels: args.label.iter().cloned().collect(),
+        labels: labels(&args.label, &args.label_file)?,
         annotations: args.annotation.iter().cloned().collect(),
         mounts: mounts(args)?,
         volumes_from: args.volumes_from.iter().map(|v| volumes_from(v)).collect::<Result<_, _>>()?,
@@ -92,6 +94,22 @@ pub fn pod_network(
         dns_option: args.dns_option.clone(),
         ..CreateArgs::default()
     })
+}
+
+/// Labels of files first, so that `--label` wins.
+fn labels(given: &[(String, String)], files: &[String]) -> Result<HashMap<String, String>, String> {
+    let mut out = HashMap::new();
+    for file in files {
+        let text = fs::read_to_string(file)
+            .map_err(|e| format!("cannot read the label-file {file}: {}", crate::error::plain(&e)))?;
+        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        for line in lines {
+            let (key, value) = parse::env::label(line).map_err(|e| format!("the label-file {file}: {e}"))?;
+            out.insert(key, value);
+        }
+    }
+    out.extend(given.iter().cloned());
+    Ok(out)
 }
 
 /// All variables: files first, `-e` after them, so that `-e` wins.

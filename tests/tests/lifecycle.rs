@@ -331,3 +331,32 @@ fn what_is_frozen_can_be_killed_and_is_cleared_away() {
     host.davit(["restart", "-t", "0", "lost"]).ok();
     assert!(!lost.inspect(&["State", "FinishedAt"]).to_string().contains("0001-"), "its last end is known");
 }
+
+#[test]
+fn a_record_that_cannot_be_read_costs_nothing_but_its_name() {
+    let host = Host::with_busybox();
+    let run = |name: &str| {
+        host.run_detached(name, &["--net", "none", "busybox:1", "sh", "-c", "echo kept > /file; sleep 1000"])
+    };
+    let (torn, removed) = (run("torn"), run("removed"));
+    host.davit(["down"]).ok();
+    for c in [&torn, &removed] {
+        let record = format!("\"$DAVIT_STATE_DIR\"/runtime/containers/{}/container.json", c.id);
+        host.sh(&format!("cp {record} {record}.good; truncate -s 200 {record}")).ok();
+    }
+    host.davit(["up"]).ok();
+    let listed = host.davit(["ps", "-a", "--format", "{{.Names}} {{.State}}"]).ok();
+    for c in [&torn, &removed] {
+        listed.clone().says(&format!("{}-damaged dead", &c.id[..12]));
+    }
+    host.davit(["inspect", "-f", "{{.State.Error}}", &torn.id]).ok().says("container.json");
+    host.davit(["start", &torn.id]).refused(&["dead"]);
+    // What a person removes goes with its processes; the other is what it was once its record is.
+    host.davit(["rm", &removed.id]).ok();
+    host.davit(["down"]).ok();
+    let record = format!("\"$DAVIT_STATE_DIR\"/runtime/containers/{}/container.json", torn.id);
+    host.sh(&format!("mv {record}.good {record}")).ok();
+    host.davit(["up"]).ok();
+    host.davit(["exec", "torn", "cat", "/file"]).ok().prints("kept");
+    host.davit(["ps", "-aq"]).ok().prints(&torn.id[..12]);
+}

@@ -172,6 +172,9 @@ pub struct CreateArgs {
     /// Set a label
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
     pub label: Vec<(String, String)>,
+    /// Read labels from a file, one a line
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub label_file: Vec<String>,
     /// Set an annotation for the OCI runtime
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::env::label, help_heading = "Container")]
     pub annotation: Vec<(String, String)>,

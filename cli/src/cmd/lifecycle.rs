@@ -199,7 +199,7 @@ pub async fn unpause(app: &App, containers: &[String]) -> Outcome {
 
 /// `davit rename`
 pub async fn rename(app: &App, args: &RenameArgs) -> Outcome {
-    id::check_name(&args.name).map_err(|e| e.to_string())?;
+    id::check_name(args.name.strip_prefix('/').unwrap_or(&args.name)).map_err(|e| e.to_string())?;
     let request = RenameRequest { container: args.container.clone(), name: args.name.clone() };
     app.runtime(app.containers().await?.rename(request)).await.map(drop)
 }

@@ -80,6 +80,8 @@ pub struct Monitor {
     oom: Option<OomWatch>,
     /// Where one is configured.
     health: Option<Checker>,
+    /// Somebody sent the program SIGKILL by us.
+    struck_down: bool,
     start_failure: Option<Failure>,
     exit: Option<ExitRecord>,
     exec_exits: VecDeque<ExecExit>,
@@ -123,6 +125,7 @@ impl Monitor {
             created: false,
             oom: None,
             health: None,
+            struck_down: false,
             start_failure: None,
             exit: None,
             exec_exits: VecDeque::new(),

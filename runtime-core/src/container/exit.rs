@@ -345,7 +345,8 @@ impl Task {
 
     /// Journals the removal: the directory goes to `trash/`, the name is free. The rest follows when the task ends.
     pub(super) fn remove(&mut self, volumes: bool) -> Result<(), RuntimeError> {
-        judge(Ask::Remove, self.status(), &self.record.container.name).map_err(RuntimeError::WrongState)?;
+        let status = self.status();
+        judge(Ask::Remove, status, &self.record.container.name).map_err(RuntimeError::WrongState)?;
         let directory = self.directory();
         let trashed = self.engine.dirs.trashed(self.record.id());
         let marker = serde_json::to_vec(&Removing { volumes }).expect("a plain struct always serialises");
@@ -370,6 +371,10 @@ impl Task {
         self.emit("destroy", &[]);
         if let Some(monitor) = self.monitor.take() {
             self.teardown.monitor = Some(monitor);
+        }
+        if status == Status::Dead {
+            // Its monitor and its processes may be there all the same.
+            self.teardown.leftovers = Some(self.leftovers());
         }
         self.teardown.detach |= self.record.attached;
         self.teardown.run_dir = true;

@@ -54,9 +54,16 @@ pub fn clear(left: &Leftovers) -> io::Result<()> {
             .current_dir("/")
             .status();
     }
-    let cgroups = cgroups(&left.cgroup_parent, &left.id);
+    clear_cgroups(&left.cgroup_parent, &left.id)
+}
+
+/// Ends what is in a container's cgroups and removes them; blocking. What is not there is success.
+pub fn clear_cgroups(parent: &str, id: &str) -> io::Result<()> {
+    let cgroups = cgroups(parent, id);
     // In all hierarchies before any is waited for: what one of them holds frozen leaves none of the others.
-    cgroups.iter().for_each(|cgroup| end(cgroup));
+    for cgroup in &cgroups {
+        end(cgroup);
+    }
     for cgroup in &cgroups {
         empty(cgroup)?;
     }

@@ -51,6 +51,8 @@ pub struct Removing {
 pub struct Teardown {
     /// The container's id.
     pub id: String,
+    /// Parent of the container's cgroups.
+    pub cgroup_parent: String,
     /// A monitor to tell that it may go.
     pub monitor: Option<Monitor>,
     /// What a monitor that died may have left.
@@ -102,6 +104,9 @@ impl Teardown {
             // It ends also when nobody waits for that any more: a start that is cut short does not.
             let _ = tokio::spawn(end(monitor)).await;
             failpoint::pass("teardown.monitor");
+            // An OCI runtime that fails to delete leaves them.
+            let (parent, id) = (self.cgroup_parent.clone(), self.id.clone());
+            let _ = tokio::task::spawn_blocking(move || leftovers::clear_cgroups(&parent, &id)).await;
         }
         if self.run_dir && self.leftovers.is_none() {
             let run = engine.dirs.run_dir(&self.id);

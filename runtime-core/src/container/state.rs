@@ -76,15 +76,15 @@ pub fn judge(ask: Ask, status: Status, name: &str) -> Result<Verdict, String> {
         (Ask::Start, Created | Exited | Restarting)
         | (Ask::Stop, Running | Paused | Restarting)
         | (Ask::Kill | Ask::Top, Running | Paused)
-        | (Ask::Restart, Created | Running | Restarting | Exited)
         | (Ask::Pause | Ask::Attach | Ask::Exec, Running)
         | (Ask::Unpause, Paused)
         | (Ask::Remove, Created | Exited | Dead)
-        | (Ask::Rename | Ask::Connect | Ask::Clone, Created | Running | Paused | Restarting | Exited) => {
-            Ok(Verdict::Go)
-        }
+        | (
+            Ask::Restart | Ask::Rename | Ask::Connect | Ask::Clone,
+            Created | Running | Paused | Restarting | Exited,
+        ) => Ok(Verdict::Go),
         (Ask::Stop, Created | Exited | Dead) | (Ask::Start, Running) => Ok(Verdict::Already),
-        (Ask::Start | Ask::Restart, Paused) => {
+        (Ask::Start, Paused) => {
             refuse(format!("cannot start a paused container, try unpause instead: {name}"))
         }
         (Ask::Kill | Ask::Pause | Ask::Exec | Ask::Top, Restarting) => {
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(legal(Ask::Attach), [Running]);
         assert_eq!(legal(Ask::Top), [Running, Paused]);
         assert_eq!(legal(Ask::Clone), [Created, Running, Paused, Restarting, Exited]);
-        assert_eq!(legal(Ask::Restart), [Created, Running, Restarting, Exited]);
+        assert_eq!(legal(Ask::Restart), [Created, Running, Paused, Restarting, Exited]);
     }
 
     #[test]

@@ -90,7 +90,9 @@ impl Task {
         let (queue_tx, queue) = mpsc::channel(32);
         let (view, view_rx) = watch::channel(View { record: Arc::new(record.clone()), ..View::default() });
         let (cuts, cuts_rx) = watch::channel(0);
-        let teardown = Teardown { id: id.clone(), ..Teardown::default() };
+        let cgroup_parent =
+            record.container.spec.as_ref().map(|s| s.cgroup_parent.clone()).unwrap_or_default();
+        let teardown = Teardown { id: id.clone(), cgroup_parent, ..Teardown::default() };
         let task = Self {
             engine,
             record,

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use davit_contracts::network::ListSandboxesRequest;
+use davit_contracts::runtime::{Container, State};
 use davit_contracts::storage::ListSnapshotsRequest;
 use davit_sys::process::ProcessRef;
 use davit_wire::MonitorConfig;
@@ -36,10 +38,12 @@ impl Engine {
             match Record::load(&dir) {
                 Ok(record) if !dir.join(MARKER).exists() => self.adopt(record, rebooted, &mut adopted),
                 Ok(_) => removals.push(dir),
-                Err(e) => {
-                    tracing::warn!(error = e.line(), "a directory without a whole record is removed");
+                Err(_) if dir.join(MARKER).exists() => removals.push(dir),
+                Err(RuntimeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %dir.display(), "a container that was never finished is removed");
                     removals.push(dir);
                 }
+                Err(e) => self.keep_damaged(&dir, &e),
             }
         }
         while adopted.join_next().await.is_some() {}
@@ -55,6 +59,30 @@ impl Engine {
         let engine = Arc::clone(self);
         tokio::spawn(async move { engine.clear_orphans().await });
         tracing::info!(containers = self.registry.all().len(), "containers found again");
+    }
+
+    /// A container whose record cannot be read: what it has is left alone until a person removes it. The record may be readable again
+    /// with the next start, so it is not written.
+    fn keep_damaged(self: &Arc<Self>, dir: &Path, why: &RuntimeError) {
+        let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        tracing::error!(
+            container.id = id,
+            error = why.line(),
+            "a record cannot be read: its container is left as it is"
+        );
+        if !is_id(&id) {
+            return;
+        }
+        let wanted = format!("{}-damaged", &id[..12]);
+        let Ok(name) = self.registry.reserve(&wanted, &id) else { return };
+        let state = State { status: "dead".into(), error: why.line(), ..State::default() };
+        let container = Container { id, name, state: Some(state), ..Container::default() };
+        let (task, handle) = Task::new(
+            Arc::clone(self),
+            Record { container, attached: true, volumes: true, ..Record::default() },
+        );
+        self.registry.insert(handle);
+        tokio::spawn(task.run());
     }
 
     fn adopt(self: &Arc<Self>, record: Record, rebooted: bool, adopted: &mut JoinSet<()>) {
@@ -217,7 +245,7 @@ fn monitor_config(run: &RunDir) -> Option<MonitorConfig> {
     serde_json::from_slice(&fs::read(run.monitor_config()).ok()?).ok()
 }
 
-fn directories(path: &std::path::Path) -> BTreeSet<PathBuf> {
+fn directories(path: &Path) -> BTreeSet<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return BTreeSet::new() };
     entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use davit_contracts::runtime::{CloneRequest, ContainerSpec, Resources};
+use davit_contracts::runtime::{CloneRequest, Container, ContainerSpec, Resources};
 
 use super::Engine;
 use super::create::Created;
@@ -26,7 +26,7 @@ impl Engine {
         Self::not_a_pod(&view.record, "cloned")?;
         let spec = like(&old.spec.clone().unwrap_or_default(), &request);
         let (task, handle, mut created) = self.begin_clone(spec, &old.name)?;
-        created.warnings.extend(shared_ports(&task.spec_of(), &old.name));
+        created.warnings.extend(shared_ports(&task.spec_of(), old));
         self.registry.insert(handle.clone());
         tokio::spawn(task.run());
         let (freeze, durable) = (!request.no_freeze, request.durable);
@@ -95,12 +95,18 @@ fn limit(of: &mut Resources, asked: &Resources) {
 }
 
 /// A port of the host can be published by one of them at a time.
-fn shared_ports(spec: &ContainerSpec, source: &str) -> Option<String> {
-    let ports = spec.network.iter().flat_map(|n| &n.ports).filter(|p| p.host_port != 0);
-    let ports: Vec<String> = ports.map(|p| p.host_port.to_string()).collect();
+fn shared_ports(spec: &ContainerSpec, source: &Container) -> Option<String> {
+    let published = |spec: &ContainerSpec| {
+        let ports = spec.network.iter().flat_map(|n| &n.ports).filter(|p| p.host_port != 0);
+        ports.map(|p| (p.host_port, p.protocol.clone())).collect::<Vec<_>>()
+    };
+    let theirs = source.spec.as_ref().map(published).unwrap_or_default();
+    let ports = published(spec).into_iter().filter(|p| theirs.contains(p));
+    let ports: Vec<String> = ports.map(|(port, _)| port.to_string()).collect();
     (!ports.is_empty()).then(|| {
         format!(
-            "both {source} and its clone publish port {}: only one of them can run at a time (-p gives the clone others)",
+            "both {} and its clone publish port {}: only one of them can run at a time (-p gives the clone others)",
+            source.name,
             ports.join(", ")
         )
     })
@@ -157,9 +163,12 @@ mod tests {
         assert!(network.mac.is_empty() && endpoint.mac.is_empty() && spec.volumes_from.is_empty());
         let r = spec.resources.unwrap();
         assert_eq!((r.nano_cpus, r.cpu_quota, r.memory, r.pids_limit), (9, 0, 1 << 30, 7));
-        let text = shared_ports(&source(), "db").unwrap();
+        let db = Container { name: "db".into(), spec: Some(source()), ..Container::default() };
+        let text = shared_ports(&source(), &db).unwrap();
         assert!(text.contains("port 8080"), "{text}");
         let other = like(&source(), &CloneRequest { replace_ports: true, ..CloneRequest::default() });
-        assert!(shared_ports(&other, "db").is_none());
+        assert!(shared_ports(&other, &db).is_none());
+        let quiet = Container { name: "quiet".into(), ..Container::default() };
+        assert!(shared_ports(&source(), &quiet).is_none(), "a source without ports");
     }
 }

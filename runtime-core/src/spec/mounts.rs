@@ -88,6 +88,12 @@ pub fn all(input: &Input<'_>) -> Result<Vec<Mount>, RuntimeError> {
         let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
         asked.push(tmpfs(path, &options));
     }
+    if let Some(bad) = asked.iter().find(|m| is_in_proc(&m.destination)) {
+        return Err(RuntimeError::Invalid(format!(
+            "\"{}\" cannot be mounted because it is inside /proc",
+            bad.destination
+        )));
+    }
     // A stable sort: of two mounts of one depth the later one asked for wins.
     asked.sort_by_key(|m: &Mount| m.destination.bytes().filter(|b| *b == b'/').count());
     let mut mounts = defaults(input);
@@ -95,6 +101,28 @@ pub fn all(input: &Input<'_>) -> Result<Vec<Mount>, RuntimeError> {
     mounts.retain(|m| !asked.iter().any(|a| a.destination == m.destination));
     mounts.extend(asked);
     Ok(mounts)
+}
+
+/// What lxcfs and its like put over files of /proc; runc allows the same.
+const OVER_PROC: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// A volume of an image over /proc would hide what protects the container: its masked paths, and the files by which a
+/// security label is set (CVE-2019-16884).
+fn is_in_proc(target: &str) -> bool {
+    let target = clean(target);
+    (target == "/proc" || target.starts_with("/proc/")) && !OVER_PROC.contains(&target.as_str())
 }
 
 fn defaults(input: &Input<'_>) -> Vec<Mount> {

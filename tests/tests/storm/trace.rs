@@ -47,7 +47,7 @@ pub fn no_zombies(host: &Host) {
 
 /// Processes, cgroups, directories and snapshots of containers, when there is none any more.
 pub fn left_of_containers(host: &Host) -> Result<(), String> {
-    let script = "find /run/davit/runtime -mindepth 1; \
+    let script = "find /run/davit/runtime -mindepth 1 ! -name boot; \
         find \"$DAVIT_STATE_DIR\"/runtime/containers \"$DAVIT_STATE_DIR\"/runtime/trash -mindepth 1; \
         find \"$DAVIT_STATE_DIR\"/storage/snapshots -mindepth 1 -maxdepth 1; \
         find /sys/fs/cgroup -mindepth 2 -type d -path '*/davit/*'; \

@@ -128,7 +128,9 @@ impl Monitor {
             record.error.clone_from(why);
         }
         // What was killed need not have been the program, nor its end have come of that.
-        if let (Some(report), 137, true) = (report, record.code, record.error.is_empty()) {
+        if let (Some(report), 137, true, false) =
+            (report, record.code, record.error.is_empty(), self.struck_down)
+        {
             record.error = report;
         }
         let (bytes, why) = self.log.dropped();

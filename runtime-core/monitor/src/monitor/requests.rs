@@ -266,6 +266,7 @@ impl Monitor {
         }
         davit_sys::resident::signal_child(main.pid, signal)
             .map_err(|e| internal(format!("cannot send signal {signal} to process {}: {e}", main.pid)))?;
+        self.struck_down |= signal == 9;
         self.answer(asker, Ok(Reply::Done));
         if paused && signal == 9 {
             self.thaw();
