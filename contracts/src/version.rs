@@ -17,11 +17,11 @@ pub struct Version {
 /// `davit.plugin` as this build speaks it.
 pub const PLUGIN: Version = Version { name: "davit.plugin", major: 1, minor: 0 };
 /// `davit.storage` as this build speaks it.
-pub const STORAGE: Version = Version { name: "davit.storage", major: 1, minor: 1 };
+pub const STORAGE: Version = Version { name: "davit.storage", major: 1, minor: 2 };
 /// `davit.network` as this build speaks it.
 pub const NETWORK: Version = Version { name: "davit.network", major: 1, minor: 2 };
 /// `davit.runtime` as this build speaks it.
-pub const RUNTIME: Version = Version { name: "davit.runtime", major: 1, minor: 0 };
+pub const RUNTIME: Version = Version { name: "davit.runtime", major: 1, minor: 3 };
 
 impl From<Version> for Contract {
     fn from(v: Version) -> Self {
