@@ -203,4 +203,25 @@ fn who_was_killed_for_want_of_memory_is_told_everywhere() {
     state.prints("true");
     let events = host.davit(["events", "--since", "10m", "--until", "0s", "--filter", "event=oom"]).ok();
     assert_eq!(events.stdout.lines().count(), 2, "{events}");
+    // A person's SIGKILL is none of it.
+    host.davit(["stop", "-t", "0", "part"]).ok();
+    host.davit(["inspect", "-f", "{{.State.ExitCode}} {{.State.Error}}", "part"]).ok().prints("137");
+    // It is told also when nobody was there to hear of it.
+    let late = "until [ -e /go ]; do sleep 0.1; done; exec tail /dev/zero";
+    host.davit([&["run", "-d", "--name", "late"][..], &limits, &["busybox:1", "sh", "-c", late]].concat())
+        .ok();
+    let pid = host.davit(["inspect", "-f", "{{.State.Pid}}", "late"]).ok();
+    host.davit(["down"]).ok();
+    host.sh(&format!("touch /proc/{}/root/go", pid.text())).ok();
+    eventually("it is killed", || {
+        let ran = host.sh("pgrep -f 'tail /dev/[z]ero'; pgrep -f '[-]e /go'");
+        if ran.text().is_empty() { Ok(()) } else { Err(ran.to_string()) }
+    });
+    let events =
+        ["events", "--since", "10m", "--until", "0s", "--filter", "container=late", "--filter", "event=oom"];
+    host.davit(["up"]).ok();
+    eventually("the event is told", || {
+        let ran = host.davit(events).ok();
+        if ran.stdout.contains(" oom ") { Ok(()) } else { Err(ran.to_string()) }
+    });
 }

@@ -187,7 +187,7 @@ fn a_runtime_that_misbehaves_is_reported_in_a_line_and_leaves_nothing() {
         run("nonesuch").exits(125).refused(&["nonesuch"]);
     });
     // One that never comes back holds up nobody else, and is ended.
-    let hangs = strange(&host, "hangs", "[ $verb != create ] || exec sleep 4321");
+    let hangs = strange(&host, "hangs", "[ $verb != create ] || { sleep 4321; exit 1; }");
     let toml = format!("[runtimes.hangs]\npath = \"{hangs}\"\ntimeout_s = 3\n");
     fs::write(host.path().join("config/runtimed.toml"), toml).expect("a file of the host");
     host.davit(["down"]).ok();

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,6 +53,13 @@ pub struct ProgramEnds {
 }
 
 impl Call {
+    /// Ends it with whatever it has started and left in its process group.
+    pub fn kill(&self) {
+        // Not waited for yet, so the group is its own.
+        let _ =
+            nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
+    }
+
     /// What a finished call comes to. `program` is the command that it was to start, `stderr` what it wrote into the program's standard error.
     pub fn outcome(
         &self,
@@ -95,7 +103,7 @@ impl Runtime {
     pub fn hurry(&self, call: &mut Call, now: Instant) {
         if self.patience(call, now) == Some(Duration::ZERO) {
             call.overdue = Some((self.command.path.clone(), self.allowed()));
-            let _ = davit_sys::resident::signal_child(call.pid, 9);
+            call.kill();
         }
     }
 
@@ -147,7 +155,9 @@ impl Runtime {
             .args(after)
             .stdin(open(ends.stdin))
             .stdout(open(ends.stdout))
-            .stderr(errors);
+            .stderr(errors)
+            // So that what it has started itself can be killed with it.
+            .process_group(0);
         // The child is reaped by the loop's waitpid, so the handle is only good for its pid.
         let child = self.oom.without(|| command.spawn())?;
         Ok(child.id() as i32)

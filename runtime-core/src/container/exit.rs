@@ -81,6 +81,10 @@ impl Task {
     pub(super) fn ended(&mut self, exit: &ExitRecord) -> Flow {
         self.engine.execs.container_ended(self.record.id());
         let endpoints = std::mem::take(&mut self.record.container.endpoints);
+        if exit.oom_killed && !self.record.state().oom_killed {
+            // While no runtimed was there to hear of it.
+            self.memory_ran_out(exit.error.clone());
+        }
         self.record.ended(exit);
         self.health_stops();
         self.emit("die", &[("exitCode", exit.code.to_string())]);

@@ -211,7 +211,7 @@ impl Monitor {
             if shutdown.patience(Instant::now()).is_some_and(|left| left.is_zero()) {
                 shutdown.gave_up = true;
                 for (call, _) in &self.calls {
-                    let _ = davit_sys::resident::signal_child(call.pid, 9);
+                    call.kill();
                 }
             }
             return;
