@@ -47,7 +47,7 @@ async fn it_answers_refuses_strangers_and_ends_when_told() {
     let newer = vec![Contract { name: "davit.storage".into(), major: 7, minor: 0 }];
     let refused = Error::from(plugin.info(InfoRequest { contracts: newer }).await.unwrap_err());
     assert_eq!(refused.kind(), Kind::Unsupported);
-    assert!(refused.to_string().contains("7.0") && refused.to_string().contains("1.1"), "{refused}");
+    assert!(refused.to_string().contains("7.0") && refused.to_string().contains("1.2"), "{refused}");
 
     plugin.shutdown(ShutdownRequest {}).await.unwrap();
     drop(plugin);
