@@ -206,7 +206,7 @@ mod tests {
         );
         let (word, reasons) = answers(2, Status::Ok).verdict();
         assert_eq!(word, "incompatible");
-        assert!(reasons[0].contains("2.0") && reasons[0].contains("1.1"), "{reasons:?}");
+        assert!(reasons[0].contains("2.0") && reasons[0].contains("1.2"), "{reasons:?}");
         let down = Answers {
             info: Err(Error::new(Kind::Unavailable, "x")),
             health: Err(Error::new(Kind::Unavailable, "x")),
